@@ -1,0 +1,43 @@
+"""Where things run: the environment's part of the configuration (*what* to do is in the job file)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from `KINTSUGI_*` variables; every field has a default that needs no server."""
+
+    model_config = SettingsConfigDict(env_prefix="KINTSUGI_", frozen=True)
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".kintsugi",
+        description="Embedded registry, caches, checkpoints.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decode threads, and threads of the session."
+    )
+    max_pixels: int = Field(
+        250_000_000, ge=1, description="Larger images are refused as decompression bombs (pixels per image)."
+    )
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address: `MLFLOW_TRACKING_URI`, or SQLite under `home`."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path:
+        """Where the embedded registry keeps its files (unused with a tracking server)."""
+        return self.home.resolve() / "artifacts"
+
+
+def settings() -> Settings:
+    """The settings as the environment stands now (read again at each call, so that tests can change it)."""
+    return Settings()

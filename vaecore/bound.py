@@ -1,0 +1,168 @@
+"""The one equation: log p(y|c) >= E_q[log p(y|z,c)] - KL(q(z|y,c) || p(z|c)) = -(distortion + rate) = ELBO.
+
+Shapes: B images, S samples of the latent, C channels, H x W pixels, Z latent channels on an h x w grid
+(1 x 1 for a latent vector). Everything is in nats, summed over dimensions, unless a name says otherwise.
+
+Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", eq. 3; the words rate and distortion follow
+Alemi et al. 2018, "Fixing a broken ELBO".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaecore.likelihoods.base import Distribution, Likelihood
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiagonalGaussian:
+    """A normal distribution over latents with independent dimensions: the posterior q, or a prior p."""
+
+    mean: Float[Tensor, "B Z h w"]
+    log_scale: Float[Tensor, "B Z h w"]
+
+    def sample(self, noise: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """Reparameterised samples: mean + scale * noise, with standard normal noise given from outside."""
+        return self.mean.unsqueeze(1) + self.log_scale.exp().unsqueeze(1) * noise
+
+    def log_prob(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """Log-density of each latent dimension."""
+        error = (z - self.mean.unsqueeze(1)) * torch.exp(-self.log_scale.unsqueeze(1))
+        return -0.5 * error.square() - self.log_scale.unsqueeze(1) - 0.5 * math.log(2 * math.pi)
+
+    def kl(self, other: DiagonalGaussian) -> Float[Tensor, "B Z h w"]:
+        """KL(self || other) of each latent dimension, in closed form; never negative."""
+        log_ratio = self.log_scale - other.log_scale
+        shift = (self.mean - other.mean) * torch.exp(-other.log_scale)
+        return 0.5 * (torch.exp(2 * log_ratio) + shift.square() - 1) - log_ratio
+
+
+class LatentVariableModel(Protocol):
+    """What the bound needs to know about a network: q(z|y), p(z) and p(y|z)."""
+
+    likelihood: Likelihood
+    latent_shape: tuple[int, int, int]  # Z, h, w
+
+    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
+        """q(z | y)."""
+        ...
+
+    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
+        """p(z), in the shape of a posterior."""
+        ...
+
+    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
+        """p(y | z)."""
+        ...
+
+
+class Elbo(NamedTuple):
+    """One image's bound, split into its two terms. Nats, summed over dimensions."""
+
+    distortion: Float[Tensor, " B"]  # -E_q[log p(y | z, c)]
+    rate: Float[Tensor, " B"]  # KL(q || p)
+
+    @property
+    def value(self) -> Float[Tensor, " B"]:
+        """The bound itself: higher means that the model finds the image more likely."""
+        return -(self.distortion + self.rate)
+
+
+class BoundMaps(NamedTuple):
+    """The same bound by place: distortion for each pixel, rate for each cell of the latent grid."""
+
+    distortion: Float[Tensor, "B H W"]
+    rate: Float[Tensor, "B h w"]
+    posterior: DiagonalGaussian
+    likelihood: Distribution  # p(y | z) of all S samples, sample-major within an image: B*S first
+
+    def total(self) -> Elbo:
+        """Sum over places."""
+        return Elbo(self.distortion.sum(dim=(1, 2)), self.rate.sum(dim=(1, 2)))
+
+    def attribution(self) -> Float[Tensor, "B H W"]:
+        """distortion + rate for each pixel: the rate of a latent cell is spread evenly over its pixels.
+
+        Its sum over places is minus the image's ELBO. An attribution of the KL, not a density of one pixel.
+        """
+        height, width = self.distortion.shape[-2:]
+        h, w = self.rate.shape[-2:]
+        cell_height, cell_width = height // h, width // w
+        spread = (self.rate / (cell_height * cell_width)).repeat_interleave(cell_height, 1)
+        return self.distortion + spread.repeat_interleave(cell_width, 2)
+
+
+def bound_maps(
+    model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]
+) -> BoundMaps:
+    """Evaluate the bound with S samples of the latent.
+
+    Args:
+        model: The network.
+        y: Target images, value divided by the dtype's maximum, so in [0, 1].
+        noise: Standard normal numbers; their second axis sets S. The same noise gives the same bound to the bit.
+
+    Returns:
+        Distortion (mean over samples) and rate (closed form) by place, in nats.
+    """
+    samples = noise.shape[1]
+    posterior = model.posterior(y)
+    p_y = model.decode(posterior.sample(noise).flatten(0, 1))
+    repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
+    log_p = p_y.log_prob(repeated).sum(dim=1).unflatten(0, (-1, samples)).mean(dim=1)
+    rate = posterior.kl(model.prior(posterior)).sum(dim=1)
+    return BoundMaps(-log_p, rate, posterior, p_y)
+
+
+def elbo(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> Elbo:
+    """The plain bound of each image: beta and free bits never enter it. See `bound_maps`."""
+    return bound_maps(model, y, noise).total()
+
+
+def iwae(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
+    """The S-sample importance-weighted bound of each image, in nats: tighter as S grows.
+
+    Returns:
+        log (1/S) sum_s p(y, z_s) / q(z_s | y), shape (B,).
+
+    Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", eq. 8.
+    """
+    samples = noise.shape[1]
+    posterior = model.posterior(y)
+    z = posterior.sample(noise)
+    p_y = model.decode(z.flatten(0, 1))
+    repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
+    log_p_y = p_y.log_prob(repeated).sum(dim=(1, 2, 3)).unflatten(0, (-1, samples))
+    log_ratio = (model.prior(posterior).log_prob(z) - posterior.log_prob(z)).sum(dim=(2, 3, 4))
+    return torch.logsumexp(log_p_y + log_ratio, dim=1) - math.log(samples)
+
+
+def training_loss(
+    maps: BoundMaps, prior: DiagonalGaussian, *, beta: float = 1.0, free_bits: float = 0.0
+) -> Float[Tensor, ""]:
+    """What training minimises, in nats per dimension of y: distortion + beta * rate, with a floor under the rate.
+
+    Never reported as the ELBO: that is always `elbo`.
+
+    Args:
+        maps: The bound of a batch.
+        prior: p(z) of the same batch.
+        beta: Weight of the rate (Higgins et al. 2017, "beta-VAE"); 1 is the bound.
+        free_bits: Nats for each latent channel that cost nothing (Kingma et al. 2016, "Improved variational
+            inference with inverse autoregressive flow", eq. 15); the mean over the batch is taken first.
+
+    Returns:
+        A scalar.
+    """
+    rate_by_channel = maps.posterior.kl(prior).sum(dim=(2, 3)).mean(dim=0)
+    if free_bits > 0:
+        rate_by_channel = rate_by_channel.clamp(min=free_bits)
+    distortion = maps.distortion.sum(dim=(1, 2)).mean()
+    dims = maps.likelihood.mean[0].numel()
+    return (distortion + beta * rate_by_channel.sum()) / dims

@@ -1,0 +1,111 @@
+"""Export: one ONNX file with pre-processing, network, bound and metadata in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+from torch.export import Dim
+
+from vaecore.scoring import DecoderGraph, ScoringGraph
+
+OPSET = 20
+METADATA_KEY = "kintsugi"  # one JSON document under one key of the ONNX metadata
+
+
+def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a scoring graph: batch, height, width and number of samples stay dynamic.
+
+    Args:
+        graph: The trained model in its graph, on any device.
+        path: The `.onnx` file to write.
+        metadata: The contract between training and scoring, stored as JSON inside the file.
+    """
+    height, width = graph.size[0] + 24, graph.size[1] + 40  # unlike the working size: nothing is specialised to it
+    channels = graph.image_format.channels
+    latent_shape: tuple[int, ...] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
+    image = torch.zeros((2, height, width, channels), dtype=torch.int32).to(graph.image_format.dtype)
+    noise = torch.zeros((2, 3, *latent_shape))
+    batch = Dim("n", min=1)
+    dynamic = {
+        "image": {0: batch, 1: Dim("height", min=1), 2: Dim("width", min=1)},
+        "noise": {0: batch, 1: Dim("samples", min=1)},
+    }
+    outputs = ["restored", "restored_scale", "anomaly_map", "elbo", "rate", "distortion", "score", "embedding"]
+    _export(graph, (image, noise), dynamic, ["image", "noise"], outputs, path, metadata)
+
+
+def export_decoder(graph: DecoderGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the decoder alone, for sampling; the batch is dynamic."""
+    latent_shape: tuple[int, ...] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
+    latent = torch.zeros((2, *latent_shape))
+    _export(graph, (latent,), {"latent": {0: Dim("n", min=1)}}, ["latent"], ["image"], path, metadata)
+
+
+def _export(
+    graph: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic: Mapping[str, Mapping[int, Any]],
+    inputs: list[str],
+    outputs: list[str],
+    path: Path,
+    metadata: Mapping[str, Any],
+) -> None:
+    graph = graph.cpu().eval()
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes={name: dict(axes) for name, axes in dynamic.items()},
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - dynamo=True always returns a program
+    proto = program.model_proto
+    _strip(proto)
+    proto.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Take out what names this machine's files and lines: the exporter leaves stack traces on every node."""
+    del proto.metadata_props[:]
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for value in [*graph.value_info, *([*graph.input, *graph.output] if isinstance(graph, onnx.GraphProto) else [])]:
+            value.doc_string = ""
+            del value.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes to its own developers; its errors are exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

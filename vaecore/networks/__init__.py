@@ -1,0 +1,6 @@
+"""Networks, built from plain parts: each is one file and says nothing of tasks, files or services."""
+
+from vaecore.networks.conv_vae import ConvVAE
+from vaecore.networks.linear_vae import LinearVAE
+
+__all__ = ["ConvVAE", "LinearVAE"]

@@ -1,0 +1,98 @@
+"""A convolutional VAE: any image size that is a multiple of its stride, latents on a grid or in one vector."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaecore.bound import DiagonalGaussian
+from vaecore.likelihoods.base import Distribution, Likelihood
+from vaecore.networks.blocks import ResidualBlock, downsample, upsample
+
+MAX_LOG_SCALE = 4.0  # bounds exp() in half precision; a posterior wider than e^4 priors carries nothing anyway
+
+
+class ConvVAE(nn.Module):
+    """Encoder q(z|y) and decoder p(y|z), mirror images of each other; p(z) is standard normal."""
+
+    latent_shape: tuple[int, int, int]
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        size: tuple[int, int],
+        likelihood: Likelihood,
+        latent_channels: int = 16,
+        latent_grid: bool = True,
+        width: int = 32,
+        stages: int = 4,
+        blocks: int = 1,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            channels: Channels of the image, 1 or 3.
+            size: Height and width that it works at; each a multiple of `2**stages`.
+            likelihood: Head that turns the decoder's output into p(y | z).
+            latent_channels: Latents for each cell of the grid, or in the vector.
+            latent_grid: True: one cell for `2**stages` pixels (inspection images). False: a single vector, so that
+                two latents can be drawn on a page (MNIST in the lectures).
+            width: Channels at full resolution; doubled at each stage up to four times.
+            stages: Halvings of the resolution.
+            blocks: Residual blocks in each stage.
+
+        Raises:
+            ValueError: The size is not a multiple of the stride.
+        """
+        super().__init__()
+        stride = 2**stages
+        if size[0] % stride or size[1] % stride:
+            msg = f"size {size[0]} x {size[1]} is not a multiple of the stride {stride} ({stages} halvings)"
+            raise ValueError(msg)
+        self.channels, self.size, self.stride = channels, size, stride
+        self.likelihood = likelihood
+        grid = (size[0] // stride, size[1] // stride)
+        widths = [width * min(2**stage, 4) for stage in range(stages + 1)]
+        top = widths[-1]
+
+        encoder: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1)]
+        for narrow, wide in zip(widths, widths[1:], strict=False):
+            encoder += [downsample(narrow, wide), *(ResidualBlock(wide) for _ in range(blocks))]
+        self.encoder = nn.Sequential(*encoder, nn.SiLU())
+
+        decoder: list[nn.Module] = []
+        for wide, narrow in zip(widths[::-1], widths[-2::-1], strict=False):
+            decoder += [*(ResidualBlock(wide) for _ in range(blocks)), upsample(wide, narrow)]
+        output = nn.Conv2d(widths[0], channels * likelihood.parameters_per_channel, 3, padding=1)
+        self.decoder = nn.Sequential(*decoder, nn.SiLU(), output)
+
+        if latent_grid:
+            self.latent_shape = (latent_channels, *grid)
+            self.to_posterior: nn.Module = nn.Conv2d(top, 2 * latent_channels, 1)
+            self.from_latent: nn.Module = nn.Conv2d(latent_channels, top, 1)
+        else:
+            self.latent_shape = (latent_channels, 1, 1)
+            places = top * grid[0] * grid[1]
+            self.to_posterior = nn.Sequential(
+                nn.Flatten(), nn.Linear(places, 2 * latent_channels), nn.Unflatten(1, (2 * latent_channels, 1, 1))
+            )
+            self.from_latent = nn.Sequential(
+                nn.Flatten(), nn.Linear(latent_channels, places), nn.Unflatten(1, (top, *grid))
+            )
+
+    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
+        """q(z | y)."""
+        mean, log_scale = self.to_posterior(self.encoder(2 * y - 1)).chunk(2, dim=1)
+        return DiagonalGaussian(mean, log_scale.clamp(-2 * MAX_LOG_SCALE, MAX_LOG_SCALE))
+
+    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
+        """p(z) = N(0, I)."""
+        zeros = torch.zeros_like(like.mean)
+        return DiagonalGaussian(zeros, zeros)
+
+    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
+        """p(y | z)."""
+        distribution: Distribution = self.likelihood(self.decoder(self.from_latent(z)))
+        return distribution

@@ -1,0 +1,19 @@
+"""Tasks: one file each. A new file with a `TASK` is a new task; nothing else has to know."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from vaecore.tasks.base import Task
+
+
+@cache
+def all_tasks() -> dict[str, Task]:
+    """Every task by name, the name being the file's."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
+
+
+__all__ = ["Task", "all_tasks"]
