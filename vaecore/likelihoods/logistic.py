@@ -51,7 +51,7 @@ class DiscretisedLogistic:
 
 def _log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(-x)) for x > 0; by its series where x is small, since ONNX has no expm1."""
-    small = x.log() - x / 2 + x.square() / 24
+    small = x.log() - x / 2 + x.square() / 24 - x.pow(4) / 2880
     large = torch.log1p(-torch.exp(-x.clamp(min=0.1)))
     return torch.where(x < 0.1, small, large)
 

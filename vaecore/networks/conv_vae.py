@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class ConvVAE(nn.Module):
             latent_channels: Latents for each cell of the grid, or in the vector.
             latent_grid: True: one cell for `2**stages` pixels (inspection images). False: a single vector, so that
                 two latents can be drawn on a page (MNIST in the lectures).
-            width: Channels at full resolution; doubled at each stage up to four times.
+            width: Channels at half resolution; doubled at each stage up to four times.
             stages: Halvings of the resolution.
             blocks: Residual blocks in each stage.
 
@@ -54,19 +56,21 @@ class ConvVAE(nn.Module):
         self.channels, self.size, self.stride = channels, size, stride
         self.likelihood = likelihood
         grid = (size[0] // stride, size[1] // stride)
-        widths = [width * min(2**stage, 4) for stage in range(stages + 1)]
+        widths = [width * min(2**stage, 4) for stage in range(stages)]
         top = widths[-1]
 
-        encoder: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        # No convolution runs at full resolution: half the time of a CPU would go there, for little.
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)]
+        encoder += [ResidualBlock(width) for _ in range(blocks)]
+        for narrow, wide in pairwise(widths):
             encoder += [downsample(narrow, wide), *(ResidualBlock(wide) for _ in range(blocks))]
         self.encoder = nn.Sequential(*encoder, nn.SiLU())
 
-        decoder: list[nn.Module] = []
-        for wide, narrow in zip(widths[::-1], widths[-2::-1], strict=False):
-            decoder += [*(ResidualBlock(wide) for _ in range(blocks)), upsample(wide, narrow)]
-        output = nn.Conv2d(widths[0], channels * likelihood.parameters_per_channel, 3, padding=1)
-        self.decoder = nn.Sequential(*decoder, nn.SiLU(), output)
+        decoder: list[nn.Module] = [ResidualBlock(top) for _ in range(blocks)]
+        for wide, narrow in pairwise(reversed(widths)):
+            decoder += [upsample(wide, narrow), *(ResidualBlock(narrow) for _ in range(blocks))]
+        outputs = channels * likelihood.parameters_per_channel
+        self.decoder = nn.Sequential(*decoder, nn.SiLU(), nn.Conv2d(width, 4 * outputs, 3, padding=1), nn.PixelShuffle(2))
 
         if latent_grid:
             self.latent_shape = (latent_channels, *grid)

@@ -1,0 +1,293 @@
+"""The command line: the outermost layer. Every verb imports what it needs when it runs, so that --help is instant."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.errors import KintsugiError
+
+DONE, WRONG, SOME_FAILED = 0, 2, 3
+
+app = typer.Typer(
+    name="kintsugi",
+    help="Find what is abnormal in folders of images: train, register, score, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="name@champion, name/3, models:/..., or a .onnx file.")]
+RateOption = Annotated[
+    float | None,
+    typer.Option("--false-alarms", min=0.0, max=1.0, help="Share of good images that may be flagged (0.01 is 1 %)."),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run to go on with.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo-out"),
+) -> None:
+    """Train, register, export, score and report on the bundled images."""
+    out = out.resolve()
+    os.environ["KINTSUGI_HOME"] = str(out / "home")  # the demo leaves nothing elsewhere
+    with _told_plainly():
+        from flows.demo import run_demo
+
+        typer.echo(run_demo(out))
+
+
+@app.command()
+def train(
+    job: Annotated[Path, typer.Argument(help="Job file (TOML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as train.steps=500.")
+    ] = None,
+) -> None:
+    """Run one training job, from a folder of images to a registered model."""
+    with _told_plainly():
+        from pipelines.train import train_model
+
+        result = train_model(job, overrides=overrides or ())
+        ref = result.version.ref
+        typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
+        typer.echo(f"score a folder:  kintsugi score FOLDER --model {ref} --out DIR")
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.")],
+    model: ModelOption,
+    out: OutOption,
+    false_alarms: RateOption = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
+    ] = None,
+) -> None:
+    """Score every image under a folder: anomaly scores, heat maps, report."""
+    with _told_plainly():
+        from pipelines.score import score_folder
+
+        summary = score_folder(folder, model, out, false_alarms=false_alarms, calibration=calibration)
+        if summary.threshold is None:
+            typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
+        else:
+            typer.echo(
+                f"{summary.flagged} of {summary.ok} images look abnormal "
+                f"(promised false-alarm rate {summary.false_alarms:.2%}, threshold {summary.threshold:.4f})"
+            )
+        typer.echo(f"report: {summary.report}")
+        _exit_with_failures(summary.failed, summary.files, summary.out)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Labelled images: test/good, test/<defect>, ground_truth/<defect>.")],
+    model: ModelOption,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also keep rows, maps and a report here.")] = None,
+    false_alarms: RateOption = None,
+) -> None:
+    """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
+    with _told_plainly():
+        from pipelines.evaluate import evaluate_model
+
+        figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms)
+        for line in describe_evaluation(figures):
+            typer.echo(line)
+        if out is not None:
+            typer.echo(f"report: {out / 'report.html'}")
+        _exit_with_failures(figures["n_failed"], figures["n_good"] + figures["n_bad"] + figures["n_failed"], out)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="An output folder, finished or not.")]) -> None:
+    """Rebuild report.html from a finished or partial output folder."""
+    with _told_plainly():
+        from pipelines.report import write_report
+
+        typer.echo(f"report: {write_report(out)}")
+
+
+@app.command()
+def serve(
+    jobs: Annotated[list[Path] | None, typer.Argument(help="Job files, or folders of them (default: ./jobs).")] = None,
+) -> None:
+    """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
+    with _told_plainly():
+        from flows.serve import find_jobs, serve as serve_jobs
+
+        serve_jobs(find_jobs(jobs or [Path("jobs")]))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works here: packages, GPU, registry, orchestrator, disk."""
+    with _told_plainly():
+        from pipelines.doctor import examine
+
+        ill = False
+        for finding in examine():
+            mark = {True: "ok  ", False: "FAIL", None: "--  "}[finding.works]
+            typer.echo(f"{mark} {finding.subject:13} {finding.detail}")
+            ill |= finding.works is False
+    raise typer.Exit(WRONG if ill else DONE)
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """List the registered models."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the registered models with their champions."""
+    with _told_plainly():
+        from pipelines.registry import Registry
+
+        found = Registry().models()
+        if not found:
+            typer.echo("no models yet: train one with `kintsugi train JOB.toml`")
+        for model in found:
+            latest = model.latest.version if model.latest else "-"
+            aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(model.aliases.items())) or "no champion"
+            task = model.latest.tags.get("task", "") if model.latest else ""
+            typer.echo(f"{model.name:24} {task:14} latest {latest:<5} {aliases:36} {model.updated:%Y-%m-%d %H:%M} UTC")
+
+
+@models_app.command("show")
+def show_model(name: Annotated[str, typer.Argument(help="A model, or one version of it such as tiles/3.")]) -> None:
+    """Show a model's versions, their figures, and every move of its champion."""
+    with _told_plainly():
+        from pipelines.models import split_ref
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        plain, selector = split_ref(name)
+        versions = registry.versions(plain) if plain == name else [registry.get(plain, selector)]
+        if not versions:
+            registry.get(plain, selector)  # raises the error that lists what there is
+        for version in versions:
+            aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
+            typer.echo(f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC  sha256 {version.sha256[:16]}...")
+            for key, value in sorted(version.metrics.items()):
+                typer.echo(f"    {key:32} {value:.6g}")
+            for key in ("task", "data_digest"):
+                if key in version.tags:
+                    typer.echo(f"    {key:32} {version.tags[key][:24]}")
+        trail = registry.trail(plain)
+        if trail:
+            typer.echo("moves:")
+        for entry in trail:
+            origin = "-" if entry.from_version is None else entry.from_version
+            typer.echo(
+                f"    {entry.when:%Y-%m-%d %H:%M} UTC  {entry.action:9} {origin} -> {entry.to_version}"
+                f"  by {entry.who}: {entry.reason}"
+            )
+
+
+@models_app.command("promote")
+def promote_model(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    version: Annotated[int, typer.Argument(help="The version that becomes champion.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
+) -> None:
+    """Make a version the champion, whatever the promotion rule says."""
+    with _told_plainly():
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        registry.fetch(registry.get(name, str(version)))  # a damaged file never becomes champion
+        registry.promote(name, version, reason=reason, figures={})
+        typer.echo(f"{name}/{version} is champion")
+
+
+@models_app.command("rollback")
+def rollback_model(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
+) -> None:
+    """Make the previous champion the champion again."""
+    with _told_plainly():
+        from pipelines.registry import Registry
+
+        typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
+
+
+@models_app.command("verify")
+def verify_model(ref: Annotated[str, typer.Argument(help="A model reference.")]) -> None:
+    """Check a registered model's files against the digests recorded when it was registered."""
+    with _told_plainly():
+        from pipelines.models import split_ref
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        version = registry.get(*split_ref(ref))
+        registry.verify(version)
+        typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")
+
+
+def describe_evaluation(figures: dict[str, object]) -> Iterator[str]:
+    """The figures of `evaluate` as lines for a terminal."""
+
+    def text(value: object) -> str:
+        return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    interval = figures["image_auroc_interval"]
+    spread = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if isinstance(interval, list) else ""
+    yield f"image AUROC {text(figures['image_auroc'])}{spread} on {figures['n_good']} good and {figures['n_bad']} defective images"
+    for key in ("image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold", "images_per_second"):
+        yield f"{key:18} {text(figures[key])}"
+    defects = figures["defects"]
+    assert isinstance(defects, dict)  # noqa: S101 - for the type checker
+    for name, block in defects.items():
+        yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
+
+
+def _exit_with_failures(failed: int, files: int, out: Path | None) -> None:
+    if failed:
+        where = f"; the reasons are in {out / 'results.csv'} and the report" if out else ""
+        typer.echo(f"{failed} of {files} files could not be scored{where}", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("pipelines", "flows"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not logger.handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    except KintsugiError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; start the same command again to go on where it was", err=True)
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Entry point of the `kintsugi` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""From a trained network to the folder that gets registered: ONNX file, calibration, gallery, decoder, card."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from safetensors.numpy import save_file
+from torch import nn
+
+from pipelines.calibration import Calibration
+from pipelines.data import Plan, TrainingData
+from pipelines.errors import ModelError
+from pipelines.images import Failed, ImageFile, decode
+from pipelines.job import Job
+from pipelines.modelfile import CALIBRATION_FILE, DECODER_FILE, GALLERY_FILE, MODEL_FILE, Metadata, ModelFile, sha256_of
+from pipelines.session import SCORES, Session, keyed_noise
+from pipelines.settings import settings
+from vaecore.export import export_decoder, export_scoring
+from vaecore.scoring import DecoderGraph, ScoringGraph
+from vaecore.tasks import all_tasks
+
+log = logging.getLogger(__name__)
+
+PARITY = 1e-5  # largest relative difference of a score between torch and ONNX Runtime, fp32
+GALLERY_IMAGES = 256
+MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
+
+
+def describe(job: Job, plan: Plan, data: TrainingData, model: nn.Module, likelihood: str) -> Metadata:
+    """What goes into the file as metadata."""
+    task = all_tasks()[job.task]
+    latent_shape: tuple[int, int, int] = model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
+    return Metadata(
+        name=job.name,
+        task=job.task,
+        summary=task.summary,
+        channels=plan.image_format.channels,  # type: ignore[arg-type]  # checked by pydantic
+        bit_depth=plan.image_format.bit_depth,  # type: ignore[arg-type]  # checked by pydantic
+        value_range=(0, plan.image_format.maximum),
+        size=plan.size,
+        size_multiple=1,  # any size: the graph resizes
+        halo=None,
+        dims=plan.image_format.channels * plan.size[0] * plan.size[1],
+        likelihood=likelihood,
+        latent_shape=latent_shape,
+        samples=job.model.samples,
+        score="-ELBO / D, nats per dimension",
+        outputs=dict(task.outputs),
+        licence=None,
+        git_commit=git_commit(job.path.parent),
+        data_digest=data.digest,
+        images={name: len(indices) for name, indices in data.split.items()},
+        kintsugi=installed_version("kintsugi"),
+    )
+
+
+def write_model(folder: Path, graph: ScoringGraph, metadata: Metadata) -> ModelFile:
+    """Export the scoring graph and the decoder into the bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = metadata.model_dump(mode="json")
+    export_scoring(graph, folder / MODEL_FILE, document)
+    export_decoder(DecoderGraph(graph.model, graph.image_format), folder / DECODER_FILE, document)
+    path = folder / MODEL_FILE
+    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+
+def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile]) -> float:
+    """Load the exported file back and compare it with torch on real files, at their own size and at two others.
+
+    Returns:
+        The largest relative difference of a score.
+
+    Raises:
+        ModelError: They differ by more than 1e-5, or a restored image by more than one level.
+    """
+    session = Session(file, device="cpu")
+    shape = (session.metadata.samples, *session.metadata.latent_shape)
+    worst = 0.0
+    for number, image in enumerate(decode_for(session, files[:3])):
+        if isinstance(image, Failed):
+            continue
+        step = 1 + number % 3  # the whole image, then every second and every third pixel: three sizes
+        pixels = np.ascontiguousarray(image.pixels[None, ::step, ::step])
+        noise = torch.from_numpy(keyed_noise(image.sha256, shape)[None])
+        with torch.no_grad():
+            expected = graph(torch.from_numpy(pixels), noise)
+        found = session.run(pixels, [image.sha256], ("score", "restored"))
+        score = float(expected.score[0])
+        worst = max(worst, abs(float(found["score"][0]) - score) / max(abs(score), 1e-6))
+        levels = np.abs(found["restored"].astype(np.int64) - expected.restored.numpy().astype(np.int64)).max()
+        if worst > PARITY or levels > 1:
+            msg = (
+                f"the exported model does not agree with torch: score {found['score'][0]:.7g} against {score:.7g}"
+                f" (limit {PARITY:g} relative), restored image {levels} levels apart (limit 1); it was not registered"
+            )
+            raise ModelError(msg)
+    return worst
+
+
+def decode_for(session: Session, files: Sequence[ImageFile]) -> Any:  # noqa: ANN401 - an iterator of Decoded | Failed
+    """Decode files as a model wants them."""
+    return decode(
+        files,
+        channels=session.metadata.channels,
+        dtype=session.dtype,
+        workers=settings().workers,
+        max_pixels=settings().max_pixels,
+    )
+
+
+def calibrate(session: Session, files: Sequence[ImageFile]) -> Calibration:
+    """Score held-out good images with the exported file itself and write calibration.json beside it."""
+    scores: list[float] = []
+    pixels: list[NDArray[np.float32]] = []
+    for image in decode_for(session, files):
+        if isinstance(image, Failed):
+            continue
+        values = session.run(image.pixels[None], [image.sha256], SCORES)
+        scores.append(float(values["score"][0]))
+        flat = np.sort(values["anomaly_map"], axis=None)
+        pixels.append(flat[np.linspace(0, len(flat) - 1, 20_001).astype(int)])  # an even share of each image
+    quantiles = np.quantile(np.concatenate(pixels), [float(q) for q in MAP_QUANTILES])
+    calibration = Calibration(
+        model_sha256=session.model.sha256,
+        scores=tuple(scores),
+        map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
+    )
+    calibration.save(session.model.folder / CALIBRATION_FILE)
+    return calibration
+
+
+def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
+    """Keep embeddings and thumbnails of good images, so that a report can show what normal looks like."""
+    embeddings, thumbnails, names = [], [], []
+    for image in decode_for(session, files[:GALLERY_IMAGES]):
+        if isinstance(image, Failed):
+            continue
+        embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
+        eight = image.pixels if image.pixels.dtype == np.uint8 else (image.pixels // 257).astype(np.uint8)
+        picture = PillowImage.fromarray(np.broadcast_to(eight, (*eight.shape[:2], 3)).copy()).resize((96, 96))
+        thumbnails.append(np.asarray(picture))
+        names.append(image.file.relative)
+    tensors = {"embedding": np.stack(embeddings), "thumbnail": np.stack(thumbnails)}
+    save_file(tensors, session.model.folder / GALLERY_FILE, metadata={"names": json.dumps(names)})
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the repository that the job file lies in, for the record; None where there is none."""
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,240 @@
+"""Calibration: turn scores into p-values and verdicts whose false-alarm rate is promised.
+
+The threshold is split-conformal. With n good images that were used for nothing else,
+p = (1 + #{calibration score >= s}) / (n + 1) is a valid p-value on average over calibration sets, whatever the scores'
+distribution, as long as good images are exchangeable: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random
+World" (2005), chapter 2; Lei et al., "Distribution-free predictive inference for regression" (2018), section 2.2; Bates
+et al., "Testing for outliers with conformal p-values" (2023), section 2.
+
+Belongs to the scoring side: numpy, pydantic and (on demand) scipy only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from pipelines.errors import CalibrationError
+
+MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
+"""Which quantiles of the good images' anomaly maps are kept: they set the colour scale of the heat maps."""
+
+
+def _good_scores(scores: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse scores that cannot be ranked; keep them in ascending order, so that equal sets give equal files."""
+    if not scores:
+        raise CalibrationError("there are no calibration scores: set some good images aside and calibrate on them")
+    if bad := sum(not math.isfinite(score) for score in scores):
+        raise CalibrationError(
+            f"{bad} of {len(scores)} calibration scores are not finite numbers: "
+            "find the images that the model has no score for, and calibrate without them"
+        )
+    return tuple(sorted(scores))
+
+
+def _known_quantiles(quantiles: dict[str, float]) -> dict[str, float]:
+    """Accept all of the quantiles or none (a model without a map), and only in rising order."""
+    if not quantiles:
+        return quantiles
+    if set(quantiles) != set(MAP_QUANTILES):
+        raise CalibrationError(f"map_quantiles has {sorted(quantiles)}, expected {list(MAP_QUANTILES)} or nothing")
+    values = [quantiles[key] for key in MAP_QUANTILES]
+    if values != sorted(values):
+        raise CalibrationError(f"map_quantiles must rise with their key, got {values}: compute them again")
+    return dict(zip(MAP_QUANTILES, values, strict=True))
+
+
+class Calibration(BaseModel):
+    """The scores of held-out good images under one model file.
+
+    All else (p-values, threshold, interval) follows from them, so the promised rate can change without a new export.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    model_sha256: str
+    scores: Annotated[tuple[float, ...], AfterValidator(_good_scores)]
+    map_quantiles: Annotated[dict[str, FiniteFloat], AfterValidator(_known_quantiles)]
+
+    @property
+    def n(self) -> int:
+        """Number of calibration images."""
+        return len(self.scores)
+
+    @cached_property
+    def _ascending(self) -> NDArray[np.float64]:
+        return np.array(self.scores, dtype=np.float64)
+
+    def p_values(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """How often a good image scores this high or higher.
+
+        Args:
+            scores: Any shape; higher = more abnormal.
+
+        Returns:
+            p = (1 + #{calibration score >= s}) / (n + 1), from 1/(n+1) to 1. Ties count against "anomalous".
+
+        Raises:
+            CalibrationError: a score is NaN; the message tells which.
+
+        Source: Bates et al. 2023, section 2 (marginal conformal p-values).
+
+        >>> calibration = Calibration(model_sha256="", scores=(1.0, 2.0, 3.0), map_quantiles={})
+        >>> calibration.p_values(np.array([0.0, 3.0, 4.0])).tolist()
+        [1.0, 0.5, 0.25]
+        """
+        # float64 throughout: float32 scores widen exactly, so that a calibration image scored again ties with itself.
+        values = np.asarray(scores, dtype=np.float64)
+        if np.isnan(values).any():
+            where = np.flatnonzero(np.isnan(values))
+            raise CalibrationError(
+                f"{where.size} of {values.size} scores are NaN (the first at position {where[0]}): "
+                "a score that is not a number has no p-value; list that image as failed"
+            )
+        as_high = self.n - np.searchsorted(self._ascending, values, side="left")
+        return np.asarray((1 + as_high) / (self.n + 1), dtype=np.float64)
+
+    def _tolerated(self, alpha: float) -> int:
+        """k: how many calibration scores may lie above the threshold, k = floor(alpha * (n + 1)) - 1.
+
+        The product is rounded (0.29 * 100 < 29; 1/49 * 49 < 1), so the floor is settled by the division that
+        `p_values` does: score > threshold and p <= alpha are then the same verdict, to the bit.
+        """
+        if not 0 < alpha < 1:
+            raise CalibrationError(f"a false-alarm rate of {alpha!r} is not between 0 and 1: 0.01 means 1 %")
+        slots = self.n + 1
+        rank = math.floor(alpha * slots)
+        if (rank + 1) / slots <= alpha:
+            rank += 1
+        elif rank / slots > alpha:
+            rank -= 1
+        if rank < 1:
+            smallest = math.ceil(1e6 / slots) / 1e6  # rounded up: the number we print must be one that we accept
+            raise CalibrationError(
+                f"a false-alarm rate of {alpha:g} cannot be promised from {self.n} calibration images, the smallest is "
+                f"1/{slots} = {smallest:g}: ask for that or more, or calibrate on {np.ceil(1 / alpha) - 1:.0f} images"
+            )
+        return rank - 1
+
+    def threshold(self, alpha: float) -> float:
+        """The score above which an image is flagged.
+
+        Args:
+            alpha: Promised false-alarm rate, 1/(n+1) <= alpha < 1: the share of good images flagged is at most this, on
+                average over calibration sets.
+
+        Returns:
+            The (k+1)-th largest calibration score, k = floor(alpha * (n + 1)) - 1. Flagged means strictly above it, so
+            ties make the rate lower, never higher.
+
+        Raises:
+            CalibrationError: alpha is out of range; the message tells n and the smallest rate that n allows.
+
+        Source: Lei et al. 2018, theorem 2.2.
+
+        >>> Calibration(model_sha256="", scores=(1.0, 2.0, 3.0, 4.0), map_quantiles={}).threshold(0.4)
+        3.0
+        """
+        return self.scores[self.n - 1 - self._tolerated(alpha)]
+
+    def default_false_alarms(self) -> float:
+        """The promised rate when none is asked for: 0.01, or the smallest that n allows where that is more."""
+        return max(0.01, 1 / (self.n + 1))
+
+    def interval(self, alpha: float, n_test: int, level: float = 0.95) -> tuple[float, float]:
+        """Where the false-alarm rate seen on n_test further good images should lie.
+
+        The promise is kept on average over calibration sets. For this one, the true rate is a draw from
+        Beta(k + 1, n - k), and the number of false alarms among n_test good images is
+        BetaBinomial(n_test, k + 1, n - k). With tied scores the rate lies lower still.
+
+        Args:
+            alpha: Promised false-alarm rate.
+            n_test: Number of good images looked at, at least 1.
+            level: Probability of the interval, in (0, 1).
+
+        Returns:
+            (low, high), shares of n_test. At most (1 - level) / 2 of the probability lies beyond either end.
+
+        Raises:
+            CalibrationError: alpha, n_test or level is out of range.
+
+        Source: Vovk, "Conditional validity of inductive conformal predictors" (2012); Angelopoulos and Bates,
+        "Conformal prediction: a gentle introduction" (2023), section 3.2 and appendix C.
+        """
+        if n_test < 1:
+            raise CalibrationError(f"an interval for {n_test} good images is empty: at least 1 is needed")
+        if not 0 < level < 1:
+            raise CalibrationError(f"a level of {level!r} is not between 0 and 1: use 0.95, say")
+        above = self._tolerated(alpha) + 1
+        cdf = beta_binomial_cdf(n_test, above, self.n + 1 - above)
+        tail = (1 - level) / 2
+        low, high = np.searchsorted(cdf, [tail, 1 - tail])
+        return float(low / n_test), float(min(high, n_test) / n_test)
+
+    @classmethod
+    def load(cls, path: Path, *, model_sha256: str) -> Self:
+        """Read `calibration.json`.
+
+        Args:
+            path: The file.
+            model_sha256: Digest of the ONNX file that it is to be used with.
+
+        Raises:
+            CalibrationError: the file cannot be read, is not a calibration, or belongs to another model file.
+        """
+        again = "calibrate the model again, or name another file"
+        try:
+            calibration = cls.model_validate_json(path.read_bytes(), strict=True)
+        except OSError as error:
+            raise CalibrationError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            what = f"{place}: {first['msg']}" if place else first["msg"]
+            raise CalibrationError(f"{path} is not a calibration file ({what}): {again}") from error
+        if calibration.model_sha256 != model_sha256:
+            raise CalibrationError(
+                f"{path} belongs to the model file {calibration.model_sha256[:12]}, not to {model_sha256[:12]}: "
+                f"a threshold holds for one exported file only; {again}"
+            )
+        return calibration
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all; equal calibrations give equal bytes, every float reads back as it was."""
+        text = json.dumps(self.model_dump(), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def beta_binomial_cdf(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """Distribution function of BetaBinomial(n, a, b) at 0, 1, ..., n.
+
+    Written out, since importing `scipy.stats` takes seconds.
+
+    Source: pmf(x) = C(n, x) B(x + a, n - x + b) / B(a, b); Johnson, Kemp, Kotz, "Univariate Discrete Distributions"
+    (2005), section 6.2.2.
+    """
+    from scipy.special import betaln
+
+    x = np.arange(n + 1, dtype=np.float64)
+    log_choose = -np.log(n + 1.0) - betaln(n - x + 1, x + 1)
+    return np.asarray(np.cumsum(np.exp(log_choose + betaln(x + a, n - x + b) - betaln(a, b))), dtype=np.float64)

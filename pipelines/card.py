@@ -1,0 +1,96 @@
+"""The model card: what a person should know before they schedule a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.calibration import Calibration
+from pipelines.data import Plan, TrainingData
+from pipelines.job import Job
+from pipelines.modelfile import CARD_FILE, Metadata
+from pipelines.promotion import Decision
+
+UNKNOWN = "not stated: ask whoever owns the images"
+
+
+def write_card(
+    folder: Path,
+    job: Job,
+    plan: Plan,
+    data: TrainingData,
+    metadata: Metadata,
+    calibration: Calibration,
+    decision: Decision,
+    measured: dict[str, float],
+) -> str:
+    """Write card.md into the bundle and return its text.
+
+    Args:
+        folder: The bundle.
+        job: What was asked.
+        plan: What was chosen from the images.
+        data: The images.
+        metadata: Of the exported file.
+        calibration: Of the same file.
+        decision: The promotion rule's, with its figures.
+        measured: Training's own figures: parity, seconds, held-out bound.
+    """
+    rate = calibration.default_false_alarms()
+    images = {name: len(indices) for name, indices in data.split.items()}
+    figures = {**measured, **decision.figures}
+    lines = [
+        f"# {job.name}",
+        "",
+        metadata.summary,
+        "",
+        "## Use",
+        "",
+        f"Scores images like those under `{job.data.train.name}`: {plan.image_format.channels} channel(s), "
+        f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
+        f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in camera, "
+        "light or subject get high scores because they are unlike it, not because they are defective.",
+        "",
+        "## Training data",
+        "",
+        f"- {len(data.files)} different images: {images['train']} to train, {images['select']} to select, "
+        f"{images['calibrate']} to calibrate; {len(data.failed)} could not be read",
+        f"- digest of their contents: `{data.digest}`",
+        f"- licence: {metadata.licence or UNKNOWN}",
+        "",
+        "## Model",
+        "",
+        f"- task `{job.task}`, likelihood `{metadata.likelihood}`, latents {metadata.latent_shape}, "
+        f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
+        f"- score: {metadata.score}",
+        f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
+        "",
+        "## Calibration",
+        "",
+        f"- n = {calibration.n} good images used for neither training nor any choice",
+        f"- smallest false-alarm rate that can be promised: {1 / (calibration.n + 1):.2%}; default {rate:.2%}, "
+        f"threshold {calibration.threshold(rate):.4f}",
+        f"- 95 % of calibration sets of this size realise a rate in "
+        f"{_interval(calibration, rate)} on 1000 further good images",
+        "",
+        "## Measured",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name.replace('_', ' ')} | {value:.6g} |" for name, value in sorted(figures.items())),
+        "",
+        f"Promotion: {decision.reason}.",
+        "",
+        "## Limits",
+        "",
+        "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real defects. "
+        "Measure that with `kintsugi evaluate` on a labelled folder.",
+        "",
+    ]
+    text = "\n".join(lines)
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return text
+
+
+def _interval(calibration: Calibration, rate: float) -> str:
+    low, high = calibration.interval(rate, 1000)
+    return f"{low:.1%} to {high:.1%}"

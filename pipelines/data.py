@@ -1,0 +1,227 @@
+"""Training data: a folder becomes one array on disk at the working size, and three splits by content.
+
+Membership of a split depends on a file's content alone, so a good image that is held out stays held out when the
+folder grows, and two versions of a model can be compared on images that neither was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.errors import DataError
+from pipelines.images import Failed, ImageFile, decode, find_images
+from pipelines.job import Job
+from pipelines.output import write_atomically, write_json
+from pipelines.progress import progress
+from pipelines.settings import settings
+from vaecore.image_format import ImageFormat, resize
+
+log = logging.getLogger(__name__)
+
+SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
+LONGEST_SIDE = 96
+FEWEST_IMAGES = 10
+FEWEST_SELECT = 4
+ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
+
+SplitName = Literal["train", "select", "calibrate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was chosen from the folder: the format of its images, and the size to work at."""
+
+    image_format: ImageFormat
+    size: tuple[int, int]
+    stages: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """Every distinct readable image of the folder at the working size, and who belongs to which split."""
+
+    files: tuple[ImageFile, ...]
+    sha256: tuple[str, ...]
+    pixels: NDArray[Any]  # (N, h, w, C), uint8 or uint16; a memory map
+    split: dict[SplitName, tuple[int, ...]]
+    digest: str  # of all contents: changes when an image is added, removed or changed
+    failed: tuple[Failed, ...]
+
+    def files_of(self, name: SplitName) -> list[ImageFile]:
+        """The files of one split."""
+        return [self.files[index] for index in self.split[name]]
+
+    def batch(self, indices: Sequence[int] | NDArray[Any], image_format: ImageFormat) -> Tensor:
+        """Some images as y: (B, C, h, w) in [0, 1]."""
+        return image_format.to_unit(torch.from_numpy(self.pixels[np.sort(np.asarray(indices))]))
+
+
+def survey(job: Job, stages: int | None) -> Plan:
+    """Look at some images of the training folder and choose format and working size.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    files = find_images(job.data.train)
+    some = [files[index] for index in np.linspace(0, len(files) - 1, min(len(files), SURVEY_FILES)).astype(int)]
+    sizes: list[tuple[int, int]] = []
+    grey = sixteen = 0
+    reasons: Counter[str] = Counter()
+    limits = settings()
+    for image in decode(
+        some, channels=3, dtype=np.dtype(np.uint16), workers=limits.workers, max_pixels=limits.max_pixels
+    ):
+        if isinstance(image, Failed):
+            reasons[image.reason] += 1
+            continue
+        sizes.append((image.height, image.width))
+        grey += bool((image.pixels[..., 0] == image.pixels[..., 1]).all() and (image.pixels[..., 1] == image.pixels[..., 2]).all())
+        sixteen += image.bit_depth == 16  # noqa: PLR2004 - bits
+    if not sizes:
+        reason, _ = reasons.most_common(1)[0]
+        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; the most frequent reason: {reason}"
+        raise DataError(msg)
+    image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
+    height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
+    return Plan(image_format, *working_size(height, width, job.model.size, stages))
+
+
+def working_size(
+    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None
+) -> tuple[tuple[int, int], int]:
+    """Choose the size that the network works at, a multiple of its stride, and its number of halvings.
+
+    >>> working_size(324, 270, None, None)
+    ((96, 80), 4)
+    >>> working_size(28, 28, None, None)
+    ((28, 28), 2)
+    """
+    if isinstance(wanted, tuple):
+        target = (float(wanted[0]), float(wanted[1]))
+    else:
+        longest = wanted or min(LONGEST_SIDE, max(height, width))
+        scale = longest / max(height, width)
+        target = (height * scale, width * scale)
+    if stages is None:
+        stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 6)))))
+    stride = 2**stages
+    size = (max(stride, stride * round(target[0] / stride)), max(stride, stride * round(target[1] / stride)))
+    return size, stages
+
+
+def load_training_data(job: Job, plan: Plan) -> TrainingData:
+    """Decode the folder once, at the working size, into a memory map under KINTSUGI_HOME; later runs reuse it.
+
+    Raises:
+        DataError: Too few images; the message says how many are needed.
+    """
+    files = find_images(job.data.train)
+    stamp = json.dumps(
+        [[(f.relative, f.size, f.mtime_ns) for f in files], str(job.data.train), plan.image_format.bit_depth]
+        + [plan.image_format.channels, plan.size, job.data.max_images]
+    )
+    folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
+    index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
+    if not index_path.is_file():
+        _decode_into(files, plan, job.data.max_images, pixels_path, index_path)
+    index = json.loads(index_path.read_text())
+    pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
+    kept = [files[position] for position in index["keep"]]
+    failed = tuple(Failed(files[position], reason, None) for position, reason in index["failed"])
+    for item in failed:
+        log.warning("left out %s: %s", item.file.relative, item.reason)
+    if index["duplicates"]:
+        log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
+    split = split_by_content(index["sha256"], job.calibrate.fraction)
+    digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
+    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed)
+
+
+def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[SplitName, tuple[int, ...]]:
+    """Divide images into calibrate, select and train by the order of their digests.
+
+    Args:
+        digests: sha256 of each image; all different.
+        calibrate_fraction: Share for calibration; at least 99 images where that leaves half for training.
+
+    Returns:
+        Indices of each split; disjoint, all images in one of them.
+
+    Raises:
+        DataError: Fewer than ten images.
+    """
+    count = len(digests)
+    if count < FEWEST_IMAGES:
+        msg = f"there are {count} different readable images; training needs at least {FEWEST_IMAGES}, 150 for a 1 % promise"
+        raise DataError(msg)
+    calibrate = round(count * calibrate_fraction)
+    if calibrate < ONE_PERCENT_NEEDS <= count // 2:
+        calibrate = ONE_PERCENT_NEEDS
+    select = max(FEWEST_SELECT, round(count * 0.1))
+    order = sorted(range(count), key=lambda position: digests[position])
+    return {
+        "calibrate": tuple(sorted(order[:calibrate])),
+        "select": tuple(sorted(order[calibrate : calibrate + select])),
+        "train": tuple(sorted(order[calibrate + select :])),
+    }
+
+
+def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Path, index_path: Path) -> None:
+    if len(files) > most:
+        log.warning("using %d of %d images (data.max_images)", most, len(files))
+    positions = sorted(_by_name_hash(files)[:most]) if len(files) > most else list(range(len(files)))
+    height, width = plan.size
+    dtype = np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16)  # noqa: PLR2004 - bits
+    pixels_path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pixels_path.with_suffix(".tmp.npy")
+    shape = (len(positions), height, width, plan.image_format.channels)
+    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+    keep: list[int] = []
+    digests: dict[str, None] = {}
+    failed: list[tuple[int, str]] = []
+    duplicates = 0
+    images = decode(
+        [files[position] for position in positions],
+        channels=plan.image_format.channels,
+        dtype=dtype,
+        workers=settings().workers,
+        max_pixels=settings().max_pixels,
+    )
+    with progress(log, "read", len(positions), "images") as advance:
+        for position, image in zip(positions, images, strict=True):
+            advance()
+            if isinstance(image, Failed):
+                failed.append((position, image.reason))
+            elif image.sha256 in digests:
+                duplicates += 1
+            else:
+                y = plan.image_format.to_unit(torch.from_numpy(image.pixels[None]))
+                array[len(keep)] = plan.image_format.from_unit(resize(y, plan.size))[0].numpy()
+                keep.append(position)
+                digests[image.sha256] = None
+    array.flush()
+    temporary.replace(pixels_path)
+    write_json(index_path, {"keep": keep, "sha256": list(digests), "failed": failed, "duplicates": duplicates})
+
+
+def _by_name_hash(files: list[ImageFile]) -> list[int]:
+    return sorted(range(len(files)), key=lambda position: hashlib.sha256(files[position].relative.encode()).digest())
+
+
+def write_split(path: Path, data: TrainingData) -> None:
+    """Record which contents were trained on, so that a later version can be compared on others."""
+    document = {name: [data.sha256[index] for index in indices] for name, indices in data.split.items()}
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(document, sort_keys=True)))

@@ -1,0 +1,114 @@
+"""What works here: versions, GPU, registry, orchestrator, disk. Each line says what to do when it does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from pipelines.providers import probe
+from pipelines.settings import settings
+
+PACKAGES = ("kintsugi", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "lightning", "mlflow", "prefect")
+LOW_DISK = 5 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's."""
+
+    subject: str
+    works: bool | None  # None: a fact, neither good nor bad
+    detail: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at one thing after the other; a check that itself breaks is a finding, not a crash."""
+    for subject, check in (
+        ("packages", _packages),
+        ("training", _training),
+        ("GPU", _gpu),
+        ("home", _home),
+        ("registry", _registry),
+        ("orchestrator", _orchestrator),
+    ):
+        yield _guarded(subject, check)
+
+
+def _guarded(subject: str, check: Callable[[], tuple[bool | None, str]]) -> Finding:
+    try:
+        works, detail = check()
+    except Exception as error:  # noqa: BLE001 - the doctor has to survive every illness
+        works, detail = False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return Finding(subject, works, detail)
+
+
+def _packages() -> tuple[bool | None, str]:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {installed_version(package)}")
+        except PackageNotFoundError:
+            continue
+    return None, ", ".join(found)
+
+
+def _training() -> tuple[bool | None, str]:
+    try:
+        import torch  # optional: a scoring worker has none
+    except ImportError:
+        return None, "not installed; this machine can score, but not train (pip install 'kintsugi[all]')"
+    cuda = torch.cuda.is_available() and settings().device != "cpu"
+    return True, f"on {torch.cuda.get_device_name() if cuda else 'CPU'}, {torch.get_num_threads()} threads"
+
+
+def _gpu() -> tuple[bool | None, str]:
+    found = probe()
+    wanted = settings().device
+    if wanted == "cuda" and not found.cuda:
+        return False, f"KINTSUGI_DEVICE=cuda, but {found.reason}"
+    return (True if found.cuda else None), f"{found.reason}; scoring runs on {'GPU' if found.cuda and wanted != 'cpu' else 'CPU'}"
+
+
+def _home() -> tuple[bool | None, str]:
+    home = settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    probe_file = home / ".doctor"
+    probe_file.write_text("")
+    probe_file.unlink()
+    free = shutil.disk_usage(home).free
+    detail = f"{home.resolve()} is writable, {free / 2**30:.0f} GiB free"
+    return (True, detail) if free > LOW_DISK else (False, f"{detail}: less than 5 GiB; make room or move KINTSUGI_HOME")
+
+
+def _registry() -> tuple[bool | None, str]:
+    from pipelines.registry import Registry  # MLflow takes seconds to import
+
+    models = Registry().models()
+    where = "server" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"
+    return True, f"{where} ({_without_password(settings().tracking_uri)}), {len(models)} model(s)"
+
+
+def _orchestrator() -> tuple[bool | None, str]:
+    try:
+        installed_version("prefect")
+    except PackageNotFoundError:
+        return None, "prefect is not installed; schedules cannot run here (pip install 'kintsugi[flows]')"
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return True, f"embedded (no PREFECT_API_URL); `kintsugi serve` starts a server under {Path(settings().home)}"
+    import httpx  # comes with prefect
+
+    answer = httpx.get(f"{address.rstrip('/')}/health", timeout=5)
+    works = answer.status_code == httpx.codes.OK
+    return works, f"server {_without_password(address)}: {'healthy' if works else f'answers {answer.status_code}'}"
+
+
+def _without_password(address: str) -> str:
+    """The address as it may be shown."""
+    scheme, separator, rest = address.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else address

@@ -1,0 +1,148 @@
+"""Figures of merit of a scoring model on a labelled folder in the MVTec layout.
+
+    FOLDER/test/good/*            images without defect
+    FOLDER/test/<defect>/*        images with that defect
+    FOLDER/ground_truth/<defect>/NAME.png or NAME_mask.png   masks, defect above half (optional)
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import FolderError, ImageError
+from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
+from pipelines.images import read_image, to_model_input
+from pipelines.models import find_model
+from pipelines.output import Row, write_json
+from pipelines.report import write_report
+from pipelines.score import Verdicts, score_folder
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+GOOD = "good"
+
+
+def evaluate_model(
+    folder: Path | str,
+    model: str | Path,
+    *,
+    json_path: Path | None = None,
+    out: Path | None = None,
+    false_alarms: float | None = None,
+) -> dict[str, Any]:
+    """Score a labelled folder and measure how well the scores tell good from bad.
+
+    Args:
+        folder: In the MVTec layout.
+        model: Reference to a scoring model.
+        json_path: Where to write the figures.
+        out: Output folder for rows, maps and a report with the figures in it; none is kept when left out.
+        false_alarms: The promised rate; default: the model's.
+
+    Returns:
+        The figures of the evaluate contract.
+
+    Raises:
+        FolderError: The folder is not in that layout.
+    """
+    folder = Path(folder)
+    test = folder / "test"
+    if not (test / GOOD).is_dir():
+        msg = f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout)"
+        raise FolderError(msg)
+    pixels = PixelFigures()
+    rows: list[Row] = []
+
+    def observe(row: Row, anomaly_map: NDArray[Any]) -> None:
+        rows.append(row)
+        defect = _label(row)
+        mask = None if defect == GOOD else _mask(folder / "ground_truth" / defect, Path(row["path"]))
+        pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
+
+    with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
+        place = out or Path(temporary)
+        summary = score_folder(test, model, place, false_alarms=false_alarms, fresh=True, observer=observe)
+        result = _figures(rows, pixels, Verdicts.of(find_model(model).calibration(), false_alarms))
+        result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
+        if out is not None:
+            write_json(out / "evaluation.json", result)
+            write_report(out)
+    if json_path is not None:
+        write_json(json_path, result)
+    return result
+
+
+def _figures(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dict[str, Any]:
+    scores = np.array([row["score"] for row in rows])
+    labels = np.array([_label(row) for row in rows])
+    bad = labels != GOOD
+    n_good, n_bad = int((~bad).sum()), int(bad.sum())
+    flagged = scores > verdicts.threshold if verdicts.threshold is not None else None
+    overall, by_defect = pixels.results()
+    interval = None
+    if verdicts.calibration is not None and verdicts.false_alarms is not None and n_good:
+        interval = list(verdicts.calibration.interval(verdicts.false_alarms, n_good))
+    return {
+        **_ranking(scores, bad),
+        **_pixel(overall),
+        "fpr_at_threshold": _share(flagged, ~bad),
+        "fpr_interval": interval,
+        "tpr_at_threshold": _share(flagged, bad),
+        "n_good": n_good,
+        "n_bad": n_bad,
+        "threshold": verdicts.threshold,
+        "false_alarms": verdicts.false_alarms,
+        "roc": roc_points(scores, bad) if n_good and n_bad else [],
+        "defects": {
+            str(defect): {
+                "n": int((labels == defect).sum()),
+                **_ranking(scores[(labels == defect) | ~bad], bad[(labels == defect) | ~bad]),
+                **_pixel(by_defect.get(str(defect))),
+                "tpr_at_threshold": _share(flagged, labels == defect),
+            }
+            for defect in np.unique(labels[bad])
+        },
+    }
+
+
+def _ranking(scores: NDArray[Any], bad: NDArray[Any]) -> dict[str, Any]:
+    auroc = image_auroc(scores, bad)
+    return {
+        "image_auroc": auroc.value,
+        "image_auroc_interval": list(auroc.interval) if auroc.interval else None,
+        "image_ap": average_precision(scores, bad),
+    }
+
+
+def _pixel(result: PixelResult | None) -> dict[str, Any]:
+    return {"pixel_auroc": result and result.pixel_auroc, "aupro": result and result.aupro}
+
+
+def _share(flagged: NDArray[Any] | None, among: NDArray[Any]) -> float | None:
+    return None if flagged is None or not among.any() else float(flagged[among].mean())
+
+
+def _label(row: Row) -> str:
+    return str(row["path"]).split("/", 1)[0]
+
+
+def _mask(folder: Path, image: Path) -> NDArray[np.bool_] | None:
+    for name in (f"{image.stem}.png", f"{image.stem}_mask.png"):
+        path = folder / Path(*image.parts[1:-1]) / name
+        if not path.is_file():
+            continue
+        try:
+            decoded = read_image(path, max_pixels=settings().max_pixels)
+        except ImageError as error:
+            log.warning("the mask %s cannot be read: %s", path, error)
+            return None
+        grey, _ = to_model_input(decoded, channels=1, dtype=np.dtype(np.uint8))
+        mask: NDArray[np.bool_] = grey[..., 0] > 127  # noqa: PLR2004 - above half
+        return mask
+    return None

@@ -1,0 +1,177 @@
+"""Heat maps: where in an image the anomaly is, drawn over the image in gold and red.
+
+The scale comes from the calibration's good images, so that a colour means the same in every image of a run: clear where
+good images are, gold where one good pixel in a thousand is, red far past that.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.calibration import Calibration
+
+Rgba = NDArray[np.uint8]  # (H, W, 4)
+
+LONGEST = 320
+"""Longest side of a thumbnail, in pixels."""
+RAMP = (
+    # value, red, green, blue, opacity: each step darker and redder than the last, and more opaque
+    (0.00, 255, 232, 150, 0.00),
+    (0.12, 255, 214, 80, 0.28),
+    (0.35, 255, 180, 0, 0.54),
+    (0.65, 246, 92, 10, 0.64),
+    (0.85, 214, 26, 30, 0.70),
+    (1.00, 150, 0, 44, 0.74),
+)
+"""From clear over gold to red. Lightness falls all the way, so that the order also reads without colour."""
+OWN_QUANTILES = (0.95, 1.0)
+"""Without a calibration: the part of the image's own map that is coloured."""
+
+
+class HeatScale(NamedTuple):
+    """The anomaly values between which the colours run."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, calibration: Calibration | None, anomaly_map: NDArray[np.floating[Any]]) -> Self:
+        """Choose the scale.
+
+        Colour begins at the good pixels' 0.99 quantile q, and is full at q + 5 * (0.999 quantile - q). That is six
+        standard deviations where good pixels are Gaussian, and about the oddest of ten million good pixels where their
+        tail is exponential. The oddest pixel itself is no measure: one odd calibration image would dim all defects.
+
+        Args:
+            calibration: The model's. Where there is none, or it has no quantiles, the map's own highest 5 % are
+                coloured: then every image shows its worst place, good or not.
+            anomaly_map: (H, W), the map to be drawn.
+        """
+        if calibration is not None and calibration.map_quantiles:
+            low, rare = calibration.map_quantiles["0.99"], calibration.map_quantiles["0.999"]
+            return cls(low, low + 5 * (rare - low))
+        finite = anomaly_map[np.isfinite(anomaly_map)]
+        if not finite.size:
+            return cls(0.0, 0.0)
+        low, high = np.quantile(finite, OWN_QUANTILES)
+        return cls(float(low), float(high))
+
+
+def colourise(anomaly_map: NDArray[np.floating[Any]], scale: HeatScale) -> Rgba:
+    """Colour a map.
+
+    Args:
+        anomaly_map: (H, W), higher = more abnormal. NaN stays clear.
+        scale: Clear at and below its low end, deep red at and above its high end.
+
+    Returns:
+        (H, W, 4), red, green, blue and opacity. The colour is defined where it is clear, too, so that the picture can
+        be enlarged without dark fringes.
+    """
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    span = scale.high - scale.low
+    share = (values - scale.low) / span if span > 0 else (values > scale.low).astype(np.float64)
+    share = np.nan_to_num(share, nan=0.0).clip(0, 1)
+    ramp = np.array(RAMP)
+    steps = np.linspace(0, 1, 256)
+    table = np.stack([np.interp(steps, ramp[:, 0], ramp[:, channel]) for channel in range(1, 5)], axis=1)
+    table[:, 3] *= 255
+    return table.round().astype(np.uint8)[(share * 255).round().astype(np.intp)]
+
+
+def overlay(image: NDArray[Any], heat: Rgba) -> NDArray[np.uint8]:
+    """Draw a coloured map over its image.
+
+    Args:
+        image: (H, W, C), uint8 or uint16, grey or RGB.
+        heat: (H, W, 4), from `colourise`.
+
+    Returns:
+        (H, W, 3), RGB.
+
+    Raises:
+        ValueError: The two differ in size.
+    """
+    if image.shape[:2] != heat.shape[:2]:
+        raise ValueError(f"image and heat map must be of one size, got {image.shape[:2]} and {heat.shape[:2]}")
+    base = np.broadcast_to(visible(image), (*image.shape[:2], 3))
+    opacity = heat[..., 3:].astype(np.float32) / 255
+    return (base + opacity * (heat[..., :3].astype(np.float32) - base)).round().astype(np.uint8)
+
+
+def visible(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Make an image fit for a screen.
+
+    Args:
+        image: (H, W, C), uint8 or uint16.
+
+    Returns:
+        uint8 as it is. 16 bits stretched from the 0.5th to the 99.5th percentile over all channels together, since such
+        images often fill a small part of their range; colours keep their balance.
+    """
+    if image.dtype == np.uint8:
+        return image
+    step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / 1e6)))  # a million pixels tell the percentiles
+    low, high = np.percentile(image[::step, ::step], [0.5, 99.5])
+    if high <= low:
+        return (image // 257).astype(np.uint8)
+    stretched = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return stretched.round().clip(0, 255).astype(np.uint8)
+
+
+def thumbnail(image: NDArray[Any], longest: int = LONGEST) -> bytes:
+    """Reduce an image to a JPEG for a report; it is never enlarged.
+
+    Args:
+        image: (H, W, C), uint8 or uint16, grey or RGB.
+        longest: Longest side, in pixels.
+    """
+    picture = _picture(visible(image))
+    picture = picture.resize(_reduced(picture.size, longest), Image.Resampling.LANCZOS, reducing_gap=3)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    return buffer.getvalue()
+
+
+def png(pixels: NDArray[np.uint8], longest: int | None = None) -> bytes:
+    """Encode a picture as PNG.
+
+    Args:
+        pixels: (H, W, C), grey, RGB or RGBA.
+        longest: Reduce to this longest side, in pixels, as `thumbnail` does, so that a heat map lies on its thumbnail.
+            In a heat map each place keeps its strongest colour: a small defect must not fade away.
+    """
+    picture = _picture(pixels)
+    if longest is not None and max(picture.size) > longest:
+        size = _reduced(picture.size, longest)
+        if pixels.shape[2] == 4:
+            picture = _picture(_strongest(pixels, max(1, max(picture.size) // longest)))
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _reduced(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    factor = min(1.0, longest / max(size))
+    width, height = (max(1, round(side * factor)) for side in size)
+    return width, height
+
+
+def _strongest(heat: Rgba, factor: int) -> Rgba:
+    """The most opaque pixel of each factor x factor block."""
+    height, width = heat.shape[:2]
+    padded = np.pad(heat, ((0, -height % factor), (0, -width % factor), (0, 0)))
+    rows, columns = padded.shape[0] // factor, padded.shape[1] // factor
+    blocks = padded.reshape(rows, factor, columns, factor, 4).swapaxes(1, 2).reshape(rows, columns, factor**2, 4)
+    best = blocks[..., 3].argmax(axis=2)
+    return np.take_along_axis(blocks, best[..., None, None], axis=2)[:, :, 0]

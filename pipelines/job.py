@@ -1,0 +1,195 @@
+"""The job file: one TOML file, one model. *What* to do; *where* is in the environment (`pipelines.settings`)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+
+from pipelines.errors import JobError
+
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+
+
+class Record(BaseModel):
+    """Frozen, and a misspelt key is an error rather than silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataTable(Record):
+    """`[data]`: where the images are; paths are relative to the job file."""
+
+    train: Path = Field(description="Folder of good images")
+    max_images: PositiveInt = Field(200_000, description="More than this: a subset, drawn by content hash")
+
+
+class ModelTable(Record):
+    """`[model]`: the network. What is left out is chosen from the images and printed."""
+
+    size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
+        None, description="Working size: [height, width], or the longest side (default: the images', at most 96)"
+    )
+    likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
+    latent: Literal["grid", "vector"] = Field("grid", description="Latents for each place, or one vector for all")
+    latent_channels: PositiveInt = Field(16, description="Latents in each cell of the grid, or in the vector")
+    width: PositiveInt = Field(16, description="Channels at half resolution; doubled at each stage up to four times")
+    stages: PositiveInt | None = Field(None, description="Halvings of the resolution (default: from the size, 1 to 4)")
+    blocks: PositiveInt = Field(1, description="Residual blocks in each stage")
+    samples: PositiveInt = Field(4, description="Samples of the latent in each score")
+
+
+class TrainTable(Record):
+    """`[train]`: optimisation."""
+
+    steps: PositiveInt | None = Field(None, description="Optimiser steps (default: from the number of images)")
+    batch: PositiveInt = Field(16, description="Images in each step")
+    learning_rate: PositiveFloat = Field(1e-3, description="Peak of the one-cycle schedule")
+    beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
+    free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
+    patience: PositiveInt = Field(6, description="Stop after this many checks without a better ELBO")
+    seed: int = Field(0, ge=0, description="Of weights, batches and noise")
+
+
+class CalibrateTable(Record):
+    """`[calibrate]`: the promised false-alarm rate."""
+
+    false_alarms: float | None = Field(
+        None, gt=0, lt=1, description="Share of good images flagged (default: 0.01, or the least the data allow)"
+    )
+    fraction: float = Field(0.25, gt=0, lt=0.8, description="Share of the images kept for calibration")
+
+
+class PromoteTable(Record):
+    """`[promote]`: when a new version becomes champion."""
+
+    rule: Literal["better", "always", "never"] = Field("better", description="better: measured against the champion")
+    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC that a challenger may fall short by and still win")
+
+
+class ScheduleTable(Record):
+    """`[schedule]`: what `kintsugi serve` runs by itself. Times are cron lines or intervals such as 10s, 6h, 1d."""
+
+    train: str | None = Field(None, description="When to train")
+    score: str | None = Field(None, description="When to score `folder`")
+    folder: Path | None = Field(None, description="What to score")
+    out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
+    overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
+    timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
+
+
+class Job(Record):
+    """A whole job file."""
+
+    name: str = Field(description="Name of the model in the registry")
+    task: str = Field(description="What to train: reconstruct")
+    data: DataTable
+    model: ModelTable = ModelTable()
+    train: TrainTable = TrainTable()
+    calibrate: CalibrateTable = CalibrateTable()
+    promote: PromoteTable = PromoteTable()
+    schedule: ScheduleTable = ScheduleTable()
+    path: Path = Field(exclude=True, description="The job file itself")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain(cls, name: str) -> str:
+        if not NAME_PATTERN.match(name):
+            msg = f"'{name}' is not a model name: use letters, digits, '.', '_' and '-', at most 100"
+            raise ValueError(msg)
+        return name
+
+
+def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
+    """Read a job file.
+
+    Args:
+        path: The TOML file.
+        overrides: `key=value` pairs such as `train.steps=500`; values are read as TOML, else as text.
+
+    Returns:
+        The job with absolute paths.
+
+    Raises:
+        JobError: The file is missing or not TOML, or a key or a value is wrong; the message names it.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"there is no job file {path}: write one (README.md shows the four lines that it needs)"
+        raise JobError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the job file {path} cannot be read: {error}"
+        raise JobError(msg) from None
+    except tomllib.TOMLDecodeError as error:
+        msg = f"the job file {path} is not TOML: {error}"
+        raise JobError(msg) from None
+    for override in overrides:
+        _apply(document, override)
+    return job_from_document(document, path)
+
+
+def job_from_document(document: dict[str, Any], path: Path) -> Job:
+    """Check a parsed job and make its paths absolute, relative ones counting from the job file.
+
+    Raises:
+        JobError: A key or a value is wrong.
+    """
+    if "path" in document:
+        raise JobError(_unknown_key(("path",), path))
+    try:
+        job = Job.model_validate({**document, "path": path.resolve()})
+    except ValidationError as error:
+        raise JobError(_explain(error, path)) from None
+    base = job.path.parent
+    data = job.data.model_copy(update={"train": base / job.data.train})
+    places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}
+    return job.model_copy(update={"data": data, "schedule": job.schedule.model_copy(update=places)})
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        msg = f"--set takes key=value, such as train.steps=500, not '{override}'"
+        raise JobError(msg)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        document = document.setdefault(table, {})
+        if not isinstance(document, dict):
+            msg = f"--set {key}: '{table}' is a value, not a table"
+            raise JobError(msg)
+    document[last] = value
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    lines = []
+    for problem in error.errors():
+        location = tuple(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown_key(location, path))
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: '{'.'.join(location)}' is missing; it is needed")
+        else:
+            detail = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: '{'.'.join(location)}' is {problem['input']!r}: {detail}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _unknown_key(location: tuple[str, ...], path: Path) -> str:
+    record: Any = Job
+    for table in location[:-1]:
+        record = record.model_fields[table].annotation
+    known = [name for name in record.model_fields if name != "path"]
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"{path}: '{'.'.join(location)}' is not a key of a job file; {hint}"

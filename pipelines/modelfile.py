@@ -1,0 +1,92 @@
+"""A model on disk: one ONNX file that holds everything, and what lies beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.calibration import Calibration
+
+METADATA_KEY = "kintsugi"  # the one key of the ONNX metadata that is ours; its value is JSON
+MODEL_FILE = "model.onnx"
+CALIBRATION_FILE = "calibration.json"
+GALLERY_FILE = "gallery.safetensors"
+DECODER_FILE = "decoder.onnx"
+CARD_FILE = "card.md"
+JOB_FILE = "job.toml"
+SPLIT_FILE = "split.json"
+
+
+class Metadata(BaseModel):
+    """What training tells scoring, inside the file. Later versions may add fields; older readers ignore them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: Literal[1] = 1
+    name: str
+    task: str
+    summary: str
+    channels: Literal[1, 3]
+    bit_depth: Literal[8, 16]
+    value_range: tuple[int, int]
+    size: tuple[int, int]  # height and width that the network works at
+    size_multiple: int
+    halo: int | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
+    dims: int  # D, the dimensions of y
+    likelihood: str
+    latent_shape: tuple[int, int, int]
+    samples: int  # S, samples of the latent in each score
+    score: str  # how the score is made of the bound
+    outputs: dict[str, str]  # name -> unit
+    licence: str | None
+    git_commit: str | None
+    data_digest: str
+    images: dict[str, int]  # images in each split
+    kintsugi: str  # version that exported it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """An ONNX file that was found, with its digest and where it came from."""
+
+    path: Path
+    sha256: str
+    ref: str
+    name: str | None = None  # in the registry
+    version: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The bundle: the folder that also holds calibration, gallery and card."""
+        return self.path.parent
+
+    @property
+    def card(self) -> str | None:
+        """The model card, in Markdown."""
+        path = self.folder / CARD_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def calibration(self, path: Path | None = None) -> Calibration | None:
+        """The calibration beside the file, or the one given; None when there is none beside it.
+
+        Raises:
+            CalibrationError: It is damaged or belongs to another model file, or `path` does not exist.
+        """
+        beside = self.folder / CALIBRATION_FILE
+        if path is None and not beside.is_file():
+            return None
+        return Calibration.load(path or beside, model_sha256=self.sha256)
+
+    def registered_as(self, *, ref: str, name: str, version: str) -> ModelFile:
+        """The same file under its registry name."""
+        return replace(self, ref=ref, name=name, version=version)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,73 @@
+"""Model references: what a user types after `--model` becomes a verified file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipelines.errors import ModelError
+from pipelines.modelfile import MODEL_FILE, ModelFile, sha256_of
+
+BUILTIN = Path(__file__).parent / "builtin"
+FORMS = "name@champion, name@alias, name/3, models:/name/3, a path to an .onnx file, or builtin:NAME"
+
+
+def find_model(ref: str | Path) -> ModelFile:
+    """Resolve a reference.
+
+    Args:
+        ref: `name@champion`, `name@alias`, `name/3`, `models:/...`, a path to an `.onnx` file, or `builtin:NAME`.
+
+    Returns:
+        The file, its digest computed; a registered one has been checked against the registry's digest.
+
+    Raises:
+        ModelError: It names nothing that is there; the message lists what is.
+        DigestError: The file is not the one that was registered.
+    """
+    text = str(ref)
+    if text.startswith("builtin:"):
+        return _builtin(text)
+    path = Path(text)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            msg = f"there is no model file {path}; a model is given as {FORMS}"
+            raise ModelError(msg)
+        return ModelFile(path=path, sha256=sha256_of(path), ref=text)
+    if path.is_dir() and (path / MODEL_FILE).is_file():
+        return ModelFile(path=path / MODEL_FILE, sha256=sha256_of(path / MODEL_FILE), ref=text)
+    name, selector = split_ref(text)
+    from pipelines.registry import Registry  # MLflow takes seconds to import: a path needs none of it
+
+    registry = Registry()
+    version = registry.get(name, selector)
+    folder = registry.fetch(version)
+    file = ModelFile(path=folder / MODEL_FILE, sha256=version.sha256, ref=text)
+    return file.registered_as(ref=text, name=version.name, version=str(version.version))
+
+
+def split_ref(ref: str) -> tuple[str, str]:
+    """Split a registry reference into name and selector (a version number or an alias; champion when left out).
+
+    >>> split_ref("tiles@champion"), split_ref("models:/tiles/3"), split_ref("tiles")
+    (('tiles', 'champion'), ('tiles', '3'), ('tiles', 'champion'))
+
+    Raises:
+        ModelError: It has none of the forms.
+    """
+    match = re.fullmatch(r"(?:models:/)?(?P<name>[^/@:]+)(?:(?P<kind>[@/])(?P<selector>[^/@:]+))?", ref)
+    if match is None or (match["kind"] == "/" and not match["selector"].isdigit()):
+        msg = f"'{ref}' is not a model reference: use {FORMS}"
+        raise ModelError(msg)
+    return match["name"], match["selector"] or "champion"
+
+
+def _builtin(ref: str) -> ModelFile:
+    name = ref.removeprefix("builtin:")
+    there = sorted(path.parent.name for path in BUILTIN.glob(f"*/{MODEL_FILE}"))
+    if name not in there:
+        shipped = f"there are: {', '.join(there)}" if there else "this release ships none; train one with `kintsugi train`"
+        msg = f"no built-in model is called '{name}'; {shipped}"
+        raise ModelError(msg)
+    path = BUILTIN / name / MODEL_FILE
+    return ModelFile(path=path, sha256=sha256_of(path), ref=ref)

@@ -1,0 +1,85 @@
+"""Progress of long jobs: a bar on a terminal, a plain line every few seconds otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Advance(Protocol):
+    """Called as work gets done."""
+
+    def __call__(self, amount: int = 1, note: str = "") -> None:
+        """Count `amount` more units; the note (a loss, the stage that limits) is shown behind the numbers."""
+
+
+@contextmanager
+def progress(logger: logging.Logger, what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show how far a job is.
+
+    Args:
+        logger: Receives the plain lines, so that a flow's own log has them too.
+        what: Title, such as "score".
+        total: Units in all.
+        unit: Such as "images".
+        done: Units done before this start (a resumed job).
+
+    Yields:
+        The function to call as units get done.
+    """
+    if sys.stderr.isatty():
+        with _bar(what, total, unit, done) as advance:
+            yield advance
+    else:
+        yield _lines(logger, what, total, unit, done)
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console  # rich takes a tenth of a second to import: only where there is a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} {task.fields[note]}", style="dim"),
+        TimeRemainingColumn(),
+    )
+    start, count = time.monotonic(), 0
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done, rate="", note="")
+
+        def advance(amount: int = 1, note: str = "") -> None:
+            nonlocal count
+            count += amount
+            rate = f"{count / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
+            bar.update(task, advance=amount, rate=rate, note=note)
+
+        yield advance
+
+
+def _lines(logger: logging.Logger, what: str, total: int, unit: str, done: int) -> Advance:
+    start = last = time.monotonic()
+    count = 0
+
+    def advance(amount: int = 1, note: str = "") -> None:
+        nonlocal last, count
+        count += amount
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES and done + count < total:
+            return
+        if done + count >= total and now - start < SECONDS_BETWEEN_LINES:
+            return  # a job of a moment needs no line
+        last = now
+        rate = count / max(now - start, 1e-9)
+        left = (total - done - count) / rate
+        logger.info("%s: %d of %d %s, %.1f/s, %.0f s left%s", what, done + count, total, unit, rate, left, f", {note}" if note else "")
+
+    return advance

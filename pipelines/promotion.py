@@ -1,0 +1,114 @@
+"""The promotion rule: a challenger against today's champion, both measured in the same run on the same images.
+
+The figure is the AUROC with which a model tells held-out good images from the same images with synthetic defects:
+both models can have it, whatever they call a likelihood, where their ELBOs could not be compared. And a challenger has
+to keep its promised false-alarm rate on good images that it was not calibrated on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.bundle import decode_for
+from pipelines.calibration import Calibration
+from pipelines.data import TrainingData
+from pipelines.figures import image_auroc
+from pipelines.images import Failed, ImageFile
+from pipelines.job import PromoteTable
+from pipelines.modelfile import SPLIT_FILE, ModelFile
+from pipelines.session import Session
+from pipelines.settings import settings
+from pipelines.synthetic import synthesize
+
+log = logging.getLogger(__name__)
+DEFECTS_PER_IMAGE = 2
+LEVEL = 0.99  # of the interval that the realised false-alarm rate has to stay under
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether to promote, in words, and the figures behind it."""
+
+    promote: bool
+    reason: str
+    figures: dict[str, float]
+
+
+def decide(
+    challenger: ModelFile, champion: ModelFile | None, data: TrainingData, table: PromoteTable, false_alarms: float
+) -> Decision:
+    """Measure challenger and champion, and apply the job's rule.
+
+    Args:
+        challenger: The new bundle; parity with torch has been checked.
+        champion: Today's champion; None when there is none.
+        data: Of the challenger; its select split is what both are measured on.
+        table: The job's rule.
+        false_alarms: The promised rate.
+    """
+    files = _unseen(data, champion)
+    mine = _measure(challenger, files, false_alarms)
+    figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
+    if champion is None:
+        promote = table.rule != "never"
+        return Decision(promote, "the first version whose exported file agrees with torch", figures)
+    theirs = _measure(champion, files, false_alarms)
+    figures |= {f"champion_{name}": value for name, value in theirs.items()}
+    if table.rule != "better":
+        return Decision(table.rule == "always", f"the job's rule is '{table.rule}'", figures)
+    gain = mine["synthetic_auroc"] - theirs["synthetic_auroc"]
+    comparison = (
+        f"AUROC on synthetic defects {mine['synthetic_auroc']:.4f} against the champion's "
+        f"{theirs['synthetic_auroc']:.4f} on {len(files)} held-out images"
+    )
+    if mine["false_alarm_rate"] > mine["false_alarm_limit"]:
+        reason = (
+            f"it flags {mine['false_alarm_rate']:.1%} of good images, more than its promise allows by chance "
+            f"({mine['false_alarm_limit']:.1%}); {comparison}"
+        )
+        return Decision(promote=False, reason=reason, figures=figures)
+    if gain < -table.tolerance:
+        return Decision(promote=False, reason=f"worse: {comparison} (tolerance {table.tolerance:g})", figures=figures)
+    return Decision(promote=True, reason=f"not worse: {comparison}", figures=figures)
+
+
+def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
+    """The challenger's select split, less what the champion was trained on (all of it when nothing would be left)."""
+    indices: Sequence[int] = data.split["select"]
+    if champion is not None and (champion.folder / SPLIT_FILE).is_file():
+        trained_on = set(json.loads((champion.folder / SPLIT_FILE).read_text())["train"])
+        unseen = [index for index in indices if data.sha256[index] not in trained_on]
+        indices = unseen or indices
+    return [data.files[index] for index in indices]
+
+
+def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) -> dict[str, float]:
+    session = Session(model, device=settings().device, threads=settings().workers)
+    good: list[float] = []
+    bad: list[float] = []
+    for image in decode_for(session, files):
+        if isinstance(image, Failed):
+            continue
+        generator = np.random.Generator(np.random.Philox(key=int(image.sha256[:32], 16)))
+        good.append(float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0]))
+        for _ in range(DEFECTS_PER_IMAGE):
+            defective, _, _ = synthesize(image.pixels, generator)
+            bad.append(float(session.run(defective[None], [image.sha256], ("score",))["score"][0]))
+    auroc = image_auroc([*good, *bad], [0] * len(good) + [1] * len(bad)).value
+    calibration = model.calibration()
+    figures = {"synthetic_auroc": 0.5 if auroc is None else auroc}
+    if calibration is not None:
+        figures |= _kept_promise(calibration, np.array(good), false_alarms)
+    return figures
+
+
+def _kept_promise(calibration: Calibration, good: np.ndarray, false_alarms: float) -> dict[str, float]:
+    rate = max(false_alarms, calibration.default_false_alarms())
+    flagged = float((good > calibration.threshold(rate)).mean())
+    _, limit = calibration.interval(rate, len(good), level=LEVEL)
+    return {"false_alarm_rate": flagged, "false_alarm_limit": limit, "promised_rate": rate}

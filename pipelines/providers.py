@@ -1,0 +1,82 @@
+"""Which ONNX Runtime providers really load here. Asked once, quietly."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import onnxruntime
+
+from pipelines.errors import ModelError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether CUDA can be used, and if not, why."""
+
+    cuda: bool
+    reason: str
+
+
+@cache
+def probe() -> Probe:
+    """Try CUDA step by step.
+
+    `get_available_providers()` lists what was compiled in, not what works; asking for CUDA where it does not load
+    prints red error lines that frighten people. So: driver, devices, libraries, then a session of one node.
+    """
+    if CUDA not in onnxruntime.get_available_providers():
+        return Probe(cuda=False, reason="this onnxruntime was built without CUDA (install onnxruntime-gpu)")
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Probe(cuda=False, reason="there is no NVIDIA driver (libcuda.so.1)")
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return Probe(cuda=False, reason="the NVIDIA driver sees no GPU")
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        onnxruntime.preload_dlls()
+        session = onnxruntime.InferenceSession(_identity_model(), providers=[CUDA, CPU])
+        loaded = CUDA in session.get_providers()
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong there, the CPU works
+        return Probe(cuda=False, reason=f"CUDA does not load: {str(error).splitlines()[0]}")
+    finally:
+        onnxruntime.set_default_logger_severity(3)
+    reason = f"{count.value} GPU(s)" if loaded else "CUDA libraries are missing (pip install nvidia-curand and torch's)"
+    return Probe(cuda=loaded, reason=reason)
+
+
+def choose_providers(device: Literal["auto", "cpu", "cuda"]) -> list[str]:
+    """Providers to ask for, best first.
+
+    Raises:
+        ModelError: CUDA was demanded and does not load; the message says why.
+    """
+    if device == "cpu" or (device == "auto" and not probe().cuda):
+        return [CPU]
+    if not probe().cuda:
+        msg = f"KINTSUGI_DEVICE is cuda, but {probe().reason}; set it to auto or cpu, or see `kintsugi doctor`"
+        raise ModelError(msg)
+    return [CUDA, CPU]
+
+
+def _identity_model() -> bytes:
+    """A one-node ONNX file (y = x, one float), spelt out so that the worker needs no `onnx` package."""
+
+    def field(number: int, payload: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(payload)]) + payload
+
+    def varint(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
+
+    shape = field(2, field(1, varint(1, 1)))
+    kind = field(2, field(1, varint(1, 1) + shape))
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(11, field(1, b"x") + kind) + field(12, field(1, b"y") + kind)
+    return varint(1, 8) + field(7, graph) + field(8, varint(2, 17))

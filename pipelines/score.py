@@ -1,0 +1,372 @@
+"""The batch job: score every image under a folder and write the anomaly report. Read this file first.
+
+    find images -> leave out what is done -> shards -> decode -> run the model -> heat maps -> rows -> report
+
+Nothing here knows torch: the bound is computed inside the exported graph.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pipelines.calibration import Calibration
+from pipelines.errors import EmptyFolderError
+from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
+from pipelines.images import Decoded, Failed, ImageFile, decode, find_images
+from pipelines.modelfile import ModelFile
+from pipelines.models import find_model
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
+from pipelines.progress import Advance, progress
+from pipelines.report import write_report
+from pipelines.session import Session
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+SHARD_FILES = 256  # seconds to a minute of work; what a kill can cost
+NO_CALIBRATION = "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
+
+Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """What a finished job has to say."""
+
+    out: Path
+    report: Path
+    files: int
+    ok: int
+    failed: int
+    flagged: int
+    false_alarms: float | None
+    threshold: float | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A unit of work: its rows appear together or not at all."""
+
+    number: int
+    files: tuple[ImageFile, ...]
+
+
+def score_folder(
+    folder: Path | str,
+    model: str | Path,
+    out: Path | str,
+    *,
+    false_alarms: float | None = None,
+    calibration: Path | None = None,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> ScoreSummary:
+    """Score every image under a folder and write the anomaly report.
+
+    A file that cannot be decoded becomes a row of the report, never a crash. A job that was killed is started again
+    with the same call and does only what is missing.
+
+    Args:
+        folder: Images, in sub-folders or not.
+        model: Reference to a scoring model, such as `tiles@champion` or a path.
+        out: Output folder: new, or of an earlier run.
+        false_alarms: Share of good images that may be flagged; default: the model's, at least 1/(n+1).
+        calibration: Another calibration file than the one beside the model.
+        fresh: Forget the rows of earlier runs.
+        observer: Called with every newly scored row and its anomaly map.
+
+    Returns:
+        Counts, and where the report is.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
+    """
+    with open_scoring(
+        folder, model, out, false_alarms=false_alarms, calibration=calibration, fresh=fresh, observer=observer
+    ) as scoring:
+        shards = scoring.shards()
+        with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
+            for shard in shards:
+                scoring.run(shard, advance)
+        return scoring.finish()
+
+
+@contextmanager
+def open_scoring(
+    folder: Path | str,
+    model: str | Path,
+    out: Path | str,
+    *,
+    false_alarms: float | None = None,
+    calibration: Path | None = None,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> Iterator[Scoring]:
+    """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+
+    Raises:
+        KintsugiError: As for `score_folder`.
+    """
+    folder, out = Path(folder), Path(out)
+    files = [file for file in find_images(folder) if not file.path.is_relative_to(out)]
+    if not files:
+        msg = f"all images under {folder} lie in the output folder {out}; give another one"
+        raise EmptyFolderError(msg)
+    file = find_model(model)
+    session = Session(file, device=settings().device, threads=settings().workers)
+    verdicts = Verdicts.of(file.calibration(calibration), false_alarms)
+    output = OutputFolder(out, work_key=file.sha256)
+    with output.held(fresh=fresh):
+        yield Scoring(folder, tuple(files), file, session, verdicts, output, observer)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The threshold, and where it comes from. Without calibration all of it is None."""
+
+    calibration: Calibration | None
+    false_alarms: float | None
+    threshold: float | None
+
+    @classmethod
+    def of(cls, calibration: Calibration | None, false_alarms: float | None) -> Verdicts:
+        """Work out the threshold for a promised false-alarm rate.
+
+        Raises:
+            CalibrationError: The calibration set is too small for that rate.
+        """
+        if calibration is None:
+            return cls(None, None, None)
+        rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
+        return cls(calibration, rate, calibration.threshold(rate))
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Add p_value, is_anomaly and threshold to rows that have a score."""
+        scored = [row for row in rows if row["status"] == "ok"]
+        for row in rows:
+            row.update(p_value=None, is_anomaly=None, threshold=None)
+        if self.calibration is None or not scored:
+            return
+        p_values = self.calibration.p_values(np.array([row["score"] for row in scored]))
+        for row, p_value in zip(scored, p_values, strict=True):
+            row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
+
+
+@dataclass(slots=True)
+class Scoring:
+    """An open job: an output folder held, a session loaded, a list of files."""
+
+    folder: Path
+    files: tuple[ImageFile, ...]
+    model: ModelFile
+    session: Session
+    verdicts: Verdicts
+    output: OutputFolder
+    observer: Observer | None = None
+    left: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _clock: float = field(default_factory=time.perf_counter)
+    _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
+
+    def shards(self) -> list[Shard]:
+        """What is left to do, in pieces. Cut from the sorted list, so that a resumed run cuts the same pieces."""
+        done = self.output.done(self.files, self.verdicts.threshold)
+        self._gallery = heapq.nlargest(GALLERY_ROWS, done.values())
+        heapq.heapify(self._gallery)
+        left = [file for file in self.files if file.relative not in done]
+        self.left = len(left)
+        if done:
+            log.info("%d of %d images are done already", len(done), len(self.files))
+        pieces = range(0, len(left), SHARD_FILES)
+        return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
+
+    def run(self, shard: Shard, advance: Advance | None = None) -> None:
+        """Score one shard and make its rows appear."""
+        metadata = self.session.metadata
+        images = decode(
+            shard.files,
+            channels=metadata.channels,
+            dtype=self.session.dtype,
+            workers=settings().workers,
+            max_pixels=settings().max_pixels,
+        )
+        rows: list[Row] = []
+        for batch in _batches(self._timed(images), self.session.batch_size):
+            new = [_failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
+            rows += new
+            if advance:
+                advance(len(new), self._bottleneck())
+        start = time.perf_counter()
+        self._keep_worst_pictures(rows)
+        self.output.write_shard(sorted(rows, key=lambda row: str(row["path"])))
+        self.seconds["write"] += time.perf_counter() - start
+
+    def finish(self) -> ScoreSummary:
+        """Merge all rows, give verdicts, write results and the report."""
+        rows = self.output.merge(self.files)
+        self.verdicts.fill(rows)
+        for row in rows:
+            row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
+        self.output.write_results(rows)
+        self.output.write_gallery(rows)
+        self.output.tidy(rows)
+        counts = {
+            "files": len(self.files),
+            "ok": sum(row["status"] == "ok" for row in rows),
+            "failed": sum(row["status"] == "failed" for row in rows),
+            "flagged": sum(bool(row["is_anomaly"]) for row in rows),
+        }
+        run = self._run_document(counts)
+        self.output.write_json("run.json", run)
+        report = write_report(self.output.out)
+        return ScoreSummary(
+            out=self.output.out,
+            report=report,
+            false_alarms=self.verdicts.false_alarms,
+            threshold=self.verdicts.threshold,
+            images_per_second=run["timings"]["images_per_second"],
+            **counts,
+        )
+
+    def _score(self, batch: Sequence[Decoded]) -> list[Row]:
+        start = time.perf_counter()
+        values = self.session.run(np.stack([image.pixels for image in batch]), [image.sha256 for image in batch])
+        self.seconds["run"] += time.perf_counter() - start
+        start = time.perf_counter()
+        rows = [self._row(image, values, index) for index, image in enumerate(batch)]
+        self.seconds["write"] += time.perf_counter() - start
+        return rows
+
+    def _row(self, image: Decoded, values: dict[str, NDArray[Any]], index: int) -> Row:
+        scalars = {name: float(values[name][index]) for name in ("score", "elbo", "rate", "distortion")}
+        row = _empty_row(image.file) | {
+            "sha256": image.sha256,
+            "width": image.width,
+            "height": image.height,
+            "bit_depth": image.bit_depth,
+            "note": image.note,
+        }
+        if not all(np.isfinite(value) for value in scalars.values()):
+            return row | {"status": "failed", "error": "the model gives no finite score for this image"}
+        bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
+        row |= scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)}
+        self._draw(row, image, values["anomaly_map"][index])
+        return row
+
+    def _draw(self, row: Row, image: Decoded, anomaly_map: NDArray[Any]) -> None:
+        """Heat map of a flagged image; thumbnails of what may belong to the worst of all."""
+        score = row["score"]
+        flagged = self.verdicts.threshold is not None and score > self.verdicts.threshold
+        worst = len(self._gallery) < GALLERY_ROWS or score >= self._gallery[0]
+        if self.observer:
+            self.observer(row, anomaly_map)
+        if not flagged and not worst:
+            return
+        heat = colourise(anomaly_map, HeatScale.of(self.verdicts.calibration, anomaly_map))
+        if flagged:
+            path = self.output.map_path(row["path"])
+            picture = png(overlay(image.pixels, heat))
+            write_atomically(path, lambda temporary: temporary.write_bytes(picture))
+        if worst:
+            push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
+            push(self._gallery, score)
+            row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=320)
+
+    def _keep_worst_pictures(self, rows: Sequence[Row]) -> None:
+        """Keep pictures of this shard's worst only: no other can be among the worst of all."""
+        with_pictures = sorted((row for row in rows if row["thumbnail"] is not None), key=worst_first)
+        for row in with_pictures[GALLERY_ROWS:]:
+            row["thumbnail"] = row["heatmap"] = None
+
+    def _timed(self, images: Iterator[Decoded | Failed]) -> Iterator[Decoded | Failed]:
+        while True:
+            start = time.perf_counter()
+            image = next(images, None)
+            self.seconds["decode"] += time.perf_counter() - start
+            if image is None:
+                return
+            yield image
+
+    def _bottleneck(self) -> str:
+        return f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}"
+
+    def _run_document(self, counts: dict[str, int]) -> dict[str, Any]:
+        total = time.perf_counter() - self._clock
+        calibration = self.verdicts.calibration
+        return {
+            "verb": "score",
+            "folder": str(self.folder.resolve()),
+            "command": shlex.join(["kintsugi", *sys.argv[1:]]),
+            "model": {
+                "ref": self.model.ref,
+                "name": self.model.name or self.session.metadata.name,
+                "version": self.model.version,
+                "sha256": self.model.sha256,
+                "metadata": self.session.metadata.model_dump(mode="json"),
+                "card": self.model.card,
+            },
+            "calibration": calibration
+            and {
+                "n": calibration.n,
+                "false_alarms": self.verdicts.false_alarms,
+                "threshold": self.verdicts.threshold,
+                "scores": list(calibration.scores),
+            },
+            "warnings": [] if calibration else [NO_CALIBRATION],
+            "counts": counts,
+            "timings": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+            | {"total": round(total, 3), "images_per_second": round(self.left / total, 2) if self.left else None},
+            "versions": {
+                "kintsugi": installed_version("kintsugi"),
+                "python": platform.python_version(),
+                "onnxruntime": onnxruntime.__version__,
+                "provider": self.session.provider,
+            },
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:
+    """Group images of equal shape; a group that is full goes out, the rest at the end."""
+    groups: dict[tuple[int, ...], list[Decoded]] = {}
+    for image in images:
+        if isinstance(image, Failed):
+            yield image
+            continue
+        group = groups.setdefault(image.pixels.shape, [])
+        group.append(image)
+        if len(group) == size:
+            yield groups.pop(image.pixels.shape)
+    yield from groups.values()
+
+
+def _empty_row(file: ImageFile) -> Row:
+    return {
+        "path": file.relative,
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note", "thumbnail", "heatmap")),
+        **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion")),
+    }
+
+
+def _failed_row(failed: Failed) -> Row:
+    return _empty_row(failed.file) | {"status": "failed", "error": failed.reason, "sha256": failed.sha256}

@@ -1,0 +1,104 @@
+"""One model, ready to run: ONNX Runtime behind the contract of the model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from pipelines.errors import ModelError
+from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
+from pipelines.providers import CUDA, choose_providers
+
+SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
+
+
+class Session:
+    """A loaded model. Runs batches of equal-sized images; the same image and digest give the same numbers."""
+
+    metadata: Metadata
+
+    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+        """Load a model file.
+
+        Args:
+            model: The file.
+            device: Where to run; "auto" takes a GPU when one really loads.
+            threads: Of the CPU provider; 0 means one for each core.
+
+        Raises:
+            ModelError: The file is damaged, or was not exported by this software.
+        """
+        self.model = model
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.path.read_bytes(), options, providers=choose_providers(device)
+            )
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes
+            msg = f"{model.path} is not a model that ONNX Runtime can load: {str(error).splitlines()[0]}"
+            raise ModelError(msg) from None
+        self.metadata = _read_metadata(self._session.get_modelmeta().custom_metadata_map, model)
+        self.provider: str = self._session.get_providers()[0]
+        self._only_needed = onnxruntime.RunOptions()
+        self._only_needed.only_execute_path_to_fetches = True
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels that it takes."""
+        return np.dtype(np.uint8 if self.metadata.bit_depth == 8 else np.uint16)
+
+    @property
+    def batch_size(self) -> int:
+        """Images to run at once: one on a CPU, where batching gains nothing."""
+        return 32 if self.provider == CUDA else 1
+
+    def run(
+        self, pixels: NDArray[Any], digests: Sequence[str], outputs: Sequence[str] = SCORES
+    ) -> dict[str, NDArray[Any]]:
+        """Score a batch.
+
+        Args:
+            pixels: (N, H, W, C) of `dtype`.
+            digests: sha256 of each image's file, the key of its sampling noise.
+            outputs: Names from the metadata; only what these need is computed.
+
+        Returns:
+            The outputs by name, each with N first.
+        """
+        shape = (self.metadata.samples, *self.metadata.latent_shape)
+        noise = np.stack([keyed_noise(digest, shape) for digest in digests])
+        values = self._session.run(list(outputs), {"image": pixels, "noise": noise}, self._only_needed)
+        return dict(zip(outputs, values, strict=True))
+
+
+def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal noise that is a function of a file's content alone, so that scores repeat.
+
+    Args:
+        digest: sha256 in hexadecimal.
+        shape: Of the result.
+    """
+    generator = np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def _read_metadata(stored: dict[str, str], model: ModelFile) -> Metadata:
+    if METADATA_KEY not in stored:
+        msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; train with `kintsugi train`"
+        raise ModelError(msg)
+    try:
+        return Metadata.model_validate_json(stored[METADATA_KEY])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        msg = f"{model.path}: its metadata field '{where}' is not understood ({problem['msg']}); upgrade kintsugi"
+        raise ModelError(msg) from None
