@@ -101,7 +101,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
     with _told_plainly():
-        from pipelines.evaluate import evaluate_model
+        from pipelines.evaluate import describe_evaluation, evaluate_model
 
         figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms)
         for line in describe_evaluation(figures):
@@ -126,7 +126,8 @@ def serve(
 ) -> None:
     """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
     with _told_plainly():
-        from flows.serve import find_jobs, serve as serve_jobs
+        from flows.schedules import find_jobs
+        from flows.serve import serve as serve_jobs
 
         serve_jobs(find_jobs(jobs or [Path("jobs")]))
 
@@ -238,23 +239,6 @@ def verify_model(ref: Annotated[str, typer.Argument(help="A model reference.")])
         version = registry.get(*split_ref(ref))
         registry.verify(version)
         typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")
-
-
-def describe_evaluation(figures: dict[str, object]) -> Iterator[str]:
-    """The figures of `evaluate` as lines for a terminal."""
-
-    def text(value: object) -> str:
-        return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    interval = figures["image_auroc_interval"]
-    spread = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if isinstance(interval, list) else ""
-    yield f"image AUROC {text(figures['image_auroc'])}{spread} on {figures['n_good']} good and {figures['n_bad']} defective images"
-    for key in ("image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold", "images_per_second"):
-        yield f"{key:18} {text(figures[key])}"
-    defects = figures["defects"]
-    assert isinstance(defects, dict)  # noqa: S101 - for the type checker
-    for name, block in defects.items():
-        yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
 
 
 def _exit_with_failures(failed: int, files: int, out: Path | None) -> None:

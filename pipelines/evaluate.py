@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import FolderError, ImageError
+from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
 from pipelines.images import read_image, to_model_input
 from pipelines.models import find_model
@@ -63,12 +64,18 @@ def evaluate_model(
         rows.append(row)
         defect = _label(row)
         mask = None if defect == GOOD else _mask(folder / "ground_truth" / defect, Path(row["path"]))
-        pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
+        try:
+            pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
+        except DataError as error:
+            msg = f"{test / row['path']}: {error}"
+            raise DataError(msg) from None
 
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
         summary = score_folder(test, model, place, false_alarms=false_alarms, fresh=True, observer=observe)
         result = _figures(rows, pixels, Verdicts.of(find_model(model).calibration(), false_alarms))
+        if pixels.unmasked:
+            log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
         if out is not None:
             write_json(out / "evaluation.json", result)
@@ -76,6 +83,22 @@ def evaluate_model(
     if json_path is not None:
         write_json(json_path, result)
     return result
+
+
+def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures of `evaluate` as lines for a terminal."""
+
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    interval = figures["image_auroc_interval"]
+    spread = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    images = f"{figures['n_good']} good and {figures['n_bad']} defective images"
+    yield f"image AUROC {text(figures['image_auroc'])}{spread} on {images}"
+    for key in ("image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold", "images_per_second"):
+        yield f"{key:18} {text(figures[key])}"
+    for name, block in figures["defects"].items():
+        yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
 
 
 def _figures(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -118,6 +118,12 @@ class Fit(L.LightningModule):
         return torch.randn((*batch, *self.network.latent_shape), generator=generator).to(self.device)
 
 
+def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+    """Exponential moving average of the weights whose memory grows with the run, so that it forgets the random start."""
+    decay = min(EMA_DECAY, (1 + float(updates)) / (10 + float(updates)))
+    return torch.lerp(current, average, decay) if average.is_floating_point() else current
+
+
 class Watch(Callback):
     """Tell the progress bar and the tracker what happens."""
 
@@ -177,7 +183,7 @@ def fit(
             precision="bf16-mixed" if device == "cuda" else "32-true",
             max_steps=steps,
             callbacks=[
-                EMAWeightAveraging(decay=EMA_DECAY),
+                WeightAveraging(avg_fn=ema),
                 best,
                 EarlyStopping(monitor="select_elbo", mode="max", patience=table.patience),
                 Watch(advance, on_check),

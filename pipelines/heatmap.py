@@ -7,6 +7,7 @@ good images are, gold where one good pixel in a thousand is, red far past that.
 from __future__ import annotations
 
 import io
+import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -73,9 +74,9 @@ def colourise(anomaly_map: NDArray[np.floating[Any]], scale: HeatScale) -> Rgba:
         (H, W, 4), red, green, blue and opacity. The colour is defined where it is clear, too, so that the picture can
         be enlarged without dark fringes.
     """
-    values = np.asarray(anomaly_map, dtype=np.float64)
+    values = np.asarray(anomaly_map, dtype=np.float32)
     span = scale.high - scale.low
-    share = (values - scale.low) / span if span > 0 else (values > scale.low).astype(np.float64)
+    share = (values - scale.low) / span if span > 0 else (values > scale.low).astype(np.float32)
     share = np.nan_to_num(share, nan=0.0).clip(0, 1)
     ramp = np.array(RAMP)
     steps = np.linspace(0, 1, 256)
@@ -99,9 +100,11 @@ def overlay(image: NDArray[Any], heat: Rgba) -> NDArray[np.uint8]:
     """
     if image.shape[:2] != heat.shape[:2]:
         raise ValueError(f"image and heat map must be of one size, got {image.shape[:2]} and {heat.shape[:2]}")
-    base = np.broadcast_to(visible(image), (*image.shape[:2], 3))
-    opacity = heat[..., 3:].astype(np.float32) / 255
-    return (base + opacity * (heat[..., :3].astype(np.float32) - base)).round().astype(np.uint8)
+    drawn = np.broadcast_to(visible(image), (*image.shape[:2], 3)).copy()
+    coloured = heat[..., 3] > 0  # few pixels, as a rule
+    under, over = drawn[coloured].astype(np.float32), heat[coloured].astype(np.float32)
+    drawn[coloured] = (under + over[:, 3:] / 255 * (over[:, :3] - under)).round()
+    return drawn
 
 
 def visible(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -150,7 +153,7 @@ def png(pixels: NDArray[np.uint8], longest: int | None = None) -> bytes:
     if longest is not None and max(picture.size) > longest:
         size = _reduced(picture.size, longest)
         if pixels.shape[2] == 4:
-            picture = _picture(_strongest(pixels, max(1, max(picture.size) // longest)))
+            picture = _picture(_strongest(pixels, math.ceil(max(picture.size) / longest)))
         picture = picture.resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")

@@ -217,6 +217,9 @@ class TrackedRun:
     def _close(self, status: str) -> None:
         try:
             self.flush()
+        except RegistryError:
+            status = "FAILED"  # figures are missing
+            raise
         finally:
             with self._connection.errors("closing the run"):
                 self._connection.client.set_terminated(self.run_id, status)

@@ -1,0 +1,99 @@
+"""What a run leaves in Prefect: a table of its figures, and a page with a link to the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+if TYPE_CHECKING:
+    from pipelines.registry import Version
+    from pipelines.score import ScoreSummary
+    from pipelines.train import TrainedModel
+
+
+def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
+    """Record the counts of a finished scoring job, and where its report is."""
+    key = artifact_key("score", folder.name, model)
+    counts = {
+        "files": summary.files,
+        "scored": summary.ok,
+        "failed": summary.failed,
+        "flagged": summary.flagged,
+        "promised false-alarm rate": summary.false_alarms,
+        "threshold": summary.threshold,
+        "images per second": summary.images_per_second,
+    }
+    create_table_artifact(table(counts), key=f"{key}-counts", description=f"{folder} with {model}")
+    create_markdown_artifact(scores_page(summary, folder, model), key=f"{key}-report", description="Anomaly report")
+
+
+def record_training(trained: TrainedModel) -> None:
+    """Record the figures of a finished training job, and what became of the version."""
+    key = artifact_key("train", trained.version.name)
+    create_table_artifact(table(trained.figures), key=f"{key}-figures", description=trained.version.ref)
+    create_markdown_artifact(training_page(trained), key=f"{key}-version", description="Registered version")
+
+
+def record_champion(champion: Version, reason: str) -> None:
+    """Record which version is champion now."""
+    create_markdown_artifact(
+        f"# {champion.name}: version {champion.version} is champion\n\n{reason}\n\n{_code(champion.sha256)}\n",
+        key=artifact_key("champion", champion.name),
+        description="Champion",
+    )
+
+
+def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
+    """The page of a scoring job, in Markdown."""
+    if summary.threshold is None:
+        verdict = "No verdicts: the model has no calibration."
+    else:
+        verdict = f"**{summary.flagged}** of {summary.ok} images look abnormal."
+    failed = f"\n\n**{summary.failed}** files could not be read: see the report." if summary.failed else ""
+    report = summary.report.resolve()
+    return (
+        f"# {folder.name} with {model}\n\n{verdict}{failed}\n\n"
+        # Browsers do not follow a link from a page of a server to a file: the path is there to be copied.
+        f"Report: [{report.name}]({report.as_uri()})\n\n{_code(str(report))}\n"
+    )
+
+
+def training_page(trained: TrainedModel) -> str:
+    """The page of a training job, in Markdown."""
+    version = trained.version
+    state = "is champion" if trained.promoted else "stays challenger"
+    return (
+        f"# {version.ref} {state}\n\n{trained.reason}\n\n"
+        f"Score a folder with it:\n\n{_code(f'kintsugi score FOLDER --model {version.ref} --out DIR')}\n\n"
+        f"sha256 of the model file: `{version.sha256}`\n"
+    )
+
+
+def table(values: Mapping[str, object]) -> list[dict[str, str]]:
+    """The rows of a table; what was not measured is a dash.
+
+    >>> table({"flagged": 3, "threshold": None})
+    [{'figure': 'flagged', 'value': '3'}, {'figure': 'threshold', 'value': '-'}]
+    """
+
+    def text(value: object) -> str:
+        return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    return [{"figure": name, "value": text(value)} for name, value in values.items()]
+
+
+def artifact_key(*parts: str) -> str:
+    """A key as Prefect wants it: lower-case letters, digits and dashes.
+
+    >>> artifact_key("score", "Inbox 7", "tiles@champion")
+    'score-inbox-7-tiles-champion'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _code(text: str) -> str:
+    return f"```\n{text}\n```"

@@ -1,0 +1,67 @@
+"""The demo: the whole road on real images that ship with the software, as the same flows that a schedule runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from flows.score import score_flow
+from flows.server import orchestrator
+from flows.train import train_flow
+from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.output import write_atomically
+from pipelines.sample import MAGNETIC_TILE
+
+log = logging.getLogger(__name__)
+
+MODEL = "tiles"
+JOB = """\
+# Real images of magnetic tiles; every key that is not here has a default chosen from the images.
+name = "{name}"
+task = "reconstruct"
+
+[data]
+train = {train!r}
+
+[train]
+steps = 400  # a minute or two on two cores; without this line, more
+"""
+
+
+def run_demo(out: Path) -> str:
+    """Train, register, export, score, evaluate and report on the bundled images.
+
+    Args:
+        out: Where everything goes; a second run registers the next version there.
+
+    Returns:
+        What to tell the user: figures, where the report is, what to try next.
+    """
+    start = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    job = out / "tiles.toml"
+    text = JOB.format(name=MODEL, train=str(MAGNETIC_TILE / "train" / "good"))
+    write_atomically(job, lambda path: path.write_text(text, encoding="utf-8"))
+    report = out / "report"
+    with orchestrator():
+        log.info("training on %d images of magnetic tiles", len(list((MAGNETIC_TILE / "train" / "good").iterdir())))
+        trained = train_flow(job)
+        model = trained.version.ref
+        log.info("scoring the test images with %s", model)
+        score_flow(MAGNETIC_TILE / "test", model, report)
+    figures = evaluate_model(MAGNETIC_TILE, model, out=report, json_path=out / "evaluation.json")
+    home = f"KINTSUGI_HOME={out / 'home'} .venv/bin/kintsugi"
+    champion = "champion" if trained.promoted else "registered, not champion"
+    lines = [
+        "",
+        f"{model} is {champion}: {trained.reason}",
+        *describe_evaluation(figures),
+        "",
+        f"Report:  {report / 'report.html'}",
+        f"Took {time.monotonic() - start:.0f} s. Try next:",
+        f"  {home} models show {MODEL}",
+        f"  {home} score YOUR_FOLDER --model {model} --out {out / 'yours'}",
+        f"  {home} train {job} --set train.steps=1500",
+    ]
+    return "\n".join(lines)

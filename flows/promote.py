@@ -1,0 +1,58 @@
+"""Moving the champion as a flow: by hand from Prefect's page, or from another system through its API."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.artifacts import record_champion
+from flows.retries import DELAYS, retry_transient
+from flows.runs import recorded_run
+from pipelines.registry import Registry, Version
+
+
+@flow(name="promote", flow_run_name="promote {name}/{version}", persist_result=False)
+def promote_flow(name: str, version: int, reason: str) -> Version:
+    """Make a version the champion, whatever the job's promotion rule says.
+
+    Args:
+        name: The model.
+        version: The new champion.
+        reason: Why, for the trail.
+
+    Returns:
+        The champion.
+    """
+    with recorded_run():
+        champion = move_champion(name, version, reason)
+        record_champion(champion, reason)
+        return champion
+
+
+@flow(name="rollback", flow_run_name="rollback {name}", persist_result=False)
+def rollback_flow(name: str, reason: str) -> Version:
+    """Return to the champion before this one.
+
+    Args:
+        name: The model.
+        reason: Why, for the trail.
+
+    Returns:
+        The champion.
+    """
+    with recorded_run():
+        champion = move_champion(name, None, reason)
+        record_champion(champion, reason)
+        return champion
+
+
+@task(
+    name="move champion", retries=len(DELAYS), retry_delay_seconds=DELAYS, retry_condition_fn=retry_transient,
+    cache_policy=NO_CACHE, persist_result=False,
+)  # fmt: skip
+def move_champion(name: str, version: int | None, reason: str) -> Version:
+    """Promote a version, or return to the champion before this one (None). The registry verifies the files first."""
+    registry = Registry()
+    if version is None:
+        return registry.rollback(name, reason=reason)
+    return registry.promote(name, version, reason=reason, figures=registry.get(name, str(version)).metrics)

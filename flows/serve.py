@@ -1,0 +1,216 @@
+"""`kintsugi serve`: run the schedules of job files on this machine, each run in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import Flow
+from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
+from rich.console import Console
+
+from flows.runs import SERVE_PID
+from flows.schedules import Planned, find_jobs, plan
+from flows.score import score_flow
+from flows.server import CONSOLE_LEVEL, ServerError, orchestrator
+from flows.stale import close_runs_of
+from flows.train import train_flow
+from pipelines.job import load_job
+from pipelines.settings import settings
+
+__all__ = ["find_jobs", "serve"]
+
+# Not through logging: Prefect's handlers would say each line again. Wrapped lines would tear the table apart.
+CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
+FLOWS: Mapping[str, Flow[..., Any]] = {"train": train_flow, "score": score_flow}
+OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
+MACHINE = f"machine:{socket.gethostname()}"  # tag of the runs that this machine starts
+POLL_SECONDS = (1.0, 10.0)  # least and most between two looks for due runs
+PLAN_SECONDS = 15.0  # how long to wait for the server's scheduler before the table is shown without times
+AWAY_SECONDS = 30.0  # before the next look at a server that did not answer
+OUTAGES = (httpx.HTTPError, RuntimeError, ExceptionGroup)  # what Prefect's runner raises when its server is away
+
+
+def serve(jobs: Sequence[Path]) -> None:
+    """Run the schedules of job files until Ctrl-C or SIGTERM; then stop the runs, and the server if it is embedded.
+
+    Args:
+        jobs: Job files; those without a `[schedule]` are left out.
+
+    Raises:
+        JobError: A job file cannot be read, or no job has a schedule that can be carried out.
+        ServerError: Prefect's server does not answer, or another process serves one of the jobs on this machine.
+    """
+    planned = plan([load_job(path) for path in jobs])
+    with ExitStack() as held:
+        for name in sorted({each.job.name for each in planned}):
+            held.enter_context(_only_one(name))
+        # For the runs: their log lines belong on this terminal, and they end when this process does.
+        held.enter_context(_variables({CONSOLE_LEVEL: "INFO", SERVE_PID: str(os.getpid())}))
+        stop, reached = held.enter_context(_stop_by_signal()), threading.Event()
+        while not stop.is_set():
+            with orchestrator() as url:
+                try:
+                    asyncio.run(_serve(planned, stop, reached))
+                except OUTAGES as error:
+                    if not reached.is_set():
+                        msg = f"Prefect's server at {url} does not answer ({error}): check PREFECT_API_URL"
+                        raise ServerError(msg) from error
+                    CONSOLE.print(f"Prefect's server at {url} does not answer; trying again in {AWAY_SECONDS:.0f} s")
+            stop.wait(AWAY_SECONDS)
+
+
+async def _serve(planned: Sequence[Planned], stop: threading.Event, reached: threading.Event) -> None:
+    runner = _Runner(planned, stop)
+    ids = {await runner.aadd_deployment(await _deployment(each)): each for each in planned}
+    await asyncio.to_thread(close_runs_of, list(ids), MACHINE, "The process that served this run was killed.")
+    reached.set()
+    running = asyncio.create_task(runner.start())
+    showing = asyncio.create_task(_show(ids))
+    while not (stop.is_set() or running.done()):
+        await asyncio.sleep(0.1)
+    showing.cancel()
+    if not running.done():
+        CONSOLE.print("stopping")
+        await runner.astop()
+    await running
+
+
+class _Runner(Runner):
+    """Prefect's runner: it looks for due runs, and starts each in a process."""
+
+    def __init__(self, planned: Sequence[Planned], stop: threading.Event) -> None:
+        intervals = [each.schedule.interval.total_seconds() for each in planned if each.schedule.interval]
+        least, most = POLL_SECONDS
+        super().__init__(
+            name="kintsugi",
+            query_seconds=min(most, max(least, min(intervals, default=most) / 5)),
+            # Not before a run is due: a run that waits in a process of its own holds its deployment's only place, and
+            # the one that is running would be taken for an overlap.
+            prefetch_seconds=0,
+            limit=None,  # the deployments' own limits say what happens to a run that finds no place
+        )
+        self._stop_requested = stop
+
+    def handle_sigterm(self, *_args: object, **_keywords: object) -> None:
+        """Prefect would stop from within the signal handler, against its own event loop."""
+        self._stop_requested.set()
+
+
+async def _deployment(planned: Planned) -> RunnerDeployment:
+    deployment: RunnerDeployment = await FLOWS[planned.verb].ato_deployment(
+        name=planned.name,
+        schedule=planned.schedule,
+        parameters=planned.parameters,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=OVERLAP[planned.job.schedule.overlap]),
+        tags=["kintsugi", MACHINE],
+        description=f"From {planned.job.path}",
+        entrypoint_type=EntrypointType.MODULE_PATH,  # the runs import the installed package, wherever they start
+    )
+    return deployment
+
+
+async def _show(planned: Mapping[UUID, Planned]) -> None:
+    """Print what is scheduled, with the times that the server has planned."""
+    due: dict[UUID, datetime] = {}
+    async with get_client() as client:
+        ends = asyncio.get_running_loop().time() + PLAN_SECONDS
+        while len(due) < len(planned) and asyncio.get_running_loop().time() < ends:
+            for identity in planned.keys() - due.keys():
+                runs = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        deployment_id=FlowRunFilterDeploymentId(any_=[identity]),
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                    ),
+                    sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+                    limit=1,
+                )
+                if runs and runs[0].next_scheduled_start_time:
+                    due[identity] = runs[0].next_scheduled_start_time
+            await asyncio.sleep(0.5)
+    if len(due) < len(planned):
+        CONSOLE.print(f"The server has planned no runs within {PLAN_SECONDS:.0f} s: look at its log if none starts.")
+    rows = [("run", "when", "while one runs", "next", "what")]
+    for identity, each in planned.items():
+        table = each.job.schedule
+        when = f"{due[identity].astimezone():%Y-%m-%d %H:%M:%S %Z}" if identity in due else "-"
+        what = each.job.path if each.verb == "train" else table.folder
+        rows.append((each.name, f"{each.text} {table.timezone}", table.overlap, when, str(what)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        CONSOLE.print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    CONSOLE.print("Ctrl-C ends it.")
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[None]:
+    """Hold a job's lock: two runners of one deployment would each take the other's runs for left-overs."""
+    path = settings().home.resolve() / "serve" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            msg = f"process {lock.read().strip()} serves the job '{name}' already: stop it, or leave this job out"
+            raise ServerError(msg) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stop_by_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set; the second of them ends the process at once."""
+    stop = threading.Event()
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # runs and server see it, and end too
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, request) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,81 @@
+"""Pixels as the file has them to pixels as the model wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.images.image import Image, Samples
+
+# Rec. 601 luma in units of 1/65536, rounded so that they add up to one: grey stays grey to the bit.
+_RED, _GREEN, _BLUE = 19595, 38470, 7471
+_ROWS = 64  # converted at a time, so that the 32-bit sums stay in the cache
+
+
+def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tuple[Samples, str | None]:
+    """Convert the pixels of an image to the channels and depth of a model.
+
+    Grey becomes RGB by repetition, RGB becomes grey by the Rec. 601 luma (0.299, 0.587, 0.114), rounded, in the file's
+    own depth. 8 bits become 16 as 257 times the value, 16 become 8 as the rounded value / 257: up and down again is
+    the identity. Alpha is left aside: the colour under it is used as it is.
+
+    Args:
+        image: A decoded image.
+        channels: 1 (grey) or 3 (RGB).
+        dtype: uint8 or uint16.
+
+    Returns:
+        (H, W, channels) in `dtype`, the image's own array where nothing changes; and what was converted when the depth
+        changed, else None.
+
+    Raises:
+        ValueError: other channels or dtypes, with the value.
+    """
+    check_target(channels, dtype)
+    pixels = image.pixels
+    if pixels.shape[2] == 3 and channels == 1:
+        pixels = _luma(pixels)
+    note = None
+    if dtype == np.uint16 and pixels.dtype == np.uint8:
+        pixels = pixels * np.uint16(257)
+        note = f"{image.bit_depth}-bit file scaled to 16 bits"
+    elif dtype == np.uint8 and pixels.dtype == np.uint16:
+        pixels = _to_8_bits(pixels)
+        note = f"{image.bit_depth}-bit file scaled to 8 bits"
+    if pixels.shape[2] == 1 and channels == 3:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return pixels, note
+
+
+def check_target(channels: int, dtype: np.dtype[Any]) -> None:
+    """Refuse a layout that no model file has.
+
+    Raises:
+        ValueError: the value, and those that are possible.
+    """
+    if channels not in {1, 3}:
+        raise ValueError(f"channels is {channels}: 1 (grey) and 3 (RGB) are possible")
+    if dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        raise ValueError(f"dtype is {dtype}: uint8 and uint16 are possible")
+
+
+def _to_8_bits(pixels: Samples) -> Samples:
+    scaled = np.empty(pixels.shape, np.uint8)
+    for top in range(0, pixels.shape[0], _ROWS):
+        wide = pixels[top : top + _ROWS] * np.uint32(255)
+        wide += np.uint32(32895)
+        scaled[top : top + _ROWS] = wide >> 16  # = (value + 128) // 257, for every value of 16 bits
+    return scaled
+
+
+def _luma(rgb: Samples) -> Samples:
+    grey = np.empty((*rgb.shape[:2], 1), rgb.dtype)
+    for top in range(0, rgb.shape[0], _ROWS):
+        rows = rgb[top : top + _ROWS]
+        total = rows[..., 0] * np.uint32(_RED)  # 65535 * 65536 + 32768 still fits into 32 bits
+        total += rows[..., 1] * np.uint32(_GREEN)
+        total += rows[..., 2] * np.uint32(_BLUE)
+        total += np.uint32(32768)
+        grey[top : top + _ROWS, :, 0] = total >> 16
+    return grey

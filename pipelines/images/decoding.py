@@ -1,0 +1,179 @@
+"""Many files to pixels, on threads, in order, with a bound on what is held in memory.
+
+The decoders release Python's lock, so threads are as good as processes here, and hand over arrays without a copy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import ImageError
+from pipelines.images.convert import check_target, to_model_input
+from pipelines.images.find import ImageFile
+from pipelines.images.header import one_line
+from pipelines.images.image import Image, Samples
+from pipelines.images.read import decode_bytes, read_bytes
+
+FILES_AHEAD = 2  # files under way or waiting to be taken, for each worker
+PIXELS_AHEAD = 24_000_000  # pixels under way or waiting to be taken, for each worker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """One file, ready for the model.
+
+    Attributes:
+        file: Where it came from.
+        pixels: (height, width, C) as the model wants them.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        bit_depth: Bits per sample in the file.
+        sha256: Digest of the file's bytes, hexadecimal.
+        note: What a person should know: frames left out, depth changed, transparency ignored.
+    """
+
+    file: ImageFile
+    pixels: Samples
+    width: int
+    height: int
+    bit_depth: int
+    sha256: str
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One file that cannot be decoded; `sha256` is None where its bytes could not even be read."""
+
+    file: ImageFile
+    reason: str
+    sha256: str | None
+
+
+def decode(
+    files: Sequence[ImageFile], *, channels: int, dtype: np.dtype[Any], workers: int, max_pixels: int
+) -> Iterator[Decoded | Failed]:
+    """Decode files in their order.
+
+    At most `FILES_AHEAD * workers` files are under way or waiting, and of images beyond the next one at most
+    `PIXELS_AHEAD * workers` pixels, so memory stays flat however slow the caller is. Closing the iterator
+    cancels the rest.
+
+    Args:
+        files: What to decode.
+        channels: 1 (grey) or 3 (RGB).
+        dtype: uint8 or uint16.
+        workers: Number of threads, 1 or more.
+        max_pixels: Larger images fail.
+
+    Yields:
+        One `Decoded` or `Failed` for each file: no file raises.
+
+    Raises:
+        ValueError: `channels`, `dtype` or `workers` is not possible (at the call, not at the first file).
+    """
+    check_target(channels, dtype)
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: at least 1 is needed")
+    return _decode(files, channels, dtype, workers, max_pixels)
+
+
+def _decode(
+    files: Sequence[ImageFile], channels: int, dtype: np.dtype[Any], workers: int, max_pixels: int
+) -> Iterator[Decoded | Failed]:
+    budget = _PixelBudget(PIXELS_AHEAD * workers)
+
+    def one(index: int, file: ImageFile) -> Decoded | Failed:
+        sha256 = None
+        try:
+            data, sha256 = read_bytes(file.path, max_pixels=max_pixels)
+            image = decode_bytes(data, sha256, max_pixels=max_pixels, admit=lambda pixels: budget.wait(index, pixels))
+            del data
+            pixels, converted = to_model_input(image, channels=channels, dtype=dtype)
+            notes = (image.note, converted, _transparency(image))
+        except ImageError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a full memory, nor by a bug
+            reason = f"cannot be decoded: {one_line(error) or type(error).__name__}"
+        else:
+            height, width = image.pixels.shape[:2]
+            note = "; ".join(filter(None, notes)) or None
+            return Decoded(file, pixels, width, height, image.bit_depth, sha256, note)
+        budget.give_back(index)
+        return Failed(file, reason, sha256)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="kintsugi-decode")
+    upcoming = iter(enumerate(files))
+    under_way: deque[Future[Decoded | Failed]] = deque()
+    try:
+        for index, file in islice(upcoming, FILES_AHEAD * workers):
+            under_way.append(pool.submit(one, index, file))
+        for taken in range(len(files)):
+            budget.start(taken)
+            result = under_way.popleft().result()
+            for index, file in islice(upcoming, 1):
+                under_way.append(pool.submit(one, index, file))
+            yield result
+            del result  # the caller's now: do not keep it alive while waiting for the next
+    finally:
+        budget.close()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _transparency(image: Image) -> str | None:
+    if image.alpha is None or bool((image.alpha == np.iinfo(image.alpha.dtype).max).all()):
+        return None
+    return "transparency ignored"
+
+
+class _PixelBudget:
+    """Lets decoders go on while the pixels held stay below a limit, and always the one that the caller waits for."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: dict[int, int] = {}
+        self._next = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def wait(self, index: int, pixels: int) -> None:
+        """Wait until the file may hold so many pixels.
+
+        Raises:
+            ImageError: nobody wants the result any more.
+        """
+        with self._changed:
+            self._held.pop(index, None)
+            self._changed.wait_for(
+                lambda: self._closed or index == self._next or sum(self._held.values()) + pixels <= self._limit
+            )
+            if self._closed:
+                raise ImageError("was left out: the run was stopped")
+            self._held[index] = pixels
+
+    def give_back(self, index: int) -> None:
+        """Note that the file holds no pixels any more."""
+        with self._changed:
+            self._held.pop(index, None)
+            self._changed.notify_all()
+
+    def start(self, index: int) -> None:
+        """Note that the caller waits for this file, and is done with the one before it."""
+        with self._changed:
+            self._held.pop(index - 1, None)
+            self._next = index
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Turn away everybody who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

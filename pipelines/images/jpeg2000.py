@@ -1,0 +1,75 @@
+"""JPEG 2000, as a bare codestream or in a JP2 container. OpenJPEG through imagecodecs, for more than 8 bits."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from pipelines.errors import ImageError
+from pipelines.images.colour import cmyk_to_rgb, to_full_range
+from pipelines.images.image import Admit, Raster
+
+_CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
+_END = b"\xff\xd9"  # never inside the compressed data
+_CMYK = 12  # enumerated colour space
+
+
+def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
+    """Decode a JPEG 2000 file of 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha, or CMYK) components.
+
+    Raises:
+        ImageError: the file is damaged, or its components are of a kind that is not read.
+
+    Source:
+        ISO/IEC 15444-1, A.5.1 (SIZ) and I.5 (boxes).
+    """
+    icc: bytes | None = None
+    space = 0
+    start = 0
+    if not data.startswith(_CODESTREAM):
+        for kind, first, last in _boxes(data, 0, len(data)):
+            if kind == b"jp2h":
+                for inner, begin, end in _boxes(data, first, last):
+                    if inner == b"colr" and data[begin] == 1:
+                        space = int.from_bytes(data[begin + 3 : begin + 7], "big")
+                    elif inner == b"colr" and data[begin] == 2:
+                        icc = data[begin + 3 : end]
+            elif kind == b"jp2c":
+                start = first
+                break
+    if data[start : start + 4] != _CODESTREAM or len(data) < start + 46:
+        raise ImageError("is damaged: no codestream in the JPEG 2000 file")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    admit(right - left, bottom - top)
+    depths = {data[start + 42 + 3 * number] for number in range(min(components, 4))}
+    if len(depths) != 1 or not 1 <= components <= 4:
+        raise ImageError(f"has {components} components of different kinds: grey, RGB and CMYK of one depth are read")
+    depth = depths.pop() + 1
+    if depth > 16:
+        raise ImageError("has signed samples or more than 16 bits: unsigned samples of up to 16 bits are read")
+
+    if data.find(_END, start) < 0:
+        raise ImageError(f"is truncated: ends after {len(data):,} bytes without an end-of-codestream marker")
+
+    import imagecodecs
+
+    samples = to_full_range(imagecodecs.jpeg2k_decode(data), 2**depth - 1)
+    if space == _CMYK and components == 4:
+        samples, note = cmyk_to_rgb(samples, icc)
+        return Raster(samples=samples, bit_depth=depth, notes=(note,))
+    return Raster(samples=samples, bit_depth=depth, icc=icc)
+
+
+def _boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    while place + 8 <= stop:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        head = 8
+        if length == 1 and place + 16 <= stop:
+            (length,) = struct.unpack_from(">Q", data, place + 8)
+            head = 16
+        end = min(place + length, stop) if length else stop  # 0: to the end of the file
+        if end < place + head:
+            raise ImageError(f"is damaged: a box of {length} bytes in the JPEG 2000 file")
+        yield kind, place + head, end
+        place = end

@@ -1,0 +1,95 @@
+"""PNG. libpng through imagecodecs, since Pillow reduces 16-bit colour to 8 bits without a word."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from pipelines.errors import ImageError
+from pipelines.images.exif import read_exif
+from pipelines.images.image import Admit, Raster
+
+_PALETTE = 3  # colour type
+_METRES_PER_INCH = 0.0254
+_MAX_ICC_BYTES = 16 * 2**20
+_ESSENTIAL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL"})
+
+
+def decode_png(data: bytes, admit: Admit) -> Raster:
+    """Decode a PNG file.
+
+    Grey of 1, 2 and 4 bits is scaled to 8, palettes become RGB, and a transparent colour becomes an alpha channel.
+
+    Raises:
+        ImageError: the file is truncated, or a checksum is wrong.
+    """
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise ImageError(f"is truncated: ends after {len(data)} bytes, inside its header")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    admit(width, height)
+    described: dict[bytes, bytes] = {}
+    essential = [data[:8]]
+    for kind, start, end in _chunks(data):
+        if kind in _DESCRIPTIVE:
+            described.setdefault(kind, data[start:end])
+        elif kind in _ESSENTIAL:
+            if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise ImageError(f"is damaged: wrong checksum of the {kind.decode()} chunk at byte {start - 8:,}")
+            essential.append(data[start - 8 : end + 4])
+
+    import imagecodecs
+
+    # Of what is left out, libpng would print warnings on the terminal, as of colour profiles that it finds odd.
+    samples = imagecodecs.png_decode(b"".join(essential))
+    exif = read_exif(described.get(b"eXIf"))
+    frames = int.from_bytes(described.get(b"acTL", b"")[:4], "big")
+    return Raster(
+        samples=samples,
+        bit_depth=8 if colour == _PALETTE else depth,
+        icc=_profile(described.get(b"iCCP")),
+        dpi=_resolution(described.get(b"pHYs")) or exif.dpi,
+        orientation=exif.orientation,
+        notes=(f"animated PNG: first of {frames} frames",) if frames > 1 else (),
+    )
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    # libpng is content once it has the last row: only this walk notices that the end of the file is missing.
+    place = 8
+    while True:
+        if place + 12 > len(data):
+            raise ImageError(f"is truncated: ends after {len(data):,} bytes, before its IEND chunk")
+        (length,) = struct.unpack_from(">I", data, place)
+        kind = data[place + 4 : place + 8]
+        if not kind.isalpha():
+            raise ImageError(f"is damaged: a chunk of unknown type {kind.hex(' ')} at byte {place:,}")
+        end = place + 8 + length
+        if end + 4 > len(data):
+            raise ImageError(
+                f"is truncated: its last {kind.decode()} chunk holds {len(data) - place - 8:,} of {length:,} bytes"
+            )
+        yield kind, place + 8, end
+        if kind == b"IEND":
+            return
+        place = end + 4
+
+
+def _profile(chunk: bytes | None) -> bytes | None:
+    if chunk is None:
+        return None
+    name_end = chunk.find(b"\x00")
+    inflate = zlib.decompressobj()
+    try:
+        profile = inflate.decompress(chunk[name_end + 2 :], _MAX_ICC_BYTES)
+    except zlib.error:
+        return None  # the pixels do not depend on it
+    return None if inflate.unconsumed_tail else profile
+
+
+def _resolution(chunk: bytes | None) -> tuple[float, float] | None:
+    if chunk is None or len(chunk) < 9:
+        return None
+    x, y, unit = struct.unpack_from(">IIB", chunk)
+    return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None

@@ -1,0 +1,126 @@
+"""Figures of merit of an evaluated run, laid out for the page's drawings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.report.folder import Evaluation
+from pipelines.report.histogram import thin
+
+_SIDE = 280  # of the square that the ROC curve is drawn in, in units of its drawing
+_LOWEST_AUROC = 0.5  # left end of the AUROC bars: chance
+
+
+@dataclass(frozen=True, slots=True)
+class DefectRow:
+    """One kind of defect; positions are shares of the bar's length."""
+
+    name: str
+    n: int
+    image_auroc: float | None
+    interval: tuple[float, float] | None
+    image_ap: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    tpr: float | None
+    position: float | None
+    span: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFigures:
+    """What the evaluation section shows.
+
+    Attributes:
+        source: the figures as evaluation.json has them.
+        roc: the curve as a path in a square of `side` units; None where there is none.
+        point: place of the threshold on the curve, in the same units.
+        alarm_bar: promised rate, realised rate and interval as shares of the bar's length.
+        alarm_scale: the rate at the right end of that bar.
+        alarm_words: whether the realised rate is what chance allows.
+        defects: one row a kind, hardest first.
+    """
+
+    source: Evaluation
+    side: int
+    roc: str | None
+    point: tuple[float, float] | None
+    alarm_bar: dict[str, float] | None
+    alarm_scale: float
+    alarm_words: str | None
+    defects: tuple[DefectRow, ...]
+
+
+def evaluation_figures(evaluation: Evaluation) -> EvaluationFigures:
+    """Lay an evaluation out."""
+    bar, scale = _alarm_bar(evaluation)
+    rows = [
+        DefectRow(
+            name=name,
+            n=defect.n,
+            image_auroc=defect.image_auroc,
+            interval=defect.image_auroc_interval,
+            image_ap=defect.image_ap,
+            pixel_auroc=defect.pixel_auroc,
+            aupro=defect.aupro,
+            tpr=defect.tpr_at_threshold,
+            position=_on_bar(defect.image_auroc),
+            span=_span(defect.image_auroc_interval),
+        )
+        for name, defect in evaluation.defects.items()
+    ]
+    rows.sort(key=lambda row: (row.image_auroc is None, row.image_auroc or 0.0, row.name))
+    return EvaluationFigures(
+        source=evaluation,
+        side=_SIDE,
+        roc=_path(evaluation.roc),
+        point=_point(evaluation.fpr_at_threshold, evaluation.tpr_at_threshold),
+        alarm_bar=bar,
+        alarm_scale=scale,
+        alarm_words=_alarm_words(evaluation),
+        defects=tuple(rows),
+    )
+
+
+def _path(roc: tuple[tuple[float, float], ...]) -> str | None:
+    if len(roc) < 2:
+        return None
+    return "M" + "L".join(f"{_SIDE * fpr:.1f} {_SIDE * (1 - tpr):.1f}" for fpr, tpr in thin(roc))
+
+
+def _point(fpr: float | None, tpr: float | None) -> tuple[float, float] | None:
+    return None if fpr is None or tpr is None else (round(_SIDE * fpr, 1), round(_SIDE * (1 - tpr), 1))
+
+
+def _alarm_bar(evaluation: Evaluation) -> tuple[dict[str, float] | None, float]:
+    """The promised and the realised false-alarm rate on one scale that starts at zero."""
+    realised, interval, promised = evaluation.fpr_at_threshold, evaluation.fpr_interval, evaluation.false_alarms
+    if realised is None or interval is None:
+        return None, 1.0
+    rates = {"realised": realised, "low": interval[0], "high": interval[1]}
+    if promised is not None:
+        rates["promised"] = promised
+    scale = min(1.0, 1.25 * max(0.01, *rates.values()))
+    return {name: round(min(1.0, rate / scale), 4) for name, rate in rates.items()}, scale
+
+
+def _alarm_words(evaluation: Evaluation) -> str | None:
+    realised, interval = evaluation.fpr_at_threshold, evaluation.fpr_interval
+    if realised is None or interval is None:
+        return None
+    if realised > interval[1]:
+        return "more than chance explains: these good images differ from the calibration images"
+    if realised < interval[0]:
+        return "fewer than expected: these good images are easier than the calibration images"
+    return "within what chance allows"
+
+
+def _on_bar(auroc: float | None) -> float | None:
+    return None if auroc is None else round(max(0.0, (auroc - _LOWEST_AUROC) / (1 - _LOWEST_AUROC)), 4)
+
+
+def _span(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    if interval is None:
+        return None
+    low, high = (_on_bar(end) or 0.0 for end in interval)
+    return low, high

@@ -1,0 +1,154 @@
+"""What an output folder says about itself: run.json, evaluation.json and the gallery, each of which may be missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import FolderError
+
+RESULTS = "results.parquet"
+RUN = "run.json"
+EVALUATION = "evaluation.json"
+GALLERY = ".kintsugi/gallery.parquet"
+
+
+class _Record(BaseModel):
+    # Unknown keys are let through: a report of a newer run is better than none.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ModelFacts(_Record):
+    """The model that a run used."""
+
+    ref: str | None = None
+    name: str | None = None
+    version: str | int | None = None
+    sha256: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    card: str | None = None
+
+
+class CalibrationFacts(_Record):
+    """The held-out normal images that verdicts are made by."""
+
+    n: int
+    false_alarms: float
+    threshold: float
+    scores: tuple[float, ...] = ()
+
+
+class Counts(_Record):
+    """Files by what became of them."""
+
+    files: int | None = None
+    ok: int | None = None
+    failed: int | None = None
+    flagged: int | None = None
+
+
+class Run(_Record):
+    """run.json. Every field has a default, since a run may have been killed early."""
+
+    verb: str = "score"
+    folder: str | None = None
+    command: str | None = None
+    model: ModelFacts = ModelFacts()
+    calibration: CalibrationFacts | None = None
+    warnings: tuple[str, ...] = ()
+    counts: Counts = Counts()
+    timings: dict[str, float | None] = Field(default_factory=dict)
+    versions: dict[str, Any] = Field(default_factory=dict)
+    started: str | None = None
+    finished: str | None = None
+
+
+class Defect(_Record):
+    """The figures of one kind of defect, against all good images."""
+
+    n: int = 0
+    image_auroc: float | None = None
+    image_auroc_interval: tuple[float, float] | None = None
+    image_ap: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    tpr_at_threshold: float | None = None
+
+
+class Evaluation(_Record):
+    """evaluation.json: the figures of merit of a run over labelled images. What was not measured is None."""
+
+    image_auroc: float | None = None
+    image_auroc_interval: tuple[float, float] | None = None
+    image_ap: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    fpr_at_threshold: float | None = None
+    fpr_interval: tuple[float, float] | None = None
+    tpr_at_threshold: float | None = None
+    n_good: int = 0
+    n_bad: int = 0
+    threshold: float | None = None
+    false_alarms: float | None = None
+    roc: tuple[tuple[float, float], ...] = ()
+    defects: dict[str, Defect] = Field(default_factory=dict)
+
+
+class Picture(_Record):
+    """One of the worst images: a thumbnail and its heat map, of the same size."""
+
+    path: str
+    score: float | None = None
+    thumbnail: bytes
+    heatmap: bytes | None = None
+
+
+RecordT = TypeVar("RecordT", bound=_Record)
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT | None:
+    """Read one JSON file of an output folder.
+
+    Returns:
+        The record; None when there is no such file.
+
+    Raises:
+        FolderError: the file is there but is not what its name says; the message names the first field that is wrong.
+    """
+    try:
+        return kind.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise FolderError(
+            f"{path} does not read as {kind.__name__.lower()} facts: {where}: {first['msg']}. "
+            "Run the command that wrote it again, or move the file away to have a report without it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise FolderError(
+            f"{path} cannot be read ({error}). Run the command that wrote it again, or move the file away to have a "
+            "report without it."
+        ) from error
+
+
+def read_gallery(path: Path) -> tuple[Picture, ...] | None:
+    """Read the pictures of the worst images, worst first; None when there is no such file.
+
+    Raises:
+        FolderError: the file is there but cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        rows = pq.read_table(path, columns=["path", "score", "thumbnail", "heatmap"]).to_pylist()
+        return tuple(Picture.model_validate(row) for row in rows)
+    except (OSError, ValueError) as error:  # pyarrow's and pydantic's errors are ValueErrors
+        raise FolderError(
+            f"{path} cannot be read ({error}). Move it away to have a report without pictures, or start the run again."
+        ) from error

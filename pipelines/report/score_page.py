@@ -1,0 +1,251 @@
+"""The page of `kintsugi score`: verdicts, distribution with a movable threshold, worst images, every row, the model."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.report import words
+from pipelines.report.charts import evaluation_figures
+from pipelines.report.folder import (
+    EVALUATION,
+    GALLERY,
+    RESULTS,
+    RUN,
+    CalibrationFacts,
+    Evaluation,
+    Picture,
+    Run,
+    read_gallery,
+    read_record,
+)
+from pipelines.report.histogram import histogram
+from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, packed, render_page, write_page
+from pipelines.report.rows import (
+    ABNORMAL,
+    FAILED,
+    MEASURES,
+    NORMAL,
+    UNJUDGED,
+    Rows,
+    column,
+    floats,
+    read_rows,
+)
+
+SHOWN_ROWS = 100_000  # what a browser still sorts and filters at once
+REPORT = "report.html"
+
+_STYLES = (*SHARED_STYLES, "score.css")
+_SCRIPTS = (*SHARED_SCRIPTS, "threshold.js", "histogram.js", "gallery.js", "table.js", "score.js")
+
+
+def write_report(out: Path) -> Path:
+    """Write OUT/report.html from what is in OUT, whether the run has finished or not.
+
+    Returns:
+        The page. It is the same to the byte for the same folder.
+
+    Raises:
+        FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
+    """
+    rows = read_rows(out / RESULTS, limit=SHOWN_ROWS)
+    run = read_record(out / RUN, Run)
+    gallery = read_gallery(out / GALLERY)
+    evaluation = read_record(out / EVALUATION, Evaluation)
+    html = render_page(
+        "score.html",
+        _facts(rows, run, gallery, evaluation),
+        data={
+            "rows": _row_data(rows),
+            "histogram": _histogram_data(rows, run),
+            "threshold": _threshold_data(rows, run),
+            "gallery": _gallery_data(gallery or (), out),
+        },
+        styles=_STYLES,
+        scripts=_SCRIPTS,
+    )
+    write_page(out / REPORT, html)
+    return out / REPORT
+
+
+def _facts(
+    rows: Rows, run: Run | None, gallery: tuple[Picture, ...] | None, evaluation: Evaluation | None
+) -> dict[str, object]:
+    """What the template shows. Everything that the script does not change is decided here."""
+    known = run or Run()
+    calibration = known.calibration
+    failed, flagged = rows.count(FAILED), rows.count(ABNORMAL)
+    ok = rows.total - failed
+    rate = calibration.false_alarms if calibration else None
+    judged = ok - rows.count(UNJUDGED)
+    return {
+        "run": known,
+        "model_name": known.model.name or rows.model or "unknown model",
+        "model_version": known.model.version or rows.version,
+        "headline": words.headline(ok=ok, failed=failed, judged=judged, flagged=flagged, rate=rate),
+        "partial": _missing(rows, run, gallery),
+        "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
+        "unjudged": rows.count(UNJUDGED),
+        "judged": judged,
+        "scored": len(rows.known_scores),
+        "threshold": rows.threshold if rows.has_threshold else None,
+        "promised": rate,
+        "calibration": calibration,
+        "has_gallery": bool(gallery),
+        "failures": rows.failures,
+        "shown_rows": len(rows.worst) if rows.truncated else None,
+        "metadata": _metadata(known.model.metadata),
+        "stages": [(name, known.timings.get(name)) for name in ("decode", "run", "write")],
+        "total_time": known.timings.get("total"),
+        "throughput": known.timings.get("images_per_second"),
+        "evaluation": evaluation_figures(evaluation) if evaluation else None,
+    }
+
+
+def _missing(rows: Rows, run: Run | None, gallery: tuple[Picture, ...] | None) -> list[str]:
+    """Why the page is partial, in sentences; empty for a finished run."""
+    found = []
+    if run is None:
+        found.append(
+            "There is no run.json in this folder: the folder of the images, the calibration scores, the times and the "
+            "model card are not known."
+        )
+    elif run.finished is None:
+        files = run.counts.files
+        done = f"{rows.total:,} of {files:,} files" if files else words.plural(rows.total, "file")
+        found.append(f"The run has not finished: {done} are in this report. Start the same command again to continue.")
+    elif run.counts.files is not None and run.counts.files > rows.total:
+        found.append(f"The run counted {run.counts.files:,} files, of which {rows.total:,} are in this report.")
+    if gallery is None and len(rows.known_scores):
+        found.append("The pictures of the worst images have not been written yet.")
+    return found
+
+
+def _metadata(metadata: Mapping[str, object]) -> tuple[list[tuple[str, str]], str | None]:
+    """A model's metadata: short facts as label and value, and the rest as indented JSON."""
+    facts, rest = [], {}
+    for key, value in metadata.items():
+        if isinstance(value, bool):
+            facts.append((_label(key), "yes" if value else "no"))
+        elif isinstance(value, int | float):
+            facts.append((_label(key), str(value)))
+        elif isinstance(value, str) and len(value) <= 200:
+            facts.append((_label(key), value))
+        elif isinstance(value, list) and len(value) <= 4 and all(isinstance(x, str | int | float) for x in value):
+            facts.append((_label(key), ", ".join(str(x) for x in value)))
+        elif value is not None:
+            rest[key] = value
+    return facts, json.dumps(rest, indent=2, ensure_ascii=False) if rest else None
+
+
+def _label(key: str) -> str:
+    text = key.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _row_data(rows: Rows) -> dict[str, object]:
+    """The rows shown, as columns: text by folder and name, numbers packed, columns without a figure left out."""
+    folders: dict[str, int] = {}
+    names, places = [], []
+    for path in column(rows.worst, "path", pa.string()).to_pylist():
+        folder, slash, name = words.printable(path).rpartition("/")
+        places.append(folders.setdefault(folder + slash, len(folders)))
+        names.append(name)
+    notes: dict[str | None, int] = {None: 0}
+    note = [notes.setdefault(text, len(notes)) for text in column(rows.worst, "note", pa.string()).to_pylist()]
+    data: dict[str, object] = {
+        "total": rows.total,
+        "counts": [rows.count(code) for code in (NORMAL, ABNORMAL, FAILED, UNJUDGED)],
+        "names": names,
+        "folders": list(folders),
+        "folder": packed(np.array(places), "u4"),
+        "notes": [words.printable(text or "") for text in notes],
+        "note": packed(np.array(note), "u4") if len(notes) > 1 else None,
+        "verdict": packed(rows.worst_verdicts, "u1"),
+        # Scores keep all their bits, since verdicts are made of them; the rest is only looked at.
+        "score": packed(_scores(rows), "f8"),
+    }
+    for name in MEASURES:
+        values = floats(rows.worst, name)
+        if np.isfinite(values).any():
+            data[name] = packed(values, "f4")
+    for name in ("width", "height"):
+        data[name] = packed(np.nan_to_num(floats(rows.worst, name)), "u4")
+    return data
+
+
+def _scores(rows: Rows) -> NDArray[np.float64]:
+    scores = np.where(rows.worst_verdicts == FAILED, np.nan, floats(rows.worst, "score"))
+    return np.where(np.isfinite(scores), scores, np.nan)
+
+
+def _histogram_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
+    scores = rows.known_scores
+    if not len(scores):
+        return None
+    bins = histogram(scores, _calibration_scores(run.calibration if run else None), rows.threshold)
+    return {
+        "edges": bins.edges,
+        "images": bins.images,
+        "calibration": bins.calibration,
+        "below": bins.below,
+        "beyond": bins.beyond,
+        "scored": len(scores),
+        "normal": rows.count(NORMAL),
+    }
+
+
+def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
+    """What the movable threshold needs; None where the rows have no verdicts.
+
+    `above` counts all images above each calibration score, so that a moved threshold gives exact counts even where
+    only the worst rows are in the page.
+    """
+    if not rows.has_threshold:
+        return None
+    calibration = run.calibration if run else None
+    held_out = np.unique(_calibration_scores(calibration))[::-1]
+    ascending = np.sort(rows.known_scores)
+    above = len(ascending) - np.searchsorted(ascending, held_out, side="right")
+    every = np.sort(_calibration_scores(calibration))
+    return {
+        "value": rows.threshold,
+        "falseAlarms": calibration.false_alarms if calibration else None,
+        "calibration": packed(held_out, "f8"),
+        "calibrationAbove": packed(len(every) - np.searchsorted(every, held_out, side="right"), "u4"),
+        "n": len(every),
+        "above": packed(above, "u4"),
+    }
+
+
+def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:
+    scores = np.array(calibration.scores if calibration else (), np.float64)
+    return scores[np.isfinite(scores)]
+
+
+def _gallery_data(gallery: tuple[Picture, ...], out: Path) -> list[dict[str, object]]:
+    return [
+        {
+            "path": words.printable(picture.path),
+            "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
+            "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
+            "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
+            "map": words.printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
+        }
+        for picture in gallery
+    ]
+
+
+def _has_map(out: Path, path: str) -> bool:
+    inside = PurePosixPath("maps", f"{path}.png")
+    try:
+        return ".." not in inside.parts and (out / inside).is_file()
+    except (OSError, ValueError):  # a name that this file system cannot hold
+        return False
