@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -36,7 +37,7 @@ from flows.runs import SERVE_PID
 from flows.schedules import Planned, find_jobs, plan
 from flows.score import score_flow
 from flows.server import CONSOLE_LEVEL, ServerError, orchestrator
-from flows.stale import close_runs_of
+from flows.stale import close_runs_of, drop_missed_runs
 from flows.train import train_flow
 from pipelines.job import load_job
 from pipelines.settings import settings
@@ -84,9 +85,11 @@ def serve(jobs: Sequence[Path]) -> None:
 
 
 async def _serve(planned: Sequence[Planned], stop: threading.Event, reached: threading.Event) -> None:
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would tell of each run that is skipped or queued
     runner = _Runner(planned, stop)
     ids = {await runner.aadd_deployment(await _deployment(each)): each for each in planned}
     await asyncio.to_thread(close_runs_of, list(ids), MACHINE, "The process that served this run was killed.")
+    await asyncio.to_thread(drop_missed_runs, list(ids))
     reached.set()
     running = asyncio.create_task(runner.start())
     showing = asyncio.create_task(_show(ids))

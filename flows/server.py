@@ -19,26 +19,21 @@ import os
 import secrets
 import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from pipelines.errors import KintsugiError
 from pipelines.settings import settings
 
-if TYPE_CHECKING:
-    import uvicorn
-
 START_SECONDS = 300.0  # a first start migrates the database: 17 s on two idle cores, over a minute on busy ones
 STOP_SECONDS = 10.0
-LOCAL = "127.0.0.1"
+HOST = "127.0.0.1"
 CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
 
@@ -119,7 +114,7 @@ def _start(home: Path, lock: IO[str], ends: float) -> dict[str, Any]:
     with (home / "server.log").open("wb") as log:
         # A session of its own: Ctrl-C in the terminal must not take the server away before the flows have said goodbye.
         process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [sys.executable, "-m", "flows.server", str(lock.fileno())],
+            [sys.executable, "-m", "flows.server_process", str(lock.fileno()), str(home / "users.lock")],
             cwd=Path(__file__).parents[1],
             env={**os.environ, **_server_settings(home, auth)},
             stdin=subprocess.DEVNULL,
@@ -133,7 +128,7 @@ def _start(home: Path, lock: IO[str], ends: float) -> dict[str, Any]:
         from flows.stale import close_all_runs
 
         port = _read_port(process, home, ends)
-        address = {"url": f"http://{LOCAL}:{port}/api", "pid": process.pid, "auth": auth}
+        address = {"url": f"http://{HOST}:{port}/api", "pid": process.pid, "auth": auth}
         with _environment(_client_settings(home, address)):
             close_all_runs("The process that ran this was killed.")
     except BaseException:
@@ -215,7 +210,6 @@ def _server_settings(home: Path, auth: str) -> dict[str, str]:
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",  # a queued run looks again after 5 s, not 30
         "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",  # a new schedule counts within 2 s
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # an interval of seconds fills the database
-        "KINTSUGI_USERS_LOCK": str(home / "users.lock"),
     }
 
 
@@ -251,49 +245,7 @@ def _refresh() -> None:
     """Prefect keeps the settings that it found when it was imported: have it look again."""
     if "prefect.context" in sys.modules:
         from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
 
         refresh_global_settings_context()
-
-
-def main(lock: int) -> None:
-    """The server's process: serve until told to stop, or until nobody holds the users' lock any more.
-
-    Args:
-        lock: File descriptor of `server.lock`, which stays locked as long as this process has it open.
-    """
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    os.set_inheritable(lock, False)
-    listener = socket.create_server((LOCAL, 0))  # bound before it is told, so that no other process takes the port
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                os.write(sys.stdout.fileno(), b"%d\n" % listener.getsockname()[1])
-                os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    server = Server(
-        uvicorn.Config(
-            create_app(final=True), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=3
-        )
-    )
-    threading.Thread(target=_end_with_users, args=(server,), daemon=True).start()
-    server.run(sockets=[listener])
-
-
-def _end_with_users(server: uvicorn.Server) -> None:
-    """Wait until this process can have the users' lock alone, then stop."""
-    with Path(os.environ["KINTSUGI_USERS_LOCK"]).open("w") as users:
-        while True:
-            time.sleep(0.5)
-            with suppress(BlockingIOError):
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                server.should_exit = True
-                time.sleep(STOP_SECONDS)
-                os._exit(1)  # a request that does not end
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+        setup_logging()  # only levels change from the second time on

@@ -53,6 +53,14 @@ def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
         return _close(client, runs, reason, DeploymentFilter(id=DeploymentFilterId(any_=list(deployments))))
 
 
+def drop_missed_runs(deployments: Sequence[UUID]) -> None:
+    """Forget the runs that were due while nobody served them, or all of them would start now."""
+    with get_client(sync_client=True) as client:
+        for deployment in deployments:
+            client.pause_deployment(deployment)  # deletes what the scheduler planned, not what somebody asked for
+            client.resume_deployment(deployment)
+
+
 def _active() -> FlowRunFilterState:
     return FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE))
 

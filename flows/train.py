@@ -17,6 +17,8 @@ from flows.runs import recorded_run
 
 if TYPE_CHECKING:
     from pipelines.train import TrainedModel
+else:
+    TrainedModel = Any  # Prefect looks every name in a flow's signature up, and torch takes seconds to import
 
 
 def _run_name() -> str:
@@ -29,7 +31,7 @@ def _run_name() -> str:
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
-def train_flow(job: Path, overrides: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - Prefect looks every name here up
+def train_flow(job: Path, overrides: tuple[str, ...] = ()) -> TrainedModel:
     """Run one training job, from a folder of images to a registered model.
 
     Args:
@@ -37,7 +39,7 @@ def train_flow(job: Path, overrides: tuple[str, ...] = ()) -> Any:  # noqa: ANN4
         overrides: `key=value` pairs that replace keys of the file.
 
     Returns:
-        The registered version, whether it became champion, and the figures behind that (a `TrainedModel`).
+        The registered version, whether it became champion, and the figures behind that.
     """
     with recorded_run():
         trained = train(job, overrides)
@@ -52,6 +54,6 @@ def train_flow(job: Path, overrides: tuple[str, ...] = ()) -> Any:  # noqa: ANN4
 )  # fmt: skip
 def train(job: Path, overrides: tuple[str, ...]) -> TrainedModel:
     """Train, export, calibrate, register and maybe promote."""
-    from pipelines.train import train_model  # torch takes seconds, and `serve` reads this module for its schedules
+    from pipelines.train import train_model
 
     return train_model(job, overrides=overrides)

@@ -44,8 +44,8 @@ def describe(job: Job, plan: Plan, data: TrainingData, model: nn.Module, likelih
         name=job.name,
         task=job.task,
         summary=task.summary,
-        channels=plan.image_format.channels,  # type: ignore[arg-type]  # checked by pydantic
-        bit_depth=plan.image_format.bit_depth,  # type: ignore[arg-type]  # checked by pydantic
+        channels=plan.image_format.channels,
+        bit_depth=plan.image_format.bit_depth,
         value_range=(0, plan.image_format.maximum),
         size=plan.size,
         size_multiple=1,  # any size: the graph resizes

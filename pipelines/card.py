@@ -47,8 +47,8 @@ def write_card(
         "",
         f"Scores images like those under `{job.data.train.name}`: {plan.image_format.channels} channel(s), "
         f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
-        f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in camera, "
-        "light or subject get high scores because they are unlike it, not because they are defective.",
+        f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in "
+        "camera, light or subject get high scores because they are unlike it, not because they are defective.",
         "",
         "## Training data",
         "",
@@ -82,8 +82,8 @@ def write_card(
         "",
         "## Limits",
         "",
-        "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real defects. "
-        "Measure that with `kintsugi evaluate` on a labelled folder.",
+        "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real "
+        "defects. Measure that with `kintsugi evaluate` on a labelled folder.",
         "",
     ]
     text = "\n".join(lines)

@@ -88,11 +88,14 @@ def survey(job: Job, stages: int | None) -> Plan:
             reasons[image.reason] += 1
             continue
         sizes.append((image.height, image.width))
-        grey += bool((image.pixels[..., 0] == image.pixels[..., 1]).all() and (image.pixels[..., 1] == image.pixels[..., 2]).all())
-        sixteen += image.bit_depth == 16  # noqa: PLR2004 - bits
+        grey += bool(
+            (image.pixels[..., 0] == image.pixels[..., 1]).all()
+            and (image.pixels[..., 1] == image.pixels[..., 2]).all()
+        )
+        sixteen += image.bit_depth == 16
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
-        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; the most frequent reason: {reason}"
+        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; most often: {reason}"
         raise DataError(msg)
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
@@ -130,8 +133,11 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     """
     files = find_images(job.data.train)
     stamp = json.dumps(
-        [[(f.relative, f.size, f.mtime_ns) for f in files], str(job.data.train), plan.image_format.bit_depth]
-        + [plan.image_format.channels, plan.size, job.data.max_images]
+        {
+            "folder": str(job.data.train),
+            "files": [(file.relative, file.size, file.mtime_ns) for file in files],
+            "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, job.data.max_images],
+        }
     )
     folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
     index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
@@ -165,7 +171,9 @@ def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[
     """
     count = len(digests)
     if count < FEWEST_IMAGES:
-        msg = f"there are {count} different readable images; training needs at least {FEWEST_IMAGES}, 150 for a 1 % promise"
+        msg = (
+            f"there are {count} different readable images; training needs at least {FEWEST_IMAGES}, 400 to promise 1 %"
+        )
         raise DataError(msg)
     calibrate = round(count * calibrate_fraction)
     if calibrate < ONE_PERCENT_NEEDS <= count // 2:
@@ -184,7 +192,7 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
         log.warning("using %d of %d images (data.max_images)", most, len(files))
     positions = sorted(_by_name_hash(files)[:most]) if len(files) > most else list(range(len(files)))
     height, width = plan.size
-    dtype = np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16)  # noqa: PLR2004 - bits
+    dtype = np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16)
     pixels_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pixels_path.with_suffix(".tmp.npy")
     shape = (len(positions), height, width, plan.image_format.channels)

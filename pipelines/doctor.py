@@ -71,7 +71,9 @@ def _gpu() -> tuple[bool | None, str]:
     wanted = settings().device
     if wanted == "cuda" and not found.cuda:
         return False, f"KINTSUGI_DEVICE=cuda, but {found.reason}"
-    return (True if found.cuda else None), f"{found.reason}; scoring runs on {'GPU' if found.cuda and wanted != 'cpu' else 'CPU'}"
+    return (
+        True if found.cuda else None
+    ), f"{found.reason}; scoring runs on {'GPU' if found.cuda and wanted != 'cpu' else 'CPU'}"
 
 
 def _home() -> tuple[bool | None, str]:

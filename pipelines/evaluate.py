@@ -1,8 +1,8 @@
 """Figures of merit of a scoring model on a labelled folder in the MVTec layout.
 
-    FOLDER/test/good/*            images without defect
-    FOLDER/test/<defect>/*        images with that defect
-    FOLDER/ground_truth/<defect>/NAME.png or NAME_mask.png   masks, defect above half (optional)
+FOLDER/test/good/*            images without defect
+FOLDER/test/<defect>/*        images with that defect
+FOLDER/ground_truth/<defect>/NAME.png or NAME_mask.png   masks, defect above half (optional)
 """
 
 from __future__ import annotations
@@ -166,6 +166,6 @@ def _mask(folder: Path, image: Path) -> NDArray[np.bool_] | None:
             log.warning("the mask %s cannot be read: %s", path, error)
             return None
         grey, _ = to_model_input(decoded, channels=1, dtype=np.dtype(np.uint8))
-        mask: NDArray[np.bool_] = grey[..., 0] > 127  # noqa: PLR2004 - above half
+        mask: NDArray[np.bool_] = grey[..., 0] > 127
         return mask
     return None

@@ -13,6 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,9 +32,11 @@ OnCheck = Callable[[int, dict[str, float]], None]
 
 
 class Batches(Dataset[Tensor]):
-    """The batches of one stretch between two checks: a function of seed and stretch alone, so that resuming repeats it."""
+    """The batches of one stretch between two checks: a function of seed and stretch alone, so resuming repeats it."""
 
-    def __init__(self, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int, stretch: int) -> None:
+    def __init__(
+        self, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int, stretch: int
+    ) -> None:
         """Draw `steps` batches without replacement, reshuffling when the images run out."""
         generator = np.random.default_rng((table.seed, stretch))
         images = np.array(data.split["train"])
@@ -55,10 +58,12 @@ class Batches(Dataset[Tensor]):
 class Fit(L.LightningModule):
     """Maximise the bound of the training images; watch it on the held-out ones."""
 
-    def __init__(self, model: nn.Module, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int
+    ) -> None:
         """Tie a network to its data and its budget."""
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 4 to 8 times faster on a CPU
+        self.model = model.to(memory_format=torch.channels_last)  # 4 to 8 times faster on a CPU
         self.steps = steps
         self.stretch = max(1, -(-steps // CHECKS))
         self._data, self._format, self._table = data, image_format, table
@@ -80,7 +85,7 @@ class Fit(L.LightningModule):
         indices = np.array(self._data.split["select"])
         parts = np.array_split(indices, -(-len(indices) // 16))
         pieces = [self._data.batch(part, self._format).contiguous(memory_format=torch.channels_last) for part in parts]
-        return DataLoader(pieces, batch_size=None, num_workers=0)  # type: ignore[arg-type]  # a list is a dataset
+        return DataLoader(pieces, batch_size=None, num_workers=0)  # type: ignore[arg-type]  # a list is a data set
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
@@ -105,7 +110,7 @@ class Fit(L.LightningModule):
         self._losses.clear()
         return float(losses)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW under a one-cycle schedule over the whole budget."""
         optimiser = torch.optim.AdamW(self.model.parameters(), lr=self._table.learning_rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -119,7 +124,7 @@ class Fit(L.LightningModule):
 
 
 def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-    """Exponential moving average of the weights whose memory grows with the run, so that it forgets the random start."""
+    """Exponential moving average of the weights; its memory grows with the run, so that it forgets the random start."""
     decay = min(EMA_DECAY, (1 + float(updates)) / (10 + float(updates)))
     return torch.lerp(current, average, decay) if average.is_floating_point() else current
 
@@ -131,7 +136,7 @@ class Watch(Callback):
         """Keep the two listeners."""
         self._advance, self._on_check = advance, on_check
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:  # noqa: ANN401
         """Count a step."""
         value = trainer.callback_metrics.get("select_elbo")
         self._advance(1, "" if value is None else f"held-out ELBO {float(value):.4f} nats per dimension")
@@ -196,9 +201,11 @@ def fit(
             logger=False,
         )
         trainer.fit(module, ckpt_path=str(last) if done else None, weights_only=True)
-    state = torch.load(best.best_model_path or folder / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    state = torch.load(best.best_model_path or folder / "best.ckpt", weights_only=True, map_location="cpu")[
+        "state_dict"
+    ]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as torch's stubs have it
+    model.to(memory_format=torch.contiguous_format).eval()
     return int(trainer.global_step)
 
 

@@ -163,11 +163,12 @@ def _apply(document: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *tables, last = key.strip().split(".")
-    for table in tables:
-        document = document.setdefault(table, {})
-        if not isinstance(document, dict):
-            msg = f"--set {key}: '{table}' is a value, not a table"
+    for name in tables:
+        table: object = document.setdefault(name, {})
+        if not isinstance(table, dict):
+            msg = f"--set {key}: '{name}' is a value, not a table"
             raise JobError(msg)
+        document = table
     document[last] = value
 
 

@@ -66,7 +66,9 @@ def _builtin(ref: str) -> ModelFile:
     name = ref.removeprefix("builtin:")
     there = sorted(path.parent.name for path in BUILTIN.glob(f"*/{MODEL_FILE}"))
     if name not in there:
-        shipped = f"there are: {', '.join(there)}" if there else "this release ships none; train one with `kintsugi train`"
+        shipped = (
+            f"there are: {', '.join(there)}" if there else "this release ships none; train one with `kintsugi train`"
+        )
         msg = f"no built-in model is called '{name}'; {shipped}"
         raise ModelError(msg)
     path = BUILTIN / name / MODEL_FILE

@@ -80,6 +80,15 @@ def _lines(logger: logging.Logger, what: str, total: int, unit: str, done: int) 
         last = now
         rate = count / max(now - start, 1e-9)
         left = (total - done - count) / rate
-        logger.info("%s: %d of %d %s, %.1f/s, %.0f s left%s", what, done + count, total, unit, rate, left, f", {note}" if note else "")
+        logger.info(
+            "%s: %d of %d %s, %.1f/s, %.0f s left%s",
+            what,
+            done + count,
+            total,
+            unit,
+            rate,
+            left,
+            f", {note}" if note else "",
+        )
 
     return advance

@@ -39,7 +39,9 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work; what a kill can cost
-NO_CALIBRATION = "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
+NO_CALIBRATION = (
+    "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
+)
 
 Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
 

@@ -93,7 +93,7 @@ def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 def _read_metadata(stored: dict[str, str], model: ModelFile) -> Metadata:
     if METADATA_KEY not in stored:
-        msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; train with `kintsugi train`"
+        msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; see `kintsugi train`"
         raise ModelError(msg)
     try:
         return Metadata.model_validate_json(stored[METADATA_KEY])

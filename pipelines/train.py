@@ -1,6 +1,6 @@
 """The training job: a folder of good images becomes a registered model. Reads top to bottom; read it second.
 
-    survey -> split -> fit -> freeze the scale -> export -> compare with torch -> calibrate -> register -> promote
+survey -> split -> fit -> freeze the scale -> export -> compare with torch -> calibrate -> register -> promote
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: 
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
     if rate < least:
         msg = (
-            f"{job.path}: 'calibrate.false_alarms' is {rate:g}, but {split['calibrate']} calibration images can promise "
-            f"{least:.2%} at best: add good images, raise 'calibrate.fraction', or ask for {least:.4f}"
+            f"{job.path}: 'calibrate.false_alarms' is {rate:g}, but {split['calibrate']} calibration images can "
+            f"promise {least:.2%} at best: add good images, raise 'calibrate.fraction', or ask for {least:.4f}"
         )
         raise JobError(msg)
     colour = "grey" if plan.image_format.channels == 1 else "colour"
@@ -186,7 +186,9 @@ def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: 
         len(data.files), plan.image_format.bit_depth, colour, split["train"], split["select"], split["calibrate"],
     )  # fmt: skip
     log.info("working size %d x %d, %d halvings, likelihood %s, %d steps", *plan.size, plan.stages, likelihood, steps)
-    log.info("promised false-alarm rate %.2f %% (%d images can promise %.2f %%)", 100 * rate, split["calibrate"], 100 * least)
+    log.info(
+        "promised false-alarm rate %.2f %% (%d images can promise %.2f %%)", 100 * rate, split["calibrate"], 100 * least
+    )
     return rate
 
 
@@ -222,7 +224,9 @@ def _settle(registry: Registry, version: Version, decision: Decision) -> None:
         registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
     else:
         registry.challenge(version.name, version.version)
-    log.info("version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason)
+    log.info(
+        "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
+    )
 
 
 def _work_key(job: Job, plan: Plan, data: TrainingData, steps: int) -> str:

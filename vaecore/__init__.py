@@ -1,1 +1,1 @@
-"""The maths of Kintsugi: likelihoods, the bound, networks, tasks and the export of the graph. Torch, and no services."""
+"""The maths of Kintsugi: likelihoods, the bound, networks, tasks and the exported graph. Torch, and no services."""

@@ -98,9 +98,7 @@ class BoundMaps(NamedTuple):
         return self.distortion + spread.repeat_interleave(cell_width, 2)
 
 
-def bound_maps(
-    model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]
-) -> BoundMaps:
+def bound_maps(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> BoundMaps:
     """Evaluate the bound with S samples of the latent.
 
     Args:

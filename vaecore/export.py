@@ -89,7 +89,10 @@ def _strip(proto: onnx.ModelProto) -> None:
         for node in graph.node:
             node.doc_string = ""
             del node.metadata_props[:]
-        for value in [*graph.value_info, *([*graph.input, *graph.output] if isinstance(graph, onnx.GraphProto) else [])]:
+        for value in [
+            *graph.value_info,
+            *([*graph.input, *graph.output] if isinstance(graph, onnx.GraphProto) else []),
+        ]:
             value.doc_string = ""
             del value.metadata_props[:]
     for tensor in proto.graph.initializer:

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.image_format import ImageFormat, resize
 
+# Rounding to levels, a little off the half: resampling often lands exactly on it, and then torch and ONNX Runtime would
+# round the last bit's noise to different levels.
+OFF_HALF = 0.5137
+
 
 class Scores(NamedTuple):
     """Outputs of the model-file contract, in graph order."""
@@ -51,7 +55,7 @@ class ScoringGraph(nn.Module):
         y = resize(self.image_format.to_unit(image), self.size)
         network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
         if network.likelihood.discrete:
-            y = (y * self.image_format.maximum).round() / self.image_format.maximum
+            y = torch.floor(y * self.image_format.maximum + OFF_HALF) / self.image_format.maximum
         return y
 
     def forward(self, image: Tensor, noise: Float[Tensor, "N S Z h w"]) -> Scores:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipelines.images.image import Samples
 
 _ICC_SPACE = {1: b"GRAY", 3: b"RGB "}  # channels -> data colour space in the profile's header (ICC.1, 7.2.6)
-_MAX_ICC_BYTES = 16 * 2**20
+MAX_ICC_BYTES = 16 * 2**20  # larger ones are not worth their memory
 
 
 def to_full_range(samples: NDArray[np.unsignedinteger[Any] | np.bool_], largest: int) -> Samples:
@@ -31,7 +31,7 @@ def to_full_range(samples: NDArray[np.unsignedinteger[Any] | np.bool_], largest:
 
 def usable_profile(icc: bytes | None, channels: int) -> bytes | None:
     """The ICC profile if it describes pixels of this many channels (1 grey, 3 RGB), else None."""
-    if icc is None or not 128 <= len(icc) <= _MAX_ICC_BYTES or icc[36:40] != b"acsp":
+    if icc is None or not 128 <= len(icc) <= MAX_ICC_BYTES or icc[36:40] != b"acsp":
         return None
     return icc if icc[16:20] == _ICC_SPACE[channels] else None
 
@@ -46,7 +46,7 @@ def cmyk_to_rgb(cmyk: Samples, icc: bytes | None) -> tuple[Samples, str]:
     Returns:
         sRGB (H, W, 3) in the same dtype, and a note that says how it was converted.
     """
-    if icc is not None and len(icc) <= _MAX_ICC_BYTES:
+    if icc is not None and len(icc) <= MAX_ICC_BYTES:
         import imagecodecs
 
         try:

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator
 
 from pipelines.errors import ImageError
+from pipelines.images.colour import MAX_ICC_BYTES
 from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster
 
 _PALETTE = 3  # colour type
 _METRES_PER_INCH = 0.0254
-_MAX_ICC_BYTES = 16 * 2**20
 _ESSENTIAL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL"})
 
@@ -82,7 +82,7 @@ def _profile(chunk: bytes | None) -> bytes | None:
     name_end = chunk.find(b"\x00")
     inflate = zlib.decompressobj()
     try:
-        profile = inflate.decompress(chunk[name_end + 2 :], _MAX_ICC_BYTES)
+        profile = inflate.decompress(chunk[name_end + 2 :], MAX_ICC_BYTES)
     except zlib.error:
         return None  # the pixels do not depend on it
     return None if inflate.unconsumed_tail else profile

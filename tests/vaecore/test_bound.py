@@ -155,7 +155,12 @@ def test_size_must_fit_the_stride() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_vector_latents_for_the_lecture_case(channels: int) -> None:
     model = ConvVAE(
-        channels=channels, size=(28, 28), likelihood=GaussianLikelihood(), latent_channels=2, latent_grid=False, stages=2
+        channels=channels,
+        size=(28, 28),
+        likelihood=GaussianLikelihood(),
+        latent_channels=2,
+        latent_grid=False,
+        stages=2,
     )
     assert model.latent_shape == (2, 1, 1)
     y = torch.rand(3, channels, 28, 28)

@@ -40,7 +40,7 @@ class Likelihood(nn.Module, ABC):
     def forward(self, parameters: Float[Tensor, "B PC H W"]) -> Distribution:
         """Build the distribution; parameters are stacked channel-wise, all of the first kind first."""
 
-    def observe(self, y: Float[Tensor, "B C H W"], distribution: Distribution) -> None:  # noqa: B027 - optional hook
+    def observe(self, y: Float[Tensor, "B C H W"], distribution: Distribution) -> None:
         """Update what is computed in closed form rather than learned by gradient (nothing, for most)."""
 
     def extra_repr(self) -> str:

@@ -70,7 +70,9 @@ class ConvVAE(nn.Module):
         for wide, narrow in pairwise(reversed(widths)):
             decoder += [upsample(wide, narrow), *(ResidualBlock(narrow) for _ in range(blocks))]
         outputs = channels * likelihood.parameters_per_channel
-        self.decoder = nn.Sequential(*decoder, nn.SiLU(), nn.Conv2d(width, 4 * outputs, 3, padding=1), nn.PixelShuffle(2))
+        self.decoder = nn.Sequential(
+            *decoder, nn.SiLU(), nn.Conv2d(width, 4 * outputs, 3, padding=1), nn.PixelShuffle(2)
+        )
 
         if latent_grid:
             self.latent_shape = (latent_channels, *grid)

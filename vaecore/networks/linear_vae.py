@@ -44,7 +44,9 @@ class LinearVAE(nn.Module):
 
     def decode(self, z: Float[Tensor, "B Z 1 1"]) -> Gaussian:
         """p(y | z)."""
-        return self.likelihood((self.decoder(z.flatten(1)) + self.offset).unflatten(1, self.shape))
+        mean: Tensor = self.decoder(z.flatten(1)) + self.offset
+        distribution: Gaussian = self.likelihood(mean.unflatten(1, self.shape))
+        return distribution
 
     @torch.no_grad()
     def set_to_optimum(self, images: Float[Tensor, "N C H W"]) -> float:

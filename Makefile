@@ -1,0 +1,59 @@
+# Each target does all its own set-up; `make` alone lists them.
+BIN := .venv/bin
+STAMP := .venv/.set-up
+DEMO := $(CURDIR)/demo-out
+JOBS ?= 2
+ARGS ?=
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --quiet $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup lint format lock clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A server that the user works with is none of the demo's business: everything stays under demo-out/.
+demo: $(STAMP) ## Train, register, score and report on the bundled images, into demo-out/
+	@env -u MLFLOW_TRACKING_URI -u MLFLOW_REGISTRY_URI -u PREFECT_API_URL \
+		KINTSUGI_HOME="$(DEMO)/home" PREFECT_HOME="$(DEMO)/home/prefect" $(BIN)/kintsugi demo $(ARGS)
+
+# Workers share the cores, so each computes on one of them; a module's tests stay together with their fixtures.
+test: export OMP_NUM_THREADS ?= 1
+test: lint ## Lint, types, layers and all tests (ARGS="-k bound" for some of them)
+ifeq ($(CHROMIUM),)
+	@echo "Missing: Chromium, so the browser tests are left out. On Debian: apt-get install chromium"
+endif
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser") $(ARGS)
+
+setup: $(STAMP) ## Make .venv with the locked requirements and the project
+
+lint: $(STAMP) ## Style, layers and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Rewrite the sources in the project's style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: $(STAMP) ## Resolve the requirements again, keeping the versions that fit (UPGRADE=1 takes the newest)
+	$(LOCK) --all-extras --group dev --output-file requirements.lock
+	$(LOCK) --output-file requirements-worker.lock
+
+clean: ## Remove caches and the demo's output
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-out
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and the installed requirements
+	@rm -rf .venv .uv
+
+# The stamp holds the folder's path: a virtual environment that was moved does not work.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+$(STAMP): requirements.lock pyproject.toml scripts/bootstrap
+	@scripts/bootstrap
+	@echo "$(CURDIR)" > $@

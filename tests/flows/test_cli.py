@@ -1,0 +1,146 @@
+"""The command line: exit codes, messages, help for everything, and what it does not import."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from flows.cli import app
+from pipelines.sample import MAGNETIC_TILE
+
+
+@pytest.fixture
+def kintsugi(tmp_path: Path):
+    """Run the real command in a process and a home of its own."""
+
+    def kintsugi(*arguments: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        environment = clean | {"KINTSUGI_HOME": str(home or tmp_path / "home"), "COLUMNS": "120"}
+        command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+
+    return kintsugi
+
+
+def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Path) -> None:
+    done = kintsugi("score", MAGNETIC_TILE / "test", "--model", trained.model, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in done.stdout
+    assert "images look abnormal (promised false-alarm rate 5.26%" in done.stdout
+
+
+def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(MAGNETIC_TILE / "test" / "good", images)
+    (images / "broken.jpg").write_bytes(b"")
+    done = kintsugi("score", images, "--model", trained.model, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "1 of 13 files could not be scored" in done.stderr
+    assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "nowhere", "--model", "MODEL", "--out", "out"], "nowhere"),
+        (["score", "empty", "--model", "MODEL", "--out", "out"], "empty"),
+        (["score", "empty", "--model", "nothing.onnx", "--out", "out"], "no image"),
+        (["score", "images", "--model", "nothing.onnx", "--out", "out"], "there is no model file nothing.onnx"),
+        (["score", "images", "--model", "a:b", "--out", "out"], "is not a model reference"),
+        (["score", "images", "--model", "builtin:x", "--out", "out"], "no built-in model is called 'x'"),
+        (["score", "images", "--model", "MODEL", "--out", "images/x.jpg"], "is a file"),
+        (["score", "images", "--model", "MODEL", "--out", "out", "--calibration", "nope.json"], "nope.json"),
+        (["score", "images", "--model", "MODEL", "--out", "out", "--false-alarms", "0.001"], "0.001"),
+        (["train", "nothing.toml"], "there is no job file nothing.toml"),
+        (["train", "misspelt.toml"], "'trian' is not a key of a job file; did you mean 'train'?"),
+        (["report", "empty"], "empty"),
+        (["serve", "nothing"], "nothing"),
+        (["evaluate", "images", "--model", "MODEL"], "is not laid out for evaluation"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_message(
+    kintsugi, trained, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "images").mkdir()
+    some = next(iter((MAGNETIC_TILE / "test" / "good").iterdir()))
+    shutil.copy(some, tmp_path / "images" / "x.jpg")
+    (tmp_path / "misspelt.toml").write_text('name = "x"\ntask = "reconstruct"\n[data]\ntrain = "images"\n[trian]\n')
+    done = kintsugi(*(str(trained.model) if word == "MODEL" else word for word in arguments))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "out" / "results.parquet").exists()
+
+
+def test_an_unknown_model_in_an_empty_registry_says_how_to_train_one(kintsugi, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    shutil.copy(next(iter((MAGNETIC_TILE / "test" / "good").iterdir())), tmp_path / "images")
+    done = kintsugi("score", "images", "--model", "tiles@champion", "--out", "out")
+    assert done.returncode == 2
+    assert "kintsugi train" in done.stderr
+    listed = kintsugi("models")
+    assert (listed.returncode, listed.stdout) == (0, "no models yet: train one with `kintsugi train JOB.toml`\n")
+
+
+def test_models_can_be_looked_up(kintsugi, trained) -> None:
+    listed = kintsugi("models", home=trained.home)
+    assert "tiles" in listed.stdout
+    assert "champion 1" in listed.stdout
+    shown = kintsugi("models", "show", "tiles", home=trained.home)
+    assert "tiles/1 [champion]" in shown.stdout
+    assert "synthetic_auroc" in shown.stdout
+    assert "promote" in shown.stdout
+    assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
+
+
+def test_the_doctor_reports_and_does_not_alarm(kintsugi) -> None:
+    done = kintsugi("doctor")
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    for subject in ("packages", "training", "GPU", "home", "registry", "orchestrator"):
+        assert subject in done.stdout
+
+
+def imported_by(code: str) -> set[str]:
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in found.stdout.split()}
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = "from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['--help'])"
+    heavy = {"torch", "mlflow", "prefect", "onnxruntime", "pyarrow", "numpy", "scipy", "PIL", "pydantic"}
+    assert not heavy & imported_by(code)
+
+
+def test_scoring_imports_neither_torch_nor_mlflow_nor_prefect() -> None:
+    assert not {"torch", "mlflow", "prefect", "vaecore", "lightning"} & imported_by(
+        "import pipelines.score, pipelines.evaluate"
+    )
+
+
+def test_every_command_and_option_has_help() -> None:
+    def walk(command, name: str):
+        yield name, command
+        for inner, sub in getattr(command, "commands", {}).items():
+            yield from walk(sub, f"{name} {inner}")
+
+    for name, command in walk(get_command(app), "kintsugi"):
+        assert command.help, f"{name} has no help"
+        for parameter in command.params:
+            assert parameter.name == "help" or parameter.help, f"{name}: {parameter.name} has no help"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in get_command(app).commands:
+        assert f"kintsugi {name}" in readme, name

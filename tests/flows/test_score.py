@@ -1,0 +1,189 @@
+"""The scoring flow over a stand-in for the job: what Prefect sees, and what is done again."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import StateType
+
+import flows.score
+from flows.score import run_folder, score_flow
+from pipelines.errors import FolderError
+from pipelines.progress import progress
+from pipelines.score import ScoreSummary, Shard
+
+
+class FakeScoring:
+    """Three shards whose results are files in the output folder, as those of the real job are."""
+
+    def __init__(self, out: Path, model: str) -> None:
+        self.out, self.model = out, model
+        self.files = tuple(range(30))
+        self.left = 0
+        self.failures: list[Exception] = []
+        self.ran: list[int] = []
+
+    def shards(self) -> list[Shard]:
+        missing = [number for number in range(3) if not (self.out / self.model / str(number)).exists()]
+        self.left = 10 * len(missing)
+        return [Shard(number, ()) for number in missing]
+
+    def run(self, shard, advance):
+        if self.failures:
+            raise self.failures.pop(0)
+        self.ran.append(shard.number)
+        done = self.out / self.model / str(shard.number)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
+        advance(10)
+        logging.getLogger("pipelines.score").info("shard %d is done", shard.number)
+
+    def finish(self) -> ScoreSummary:
+        assert not self.shards()
+        return ScoreSummary(
+            out=self.out, report=self.out / "report.html", files=30, ok=29, failed=1, flagged=4,
+            false_alarms=0.01, threshold=1.25, images_per_second=None,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def job(monkeypatch, home):
+    """The stand-in, opened by the flow; retries come at once."""
+    made = SimpleNamespace(opened=[], failures=[])
+
+    @contextmanager
+    def open_scoring(folder, model, out, *, false_alarms):
+        scoring = FakeScoring(out, model)
+        scoring.failures = made.failures
+        made.opened.append((folder, model, out, false_alarms))
+        made.scoring = scoring
+        yield scoring
+
+    monkeypatch.setattr(flows.score, "open_scoring", open_scoring)
+    monkeypatch.setattr(flows.score, "score_shard", flows.score.score_shard.with_options(retry_delay_seconds=0))
+    return made
+
+
+def last_run(client, flow="score"):
+    runs = client.read_flow_runs(limit=200)
+    return max((run for run in runs if run.name.startswith(flow)), key=lambda run: run.created)
+
+
+def task_runs(client, run, wait_for):
+    """The task runs, which reach the database by way of events: once all of them are final there."""
+
+    def final():
+        found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+        return found if found and all(each.state.is_final() for each in found) else None
+
+    return wait_for(final, "final task runs")
+
+
+def artifact(client, key):
+    (found,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    return found
+
+
+def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wait_for):
+    summary = score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05)
+
+    assert summary.flagged == 4
+    assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05)]
+    run = last_run(client)
+    assert run.name == "score inbox with tiles@champion"
+    assert run.state.type == StateType.COMPLETED
+    expected = {"open tiles@champion", "shard 1 of 3", "shard 2 of 3", "shard 3 of 3"}
+    wait_for(lambda: expected <= {each.name for each in task_runs(client, run, wait_for)}, "the task runs")
+
+
+def test_artifacts_hold_the_counts_and_the_way_to_the_report(job, client, tmp_path):
+    score_flow(tmp_path / "Inbox 7", "nuts/3", tmp_path / "out")
+
+    assert '"figure": "flagged", "value": "4"' in artifact(client, "score-inbox-7-nuts-3-counts").data
+    page = artifact(client, "score-inbox-7-nuts-3-report").data
+    assert "**4** of 29 images look abnormal" in page
+    assert "**1** files could not be read" in page
+    assert (tmp_path / "out" / "report.html").as_uri() in page
+
+
+def test_a_second_run_does_only_what_is_missing(job, client, tmp_path):
+    score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    assert job.scoring.ran == [0, 1, 2]
+    (tmp_path / "out" / "m1" / "1").unlink()  # Prefect has seen this shard completed: the disk counts
+
+    score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    assert job.scoring.ran == [1]
+
+
+def test_another_model_is_other_work(job, tmp_path):
+    score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    score_flow(tmp_path / "inbox", "m2", tmp_path / "out")
+    assert job.scoring.ran == [0, 1, 2]
+
+
+def test_a_share_that_is_away_for_a_moment_is_tried_again(job, client, tmp_path):
+    job.failures.append(ConnectionResetError("the share is away"))
+    score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    assert job.scoring.ran == [0, 1, 2]
+    assert not job.failures
+
+
+@pytest.mark.parametrize("error", [FolderError("/out is full: give another"), ValueError("a bug")])
+def test_what_does_not_mend_itself_fails_at_once(job, client, tmp_path, error):
+    job.failures += [error, error]
+    with pytest.raises(type(error), match=str(error)):
+        score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    assert len(job.failures) == 1  # raised once
+    run = last_run(client)
+    assert run.state.type == StateType.FAILED
+    assert str(error) in run.state.message
+
+
+def test_a_user_error_is_logged_without_a_stack_trace(job, tmp_path, caplog):
+    job.failures.append(FolderError("/out is full: give another"))
+    with caplog.at_level(logging.ERROR), pytest.raises(FolderError):
+        score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    messages = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs"]
+    assert "/out is full: give another" in messages
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_what_the_pipeline_logs_is_in_the_runs_log(job, client, tmp_path, wait_for):
+    score_flow(tmp_path / "inbox", "m1", tmp_path / "out")
+    run = last_run(client)
+
+    def lines():
+        return [each.message for each in client.read_logs(limit=200) if each.flow_run_id == run.id]
+
+    wait_for(lambda: {f"shard {number} is done" for number in range(3)} <= set(lines()), "the pipeline's lines")
+
+
+def test_a_scheduled_run_writes_into_a_folder_of_its_own(job, tmp_path):
+    score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "reports", own_folder=True)
+    ((_, _, out, _),) = job.opened
+    assert out.parent == tmp_path / "reports"
+    time, name = out.name[:20], out.name[20:]
+    assert datetime.strptime(time, "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=UTC) <= datetime.now(UTC)
+    assert name == "-score-inbox-with-tiles-champion"
+
+
+def test_folders_of_runs_sort_by_time_in_utc():
+    due = datetime.fromisoformat("2026-11-21T03:04:05+01:00")
+    assert run_folder(due, "../score a/b: ü") == "2026-11-21T02-04-05Z-score-a-b"
+
+
+def test_progress_lines_do_not_flood(caplog, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    with (
+        caplog.at_level(logging.INFO),
+        progress(logging.getLogger("pipelines.score"), "score", 10_000, "images") as advance,
+    ):
+        for _ in range(10_000):
+            advance()
+    assert len(caplog.records) <= 1

@@ -1,0 +1,81 @@
+"""The training flow over a stand-in for the job."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+import flows.train
+from flows.train import train_flow
+from pipelines.errors import DataError
+
+
+@pytest.fixture
+def training(monkeypatch, home):
+    """`pipelines.train` without torch: it notes its calls and raises what it is told to."""
+    calls, failures = [], []
+
+    def train_model(job, *, overrides):
+        calls.append((job, overrides))
+        if failures:
+            raise failures.pop(0)
+        version = SimpleNamespace(name="tiles", version=2, ref="tiles/2", sha256="ab" * 32)
+        reason = "AUROC 0.90, champion 0.93"
+        return SimpleNamespace(version=version, promoted=False, reason=reason, figures={"auroc": 0.9})
+
+    module = ModuleType("pipelines.train")
+    module.train_model = train_model
+    monkeypatch.setitem(sys.modules, "pipelines.train", module)
+    monkeypatch.setattr(flows.train, "train", flows.train.train.with_options(retry_delay_seconds=0))
+    return SimpleNamespace(calls=calls, failures=failures)
+
+
+def names(client):
+    return [run.name for run in client.read_flow_runs(limit=200)]
+
+
+def test_a_job_is_trained_and_its_run_named_after_it(training, client, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text('name = "tiles"')
+    assert train_flow(job, ("train.steps=5",)).version.ref == "tiles/2"
+    assert training.calls == [(job, ("train.steps=5",))]
+    assert "train tiles" in names(client)
+
+
+def test_parameters_arrive_as_a_deployment_sends_them(training, tmp_path):
+    train_flow(str(tmp_path / "job.toml"), ["train.steps=5"])
+    assert training.calls == [(tmp_path / "job.toml", ("train.steps=5",))]
+
+
+def test_artifacts_hold_the_figures_and_the_verdict(training, client, tmp_path):
+    train_flow(tmp_path / "job.toml")
+    key = ArtifactFilterKey(any_=["train-tiles-figures", "train-tiles-version"])
+    found = {each.key: each.data for each in client.read_artifacts(artifact_filter=ArtifactFilter(key=key))}
+    assert '"figure": "auroc", "value": "0.9"' in found["train-tiles-figures"]
+    assert "tiles/2 stays challenger" in found["train-tiles-version"]
+    assert "AUROC 0.90, champion 0.93" in found["train-tiles-version"]
+
+
+def test_a_registry_that_is_away_is_asked_again(training, tmp_path):
+    training.failures.append(ConnectionRefusedError("no registry"))
+    train_flow(tmp_path / "job.toml")
+    assert len(training.calls) == 2
+
+
+def test_too_few_images_are_not(training, tmp_path):
+    training.failures.append(DataError("3 images, at least 20 are needed: add some"))
+    with pytest.raises(DataError, match="add some"):
+        train_flow(tmp_path / "job.toml")
+    assert len(training.calls) == 1
+
+
+def test_a_broken_job_file_fails_with_the_jobs_message_and_the_files_name(training, client, tmp_path):
+    job = tmp_path / "broken.toml"
+    job.write_text("name = ")
+    training.failures.append(DataError("not TOML"))
+    with pytest.raises(DataError, match="not TOML"):
+        train_flow(job)
+    assert "train broken" in names(client)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import EmptyFolderError, FolderError
+from pipelines.images import IMAGE_SUFFIXES, find_images
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def names(folder: Path) -> list[str]:
+    return [file.relative for file in find_images(folder)]
+
+
+def test_finds_images_in_subfolders_sorted_by_relative_name(tmp_path):
+    touch(tmp_path, "b.png", "a/z.JPG", "a.tif", "B.png", "a/deep/er/1.WebP", "notes.txt", "a/noext")
+    assert names(tmp_path) == ["B.png", "a.tif", "a/deep/er/1.WebP", "a/z.JPG", "b.png"]
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_suffix_counts_in_upper_case_too(tmp_path, suffix):
+    touch(tmp_path, "a" + suffix, "b" + suffix.upper())
+    assert len(find_images(tmp_path)) == 2
+
+
+def test_states_path_size_and_time(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"12345")
+    os.utime(tmp_path / "a.png", ns=(0, 1_234_567_891))
+    (file,) = find_images(tmp_path)
+    assert (file.path, file.size, file.mtime_ns) == (tmp_path / "a.png", 5, 1_234_567_891)
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    touch(tmp_path, "a.png", ".b.png", "._a.png", ".cache/c.png", ".png")
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_linked_files_are_followed_and_keep_their_own_name(tmp_path):
+    touch(tmp_path, "elsewhere/original.dat", "images/a.png")
+    (tmp_path / "images/link.jpg").symlink_to(tmp_path / "elsewhere/original.dat")
+    (file, link) = find_images(tmp_path / "images")
+    assert (file.relative, link.relative, link.size) == ("a.png", "link.jpg", 1)
+
+
+def test_a_link_to_a_file_that_is_gone_is_listed(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    assert names(tmp_path) == ["gone.png", "itself.png"]
+
+
+def test_loops_of_links_end_and_list_each_file_once(tmp_path):
+    folder = tmp_path / "images"
+    touch(folder, "a.png", "sub/b.png")
+    touch(tmp_path, "outside.png")
+    (folder / "sub/up").symlink_to(folder)
+    (folder / "sub/self").symlink_to(folder / "sub/self")
+    (folder / "above").symlink_to(tmp_path)  # would lead out of the folder that was asked for, and back
+    (folder / "absolute").symlink_to("/")
+    assert names(folder) == ["a.png", "sub/b.png"]
+
+
+def test_a_linked_folder_is_listed_once_and_a_real_one_comes_before_its_links(tmp_path):
+    touch(tmp_path, "elsewhere/x.png", "images/real/y.png")
+    for link, target in (("a", "images/real"), ("b", "elsewhere"), ("c", "elsewhere")):
+        (tmp_path / "images" / link).symlink_to(tmp_path / target)
+    assert names(tmp_path / "images") == ["b/x.png", "real/y.png"]
+
+
+def test_a_name_that_is_not_utf8_is_shown_as_bytes(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(path)).write_bytes(b"x")
+    (file,) = find_images(tmp_path)
+    assert file.relative == r"caf\xe9.png"
+    assert file.path.read_bytes() == b"x"
+
+
+def test_different_names_stay_different(tmp_path):
+    for name in (b"\xe9.png", rb"\xe9.png", rb"\x5cxe9.png", "é.png".encode(), b"line\nbreak.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    found = names(tmp_path)
+    assert found == sorted([r"\xe9.png", r"\x5cxe9.png", r"\x5cx5cxe9.png", "é.png", "line\nbreak.png"])
+    for relative in found:
+        relative.encode()  # fit for Parquet and CSV
+
+
+def test_a_pipe_is_not_an_image(tmp_path):
+    touch(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_subfolder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, monkeypatch, caplog):
+    # Permissions do not bind root, who may run the tests: refuse in their place.
+    touch(tmp_path, "a.png", "locked/b.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(tmp_path) == ["a.png"]
+    assert caplog.messages == ["left out the folder locked/: Permission denied"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FolderError, match="missing does not exist: name a folder that holds images"):
+        find_images(tmp_path / "missing")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(FolderError, match=r"a\.png is a file: name the folder that holds it"):
+        find_images(tmp_path / "a.png")
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
+    def refuse(path: str) -> object:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FolderError, match="cannot be read: Permission denied"):
+        find_images(tmp_path)
+
+
+def test_an_empty_folder_says_what_was_there_and_what_was_looked_for(tmp_path):
+    touch(tmp_path, "a.txt", "sub/b.xml", "c.heic", "d.raw", ".hidden.png")
+    with pytest.raises(EmptyFolderError, match="4 other files were there") as caught:
+        find_images(tmp_path)
+    message = str(caught.value)
+    assert "1 hidden" in message
+    assert all(suffix in message for suffix in IMAGE_SUFFIXES)
+
+
+def test_a_folder_without_any_file_says_so(tmp_path):
+    with pytest.raises(EmptyFolderError, match="it holds no files"):
+        find_images(tmp_path)

@@ -1,0 +1,393 @@
+"""The page in a real browser, opened from a file as its readers open it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.calibration import Calibration
+from pipelines.report import score_page, write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+        reason="needs a browser and its driver: apt-get install chromium, pip install playwright",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator:
+    """Opens the report of a folder; at the end, fails if the page complained, loaded something or opened a dialog."""
+    complaints: list[str] = []
+    pages = []
+
+    def open_page(out: Path, **options: object) -> Page:
+        page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
+        pages.append(page)
+        address = write_report(out).as_uri()
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: complaints.append(f"request: {request.url}"))
+        page.goto(address)
+        # Pictures are data inside the page; the page itself is the one request.
+        complaints[:] = [text for text in complaints if not text.startswith((f"request: {address}", "request: data:"))]
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [text for text in complaints if not text.startswith("request: data:")] == []
+
+
+def text(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text().replace("\N{NO-BREAK SPACE}", " ")
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return page.locator(selector).all_inner_texts()
+
+
+def names(page: Page) -> list[str]:
+    """File names of the table's rows in view."""
+    return page.locator("#table tbody td.name").evaluate_all("cells => cells.map(cell => cell.title)")
+
+
+def counts(page: Page) -> tuple[int, int]:
+    """Normal and abnormal, as the cards show them."""
+    return tuple(int(page.locator(f"#count-{kind}").inner_text().replace(",", "")) for kind in ("normal", "abnormal"))
+
+
+def threshold(page: Page) -> float:
+    return float(page.locator("#threshold").get_attribute("aria-valuenow") or "nan")
+
+
+def drag_to(page: Page, score: float) -> None:
+    """Drag the golden line to where a score lies on the axis."""
+    handle = page.locator("#threshold")
+    # Home and End bring the line to the lowest threshold that it can have and to the axis' end: two known places.
+    handle.press("End")
+    right, known_right = handle.bounding_box(), threshold(page)
+    handle.press("Home")
+    left, known_left = handle.bounding_box(), threshold(page)
+    assert left
+    assert right
+    x = left["x"] + (score - known_left) / (known_right - known_left) * (right["x"] - left["x"]) + left["width"] / 2
+    page.mouse.move(left["x"] + left["width"] / 2, left["y"] + 40)
+    page.mouse.down()
+    page.mouse.move((left["x"] + x) / 2, left["y"] + 60, steps=3)
+    page.mouse.move(x, left["y"] + 60, steps=3)
+    page.mouse.up()
+
+
+def test_the_page_opens(make, show) -> None:
+    page = show(make.folder(evaluation=make.evaluation))
+    assert page.title().startswith("3 of 10 images look abnormal")
+    assert counts(page) == (7, 3)
+    assert page.locator(".tile").count() == 10
+    assert page.locator("#table tbody tr[aria-rowindex]").count() == 11
+    assert page.locator("#threshold-value").inner_text() == "0.9900"
+    assert page.locator("#threshold-option").inner_text() == "--false-alarms 0.01"
+    assert page.locator("#evaluation .roc-line").count() == 1
+    widths = page.locator(".tile img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert widths == [64] * 20
+
+
+@pytest.mark.parametrize("options", [{"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}}])
+def test_the_page_fits_dark_and_narrow_screens(make, show, options: dict[str, object]) -> None:
+    page = show(make.folder(evaluation=make.evaluation), **options)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (shade < 60) == (options.get("color_scheme") == "dark")
+
+
+@pytest.mark.parametrize("score", [0.21, 0.5, 0.93, 1.2, 1.4])
+def test_dragging_the_threshold_changes_everything_with_it(make, show, score: float) -> None:
+    page = show(make.folder())
+    drag_to(page, score)
+    moved = threshold(page)
+    assert moved == pytest.approx(score, abs=0.02)
+    abnormal = sum(value > moved for value in make.scores)
+    assert counts(page) == (10 - abnormal, abnormal)
+    held = np.array(make.calibration)
+    assert text(page, "#threshold-rate") == f"≤ {1 + int(np.sum(held > moved))} %"
+    assert texts(page, ".tile .badge").count("abnormal") == abnormal
+    assert texts(page, "#table tbody .badge").count("abnormal") == abnormal
+    page.locator("#table-verdict").select_option("abnormal")
+    assert len(names(page)) == abnormal
+    page.locator("#gallery-flagged").click()
+    assert page.locator(".tile").count() == abnormal
+    page.locator("#threshold-reset").click()
+    assert (threshold(page), counts(page)) == (make.threshold, (7, 3))
+    assert len(names(page)) == 3
+    assert page.locator(".tile").count() == 3
+
+
+def test_the_option_shown_gives_the_verdicts_shown(make, show) -> None:
+    """Every threshold up to the highest calibration score is one that the command line can be asked for."""
+    rng = np.random.default_rng(3)
+    held = np.sort(np.round(rng.gamma(9, 0.1, 52), 2))  # with ties
+    rows = make.rows(rng.gamma(10, 0.1, 60).tolist(), threshold=float(held[-1]))
+    facts = {"n": 52, "false_alarms": 0.02, "threshold": float(held[-1]), "scores": held.tolist()}
+    page = show(make.folder(rows, run=make.run(rows, calibration=facts), gallery=False))
+    calibration = Calibration(model_sha256="ab" * 32, scores=tuple(held.tolist()), map_quantiles={})
+    handle = page.locator("#threshold")
+    seen = []
+    for _ in range(len(np.unique(held)) - 1):
+        handle.press("ArrowLeft")
+        moved = threshold(page)
+        seen.append(moved)
+        alpha = float(text(page, "#threshold-option").removeprefix("--false-alarms "))
+        assert calibration.threshold(alpha) == moved
+        assert counts(page)[1] == sum(row["score"] > moved for row in rows)
+    assert seen == np.unique(held)[::-1][1:].tolist()
+    handle.press("ArrowRight")
+    assert threshold(page) == seen[-2]
+
+
+def test_above_every_calibration_score_nothing_is_promised(make, show) -> None:
+    page = show(make.folder())
+    page.locator("#threshold").press("ArrowRight")
+    assert threshold(page) > make.threshold
+    assert page.locator("#threshold-option").inner_text() == "none"
+    assert "1 % is the smallest rate that can be promised" in text(page, "#threshold-note")
+    page.locator("#threshold").press("End")
+    assert counts(page)[1] == 0
+    page.locator("#threshold").press("ArrowLeft")
+    page.locator("#threshold").press("Shift+ArrowLeft")
+    page.locator("#threshold").press("PageUp")
+    assert threshold(page) >= make.threshold
+
+
+def test_the_exploring_bar_shows_while_the_panel_is_out_of_sight(make, show) -> None:
+    page = show(make.folder())
+    page.locator("#threshold").press("ArrowLeft")
+    page.locator("#reproduce").scroll_into_view_if_needed()
+    bar = page.locator(".exploring")
+    bar.wait_for(state="visible")
+    assert "Exploring: threshold 0.98" in bar.inner_text()
+    bar.get_by_role("button").click()
+    bar.wait_for(state="hidden")
+    assert counts(page) == (7, 3)
+
+
+def test_counts_stay_exact_where_the_page_holds_only_the_worst_rows(
+    make, show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_page, "SHOWN_ROWS", 5)
+    page = show(make.folder(make.rows(make.scores)))
+    assert len(names(page)) == 5
+    page.locator("#threshold").press("Home")
+    moved = threshold(page)
+    assert moved == 0.01
+    assert counts(page) == (0, 10)
+    for score in (0.4, 0.8):
+        drag_to(page, score)
+        assert counts(page)[1] == sum(value > threshold(page) for value in make.scores)
+
+
+def test_sorting(make, show) -> None:
+    page = show(make.folder())
+    by_score = names(page)
+    assert by_score[0] == "line/image_0009.png"
+    assert by_score[-1] == "broken.png"
+    page.get_by_role("button", name="Score").click()
+    assert names(page) == [*by_score[:-1][::-1], "broken.png"]
+    page.get_by_role("button", name="File", exact=True).click()
+    assert names(page) == sorted(by_score)
+    assert texts(page, "th[aria-sort=ascending]") == ["File"]
+    page.get_by_role("button", name="Verdict").click()
+    assert texts(page, "#table tbody .badge") == ["abnormal"] * 3 + ["normal"] * 7 + ["failed"]
+
+
+def test_search_and_filter(make, show) -> None:
+    page = show(make.folder())
+    page.locator("#table-search").fill("IMAGE_0003")
+    assert names(page) == ["line/image_0003.png"]
+    page.locator("#table-search").fill("nowhere")
+    assert "No file matches." in page.locator("#table tbody").inner_text()
+    page.locator("#table-search").fill("")
+    page.locator("#table-verdict").select_option("failed")
+    assert names(page) == ["broken.png"]
+    assert page.locator("#table-status").inner_text() == "1 of 11 files"
+
+
+def test_gallery_order_and_opacity(make, show) -> None:
+    rows = make.rows([1.5, 2.5, 0.5], names=["c.png", "a.png", "b.png"])
+    page = show(make.folder(rows))
+    assert texts(page, ".tile-name") == ["a.png", "c.png", "b.png"]
+    page.locator("#gallery-sort").select_option("name")
+    assert texts(page, ".tile-name") == ["a.png", "b.png", "c.png"]
+    page.locator("#gallery-opacity").fill("25")
+    heat = page.locator(".tile .heat").first
+    assert heat.evaluate("node => getComputedStyle(node).opacity") == "0.25"
+    page.locator(".tile").first.click()
+    assert page.locator(".lightbox .opacity").input_value() == "25"
+
+
+def test_lightbox_and_its_divider(make, show) -> None:
+    page = show(make.folder())
+    page.locator(".tile").nth(1).click()
+    assert page.locator(".lightbox-title").inner_text() == "line/image_0008.png"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".lightbox-title").inner_text() == "line/image_0007.png"
+    page.keyboard.press("Home")
+    assert page.locator(".lightbox-place").inner_text() == "1 of 10"
+    divider = page.get_by_role("slider", name="Divider")
+    box = page.locator(".compare").bounding_box()
+    assert box
+    assert box["width"] / box["height"] == pytest.approx(64 / 48, rel=0.01)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    assert divider.get_attribute("aria-valuenow") == "25"
+    clip = page.locator(".compare-after").evaluate("node => getComputedStyle(node).clipPath")
+    assert clip == "inset(0px 0px 0px 25%)"
+    divider.press("ArrowRight")
+    assert divider.get_attribute("aria-valuenow") == "27"
+    assert page.locator(".lightbox-place").inner_text() == "1 of 10"
+    page.keyboard.press("Escape")
+    page.locator("dialog").wait_for(state="hidden")
+
+
+def test_a_row_opens_its_picture(make, show) -> None:
+    page = show(make.folder())
+    page.locator("#table").get_by_role("button", name="image_0005").click()
+    assert page.locator(".lightbox-title").inner_text() == "line/image_0005.png"
+
+
+def test_explanations_show_on_focus(make, show) -> None:
+    page = show(make.folder())
+    page.locator(".term", has_text="score").first.focus()
+    assert "Higher = more abnormal" in page.locator("#tip").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+
+
+def test_hostile_names_are_inert(make, show) -> None:
+    hostile = [
+        "<script>alert(1)</script>.png",
+        "</script><script>alert(2)</script>.png",
+        "\"'><img src=x onerror=alert(3)>.png",
+        "javascript:alert(4)/\u2028\u2029\u202egnp.exe",
+        "${alert(5)}`{{7*7}}{% raw %}.png",
+        "__proto__/constructor.png",
+    ]
+    rows = make.rows([2.0 + i for i in range(6)], names=hostile, failed=[(f"x{name}", name) for name in hostile])
+    run = make.run(rows, folder=hostile[0], warnings=hostile)
+    run["model"]["card"] = "\n\n".join(hostile)
+    run["model"]["metadata"] = dict.fromkeys(hostile, hostile[2])
+    evaluation = make.evaluation | {"defects": {name: {"n": 1} for name in hostile}}
+    page = show(make.folder(rows, run=run, evaluation=evaluation))
+    blocks = page.locator("script").evaluate_all("nodes => nodes.map(node => node.id)")
+    assert blocks == ["data-rows", "data-histogram", "data-threshold", "data-gallery", ""]
+    for tile in range(6):
+        page.locator(".tile").nth(tile).click()
+        page.keyboard.press("Escape")
+    page.locator("#table-search").fill("<script>")
+    assert set(names(page)) == {name for name in (*hostile[:2], *(f"x{name}" for name in hostile[:2]))}
+    assert page.locator("img:not(.tile img, .compare img)").count() == 0
+    assert "{{7*7}}" in page.locator("#failed").inner_text()
+    page.locator("#table-search").fill("u202egnp")
+    assert names(page)[0].endswith("\\u2028\\u2029\\u202egnp.exe")
+
+
+def test_the_policy_stops_what_gets_past(make, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(write_report(make.folder()).as_uri())
+    refused = page.evaluate("""() => {
+        const script = document.createElement('script');
+        try { script.text = 'window.broken = 1'; document.body.append(script); } catch {}
+        try { document.body.insertAdjacentHTML('beforeend', '<b id=late></b>'); } catch {}
+        return [window.broken, document.getElementById('late')];
+    }""")
+    assert refused == [None, None]
+    page.close()
+
+
+def test_without_calibration(make, show) -> None:
+    rows = make.rows(make.scores, calibrated=False)
+    page = show(make.folder(rows, run=make.run(rows, calibration=None)))
+    assert "There are no verdicts" in page.locator("#no-verdicts").inner_text()
+    for absent in ("#threshold", "#count-abnormal", "#gallery-flagged", ".badge-abnormal"):
+        assert page.locator(absent).count() == 0
+    assert page.locator(".tile").count() == 10
+    assert page.locator("#histogram rect").count() > 10
+    assert len(names(page)) == 10
+
+
+def test_partial_folders(make, show) -> None:
+    page = show(make.folder(run=None, gallery=False))
+    page.locator("#threshold").press("Home")
+    assert page.locator("#threshold-rate").inner_text() == "–"
+    assert counts(page)[1] == 10
+    only_failed = make.rows((), failed=[("a.png", "empty file")])
+    page = show(make.folder(only_failed, run=None, gallery=False, name="failed"))
+    assert page.locator("#table tbody .badge").inner_text() == "failed"
+
+
+def test_printing_shows_the_head_of_the_table(make, show) -> None:
+    page = show(make.folder(make.rows(np.linspace(0, 2, 300).tolist()), gallery=False))
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(names(page)) == 100
+    assert page.locator("#table-status").inner_text() == "The first 100 of 300 files"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(names(page)) < 60
+
+
+def test_100_000_rows_stay_quick(make, show) -> None:
+    out = make.large(100_000)
+    scores = pq.read_table(out / "results.parquet", columns=["score"])["score"].to_numpy()
+    paths = pq.read_table(out / "results.parquet", columns=["path"])["path"].to_pylist()
+    started = time.perf_counter()
+    page = show(out)
+    assert page.locator("#table-status").inner_text() == "100,000 files"
+    opened = time.perf_counter()
+    assert opened - started < 20  # writing the page included; about 3 s on an idle machine
+    page.locator("#table-search").fill("camera_3/part_0012")
+    page.locator("#table-status", has_text="of 100,000").wait_for()
+    assert page.locator("#table-status").inner_text() == (
+        f"{sum('camera_3/part_0012' in path for path in paths)} of 100,000 files"
+    )
+    page.locator("#table-search").fill("")
+    page.get_by_role("button", name="File", exact=True).click()
+    assert names(page)[0] == paths[0]
+    page.locator(".rows").evaluate("node => { node.scrollTop = node.scrollHeight; }")
+    page.locator(f"td[title='{paths[-1]}']").wait_for()
+    page.locator("#threshold").press("PageDown")
+    assert counts(page)[1] == int(np.sum(scores > threshold(page)))
+    assert time.perf_counter() - opened < 20

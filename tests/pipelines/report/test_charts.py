@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.report.charts import EvaluationFigures, evaluation_figures
+from pipelines.report.folder import Evaluation
+
+
+@pytest.fixture
+def figures(make) -> Callable[..., EvaluationFigures]:
+    return lambda **changes: evaluation_figures(Evaluation.model_validate(make.evaluation | changes))
+
+
+def test_roc_runs_from_the_lower_left_to_the_upper_right(figures) -> None:
+    found = figures()
+    assert found.roc == "M0.0 280.0L0.0 28.0L8.4 28.0L140.0 0.0L280.0 0.0"
+    assert found.point == (8.4, 28.0)
+
+
+@pytest.mark.parametrize(
+    ("realised", "words"), [(0.03, "within what chance"), (0.08, "more than chance"), (0.001, "fewer than expected")]
+)
+def test_realised_rate_is_judged_by_its_interval(figures, realised: float, words: str) -> None:
+    assert words in (figures(fpr_at_threshold=realised).alarm_words or "")
+
+
+def test_alarm_bar_puts_all_rates_on_one_scale(figures) -> None:
+    found = figures()
+    assert found.alarm_bar == {"realised": 0.4898, "low": 0.0327, "high": 0.8, "promised": 0.1633}
+    assert found.alarm_scale == pytest.approx(0.049 * 1.25)
+
+
+def test_hardest_defect_comes_first(figures) -> None:
+    assert [row.name for row in figures().defects] == ["crack", "scratch"]
+
+
+def test_missing_figures_leave_their_drawings_out() -> None:
+    found = evaluation_figures(Evaluation())
+    assert (found.roc, found.point, found.alarm_bar, found.alarm_words, found.defects) == (None, None, None, None, ())

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import FolderError
+from pipelines.report import score_page, write_report
+
+HOSTILE = "<script>alert(1)</script>\"'>&<img src=x onerror=alert(2)>\u2028"
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and the text of its JSON blocks."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.data: dict[str, Any] = {}
+        self.open: str | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open = (dict(attrs).get("id") or "code") if tag in {"script", "style"} else None
+
+    def handle_data(self, data: str) -> None:
+        if self.open is None:
+            self.text += data
+        elif self.open.startswith("data-"):
+            self.data[self.open.removeprefix("data-")] = json.loads(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"script", "style"}:
+            self.open = None
+
+
+def report(out: Path) -> Elements:
+    page = write_report(out)
+    assert page == out / "report.html"
+    found = Elements(page.read_text("utf-8"))
+    found.text = " ".join(found.text.split()).replace("\N{NO-BREAK SPACE}", " ")
+    return found
+
+
+def test_a_finished_run(make) -> None:
+    found = report(make.folder(evaluation=make.evaluation))
+    for text in (
+        "3 of 10 images look abnormal at a promised false-alarm rate of 1 %; 1 file failed",
+        "/data/tiles",
+        "tiles, version 3",
+        "4.00 images per second",
+        "truncated PNG",
+        "99 held-out normal images",
+        "ab" * 32,
+        "kintsugi score /data/tiles --model tiles@champion --out out",
+        "95 % interval 0.961 to 0.995",
+        "0.2 % to 4.9 % for a promise of 1 %: within what chance allows",
+        "no masks, not measured",
+    ):
+        assert text in found.text, text
+    assert "partial" not in found.text
+    assert found.data["rows"]["counts"] == [7, 3, 1, 0]
+    assert len(found.data["gallery"]) == 10
+
+
+def test_the_same_folder_gives_the_same_bytes(make, tmp_path: Path) -> None:
+    out = make.folder(evaluation=make.evaluation)
+    first = write_report(out).read_bytes()
+    copy = shutil.copytree(out, tmp_path / "copy")
+    assert write_report(out).read_bytes() == first
+    assert write_report(copy).read_bytes() == first
+
+
+def test_only_results(make) -> None:
+    found = report(make.folder(run=None, gallery=False))
+    assert "This report is partial. There is no run.json in this folder" in found.text
+    assert "The pictures of the worst images have not been written yet." in found.text
+    assert "3 of 10 images look abnormal; 1 file failed" in found.text
+    assert found.data["threshold"]["n"] == 0
+
+
+def test_an_unfinished_run_says_how_far_it_is(make) -> None:
+    rows = make.rows(make.scores)
+    run = make.run(rows, finished=None, counts={"files": 400})
+    found = report(make.folder(rows, run=run))
+    assert "The run has not finished: 10 of 400 files are in this report. Start the same command again" in found.text
+
+
+def test_without_calibration(make) -> None:
+    rows = make.rows(make.scores, calibrated=False)
+    warning = "tiles/3 has no calibration: scores but no verdicts"
+    found = report(make.folder(rows, run=make.run(rows, calibration=None, warnings=[warning])))
+    assert "10 images scored, without verdicts" in found.text
+    assert "There are no verdicts in this report." in found.text
+    assert f"Warning of the run {warning}" in found.text
+    assert found.data["threshold"] is None
+    assert "p_value" not in found.data["rows"]
+
+
+def test_only_failed_files(make) -> None:
+    rows = make.rows((), failed=[("a.png", "empty file"), ("b.png", "not an image")])
+    found = report(make.folder(rows, run=make.run(rows), gallery=False))
+    assert "No image could be scored: 2 files failed" in found.text
+    assert "empty file" in found.text
+    assert found.data["histogram"] is None
+
+
+def test_hostile_text_stays_text(make) -> None:
+    plain = report(make.folder(evaluation=make.evaluation, name="plain"))
+    rows = make.rows(make.scores, names=[f"{HOSTILE}{i}.png" for i in range(10)], failed=[(HOSTILE, HOSTILE)])
+    run = make.run(rows, folder=HOSTILE, command=HOSTILE, warnings=[HOSTILE], versions={HOSTILE: HOSTILE})
+    run["model"] |= {"name": HOSTILE, "ref": HOSTILE, "sha256": HOSTILE, "card": f"{HOSTILE}\n\n    {HOSTILE}"}
+    run["model"]["metadata"] = {HOSTILE: HOSTILE, "deep": {HOSTILE: HOSTILE}}
+    run["started"] = run["finished"] = HOSTILE
+    defects = {HOSTILE: {"n": 1}}
+    hostile = report(make.folder(rows, run=run, evaluation=make.evaluation | {"defects": defects}, name="hostile"))
+    assert hostile.tags.count("script") == plain.tags.count("script")
+    assert "img" not in hostile.tags
+    assert hostile.text.count("<script>alert(1)</script>") > 10
+    assert hostile.data["rows"]["names"][0].startswith("script>\"'>&<img src=x")
+    assert "\u2028" not in (name := hostile.data["rows"]["names"][0])
+    assert "\\u2028" in name
+
+
+def test_a_map_is_named_only_where_it_is(make) -> None:
+    out = make.folder(make.rows([2.0, 3.0], names=["../../escape.png", "inside.png"]))
+    for path in (out.parent / "escape.png.png", out / "maps" / "inside.png.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    maps = {item["path"]: item["map"] for item in report(out).data["gallery"]}
+    assert maps == {"inside.png": "maps/inside.png.png", "../../escape.png": None}
+
+
+def test_half_written_folders_are_refused_with_the_next_step(make) -> None:
+    out = make.folder()
+    (out / "results.parquet").unlink()
+    with pytest.raises(FolderError, match="nothing to report on"):
+        write_report(out)
+    assert not (out / "report.html").exists()
+
+
+def test_counts_above_each_calibration_score_are_of_all_rows(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_page, "SHOWN_ROWS", 4)
+    found = report(make.folder(make.rows(make.scores)))
+    above = np.frombuffer(base64.b64decode(found.data["threshold"]["above"]), "<u4")
+    held = np.frombuffer(base64.b64decode(found.data["threshold"]["calibration"]), "<f8")
+    assert held[0] == make.threshold
+    assert above.tolist() == [sum(score > cut for score in make.scores) for cut in held]
+    assert len(found.data["rows"]["names"]) == 4
+    assert "The 4 worst of 10 files" in found.text
+
+
+def test_100_000_rows_fit_into_12_megabytes(make) -> None:
+    out = make.large(100_000)
+    page = write_report(out)
+    assert page.stat().st_size < 12e6
+    found = Elements(page.read_text("utf-8"))
+    assert len(found.data["rows"]["names"]) == 100_000
+    assert sum(found.data["histogram"]["images"]) == 100_000
+    assert "this page holds no more" not in found.text
+
+
+def test_more_than_100_000_rows_keep_the_worst(make) -> None:
+    out = make.large(130_000)
+    page = write_report(out)
+    found = Elements(page.read_text("utf-8"))
+    assert page.stat().st_size < 12e6
+    assert len(found.data["rows"]["names"]) == 100_000
+    assert re.search(r"The 100,000 worst of 130,000 files: this page holds no more", found.text)
+    assert sum(found.data["histogram"]["images"]) == 130_000
+    flagged = int(pq.read_table(out / "results.parquet", columns=["is_anomaly"])["is_anomaly"].to_numpy().sum())
+    assert found.data["rows"]["counts"][:2] == [130_000 - flagged, flagged]
+
+
+def test_import_needs_neither_torch_nor_services() -> None:
+    code = (
+        "import sys, pipelines.report; "
+        "print([name for name in ('torch', 'vaecore', 'mlflow', 'prefect', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import doctest
+import math
+from types import ModuleType
+
+import pytest
+
+from pipelines.report import histogram, page, words
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.98765, "0.9877"),
+        (1.0, "1.000"),
+        (999.96, "1000"),
+        (1234.5, "1,234"),
+        (-69798.4, "−69,798"),
+        (0.00004567, "4.6e-05"),
+        (math.nan, "–"),
+        (math.inf, "–"),
+        (None, "–"),
+    ],
+)
+def test_numbers_have_four_significant_digits(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.0, "0"), (0.01, "1"), (1 / 133, "0.75"), (7 / 133, "5.3"), (0.1234, "12"), (1.0, "100")]
+)
+def test_rates_are_percentages(rate: float, text: str) -> None:
+    assert words.percent(rate) == f"{text}{NBSP}%"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.042, "0.042 s"),
+        (9.97, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (75.2, "1 min 15 s"),
+        (3599.8, "1 h 0 min"),
+        (7260, "2 h 1 min"),
+        (86399, "1 d 0 h"),
+        (200_000, "2 d 8 h"),
+    ],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert words.duration(seconds).replace(NBSP, " ") == text
+
+
+def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
+    assert words.moment("2026-11-21T01:30:00+02:00") == "2026-11-20 23:30 UTC"
+    assert words.moment("2026-11-21T01:30:00Z") == "2026-11-21 01:30 UTC"
+    assert words.moment("yesterday") == "yesterday"
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        (
+            {"ok": 28, "failed": 2, "judged": 28, "flagged": 16, "rate": 0.01},
+            f"16 of 28 images look abnormal at a promised false-alarm rate of 1{NBSP}%; 2 files failed",
+        ),
+        (
+            {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.05},
+            f"1 of 28 images looks abnormal at a promised false-alarm rate of 5{NBSP}%",
+        ),
+        (
+            {"ok": 1200, "failed": 1, "judged": 1200, "flagged": 0, "rate": None},
+            "None of 1,200 images look abnormal; 1 file failed",
+        ),
+        ({"ok": 28, "failed": 0, "judged": 0, "flagged": 0, "rate": None}, "28 images scored, without verdicts"),
+        ({"ok": 0, "failed": 3, "judged": 0, "flagged": 0, "rate": 0.01}, "No image could be scored: 3 files failed"),
+    ],
+)
+def test_headline_says_the_verdict(counts: dict[str, int | float | None], text: str) -> None:
+    assert words.headline(**counts) == text
+
+
+def test_characters_that_hide_or_turn_text_are_spelled_out() -> None:
+    assert words.printable("a\nb\u2028c\u202egnp.exe\x00") == "a\\x0ab\\u2028c\\u202egnp.exe\\x00"
+    assert words.printable("größe 日本 <b>&'\"") == "größe 日本 <b>&'\""
+
+
+@pytest.mark.parametrize("module", [words, histogram, page], ids=lambda module: module.__name__)
+def test_examples_in_the_documentation(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,143 @@
+"""Splits by content, the choice of a working size, and odd training folders."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pipelines.data import load_training_data, split_by_content, survey, working_size
+from pipelines.errors import DataError
+from pipelines.job import Job, job_from_document
+from pipelines.sample import MAGNETIC_TILE
+
+
+def digests(count: int) -> list[str]:
+    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
+
+
+def job_of(folder: Path, **model: object) -> Job:
+    document = {"name": "x", "task": "reconstruct", "data": {"train": str(folder)}, "model": model}
+    return job_from_document(document, folder / "job.toml")
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for path in sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:24]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.parametrize("count", [10, 50, 72, 198, 199, 660, 5000])
+def test_splits_are_disjoint_and_complete(count: int) -> None:
+    split = split_by_content(digests(count), 0.25)
+    parts = [set(indices) for indices in split.values()]
+    assert set().union(*parts) == set(range(count))
+    assert sum(map(len, parts)) == count
+    assert len(split["train"]) >= count * 0.3
+    if count >= 198:
+        assert len(split["calibrate"]) >= 99  # enough to promise 1 %
+
+
+def test_membership_depends_on_content_not_on_order() -> None:
+    names = digests(100)
+    split = split_by_content(names, 0.25)
+    shuffled = list(np.random.default_rng(0).permutation(names))
+    again = split_by_content(shuffled, 0.25)
+    for part in split:
+        assert {names[index] for index in split[part]} == {shuffled[index] for index in again[part]}
+
+
+def test_when_the_folder_grows_held_out_images_mostly_stay_held_out() -> None:
+    names = digests(1200)
+    before, after = split_by_content(names[:1000], 0.25), split_by_content(names, 0.25)
+    assert len(set(before["calibrate"]) & set(after["train"])) < 0.1 * len(before["calibrate"])
+
+
+def test_too_few_images_say_how_many_are_needed() -> None:
+    with pytest.raises(DataError, match=r"there are 9 different readable images; training needs at least 10"):
+        split_by_content(digests(9), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "stages"),
+    [
+        ((480.0, 640.0, None, None), (72, 96), 3),
+        ((28.0, 28.0, None, None), (28, 28), 2),
+        ((5.0, 900.0, None, None), (2, 96), 1),
+        ((480.0, 640.0, 256, None), (192, 256), 4),
+        ((480.0, 640.0, (100, 50), 1), (100, 50), 1),
+        ((480.0, 640.0, (100, 50), 4), (96, 48), 4),
+    ],
+)
+def test_working_size(given: tuple, size: tuple[int, int], stages: int) -> None:
+    assert working_size(*given) == (size, stages)
+    assert all(side % 2**stages == 0 for side in size)
+
+
+def test_grey_images_stored_as_rgb_are_grey(tiles: Path) -> None:
+    for path in tiles.iterdir():
+        Image.open(path).convert("RGB").save(path.with_suffix(".png"))
+        path.unlink()
+    assert survey(job_of(tiles), None).image_format.channels == 1
+
+
+def test_one_coloured_image_makes_the_model_a_colour_model(tiles: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50, 3), dtype=np.uint8)).save(tiles / "colour.png")
+    assert survey(job_of(tiles), None).image_format.channels == 3
+
+
+def test_a_sixteen_bit_folder_makes_a_sixteen_bit_model(tmp_path: Path) -> None:
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 65536, (40, 30), dtype=np.uint16)
+        tifffile.imwrite(tmp_path / f"{number}.tif", pixels)
+    job = job_of(tmp_path)
+    plan = survey(job, None)
+    data = load_training_data(job, plan)
+    assert plan.image_format.bit_depth == 16
+    assert data.pixels.dtype == np.uint16
+    assert len(np.unique(data.pixels)) > 256  # the lower bits are still there
+
+
+def test_broken_and_repeated_files_are_left_out_and_named(tiles: Path, caplog: pytest.LogCaptureFixture) -> None:
+    some = sorted(tiles.iterdir())
+    (tiles / "text.png").write_text("not an image")
+    (tiles / "half.jpg").write_bytes(some[0].read_bytes()[:2000])
+    shutil.copy(some[0], tiles / "copy.jpg")
+    job = job_of(tiles)
+    data = load_training_data(job, survey(job, None))
+    assert len(data.files) == len(some)
+    assert {item.file.relative for item in data.failed} == {"text.png", "half.jpg"}
+    assert "left out text.png" in caplog.text
+    assert "byte for byte" in caplog.text
+    assert len(set(data.sha256)) == len(data.sha256)
+
+
+def test_unreadable_folder_says_the_most_frequent_reason(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"none of the 12 images looked at .* can be read; most often"):
+        survey(job_of(tmp_path), None)
+
+
+def test_decoded_once_and_again_when_a_file_changes(tiles: Path) -> None:
+    job = job_of(tiles)
+    plan = survey(job, None)
+    first = load_training_data(job, plan)
+    cache = Path(str(first.pixels.base.filename if hasattr(first.pixels.base, "filename") else first.pixels.filename))
+    stamp = cache.stat().st_mtime_ns
+    assert load_training_data(job, plan).digest == first.digest
+    assert cache.stat().st_mtime_ns == stamp
+    shutil.copy(
+        MAGNETIC_TILE / "test" / "good" / sorted(p.name for p in (MAGNETIC_TILE / "test" / "good").iterdir())[0], tiles
+    )
+    changed = load_training_data(job, plan)
+    assert changed.digest != first.digest
+    assert len(changed.files) == len(first.files) + 1

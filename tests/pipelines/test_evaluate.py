@@ -1,0 +1,82 @@
+"""Evaluation on labelled images: figures against scikit-learn, layout mistakes, masks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pipelines.errors import DataError, FolderError
+from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.sample import MAGNETIC_TILE
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    return evaluate_model(MAGNETIC_TILE, trained.model, out=out, json_path=out.parent / "figures.json"), out
+
+
+def test_image_figures_agree_with_scikit_learn(evaluated: tuple[dict, Path]) -> None:
+    figures, out = evaluated
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    scores = [row["score"] for row in rows]
+    labels = [not row["path"].startswith("good/") for row in rows]
+    assert figures["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert figures["image_ap"] == pytest.approx(average_precision_score(labels, scores))
+    low, high = figures["image_auroc_interval"]
+    assert low < figures["image_auroc"] < high
+    flagged = np.array([row["is_anomaly"] for row in rows])
+    assert figures["fpr_at_threshold"] == flagged[~np.array(labels)].mean()
+    assert figures["tpr_at_threshold"] == flagged[np.array(labels)].mean()
+
+
+def test_the_contract_of_the_json(evaluated: tuple[dict, Path]) -> None:
+    _, out = evaluated
+    stored = json.loads((out.parent / "figures.json").read_text())
+    contract = {"image_auroc", "image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold"}
+    assert contract | {"n_good", "n_bad", "images_per_second", "defects"} <= set(stored)
+    assert (stored["n_good"], stored["n_bad"]) == (12, 16)
+    assert {name: block["n"] for name, block in stored["defects"].items()} == {
+        "blowhole": 4, "break": 4, "crack": 4, "fray": 2, "uneven": 2,
+    }  # fmt: skip
+    assert all(0 <= block["pixel_auroc"] <= 1 for block in stored["defects"].values())
+    assert stored == json.loads((out / "evaluation.json").read_text())
+
+
+def test_the_report_shows_the_figures(evaluated: tuple[dict, Path]) -> None:
+    figures, out = evaluated
+    assert f"{figures['image_auroc']:.3f}" in (out / "report.html").read_text()
+    assert any("image AUROC" in line for line in describe_evaluation(figures))
+
+
+def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"is not laid out for evaluation: there is no .*good"):
+        evaluate_model(tmp_path, trained.model)
+
+
+def test_both_names_of_a_mask_and_one_of_the_wrong_size(trained, tmp_path: Path) -> None:
+    for part in ("test/good", "test/crack", "ground_truth/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
+    masks = sorted((tmp_path / "ground_truth" / "crack").iterdir())
+    masks[0].rename(masks[0].with_name(f"{masks[0].stem}_mask.png"))
+    renamed = evaluate_model(tmp_path, trained.model)["aupro"]
+    masks[0].with_name(f"{masks[0].stem}_mask.png").rename(masks[0])
+    assert evaluate_model(tmp_path, trained.model)["aupro"] == renamed
+    Image.new("L", (5, 5), 255).save(masks[1])
+    with pytest.raises(DataError, match=rf"crack/{masks[1].stem}\.jpg: a mask is"):
+        evaluate_model(tmp_path, trained.model)
+
+
+def test_without_masks_there_are_image_figures_only(trained, tmp_path: Path) -> None:
+    for part in ("test/good", "test/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
+    figures = evaluate_model(tmp_path, trained.model)
+    assert figures["image_auroc"] is not None
+    assert figures["aupro"] is figures["pixel_auroc"] is None

@@ -1,0 +1,89 @@
+"""The job file: what the least one means, and what every kind of mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import JobError
+from pipelines.job import Job, load_job
+
+LEAST = 'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "images/good"\n'
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> object:
+    def write(text: str) -> Path:
+        path = tmp_path / "job.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_least_job_has_defaults_and_paths_from_its_own_folder(write, tmp_path: Path) -> None:
+    job = load_job(write(LEAST))
+    assert job.data.train == tmp_path / "images" / "good"
+    assert job.train.beta == 1.0
+    assert job.schedule.overlap == "skip"
+
+
+def test_absolute_paths_stay(write) -> None:
+    assert load_job(write(LEAST.replace("images/good", "/data/good"))).data.train == Path("/data/good")
+
+
+def test_overrides_are_toml_values_or_text(write) -> None:
+    job = load_job(write(LEAST), ["train.steps=500", "model.likelihood=laplace", "model.size=[64, 48]"])
+    assert (job.train.steps, job.model.likelihood, job.model.size) == (500, "laplace", (64, 48))
+
+
+def test_a_job_cannot_be_changed_by_mistake(write) -> None:
+    job = load_job(write(LEAST))
+    with pytest.raises(ValueError, match="frozen"):
+        job.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LEAST + "[train]\nstpes = 5\n", r"'train.stpes' is not a key of a job file; did you mean 'steps'\?"),
+        (LEAST + "[trian]\nsteps = 5\n", r"'trian' is not a key of a job file; did you mean 'train'\?"),
+        (LEAST + "[model]\nzzz = 5\n", r"'model.zzz' is not a key of a job file; known keys: size, likelihood"),
+        (LEAST + "[train]\nsteps = -5\n", r"'train.steps' is -5: Input should be greater than 0"),
+        (LEAST + '[train]\nsteps = "many"\n', r"'train.steps' is 'many': Input should be a valid integer"),
+        (LEAST.replace('"tiles"', '"a/b c"'), r"'name' is 'a/b c': 'a/b c' is not a model name"),
+        ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing; it is needed"),
+        ('path = "/etc"\n' + LEAST, r"'path' is not a key of a job file"),
+        ("name = \n", r"is not TOML: "),
+        (LEAST + "[calibrate]\nfalse_alarms = 1.5\n", r"'calibrate.false_alarms' is 1.5: Input should be less than 1"),
+    ],
+)
+def test_mistakes_are_named(write, text: str, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        load_job(write(text))
+
+
+def test_a_missing_job_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"there is no job file .*nothing\.toml: write one"):
+        load_job(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps", r"--set takes key=value"),
+        ("name.first=x", r"'name' is a value, not a table"),
+        ("train.stpes=1", r"did you mean 'steps'\?"),
+    ],
+)
+def test_mistaken_overrides_are_named(write, override: str, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        load_job(write(LEAST), [override])
+
+
+def test_every_key_is_described() -> None:
+    for name, field in Job.model_fields.items():
+        record = field.annotation
+        for key, inner in getattr(record, "model_fields", {}).items():
+            assert inner.description, f"{name}.{key} has no description"

@@ -1,0 +1,251 @@
+"""The training job: what it leaves behind, going on after a kill, and the promotion rule at work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pipelines.bundle import check_parity
+from pipelines.data import load_training_data, survey
+from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
+from pipelines.fit import ema, fit
+from pipelines.job import load_job
+from pipelines.modelfile import ModelFile, sha256_of
+from pipelines.models import find_model
+from pipelines.registry import Registry
+from pipelines.session import Session
+from pipelines.train import build, default_steps, train_model
+from vaecore.tasks import all_tasks
+
+
+@pytest.fixture(scope="module")
+def generations(trained, tmp_path_factory: pytest.TempPathFactory):
+    """A home with a champion and a second, spoilt version: one step of training, otherwise the same job."""
+    folder = tmp_path_factory.mktemp("generations")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KINTSUGI_HOME", str(folder / "home"))
+        first = train_model(trained.job, overrides=["train.steps=60"])
+        second = train_model(trained.job, overrides=["train.steps=1", "train.learning_rate=1e-9"])
+    return folder / "home", first, second
+
+
+@pytest.fixture
+def at_home(generations, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("KINTSUGI_HOME", str(generations[0]))
+    return Registry()
+
+
+def test_the_bundle_is_complete_and_without_pickles(trained) -> None:
+    names = {path.name for path in trained.bundle.iterdir()}
+    wanted = {
+        "model.onnx",
+        "calibration.json",
+        "gallery.safetensors",
+        "decoder.onnx",
+        "card.md",
+        "job.toml",
+        "split.json",
+    }
+    assert wanted <= names
+    assert not [
+        path for path in trained.bundle.rglob("*") if path.suffix in {".pkl", ".pt", ".ckpt", ".bin", ".joblib"}
+    ]
+
+
+def test_the_gallery_shows_training_images_by_the_models_own_embedding(trained) -> None:
+    gallery = load_file(trained.bundle / "gallery.safetensors")
+    split = json.loads((trained.bundle / "split.json").read_text())
+    assert len(gallery["embedding"]) == len(gallery["thumbnail"]) == len(split["train"])
+    assert gallery["thumbnail"].dtype == np.uint8
+    assert gallery["embedding"].std(axis=0).max() > 0
+
+
+def test_calibration_images_were_not_trained_on(trained) -> None:
+    split = {name: set(digests) for name, digests in json.loads((trained.bundle / "split.json").read_text()).items()}
+    assert not split["train"] & split["calibrate"]
+    assert not split["train"] & split["select"]
+    assert not split["select"] & split["calibrate"]
+    calibration = json.loads((trained.bundle / "calibration.json").read_text())
+    assert len(calibration["scores"]) == len(split["calibrate"]) == 18
+    files = {sha256_of(path): path for path in trained.images.iterdir()}
+    session = Session(ModelFile(trained.model, sha256_of(trained.model), ref="x"), device="cpu")
+    digest = sorted(split["calibrate"])[0]
+    pixels = np.asarray(Image.open(files[digest]).convert("L"))[None, :, :, None]
+    score = float(session.run(pixels, [digest], ("score",))["score"][0])
+    assert min(abs(score - other) for other in calibration["scores"]) < 1e-6
+
+
+def test_the_card_says_what_a_person_needs(trained) -> None:
+    card = (trained.bundle / "card.md").read_text()
+    for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.26%", "licence", "Promotion:"):
+        assert wanted in card
+
+
+def test_torch_and_the_exported_file_agree_on_real_files(trained) -> None:
+    assert 0 <= trained.figures["parity"] <= 1e-5
+
+
+def test_a_file_that_does_not_agree_is_not_registered(trained, tmp_path: Path) -> None:
+    """Nudge one weight in the exported file: the comparison with torch has to notice."""
+    job = load_job(trained.job)
+    plan = survey(job, job.model.stages)
+    data = load_training_data(job, plan)
+    task = all_tasks()["reconstruct"]
+    graph = task.graph(build(job, task, plan, "gaussian"), plan.image_format, plan.size).eval()
+    file = ModelFile(trained.model, sha256_of(trained.model), ref="x")
+    with pytest.raises(ModelError, match=r"does not agree with torch: score .* limit 1e-05 relative.*not registered"):
+        check_parity(file, graph, data.files_of("select"))
+
+
+def test_mlflow_knows_the_run(generations, at_home: Registry) -> None:
+    import mlflow
+
+    _, first, _ = generations
+    client = mlflow.MlflowClient(at_home.address)
+    run = client.get_run(first.version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["task"] == "reconstruct"
+    assert run.data.params["steps"] == "60"
+    assert len(client.get_metric_history(run.info.run_id, "select_elbo")) >= 10
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"card.md", "model"} <= artifacts
+    assert run.data.tags["data_digest"]
+
+
+def test_the_first_version_is_champion_and_a_worse_one_is_not(generations, at_home: Registry) -> None:
+    _, first, second = generations
+    assert first.promoted
+    assert not second.promoted
+    assert second.figures["challenger_synthetic_auroc"] < second.figures["champion_synthetic_auroc"]
+    assert second.reason.startswith(("worse: AUROC on synthetic defects", "it flags"))
+    assert at_home.get("tiles", "champion").version == 1
+    assert at_home.get("tiles", "challenger").version == 2
+
+
+def test_rollback_returns_the_previous_champion(generations, at_home: Registry) -> None:
+    at_home.promote("tiles", 2, reason="by hand", figures={})
+    assert find_model("tiles@champion").version == "2"
+    assert at_home.rollback("tiles", reason="it was worse").version == 1
+    model = find_model("tiles@champion")
+    assert (model.version, model.name) == ("1", "tiles")
+    assert [entry.action for entry in at_home.trail("tiles")][-2:] == ["promote", "rollback"]
+
+
+def test_one_changed_byte_is_refused(generations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("KINTSUGI_HOME", str(generations[0]))
+    registry = Registry()
+    source = next(path for path in (generations[0] / "artifacts").rglob("model.onnx"))
+    version = next(v for v in registry.versions("tiles") if v.sha256 == sha256_of(source))
+    content = source.read_bytes()
+    position = len(content) // 2
+    try:
+        source.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        shutil.rmtree(generations[0] / "models")
+        with pytest.raises(DigestError, match=r"model\.onnx"):
+            find_model(f"tiles/{version.version}")
+        with pytest.raises(DigestError):
+            registry.verify(version)
+    finally:
+        source.write_bytes(content)
+    assert find_model(f"tiles/{version.version}").sha256 == version.sha256
+    assert not home.exists()
+
+
+def test_resuming_gives_the_same_weights(trained, tmp_path: Path) -> None:
+    """Stop between two checks, go on, and compare with a run that was never stopped."""
+    job = load_job(trained.job, ["train.steps=40"])
+    plan = survey(job, job.model.stages)
+    data = load_training_data(job, plan)
+    task = all_tasks()["reconstruct"]
+
+    def run(folder: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = build(job, task, plan, "gaussian")
+        checks = 0
+
+        def on_check(step: int, figures: dict[str, float]) -> None:
+            nonlocal checks
+            checks += 1
+            if checks == stop_after:
+                raise StoppedError
+
+        fit(model, data, plan.image_format, job.train, steps=40, folder=folder, device="cpu", on_check=on_check)
+        return model.state_dict()
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "parts", 9)
+    parts = run(tmp_path / "parts", None)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=0, msg=name)
+
+
+class StoppedError(Exception):
+    """Stands for a kill between two checkpoints."""
+
+
+def test_a_killed_job_goes_on_and_registers_once(trained, tmp_path: Path) -> None:
+    """SIGKILL the real command in the middle of training, then start it again."""
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "flows.cli", "train", str(trained.job), "--set", "train.steps=400"]
+    environment = {"KINTSUGI_HOME": str(home), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    ends = time.monotonic() + 240
+    while process.poll() is None and not list(home.glob("runs/tiles/*/last.ckpt")):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stderr
+    assert "registered tiles/1 as champion" in again.stdout
+
+
+def test_average_of_weights_forgets_the_start() -> None:
+    average = torch.zeros(3)
+    for step in range(1, 301):
+        average = ema(average, torch.ones(3), step)
+    assert average.min() > 0.99
+    assert torch.equal(ema(torch.tensor([2]), torch.tensor([5]), 3), torch.tensor([5]))
+
+
+@pytest.mark.parametrize(("images", "steps"), [(10, 800), (500, 1500), (10**6, 4000)])
+def test_default_steps(images: int, steps: int) -> None:
+    assert default_steps(images) == steps
+
+
+def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: reconstruct"):
+        train_model(trained.job, overrides=["task=denoyse"])
+    with pytest.raises(JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct knows gaussian"):
+        train_model(trained.job, overrides=["model.likelihood=gausian"])
+    with pytest.raises(JobError, match=r"18 calibration images can promise 5.26% at best"):
+        train_model(trained.job, overrides=["calibrate.false_alarms=0.01"])
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(EmptyFolderError):
+        train_model(trained.job, overrides=[f"data.train={tmp_path / 'nothing'}"])
+
+
+def test_the_decoder_beside_the_model_draws_normal_images(trained) -> None:
+    session = onnxruntime.InferenceSession(trained.bundle / "decoder.onnx", providers=["CPUExecutionProvider"])
+    shape = [2, *onnx.load(trained.bundle / "decoder.onnx").graph.input[0].type.tensor_type.shape.dim][1:]
+    latent = np.zeros((2, *(dim.dim_value for dim in shape[1:])), dtype=np.float32)
+    (image,) = session.run(None, {"latent": latent})
+    assert image.shape == (2, 48, 40, 1)
+    assert image.std() > 0

@@ -1,0 +1,140 @@
+"""Every task and likelihood, exported: torch and ONNX Runtime agree, at any size, and the file holds what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from vaecore.export import METADATA_KEY, export_decoder, export_scoring
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
+from vaecore.scoring import DecoderGraph, Scores, ScoringGraph
+from vaecore.tasks import Task, all_tasks
+
+SIZE = (32, 24)
+CASES = [
+    ("gaussian", 1, 8, True),
+    ("laplace", 3, 8, True),
+    ("shared_gaussian", 3, 16, False),
+    ("discretised_logistic", 1, 16, True),
+    ("bernoulli", 1, 8, False),
+]
+
+
+def graph_of(task: Task, name: str, channels: int, bit_depth: int, grid: bool) -> ScoringGraph:
+    torch.manual_seed(0)
+    image_format = ImageFormat(channels=channels, bit_depth=bit_depth)
+    kind = IMAGE_LIKELIHOODS[name]
+    discretised = kind is DiscretisedLogisticLikelihood
+    likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
+    model = task.network(
+        channels=channels, size=SIZE, likelihood=likelihood, latent_channels=4, latent_grid=grid, width=8, stages=2
+    )
+    for parameter in model.parameters():  # away from the zero start of the residual blocks
+        torch.nn.init.normal_(parameter, std=0.1)
+    graph = task.graph(model, image_format, SIZE)
+    assert isinstance(graph, ScoringGraph)
+    return graph.eval()
+
+
+def run(path: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+@pytest.mark.parametrize("task_name", all_tasks())
+@pytest.mark.parametrize(("name", "channels", "bit_depth", "grid"), CASES)
+def test_torch_and_onnx_runtime_agree(
+    task_name: str, name: str, channels: int, bit_depth: int, grid: bool, tmp_path: Path
+) -> None:
+    task = all_tasks()[task_name]
+    graph = graph_of(task, name, channels, bit_depth, grid)
+    path = tmp_path / "model.onnx"
+    export_scoring(graph, path, {"task": task_name})
+    generator = np.random.default_rng(0)
+    for count, height, width, samples in ((1, *SIZE, 1), (3, 71, 50, 4), (2, 20, 90, 2), (1, 1, 1, 1)):
+        dtype = np.uint8 if bit_depth == 8 else np.uint16
+        image = generator.integers(0, graph.image_format.maximum + 1, (count, height, width, channels), dtype=dtype)
+        noise = generator.standard_normal((count, samples, *graph.model.latent_shape), dtype=np.float32)
+        with torch.no_grad():
+            expected = graph(torch.from_numpy(image), torch.from_numpy(noise))
+        found = run(path, image=image, noise=noise)
+        assert list(found) == list(Scores._fields) == list(task.outputs)
+        for output in ("score", "elbo", "rate", "distortion"):
+            np.testing.assert_allclose(found[output], getattr(expected, output).numpy(), rtol=1e-5, err_msg=output)
+        assert np.abs(found["restored"].astype(int) - expected.restored.numpy().astype(int)).max() <= 1
+        np.testing.assert_allclose(found["anomaly_map"], expected.anomaly_map.numpy(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found["embedding"], expected.embedding.numpy(), rtol=1e-4, atol=1e-5)
+        assert found["restored"].shape == image.shape
+        assert found["restored"].dtype == image.dtype
+        assert found["anomaly_map"].shape == (count, height, width)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoringGraph, Path]:
+    graph = graph_of(all_tasks()["reconstruct"], "gaussian", 1, 8, grid=True)
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    export_scoring(graph, path, {"name": "x", "b": 1, "a": [2]})
+    return graph, path
+
+
+def test_at_the_working_size_the_map_sums_to_minus_the_elbo(exported: tuple[ScoringGraph, Path]) -> None:
+    graph, path = exported
+    image = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 1), dtype=np.uint8)
+    noise = np.random.default_rng(2).standard_normal((2, 3, *graph.model.latent_shape), dtype=np.float32)
+    found = run(path, image=image, noise=noise)
+    np.testing.assert_allclose(found["anomaly_map"].sum(axis=(1, 2)), -found["elbo"], rtol=1e-5)
+    np.testing.assert_allclose(found["distortion"] + found["rate"], -found["elbo"], rtol=1e-6)
+    np.testing.assert_allclose(found["score"], -found["elbo"] / graph.dims, rtol=1e-6)
+
+
+def test_a_score_does_not_depend_on_its_batch(exported: tuple[ScoringGraph, Path]) -> None:
+    graph, path = exported
+    image = np.random.default_rng(1).integers(0, 256, (5, 40, 40, 1), dtype=np.uint8)
+    noise = np.random.default_rng(2).standard_normal((5, 2, *graph.model.latent_shape), dtype=np.float32)
+    together = run(path, image=image, noise=noise)["score"]
+    alone = [run(path, image=image[i : i + 1], noise=noise[i : i + 1])["score"][0] for i in range(5)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+def test_the_file_holds_its_metadata_and_nothing_of_the_machine(exported: tuple[ScoringGraph, Path]) -> None:
+    _, path = exported
+    proto = onnx.load(path)
+    stored = {item.key: item.value for item in proto.metadata_props}
+    assert json.loads(stored[METADATA_KEY]) == {"name": "x", "b": 1, "a": [2]}
+    content = path.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in content
+    assert b".py" not in content
+    assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
+
+
+def test_exporting_twice_gives_the_same_bytes(exported: tuple[ScoringGraph, Path], tmp_path: Path) -> None:
+    graph, path = exported
+    export_scoring(graph, tmp_path / "again.onnx", {"a": [2], "name": "x", "b": 1})
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+
+def test_the_decoder_alone_decodes(exported: tuple[ScoringGraph, Path], tmp_path: Path) -> None:
+    graph, _ = exported
+    decoder = DecoderGraph(graph.model, graph.image_format).eval()
+    export_decoder(decoder, tmp_path / "decoder.onnx", {})
+    latent = np.random.default_rng(0).standard_normal((3, *graph.model.latent_shape), dtype=np.float32)
+    found = run(tmp_path / "decoder.onnx", latent=latent)["image"]
+    with torch.no_grad():
+        expected = decoder(torch.from_numpy(latent)).numpy()
+    assert found.shape == (3, *SIZE, 1)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("task", all_tasks().values(), ids=all_tasks())
+def test_every_task_states_its_facts(task: Task) -> None:
+    assert task.summary.endswith(".")
+    assert set(task.likelihoods) <= set(IMAGE_LIKELIHOODS)
+    assert all(task.outputs.values()), "every output has a unit"
