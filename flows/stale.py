@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -10,6 +11,8 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -33,7 +36,7 @@ def close_all_runs(reason: str) -> int:
     with get_client(sync_client=True) as client:
         while deployments := [d for d in client.read_deployments(limit=PAGE) if not d.paused]:
             for deployment in deployments:
-                client.pause_deployment(deployment.id)  # also deletes the runs that were missed meanwhile
+                client.pause_deployment(deployment.id)
         return _close(client, FlowRunFilter(state=_active()), reason)
 
 
@@ -54,11 +57,20 @@ def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
 
 
 def drop_missed_runs(deployments: Sequence[UUID]) -> None:
-    """Forget the runs that were due while nobody served them, or all of them would start now."""
+    """Delete the runs that a schedule planned while nobody served it, or all of them would start now.
+
+    Args:
+        deployments: Those that will be served. Runs that somebody has asked for stay.
+    """
+    missed = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+    )
     with get_client(sync_client=True) as client:
-        for deployment in deployments:
-            client.pause_deployment(deployment)  # deletes what the scheduler planned, not what somebody asked for
-            client.resume_deployment(deployment)
+        while found := [run for run in client.read_flow_runs(flow_run_filter=missed) if run.auto_scheduled]:
+            for run in found:
+                client.delete_flow_run(run.id)
 
 
 def _active() -> FlowRunFilterState:

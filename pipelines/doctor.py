@@ -61,7 +61,7 @@ def _training() -> tuple[bool | None, str]:
     try:
         import torch  # optional: a scoring worker has none
     except ImportError:
-        return None, "not installed; this machine can score, but not train (pip install 'kintsugi[all]')"
+        return None, "not installed; this machine can score, but not train (make setup in a checkout)"
     cuda = torch.cuda.is_available() and settings().device != "cpu"
     return True, f"on {torch.cuda.get_device_name() if cuda else 'CPU'}, {torch.get_num_threads()} threads"
 
@@ -99,7 +99,7 @@ def _orchestrator() -> tuple[bool | None, str]:
     try:
         installed_version("prefect")
     except PackageNotFoundError:
-        return None, "prefect is not installed; schedules cannot run here (pip install 'kintsugi[flows]')"
+        return None, "prefect is not installed; schedules cannot run here (make setup in a checkout)"
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         return True, f"embedded (no PREFECT_API_URL); `kintsugi serve` starts a server under {Path(settings().home)}"

@@ -176,7 +176,9 @@ def fit(
         Steps done.
     """
     module = Fit(model, data, image_format, table, steps)
-    best = ModelCheckpoint(folder, filename="best", monitor="select_elbo", mode="max", save_last=True, save_top_k=1)
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="select_elbo", mode="max", save_last=True, save_on_train_epoch_end=True
+    )
     last = folder / "last.ckpt"
     done = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if last.is_file() else 0
     if done:
@@ -190,7 +192,9 @@ def fit(
             callbacks=[
                 WeightAveraging(avg_fn=ema),
                 best,
-                EarlyStopping(monitor="select_elbo", mode="max", patience=table.patience),
+                EarlyStopping(
+                    monitor="select_elbo", mode="max", patience=table.patience, check_on_train_epoch_end=False
+                ),
                 Watch(advance, on_check),
             ],
             reload_dataloaders_every_n_epochs=1,

@@ -26,7 +26,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration
-from pipelines.errors import EmptyFolderError
+from pipelines.errors import EmptyFolderError, FolderError
 from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, decode, find_images
 from pipelines.modelfile import ModelFile
@@ -126,6 +126,9 @@ def open_scoring(
         KintsugiError: As for `score_folder`.
     """
     folder, out = Path(folder), Path(out)
+    if out.is_file():
+        msg = f"the output folder {out} is a file; give a folder"
+        raise FolderError(msg)
     files = [file for file in find_images(folder) if not file.path.is_relative_to(out)]
     if not files:
         msg = f"all images under {folder} lie in the output folder {out}; give another one"

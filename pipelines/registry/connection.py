@@ -100,7 +100,7 @@ class Connection:
             try:
                 from mlflow import MlflowClient
             except ImportError as error:
-                msg = f"the registry needs MLflow, which does not load ({error}): pip install 'kintsugi[registry]'"
+                msg = f"the registry needs MLflow, which does not load ({error}): run make setup in a checkout"
                 raise RegistryError(msg) from error
             with self.errors("opening the registry"):
                 self._probe()

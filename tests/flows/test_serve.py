@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -99,16 +100,15 @@ def test_a_job_is_served_by_one_process_only(home):
 def test_runs_that_were_missed_do_not_all_start_now(client, deploy, wait_for):
     deployment = deploy('train = "1s"', "missed")
     due = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
-    wait_for(lambda: client.read_flow_runs(flow_run_filter=due), "runs that the scheduler planned")
-    asked = client.create_flow_run_from_deployment(deployment)
-    last = max(run.created for run in client.read_flow_runs(flow_run_filter=due, limit=200))
 
+    def planned():
+        return [run.next_scheduled_start_time for run in client.read_flow_runs(flow_run_filter=due)]
+
+    wait_for(lambda: sum(time <= datetime.now(UTC) for time in planned()) >= 2, "two runs that nobody starts")
+    client.pause_deployment(deployment)  # nothing new meanwhile
+    asked = client.create_flow_run_from_deployment(deployment)
     drop_missed_runs([deployment])
-    for r in client.read_flow_runs(flow_run_filter=due, limit=200)[:3]: print(r.id, r.created, last, r.state_name, r.auto_scheduled, r.run_count, r.next_scheduled_start_time, r.created_by)
-    left = [run for run in client.read_flow_runs(flow_run_filter=due, limit=200) if run.created <= last]
-    assert [run.id for run in left] == [asked.id]
-    assert not client.read_deployment(deployment).paused
-    client.pause_deployment(deployment)
+    assert [run.id for run in client.read_flow_runs(flow_run_filter=due)] == [asked.id]
 
 
 class Serve:
@@ -119,14 +119,15 @@ class Serve:
         self.journal = folder / "journal"
         self.journal.mkdir(exist_ok=True)
         self.log = folder / "serve.log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", str(folder / "tiles.toml")],
-            env=environment | {"FAKE_JOURNAL": str(self.journal)},
-            stdout=self.log.open("a"),
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            start_new_session=True,
-        )
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "serve", str(folder / "tiles.toml")],
+                env=environment | {"FAKE_JOURNAL": str(self.journal)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
+            )
 
     def runs(self) -> list[dict[str, object]]:
         """What the stand-ins were called with, in order."""
@@ -191,19 +192,18 @@ def test_schedules_fire_and_nothing_is_left_behind(start_serve, tmp_path, wait_f
     wait_for(lambda: not serve.processes(), "the end of all processes after a kill", 20)
     assert ("RUNNING",) in serve.states()
 
-    # Started again: it goes on, and the run that was killed is marked.
+    # Started again: the run that was killed is marked, and the schedule goes on.
     wait.unlink()
     serve = start_serve()
-    wait_for(lambda: len(serve.runs()) >= 3, "two more runs")
-    assert len({run["pid"] for run in serve.runs()}) == len(serve.runs())
-    assert {run["job"] for run in serve.runs()} == {str(tmp_path / "tiles.toml")}
+    wait_for(lambda: ("COMPLETED",) in serve.states(), "a run that ends by itself")
     assert ("CRASHED",) in serve.states()
-    assert ("COMPLETED",) in serve.states()
-
-    # Stopped: at once, with everything that it started, and as a success.
     wait.touch()
     seen = len(serve.runs())
     wait_for(lambda: len(serve.runs()) > seen, "a run to interrupt")
+    assert len({run["pid"] for run in serve.runs()}) == len(serve.runs()) >= 3
+    assert {run["job"] for run in serve.runs()} == {str(tmp_path / "tiles.toml")}
+
+    # Stopped: at once, with everything that it started, and as a success.
     serve.process.send_signal(signal.SIGTERM)
     assert serve.process.wait(30) == 0, serve.log.read_text()
     assert not serve.processes()
