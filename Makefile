@@ -16,6 +16,7 @@ help: ## List the targets
 
 # A server that the user works with is none of the demo's business: everything stays under demo-out/.
 demo: $(STAMP) ## Train, register, score and report on the bundled images, into demo-out/
+	@mkdir -p "$(DEMO)/home/prefect"
 	@env -u MLFLOW_TRACKING_URI -u MLFLOW_REGISTRY_URI -u PREFECT_API_URL \
 		KINTSUGI_HOME="$(DEMO)/home" PREFECT_HOME="$(DEMO)/home/prefect" $(BIN)/kintsugi demo $(ARGS)
 

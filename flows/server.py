@@ -87,9 +87,9 @@ def is_alive(home: Path) -> bool:
         return False
 
 
-def _join(home: Path, *, deadline: float = START_SECONDS) -> dict[str, Any]:
+def _join(home: Path) -> dict[str, Any]:
     """The address of the running server; starts one where there is none."""
-    ends = time.monotonic() + deadline
+    ends = time.monotonic() + START_SECONDS
     while True:
         with (home / "server.lock").open("a") as lock, suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def _join(home: Path, *, deadline: float = START_SECONDS) -> dict[str, Any]:
                 return address
         if time.monotonic() > ends:
             raise ServerError(
-                f"Another process is starting the Prefect server of {home}, and is not done after {deadline:.0f} s. "
+                f"Another process starts the Prefect server of {home}, and is not done after {START_SECONDS:.0f} s. "
                 f"See {home / 'server.log'}, end that process and try again, or set PREFECT_API_URL."
             )
         time.sleep(0.1)

@@ -119,7 +119,7 @@ def working_size(
         scale = longest / max(height, width)
         target = (height * scale, width * scale)
     if stages is None:
-        stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 5)))))
+        stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 4.5)))))
     stride = 2**stages
     size = (max(stride, stride * round(target[0] / stride)), max(stride, stride * round(target[1] / stride)))
     return size, stages

@@ -61,7 +61,6 @@ def test_schedules_do_not_overlap(deployed, name, cron):
     ],
 )
 def test_the_parameters_are_those_of_the_flow(deployed, client, name, more):
-    run = client.create_flow_run_from_deployment(
-        deployed[name].id, parameters=more
-    )  # checked against the flow's schema
+    # The server checks them against the flow's schema.
+    run = client.create_flow_run_from_deployment(deployed[name].id, parameters=more)
     client.delete_flow_run(run.id)

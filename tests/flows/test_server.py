@@ -3,9 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
+import httpx
 import pytest
 
 from flows.server import ServerError, is_alive, orchestrator
@@ -43,16 +42,12 @@ def test_a_second_process_uses_the_same_server_and_leaves_it_running(home, child
         timeout=60,
     )
     assert done.stdout.strip() == os.environ["PREFECT_API_URL"]
-    with urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=20) as response:
-        assert response.status == 200
+    assert httpx.get(f"{os.environ['PREFECT_API_URL']}/health", timeout=20).status_code == 200
 
 
 def test_other_users_of_the_machine_cannot_use_the_server(home):
     assert (home / "prefect" / "server.json").stat().st_mode & 0o077 == 0
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/admin/version", timeout=20)
-    refused.value.close()
-    assert refused.value.code == 401
+    assert httpx.get(f"{os.environ['PREFECT_API_URL']}/admin/version", timeout=20).status_code == 401
 
 
 def test_a_server_that_does_not_start_says_why(alone, monkeypatch):

@@ -69,7 +69,7 @@ def test_too_few_images_say_how_many_are_needed() -> None:
 @pytest.mark.parametrize(
     ("given", "size", "stages"),
     [
-        ((480.0, 640.0, None, None), (72, 96), 3),
+        ((480.0, 640.0, None, None), (64, 96), 4),
         ((28.0, 28.0, None, None), (28, 28), 2),
         ((5.0, 900.0, None, None), (2, 96), 1),
         ((480.0, 640.0, 256, None), (192, 256), 4),
