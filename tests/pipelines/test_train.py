@@ -118,7 +118,9 @@ def test_a_file_that_does_not_agree_is_not_registered(trained, tmp_path: Path) -
     task = all_tasks()["reconstruct"]
     graph = task.graph(build(job, task, plan, "gaussian"), plan.image_format, plan.size).eval()
     file = ModelFile(trained.model, sha256_of(trained.model), ref="x")
-    with pytest.raises(ModelError, match=r"does not agree with torch: score .* \(limit 1e-05 relative\).*not registered"):
+    with pytest.raises(
+        ModelError, match=r"does not agree with torch: score .* \(limit 1e-05 relative\).*not registered"
+    ):
         check_parity(file, graph, data.files_of("select"))
 
 
