@@ -57,9 +57,12 @@ def train(
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
     with _told_plainly():
+        from pipelines.job import load_job
+
+        asked = load_job(job, overrides or ())  # before torch is imported: a misspelt key is answered at once
         from pipelines.train import train_model
 
-        result = train_model(job, overrides=overrides or ())
+        result = train_model(asked)
         ref = result.version.ref
         typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
         typer.echo(f"score a folder:  kintsugi score FOLDER --model {ref} --out DIR")

@@ -129,7 +129,7 @@ def open_scoring(
     if out.is_file():
         msg = f"the output folder {out} is a file; give a folder"
         raise FolderError(msg)
-    files = [file for file in find_images(folder) if not file.path.is_relative_to(out)]
+    files = _outside(out, folder, find_images(folder))
     if not files:
         msg = f"all images under {folder} lie in the output folder {out}; give another one"
         raise EmptyFolderError(msg)
@@ -347,6 +347,15 @@ class Scoring:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _outside(out: Path, folder: Path, files: list[ImageFile]) -> list[ImageFile]:
+    """The files that are not in the output folder, however the two paths are written."""
+    out, root = out.resolve(), folder.resolve()
+    if not out.is_relative_to(root):
+        return files
+    inside = folder / out.relative_to(root)
+    return [file for file in files if not file.path.is_relative_to(inside)]
 
 
 def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:

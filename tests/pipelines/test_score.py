@@ -138,9 +138,13 @@ def test_an_output_folder_with_other_things_is_left_alone(trained, images: Path,
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
-def test_output_inside_the_input_is_not_scored_again(trained, images: Path) -> None:
-    first = score_folder(images, trained.model, images / "out", false_alarms=0.6)
-    again = score_folder(images, trained.model, images / "out", false_alarms=0.6)
+@pytest.mark.parametrize("folder", ["images", "."])
+def test_output_inside_the_input_is_not_scored_again(
+    trained, images: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(images.parent if folder == "images" else images)
+    first = score_folder(folder, trained.model, images / "out", false_alarms=0.6)
+    again = score_folder(folder, trained.model, images / "out", false_alarms=0.6)
     assert first.files == again.files == 16
 
 
