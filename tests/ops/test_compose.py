@@ -1,0 +1,263 @@
+"""The servers' files: no engine is needed to find most of what would stop `docker compose up`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+EXAMPLE = ROOT / "docker" / ".env.example"
+ONE_SHOT = "service_completed_successfully"
+VARIABLE = re.compile(r"\$\{(\w+)(.*?)\}")
+SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|AUTH_STRING|TOKEN")
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load(COMPOSE.read_text())
+
+
+@pytest.fixture(scope="module")
+def services(compose):
+    return compose["services"]
+
+
+@pytest.fixture
+def generated(tmp_path):
+    """An .env made by the generator, for a folder whose name is a trap."""
+    env = tmp_path / ".env"
+    generate(env, "--data", tmp_path / "images of $HOME #1")
+    return env
+
+
+def generate(env, *options):
+    command = [sys.executable, ROOT / "docker" / "generate-env", "--output", env, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def read_env(path):
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def one_shots(services):
+    needs = [service.get("depends_on", {}) for service in services.values()]
+    return {name for need in needs for name, how in need.items() if how["condition"] == ONE_SHOT}
+
+
+def lock_pins(name, lock="requirements.lock"):
+    return re.search(rf"^{name}==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
+
+
+def test_follows_the_compose_specification():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_itself_reads_it(generated):
+    """Where the plugin is: it also resolves variables, anchors and profiles."""
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        return  # the schema and the tests below are what this machine can check
+    command = [docker, "compose", "--file", COMPOSE, "--env-file", generated, "--profile", "*", "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_service_has_a_health_check_or_ends_by_itself(services):
+    without = {name for name, service in services.items() if "healthcheck" not in service}
+    assert without == one_shots(services)
+
+
+def test_services_wait_for_what_they_need(services):
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in services, f"{name} waits for {needed}, which is no service"
+            assert "profiles" not in services[needed], f"{name} waits for {needed}, which may be switched off"
+            ends = needed in one_shots(services)
+            assert how["condition"] == (ONE_SHOT if ends else "service_healthy")
+
+
+def test_services_restart_but_one_shots_only_after_a_failure(services):
+    for name, service in services.items():
+        expected = "on-failure:5" if name in one_shots(services) else "unless-stopped"
+        assert service["restart"] == expected, name
+
+
+def test_images_are_pinned(services):
+    images = {service["image"] for service in services.values()}
+    for image in images:
+        assert re.search(r":\d+\.\d+", image), f"{image} names no version"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"kintsugi:{project['version']}" in images
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-bookworm$", dockerfile(), re.MULTILINE)
+
+
+def test_the_image_is_built_by_one_service_that_the_others_wait_for(services):
+    """Two services that build one tag race for it on the first build."""
+    ours = {name for name, service in services.items() if service["image"].startswith("kintsugi:")}
+    (builder,) = [name for name in ours if "build" in services[name]]
+
+    def waits(name):
+        needed = services[name].get("depends_on", {})
+        return builder in needed or any(waits(other) for other in needed)
+
+    assert all(waits(name) for name in ours - {builder})
+
+
+def test_no_password_is_in_the_file(services):
+    for name, service in services.items():
+        for key, value in service.get("environment", {}).items():
+            if SECRET.search(key):
+                assert VARIABLE.fullmatch(value), f"{name}: {key} is written out"
+
+
+def test_variables_are_demanded_and_in_the_example():
+    used = VARIABLE.findall(COMPOSE.read_text())
+    listed = read_env(EXAMPLE)
+    assert {name for name, _ in used} == set(listed) - {"COMPOSE_PROFILES"}
+    assert all(rest.startswith(":?") for _, rest in used), "a variable that is not set must stop Compose"
+    assert set(listed.values()) == {""}, "an example value becomes everybody's password"
+
+
+def test_ports_are_published_where_env_says(services):
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(port.startswith("${KINTSUGI_BIND:?") for port in published)
+
+
+def test_workers_and_databases_share_no_network(compose, services):
+    assert compose["networks"]["storage"]["internal"]
+    for name in ("postgres", "object-store"):
+        assert services[name]["networks"] == ["storage"]
+    for name in ("worker-cpu", "worker-gpu"):
+        assert services[name]["networks"] == ["services"]
+
+
+def test_only_the_gpu_profile_reserves_a_gpu(services):
+    reserving = {name for name, service in services.items() if "deploy" in service}
+    assert reserving == {"worker-gpu"}
+    assert services["worker-gpu"]["profiles"] == ["gpu"]
+    assert services["worker-cpu"]["profiles"] == ["cpu"]
+    (device,) = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_the_worker_takes_from_the_pool_of_the_deployments(services):
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    pools = {deployment["work_pool"]["name"] for deployment in deployments}
+    command = services["worker-cpu"]["command"]
+    assert pools == {command[command.index("--pool") + 1]}
+    assert f"work-pool create --type process {pools.pop()}" in services["deployments"]["command"][-1]
+
+
+def test_named_volumes_and_mounted_files_exist(compose, services):
+    mounts = [mount for service in services.values() for mount in service.get("volumes", [])]
+    sources = [mount.split(":")[0] for mount in mounts if isinstance(mount, str)]
+    assert {source for source in sources if not source.startswith(".")} == set(compose["volumes"])
+    for source in sources:
+        assert not source.startswith(".") or (ROOT / source).is_file()
+
+
+def test_the_servers_packages_are_in_the_lock(services):
+    assert "--app-name=basic-auth" in services["mlflow"]["command"]
+    for name in ("flask-wtf", "psycopg2-binary", "boto3", "prefect", "asyncpg"):  # the first is basic-auth's
+        assert lock_pins(name), f"{name} is missing from requirements.lock"
+
+
+def test_generated_env_fills_every_variable(generated, tmp_path):
+    values = read_env(generated)
+    assert set(values) == set(read_env(EXAMPLE))
+    assert all(values.values())
+    assert stat.S_IMODE(generated.stat().st_mode) == 0o600
+    assert values["KINTSUGI_DATA"] == f"'{tmp_path}/images of $HOME #1'"
+    assert values["COMPOSE_PROFILES"] == "cpu"
+    assert "0" not in (values["KINTSUGI_UID"], values["KINTSUGI_GID"])
+    secrets = [value for name, value in values.items() if re.search(r"PASSWORD|S3|SESSION|AUTH", name)]
+    assert len(set(secrets)) == len(secrets) == 8
+    assert all(re.fullmatch(r"[\w:-]{20,}", secret, re.ASCII) for secret in secrets)
+
+
+def test_generator_does_not_overwrite(generated):
+    before = generated.read_bytes()
+    again = generate(generated)
+    assert again.returncode == 2
+    assert "--output" in again.stderr
+    assert generated.read_bytes() == before
+
+
+def test_generator_makes_other_secrets_each_time(generated, tmp_path):
+    other = tmp_path / "other.env"
+    assert generate(other, "--gpu", "--data", tmp_path).returncode == 0
+    values = read_env(other)
+    assert values["COMPOSE_PROFILES"] == "gpu"
+    assert values["PREFECT_AUTH"] != read_env(generated)["PREFECT_AUTH"]
+
+
+def dockerfile():
+    return (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def copied():
+    """Sources of the COPY steps that come from the folder, not from another stage."""
+    steps = re.findall(r"^COPY (?!--from)(.+)$", dockerfile(), re.MULTILINE)
+    return [source for step in steps for source in step.split()[:-1]]
+
+
+def test_dockerfile_copies_files_that_exist_and_are_let_through():
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_through = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
+    assert copied()
+    for source in copied():
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, rule) for rule in let_through), f".dockerignore keeps {source} out"
+    assert set(let_through) == set(copied()), "let through, but not copied"
+
+
+def test_dockerfile_stages_and_targets(services):
+    names = re.findall(r"^FROM \S+ AS ([\w-]+)$", dockerfile(), re.MULTILINE)
+    taken_from = re.findall(r"^COPY --from=([\w-]+)", dockerfile(), re.MULTILINE)
+    assert {"scorer", "full", *taken_from} <= set(names)
+    assert services["bucket"]["build"]["target"] == "full"
+    base = dockerfile().split(" AS base\n")[1]
+    assert re.search(r"^USER kintsugi$", base, re.MULTILINE)
+    assert "USER root" not in base
+
+
+def test_dockerfile_finds_uv_and_the_build_backend_in_the_lock():
+    """The steps cut uv's entry out of the lock; an empty cut would install nothing."""
+    assert "sed -n '/^uv==/,/^    # via/p' requirements.lock" in dockerfile()
+    for name in ("uv", "hatchling", "editables"):
+        assert lock_pins(name), f"{name} is missing from requirements.lock"
+
+
+def test_files_of_the_containers_commands_are_in_the_image(services):
+    inside = [word for service in services.values() for word in service.get("command", []) if word.endswith(".py")]
+    inside += [
+        value.removeprefix("/app/")
+        for service in services.values()
+        for value in service.get("environment", {}).values()
+        if value.startswith("/app/")
+    ]
+    assert len(inside) == 2
+    for name in inside:
+        assert name in copied(), name
+
+
+def test_the_servers_are_the_client_s_versions():
+    for name in ("mlflow", "prefect"):
+        assert lock_pins(name)[1] == version(name)
