@@ -42,7 +42,7 @@ format: $(STAMP) ## Rewrite the sources in the project's style
 
 lock: $(STAMP) ## Resolve the requirements again, keeping the versions that fit (UPGRADE=1 takes the newest)
 	$(LOCK) --all-extras --group dev --output-file requirements.lock
-	$(LOCK) --output-file requirements-worker.lock
+	$(LOCK) --constraint requirements.lock --output-file requirements-worker.lock
 
 clean: ## Remove caches and the demo's output
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-out

@@ -17,7 +17,7 @@ MAX_LINES = 400
 # A registry's address in any of the forms that installers read or write.
 REGISTRY = re.compile(
     r"--(?:extra-)?index-url[ =]+\S*//|--find-links|-f[ =]+\S*//|(?:PIP|UV)_\w*INDEX\w*[ =]+\S*//"
-    r"|^\s*(?:index-url|find-links|registry)\s*=|files\.pythonhosted\.org|\bpypi\.org/simple",
+    r"|^\s*(?:index-url|find-links)\s*=|files\.pythonhosted\.org|\bpypi\.org/simple",
     re.MULTILINE,
 )
 SCORING = "import pipelines.session, pipelines.score, pipelines.report, pipelines.images, pipelines.models"
