@@ -47,6 +47,7 @@ RUN groupadd --non-unique --gid "${KINTSUGI_GID}" kintsugi \
     && useradd --non-unique --uid "${KINTSUGI_UID}" --gid kintsugi --no-create-home --home-dir /var/lib/kintsugi kintsugi \
     && install --directory --owner kintsugi --group kintsugi /var/lib/kintsugi /data
 ENV PATH=/opt/kintsugi/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     KINTSUGI_HOME=/var/lib/kintsugi

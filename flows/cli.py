@@ -41,7 +41,9 @@ def demo(
 ) -> None:
     """Train, register, export, score and report on the bundled images."""
     out = out.resolve()
-    os.environ["KINTSUGI_HOME"] = str(out / "home")  # the demo leaves nothing elsewhere
+    os.environ["KINTSUGI_HOME"] = str(out / "home")  # the demo leaves nothing elsewhere, nor on the user's servers
+    for server in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
+        os.environ.pop(server, None)
     with _told_plainly():
         from flows.demo import run_demo
 
@@ -118,9 +120,9 @@ def evaluate(
 def report(out: Annotated[Path, typer.Argument(help="An output folder, finished or not.")]) -> None:
     """Rebuild report.html from a finished or partial output folder."""
     with _told_plainly():
-        from pipelines.report import write_report
+        from pipelines.rebuild import rebuild_report
 
-        typer.echo(f"report: {write_report(out)}")
+        typer.echo(f"report: {rebuild_report(out)}")
 
 
 @app.command()
@@ -233,9 +235,14 @@ def rollback_model(
 
 @models_app.command("verify")
 def verify_model(ref: Annotated[str, typer.Argument(help="A model reference.")]) -> None:
-    """Check a registered model's files against the digests recorded when it was registered."""
+    """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
     with _told_plainly():
-        from pipelines.models import split_ref
+        from pipelines.models import find_model_file, split_ref
+
+        if file := find_model_file(ref):
+            belongs = "belongs to it" if file.calibration() else "is not there"
+            typer.echo(f"{file.path}: sha256 {file.sha256}; calibration.json beside it {belongs}")
+            return
         from pipelines.registry import Registry
 
         registry = Registry()
@@ -265,6 +272,16 @@ def _told_plainly() -> Iterator[None]:
         yield
     except KintsugiError as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(
+            f"error: {place}{error.strerror or error}; free space or mend the rights, "
+            "then start the same command again",
+            err=True,
+        )
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo("stopped; start the same command again to go on where it was", err=True)

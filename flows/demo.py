@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 import time
 from pathlib import Path
 
-from flows.score import score_flow
 from flows.server import orchestrator
-from flows.train import train_flow
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.output import write_atomically
 from pipelines.sample import MAGNETIC_TILE
@@ -22,7 +22,7 @@ name = "{name}"
 task = "reconstruct"
 
 [data]
-train = {train!r}
+train = {train}
 
 [train]
 steps = 400  # a minute or two on two cores; without this line, more
@@ -41,17 +41,20 @@ def run_demo(out: Path) -> str:
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     job = out / "tiles.toml"
-    text = JOB.format(name=MODEL, train=str(MAGNETIC_TILE / "train" / "good"))
+    text = JOB.format(name=MODEL, train=json.dumps(str(MAGNETIC_TILE / "train" / "good")))
     write_atomically(job, lambda path: path.write_text(text, encoding="utf-8"))
     report = out / "report"
     with orchestrator():
+        # They import Prefect, which takes seconds: the orchestrator does so while its server starts.
+        from flows.score import score_flow
+        from flows.train import train_flow
+
         log.info("training on %d images of magnetic tiles", len(list((MAGNETIC_TILE / "train" / "good").iterdir())))
         trained = train_flow(job)
         model = trained.version.ref
         log.info("scoring the test images with %s", model)
         score_flow(MAGNETIC_TILE / "test", model, report)
     figures = evaluate_model(MAGNETIC_TILE, model, out=report, json_path=out / "evaluation.json")
-    home = f"KINTSUGI_HOME={out / 'home'} .venv/bin/kintsugi"
     champion = "champion" if trained.promoted else "registered, not champion"
     lines = [
         "",
@@ -60,8 +63,16 @@ def run_demo(out: Path) -> str:
         "",
         f"Report:  {report / 'report.html'}",
         f"Took {time.monotonic() - start:.0f} s. Try next:",
-        f"  {home} models show {MODEL}",
-        f"  {home} score YOUR_FOLDER --model {model} --out {out / 'yours'}",
-        f"  {home} train {job} --set train.steps=1500",
+        *(f"  {command}" for command in next_commands(out, job, model)),
     ]
     return "\n".join(lines)
+
+
+def next_commands(out: Path, job: Path, model: str) -> list[str]:
+    """What to try after the demo, ready for a shell whatever the folder is called."""
+    kintsugi = f"KINTSUGI_HOME={shlex.quote(str(out / 'home'))} .venv/bin/kintsugi"
+    return [
+        f"{kintsugi} models show {MODEL}",
+        f"{kintsugi} score YOUR_FOLDER --model {model} --out {shlex.quote(str(out / 'yours'))}",
+        f"{kintsugi} train {shlex.quote(str(job))} --set train.steps=1500",
+    ]

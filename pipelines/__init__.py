@@ -7,25 +7,30 @@ Each name is imported when it is first used, so that scoring never loads what on
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.evaluate import evaluate_model
-    from pipelines.report import write_report
+    from pipelines.rebuild import rebuild_report
     from pipelines.score import ScoreSummary, score_folder
     from pipelines.train import TrainedModel, train_model
+
+# ONNX Runtime reports its use to its makers, and writes into the user's cache folder, from the moment it is imported.
+# Python imports this package before any module in it. What the user has set stays as it is.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "ScoreSummary": "pipelines.score",
     "TrainedModel": "pipelines.train",
     "evaluate_model": "pipelines.evaluate",
+    "rebuild_report": "pipelines.rebuild",
     "score_folder": "pipelines.score",
     "train_model": "pipelines.train",
-    "write_report": "pipelines.report",
 }
 
-__all__ = ["ScoreSummary", "TrainedModel", "evaluate_model", "score_folder", "train_model", "write_report"]
+__all__ = ["ScoreSummary", "TrainedModel", "evaluate_model", "rebuild_report", "score_folder", "train_model"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes

@@ -22,7 +22,16 @@ from pipelines.data import Plan, TrainingData
 from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile, decode
 from pipelines.job import Job
-from pipelines.modelfile import CALIBRATION_FILE, DECODER_FILE, GALLERY_FILE, MODEL_FILE, Metadata, ModelFile, sha256_of
+from pipelines.modelfile import (
+    CALIBRATION_FILE,
+    DECODER_FILE,
+    GALLERY_FILE,
+    JOB_FILE,
+    MODEL_FILE,
+    Metadata,
+    ModelFile,
+    sha256_of,
+)
 from pipelines.session import SCORES, Session, keyed_noise
 from pipelines.settings import settings
 from vaecore.export import export_decoder, export_scoring
@@ -96,14 +105,15 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
             expected = graph(torch.from_numpy(pixels), noise)
         found = session.run(pixels, [image.sha256], ("score", "restored"))
         score = float(expected.score[0])
-        worst = max(worst, abs(float(found["score"][0]) - score) / max(abs(score), 1e-6))
+        difference = abs(float(found["score"][0]) - score) / max(abs(score), 1e-6)
         levels = np.abs(found["restored"].astype(np.int64) - expected.restored.numpy().astype(np.int64)).max()
-        if worst > PARITY or levels > 1:
+        if not difference <= PARITY or levels > 1:  # not-a-number is no agreement either
             msg = (
                 f"the exported model does not agree with torch: score {found['score'][0]:.7g} against {score:.7g}"
                 f" (limit {PARITY:g} relative), restored image {levels} levels apart (limit 1); it was not registered"
             )
             raise ModelError(msg)
+        worst = max(worst, difference)
     return worst
 
 
@@ -118,8 +128,14 @@ def decode_for(session: Session, files: Sequence[ImageFile]) -> Any:  # noqa: AN
     )
 
 
-def calibrate(session: Session, files: Sequence[ImageFile]) -> Calibration:
-    """Score held-out good images with the exported file itself and write calibration.json beside it."""
+def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float | None) -> Calibration:
+    """Score held-out good images with the exported file itself and write calibration.json beside it.
+
+    Args:
+        session: The exported file, open.
+        files: Good images that were used for nothing else.
+        false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
+    """
     scores: list[float] = []
     pixels: list[NDArray[np.float32]] = []
     for image in decode_for(session, files):
@@ -134,6 +150,7 @@ def calibrate(session: Session, files: Sequence[ImageFile]) -> Calibration:
         model_sha256=session.model.sha256,
         scores=tuple(scores),
         map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
+        false_alarms=false_alarms,
     )
     calibration.save(session.model.folder / CALIBRATION_FILE)
     return calibration
@@ -152,6 +169,21 @@ def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
         names.append(image.file.relative)
     tensors = {"embedding": np.stack(embeddings), "thumbnail": np.stack(thumbnails)}
     save_file(tensors, session.model.folder / GALLERY_FILE, metadata={"names": json.dumps(names)})
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Write the job as it was carried out into the bundle: overrides applied, paths absolute, defaults filled in."""
+    document = job.model_dump(mode="json", exclude_none=True)
+    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in document.items() if key not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    (folder / JOB_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: object) -> str:
+    """A value of a job as TOML, which JSON's strings, booleans and lists are but for DEL and halves of characters."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def git_commit(folder: Path) -> str | None:

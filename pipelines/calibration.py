@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pipelines.errors import CalibrationError
 
@@ -64,11 +64,17 @@ class Calibration(BaseModel):
     model_sha256: str
     scores: Annotated[tuple[float, ...], AfterValidator(_good_scores)]
     map_quantiles: Annotated[dict[str, FiniteFloat], AfterValidator(_known_quantiles)]
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the promised rate that the job asked for
 
     @property
     def n(self) -> int:
         """Number of calibration images."""
         return len(self.scores)
+
+    @property
+    def smallest_rate(self) -> float:
+        """The smallest false-alarm rate that n images can promise, 1/(n+1)."""
+        return 1 / (self.n + 1)
 
     @cached_property
     def _ascending(self) -> NDArray[np.float64]:
@@ -147,8 +153,8 @@ class Calibration(BaseModel):
         return self.scores[self.n - 1 - self._tolerated(alpha)]
 
     def default_false_alarms(self) -> float:
-        """The promised rate when none is asked for: 0.01, or the smallest that n allows where that is more."""
-        return max(0.01, 1 / (self.n + 1))
+        """The promised rate when a run asks for none: the job's, else 0.01 or the smallest that n allows if more."""
+        return max(0.01, self.smallest_rate) if self.false_alarms is None else self.false_alarms
 
     def interval(self, alpha: float, n_test: int, level: float = 0.95) -> tuple[float, float]:
         """Where the false-alarm rate seen on n_test further good images should lie.
@@ -213,7 +219,7 @@ class Calibration(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all; equal calibrations give equal bytes, every float reads back as it was."""
-        text = json.dumps(self.model_dump(), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=1, allow_nan=False) + "\n"
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("w", encoding="utf-8") as file:

@@ -67,7 +67,7 @@ def write_card(
         "## Calibration",
         "",
         f"- n = {calibration.n} good images used for neither training nor any choice",
-        f"- smallest false-alarm rate that can be promised: {1 / (calibration.n + 1):.2%}; default {rate:.2%}, "
+        f"- smallest false-alarm rate that can be promised: {calibration.smallest_rate:.2%}; promised {rate:.2%}, "
         f"threshold {calibration.threshold(rate):.4f}",
         f"- 95 % of calibration sets of this size realise a rate in "
         f"{_interval(calibration, rate)} on 1000 further good images",

@@ -1,7 +1,8 @@
 """Training data: a folder becomes one array on disk at the working size, and three splits by content.
 
-Membership of a split depends on a file's content alone, so a good image that is held out stays held out when the
-folder grows, and two versions of a model can be compared on images that neither was trained on.
+Membership of a split depends on contents alone, never on names or order: the same images give the same splits. It is
+by rank among them, so that images change splits when the folder grows. Each bundle therefore records what its model
+was trained on (`write_split`), and a comparison of two versions leaves out what the older one was trained on.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +27,7 @@ from torch import Tensor
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, decode, find_images
 from pipelines.job import Job
+from pipelines.locks import locked
 from pipelines.output import write_atomically, write_json
 from pipelines.progress import progress
 from pipelines.settings import settings
@@ -35,6 +39,7 @@ SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
 LONGEST_SIDE = 96
 FEWEST_IMAGES = 10
 FEWEST_SELECT = 4
+FEWEST_TRAIN = 4
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
 SplitName = Literal["train", "select", "calibrate"]
@@ -128,6 +133,8 @@ def working_size(
 def load_training_data(job: Job, plan: Plan) -> TrainingData:
     """Decode the folder once, at the working size, into a memory map under KINTSUGI_HOME; later runs reuse it.
 
+    A map that files are missing from is not reused: a file that could not be read may be readable now.
+
     Raises:
         DataError: Too few images; the message says how many are needed.
     """
@@ -137,14 +144,18 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
             "folder": str(job.data.train),
             "files": [(file.relative, file.size, file.mtime_ns) for file in files],
             "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, job.data.max_images],
+            "max_pixels": settings().max_pixels,
+            "kintsugi": installed_version("kintsugi"),
         }
     )
     folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
     index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
-    if not index_path.is_file():
-        _decode_into(files, plan, job.data.max_images, pixels_path, index_path)
-    index = json.loads(index_path.read_text())
-    pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):  # trainings over one folder start together: one of them decodes
+        if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
+            _decode_into(files, plan, job.data.max_images, pixels_path, index_path)
+        index = json.loads(index_path.read_text())
+        pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
     kept = [files[position] for position in index["keep"]]
     failed = tuple(Failed(files[position], reason, None) for position, reason in index["failed"])
     for item in failed:
@@ -167,7 +178,7 @@ def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[
         Indices of each split; disjoint, all images in one of them.
 
     Raises:
-        DataError: Fewer than ten images.
+        DataError: Fewer than ten images, or fewer than four left to train.
     """
     count = len(digests)
     if count < FEWEST_IMAGES:
@@ -179,6 +190,13 @@ def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[
     if calibrate < ONE_PERCENT_NEEDS <= count // 2:
         calibrate = ONE_PERCENT_NEEDS
     select = max(FEWEST_SELECT, round(count * 0.1))
+    if (train := count - calibrate - select) < FEWEST_TRAIN:
+        msg = (
+            f"{count} different readable images less {calibrate} to calibrate and {select} to select leave "
+            f"{max(0, train)} to train, and at least {FEWEST_TRAIN} are needed: add good images, or lower "
+            f"'calibrate.fraction' (now {calibrate_fraction:g})"
+        )
+        raise DataError(msg)
     order = sorted(range(count), key=lambda position: digests[position])
     return {
         "calibrate": tuple(sorted(order[:calibrate])),
@@ -193,8 +211,9 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
     positions = sorted(_by_name_hash(files)[:most]) if len(files) > most else list(range(len(files)))
     height, width = plan.size
     dtype = np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16)
-    pixels_path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pixels_path.with_suffix(".tmp.npy")
+    for leftover in pixels_path.parent.glob("*.tmp.npy"):  # of a process that was killed here
+        leftover.unlink()
+    temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp.npy")
     shape = (len(positions), height, width, plan.image_format.channels)
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
     keep: list[int] = []

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from pipelines.errors import SettingsError
 from pipelines.providers import probe
 from pipelines.settings import settings
 
@@ -28,8 +29,13 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at one thing after the other; a check that itself breaks is a finding, not a crash."""
+    yield _guarded("packages", _packages)
+    try:
+        settings()
+    except SettingsError as error:  # every check below would break on it, and say the same again
+        yield Finding("settings", False, str(error))
+        return
     for subject, check in (
-        ("packages", _packages),
         ("training", _training),
         ("GPU", _gpu),
         ("home", _home),
@@ -78,10 +84,13 @@ def _gpu() -> tuple[bool | None, str]:
 
 def _home() -> tuple[bool | None, str]:
     home = settings().home
-    home.mkdir(parents=True, exist_ok=True)
-    probe_file = home / ".doctor"
-    probe_file.write_text("")
-    probe_file.unlink()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe_file = home / ".doctor"
+        probe_file.write_text("")
+        probe_file.unlink()
+    except OSError as error:
+        return False, f"KINTSUGI_HOME={home} cannot be written ({error.strerror}); set it to a folder of yours"
     free = shutil.disk_usage(home).free
     detail = f"{home.resolve()} is writable, {free / 2**30:.0f} GiB free"
     return (True, detail) if free > LOW_DISK else (False, f"{detail}: less than 5 GiB; make room or move KINTSUGI_HOME")

@@ -18,6 +18,10 @@ class EmptyFolderError(FolderError):
     """No file under the folder has an image suffix."""
 
 
+class SettingsError(KintsugiError):
+    """A `KINTSUGI_*` variable holds a value that cannot be used."""
+
+
 class JobError(KintsugiError):
     """A job file is missing, is not TOML, or holds a key or value that is not known."""
 

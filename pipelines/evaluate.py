@@ -57,6 +57,7 @@ def evaluate_model(
     if not (test / GOOD).is_dir():
         msg = f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout)"
         raise FolderError(msg)
+    file = find_model(model)  # once: between two looks, another version may become champion
     pixels = PixelFigures()
     rows: list[Row] = []
 
@@ -72,8 +73,8 @@ def evaluate_model(
 
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
-        summary = score_folder(test, model, place, false_alarms=false_alarms, fresh=True, observer=observe)
-        result = _figures(rows, pixels, Verdicts.of(find_model(model).calibration(), false_alarms))
+        summary = score_folder(test, file, place, false_alarms=false_alarms, fresh=True, observer=observe)
+        result = _figures(rows, pixels, Verdicts.of(file.calibration(), false_alarms))
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}

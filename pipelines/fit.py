@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import pickle
+import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,32 +32,39 @@ log = logging.getLogger(__name__)
 
 CHECKS = 20  # checks of the bound on held-out images, and checkpoints, in a full run
 EMA_DECAY = 0.995
+VALIDATION_BATCH = 16
+
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 OnCheck = Callable[[int, dict[str, float]], None]
 
 
 class Batches(Dataset[Tensor]):
-    """The batches of one stretch between two checks: a function of seed and stretch alone, so resuming repeats it."""
+    """Batches of images, made when they are asked for: memory holds one, however many there are."""
 
-    def __init__(
-        self, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int, stretch: int
-    ) -> None:
-        """Draw `steps` batches without replacement, reshuffling when the images run out."""
-        generator = np.random.default_rng((table.seed, stretch))
-        images = np.array(data.split["train"])
-        size = min(table.batch, len(images))
-        rounds = -(-steps * size // len(images))
-        order = np.concatenate([generator.permutation(images) for _ in range(rounds)])
-        self._indices = order[: steps * size].reshape(steps, size)
-        self._data, self._format = data, image_format
+    def __init__(self, data: TrainingData, image_format: ImageFormat, indices: Sequence[NDArray[np.int64]]) -> None:
+        """Keep which images each batch is made of."""
+        self._data, self._format, self._indices = data, image_format, indices
 
     def __len__(self) -> int:
-        """Steps in the stretch."""
+        """Number of batches."""
         return len(self._indices)
 
-    def __getitem__(self, step: int) -> Tensor:
-        """y of one step."""
-        return self._data.batch(self._indices[step], self._format).contiguous(memory_format=torch.channels_last)
+    def __getitem__(self, index: int) -> Tensor:
+        """y of one batch."""
+        return self._data.batch(self._indices[index], self._format).contiguous(memory_format=torch.channels_last)
+
+
+def shuffled(images: NDArray[np.int64], table: TrainTable, steps: int, stretch: int) -> NDArray[np.int64]:
+    """Indices of one stretch between two checks, a row a step: drawn without replacement, reshuffled when they run out.
+
+    A function of seed and stretch alone, so that a run that goes on repeats what it would have seen.
+    """
+    generator = np.random.default_rng((table.seed, stretch))
+    size = min(table.batch, len(images))
+    rounds = -(-steps * size // len(images))
+    order = np.concatenate([generator.permutation(images) for _ in range(rounds)])
+    return order[: steps * size].reshape(steps, size)
 
 
 class Fit(L.LightningModule):
@@ -77,15 +89,14 @@ class Fit(L.LightningModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
         steps = min(self.stretch, self.steps - self.current_epoch * self.stretch)
-        batches = Batches(self._data, self._format, self._table, max(1, steps), self.current_epoch)
-        return DataLoader(batches, batch_size=None, num_workers=0)
+        order = shuffled(np.array(self._data.split["train"]), self._table, max(1, steps), self.current_epoch)
+        return DataLoader(Batches(self._data, self._format, list(order)), batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The select split, in order."""
         indices = np.array(self._data.split["select"])
-        parts = np.array_split(indices, -(-len(indices) // 16))
-        pieces = [self._data.batch(part, self._format).contiguous(memory_format=torch.channels_last) for part in parts]
-        return DataLoader(pieces, batch_size=None, num_workers=0)  # type: ignore[arg-type]  # a list is a data set
+        pieces = np.array_split(indices, -(-len(indices) // VALIDATION_BATCH))
+        return DataLoader(Batches(self._data, self._format, pieces), batch_size=None, num_workers=0)
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
@@ -175,42 +186,96 @@ def fit(
     Returns:
         Steps done.
     """
-    module = Fit(model, data, image_format, table, steps)
-    best = ModelCheckpoint(
-        folder, filename="best", monitor="select_elbo", mode="max", save_last=True, save_on_train_epoch_end=True
-    )
-    last = folder / "last.ckpt"
-    done = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if last.is_file() else 0
+    done, ended = _progress_of(folder, steps)
     if done:
-        log.info("going on from step %d of %d (%s)", done, steps, folder)
-    with _quiet_lightning(), progress(log, "train", steps, "steps", done) as advance:
-        trainer = L.Trainer(
-            accelerator="gpu" if device == "cuda" else "cpu",
-            devices=1,
-            precision="bf16-mixed" if device == "cuda" else "32-true",
-            max_steps=steps,
-            callbacks=[
-                WeightAveraging(avg_fn=ema),
-                best,
-                EarlyStopping(
-                    monitor="select_elbo", mode="max", patience=table.patience, check_on_train_epoch_end=False
-                ),
-                Watch(advance, on_check),
-            ],
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            logger=False,
-        )
-        trainer.fit(module, ckpt_path=str(last) if done else None, weights_only=True)
-    state = torch.load(best.best_model_path or folder / "best.ckpt", weights_only=True, map_location="cpu")[
-        "state_dict"
-    ]
+        log.info("%s step %d of %d (%s)", "had ended at" if ended else "going on from", done, steps, folder)
+    if not ended:
+        module = Fit(model, data, image_format, table, steps)
+        with _quiet_lightning(), progress(log, "train", steps, "steps", done) as advance:
+            trainer = L.Trainer(
+                accelerator="gpu" if device == "cuda" else "cpu",
+                devices=1,
+                precision="bf16-mixed" if device == "cuda" else "32-true",
+                max_steps=steps,
+                callbacks=[
+                    WeightAveraging(avg_fn=ema),
+                    EarlyStopping(
+                        monitor="select_elbo", mode="max", patience=table.patience, check_on_train_epoch_end=False
+                    ),
+                    Watch(advance, on_check),
+                    *_checkpoints(folder),
+                ],
+                reload_dataloaders_every_n_epochs=1,
+                num_sanity_val_steps=0,
+                gradient_clip_val=1.0,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                logger=False,
+            )
+            with _keyboard_interrupt():
+                trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
+        done = int(trainer.global_step)
+    state = _load(folder / BEST)["state_dict"]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     model.to(memory_format=torch.contiguous_format).eval()
-    return int(trainer.global_step)
+    return done
+
+
+def _checkpoints(folder: Path) -> list[Callback]:
+    """The best check's weights, and the state of the last check.
+
+    The order counts: a run killed between the two files goes on from the check before and writes the same best again.
+    """
+    best = ModelCheckpoint(
+        folder,
+        filename=Path(BEST).stem,
+        monitor="select_elbo",
+        mode="max",
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    last = ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
+    return [best, last]
+
+
+def _progress_of(folder: Path, steps: int) -> tuple[int, bool]:
+    """Steps behind the folder's last check, and whether the run had ended there; (0, False) where nothing is usable.
+
+    Lightning forgets that a run stopped early, and would train on.
+    """
+    if not (folder / LAST).is_file():
+        return 0, False
+    for file in (folder / BEST, folder / LAST):
+        try:
+            state = _load(file)
+        except (FileNotFoundError, KeyError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            log.warning("%s cannot be read (%s): removing this run's checkpoints and starting afresh", file, reason)
+            for checkpoint in folder.glob("*.ckpt"):
+                checkpoint.unlink()
+            return 0, False
+    stopping = EarlyStopping("select_elbo", mode="max").state_key
+    stopped = state["callbacks"][stopping]["stopping_reason"] != EarlyStoppingReason.NOT_STOPPED.value
+    return int(state["global_step"]), stopped or state["global_step"] >= steps
+
+
+def _load(file: Path) -> dict[str, Any]:
+    content = io.BytesIO(file.read_bytes())  # read first: only the disk can raise OSError, which is not damage
+    state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
+    return state
+
+
+@contextmanager
+def _keyboard_interrupt() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt again: Lightning makes it sys.exit(1) and leaves SIGINT ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise error.__context__ from None
+        raise
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class ModelFile:
         return self.path.parent
 
     @property
+    def pinned_ref(self) -> str:
+        """A reference that will always mean this very file: an alias may move on."""
+        return self.ref if self.version is None else f"{self.name}/{self.version}"
+
+    @property
     def card(self) -> str | None:
         """The model card, in Markdown."""
         path = self.folder / CARD_FILE

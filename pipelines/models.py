@@ -25,6 +25,28 @@ def find_model(ref: str | Path) -> ModelFile:
         ModelError: It names nothing that is there; the message lists what is.
         DigestError: The file is not the one that was registered.
     """
+    if file := find_model_file(ref):
+        return file
+    text = str(ref)
+    name, selector = split_ref(text)
+    from pipelines.registry import Registry  # MLflow takes seconds to import: a path needs none of it
+
+    registry = Registry()
+    version = registry.get(name, selector)
+    folder = registry.fetch(version)
+    file = ModelFile(path=folder / MODEL_FILE, sha256=version.sha256, ref=text)
+    return file.registered_as(ref=text, name=version.name, version=str(version.version))
+
+
+def find_model_file(ref: str | Path) -> ModelFile | None:
+    """Resolve a reference that needs no registry: a path to an `.onnx` file or to its folder, or `builtin:NAME`.
+
+    Returns:
+        The file, its digest computed; None when the reference is the registry's to resolve.
+
+    Raises:
+        ModelError: It names a file that is not there.
+    """
     text = str(ref)
     if text.startswith("builtin:"):
         return _builtin(text)
@@ -36,14 +58,7 @@ def find_model(ref: str | Path) -> ModelFile:
         return ModelFile(path=path, sha256=sha256_of(path), ref=text)
     if path.is_dir() and (path / MODEL_FILE).is_file():
         return ModelFile(path=path / MODEL_FILE, sha256=sha256_of(path / MODEL_FILE), ref=text)
-    name, selector = split_ref(text)
-    from pipelines.registry import Registry  # MLflow takes seconds to import: a path needs none of it
-
-    registry = Registry()
-    version = registry.get(name, selector)
-    folder = registry.fetch(version)
-    file = ModelFile(path=folder / MODEL_FILE, sha256=version.sha256, ref=text)
-    return file.registered_as(ref=text, name=version.name, version=str(version.version))
+    return None
 
 
 def split_ref(ref: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """The output folder: rows that appear shard by shard, survive a kill, and end in the same bytes.
 
-`OUT/.kintsugi/` holds the work so far: one parquet file for each finished shard, under the digest of the model that
-made it. A row counts as done while its file's size and time of change are the same; what is not done is work.
+`OUT/.kintsugi-run/` holds the work so far: one parquet file for each finished shard, under a digest of what made it.
+It also marks the folder as ours. A row counts as done while its file's size and time of change are the same; what is
+not done is work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.errors import FolderError, OutputError
-from pipelines.images import ImageFile
+from pipelines.images import OUTPUT_MARKER, ImageFile
 
 RESULTS = pa.schema(
     [
@@ -51,10 +53,12 @@ GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *PICTURES])
 VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold")  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
-    + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())]
+    + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
     + [pa.field(name, kind) for name, kind in PICTURES]
 )
 GALLERY_ROWS = 64
+TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
+LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 
 Row = dict[str, Any]
 
@@ -67,10 +71,11 @@ class OutputFolder:
 
         Args:
             out: The folder.
-            work_key: Digest of what the rows depend on beside the image (the model): other rows do not count.
+            work_key: Digest of what rows and maps depend on beside the image: other rows do not count.
         """
         self.out = out
-        self._private = out / ".kintsugi"
+        self.work_key = work_key
+        self._private = out / OUTPUT_MARKER
         self._shards = self._private / f"shards-{work_key[:16]}"
 
     @contextmanager
@@ -104,13 +109,14 @@ class OutputFolder:
             except OSError:
                 msg = f"another run is writing to {self.out}; wait for it, or give another folder"
                 raise OutputError(msg) from None
-            for leftover in self._shards.glob("*.tmp"):
+            for leftover in self.out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
             yield self
 
     def map_path(self, relative: str) -> Path:
-        """Where the heat map of an input file lies."""
-        return self.out / "maps" / f"{relative}.png"
+        """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
+        parts = f"{relative}.png".split("/")
+        return self.out.joinpath("maps", *map(_shortened, parts))
 
     def rows(self, *, pictures: bool = False) -> pa.Table:
         """All rows written so far, later shards first."""
@@ -120,29 +126,45 @@ class OutputFolder:
         return pa.concat_tables(tables) if tables else SHARD.empty_table().select(columns or SHARD.names)
 
     def done(self, files: Iterable[ImageFile], threshold: float | None) -> dict[str, float]:
-        """Paths that need no work, with their scores: scored, unchanged, and with a heat map where one is due."""
+        """Paths that need no work, with their scores: scored, unchanged, and with the pictures that are due."""
         unchanged = {file.relative: (file.size, file.mtime_ns) for file in files}
         finished: dict[str, float] = {}
+        pictured: set[str] = set()
         for row in self.rows().to_pylist():
             path, score = row["path"], row["score"]
             if row["status"] != "ok" or unchanged.get(path) != (row["size"], row["mtime_ns"]):
                 continue
+            if row["pictured"]:
+                pictured.add(path)
             if threshold is not None and score > threshold and not self.map_path(path).is_file():
                 continue
             finished.setdefault(path, score)
+        # When the worst images of an earlier run are gone, others move up: the gallery has no pictures of them yet.
+        for path in sorted(finished, key=lambda path: (-finished[path], path))[:GALLERY_ROWS]:
+            if path not in pictured:
+                del finished[path]
         return finished
 
     def write_shard(self, rows: Sequence[Row]) -> None:
         """Make a shard's rows appear at once."""
         name = hashlib.sha256("\n".join(f"{r['path']} {r['mtime_ns']}" for r in rows).encode()).hexdigest()[:24]
-        table = pa.Table.from_pylist(list(rows), schema=SHARD)
+        rows = [row | {"pictured": row["thumbnail"] is not None} for row in rows]
+        table = pa.Table.from_pylist(rows, schema=SHARD)
         write_atomically(self._shards / f"{name}.parquet", lambda path: pq.write_table(table, path))
+
+    def all_rows(self) -> list[Row]:
+        """The newest row of every file, by path: all there is of a run that was stopped."""
+        newest: dict[str, Row] = {}
+        for row in self.rows().to_pylist():
+            newest.setdefault(row["path"], row)
+        return [newest[path] for path in sorted(newest)]
 
     def merge(self, files: Sequence[ImageFile]) -> list[Row]:
         """One row for each file, in the order of files: the newest one that counts."""
         wanted = {file.relative: (file.size, file.mtime_ns) for file in files}
         newest: dict[str, Row] = {}
         for row in self.rows().to_pylist():
+            del row["pictured"]
             if wanted.get(row["path"]) == (row.pop("size"), row.pop("mtime_ns")):
                 newest.setdefault(row["path"], row)
         return [newest[file.relative] for file in files if file.relative in newest]
@@ -166,21 +188,43 @@ class OutputFolder:
         write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))
 
     def tidy(self, rows: Sequence[Row]) -> None:
-        """Drop what no longer holds: heat maps of images that are not flagged any more, other models' shards."""
+        """Drop what no longer holds: heat maps of images that are not flagged any more, other models' shards.
+
+        Only maps that a row of ours names are deleted, and folders that this leaves empty.
+        """
         due = {self.map_path(row["path"]) for row in rows if row["is_anomaly"]}
-        for path in (self.out / "maps").rglob("*.png"):
-            if path not in due:
+        for shard in self._private.glob("shards-*/*.parquet"):
+            for name in pq.read_table(shard, columns=["path"])["path"].to_pylist():
+                path = self.map_path(name)
+                if path in due or not path.is_file():
+                    continue
                 path.unlink()
-        for folder in sorted((self.out / "maps").rglob("*/"), reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only empty ones go
+                for folder in path.relative_to(self.out).parents[:-1]:
+                    with contextlib.suppress(OSError):
+                        (self.out / folder).rmdir()  # only when it is empty
         for other in self._private.glob("shards-*"):
             if other != self._shards:
                 shutil.rmtree(other)
 
+    def forget_evaluation(self) -> None:
+        """Figures of an earlier run are not this one's."""
+        (self.out / "evaluation.json").unlink(missing_ok=True)
+
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _shortened(name: str) -> str:
+    encoded = name.encode("utf-8", "surrogateescape")
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return (
+        encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore")
+        + f"~{digest}"
+        + (".png" if name.endswith(".png") else "")
+    )
 
 
 def worst_first(row: Row) -> tuple[float, str]:
@@ -197,7 +241,9 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def write_atomically(path: Path, write: Any) -> None:  # noqa: ANN401 - any callable that takes a path
     """Let `write(temporary_path)` make a file, then move it into place: nobody sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(
+        f"{TEMPORARY}{os.getpid()}-{threading.get_ident():x}"
+    )  # short: names can be at the limit
     try:
         write(temporary)
         with temporary.open("rb") as file:

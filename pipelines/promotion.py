@@ -49,7 +49,7 @@ def decide(
         champion: Today's champion; None when there is none.
         data: Of the challenger; its select split is what both are measured on.
         table: The job's rule.
-        false_alarms: The promised rate.
+        false_alarms: The promised rate, which the challenger's calibration allows.
     """
     files = _unseen(data, champion)
     mine = _measure(challenger, files, false_alarms)
@@ -108,7 +108,7 @@ def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) 
 
 
 def _kept_promise(calibration: Calibration, good: np.ndarray, false_alarms: float) -> dict[str, float]:
-    rate = max(false_alarms, calibration.default_false_alarms())
+    rate = max(false_alarms, calibration.smallest_rate)  # a champion may have fewer calibration images
     flagged = float((good > calibration.threshold(rate)).mean())
     _, limit = calibration.interval(rate, len(good), level=LEVEL)
     return {"false_alarm_rate": flagged, "false_alarm_limit": limit, "promised_rate": rate}

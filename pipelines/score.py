@@ -7,11 +7,12 @@ Nothing here knows torch: the bound is computed inside the exported graph.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import json
 import logging
 import platform
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration
-from pipelines.errors import EmptyFolderError, FolderError
+from pipelines.errors import FolderError
 from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, decode, find_images
 from pipelines.modelfile import ModelFile
@@ -71,7 +72,7 @@ class Shard:
 
 def score_folder(
     folder: Path | str,
-    model: str | Path,
+    model: str | Path | ModelFile,
     out: Path | str,
     *,
     false_alarms: float | None = None,
@@ -86,7 +87,7 @@ def score_folder(
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a scoring model, such as `tiles@champion` or a path.
+        model: Reference to a scoring model, such as `tiles@champion` or a path, or what it resolved to.
         out: Output folder: new, or of an earlier run.
         false_alarms: Share of good images that may be flagged; default: the model's, at least 1/(n+1).
         calibration: Another calibration file than the one beside the model.
@@ -112,7 +113,7 @@ def score_folder(
 @contextmanager
 def open_scoring(
     folder: Path | str,
-    model: str | Path,
+    model: str | Path | ModelFile,
     out: Path | str,
     *,
     false_alarms: float | None = None,
@@ -129,16 +130,15 @@ def open_scoring(
     if out.is_file():
         msg = f"the output folder {out} is a file; give a folder"
         raise FolderError(msg)
-    files = _outside(out, folder, find_images(folder))
-    if not files:
-        msg = f"all images under {folder} lie in the output folder {out}; give another one"
-        raise EmptyFolderError(msg)
-    file = find_model(model)
+    files = find_images(folder)
+    file = model if isinstance(model, ModelFile) else find_model(model)
     session = Session(file, device=settings().device, threads=settings().workers)
     verdicts = Verdicts.of(file.calibration(calibration), false_alarms)
-    output = OutputFolder(out, work_key=file.sha256)
+    output = OutputFolder(out, work_key=_work_key(file, verdicts.calibration))
     with output.held(fresh=fresh):
-        yield Scoring(folder, tuple(files), file, session, verdicts, output, observer)
+        scoring = Scoring(folder, tuple(files), file, session, verdicts, output, observer)
+        output.write_json("run.json", scoring.describe(dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
+        yield scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class Scoring:
     _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
 
     def shards(self) -> list[Shard]:
-        """What is left to do, in pieces. Cut from the sorted list, so that a resumed run cuts the same pieces."""
+        """What is left to do, in pieces. Files that failed are tried again."""
         done = self.output.done(self.files, self.verdicts.threshold)
         self._gallery = heapq.nlargest(GALLERY_ROWS, done.values())
         heapq.heapify(self._gallery)
@@ -229,16 +229,12 @@ class Scoring:
         self.verdicts.fill(rows)
         for row in rows:
             row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
+        self.output.forget_evaluation()
         self.output.write_results(rows)
         self.output.write_gallery(rows)
         self.output.tidy(rows)
-        counts = {
-            "files": len(self.files),
-            "ok": sum(row["status"] == "ok" for row in rows),
-            "failed": sum(row["status"] == "failed" for row in rows),
-            "flagged": sum(bool(row["is_anomaly"]) for row in rows),
-        }
-        run = self._run_document(counts)
+        counts = count(rows)
+        run = self.describe(counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
         return ScoreSummary(
@@ -247,6 +243,7 @@ class Scoring:
             false_alarms=self.verdicts.false_alarms,
             threshold=self.verdicts.threshold,
             images_per_second=run["timings"]["images_per_second"],
+            files=len(self.files),
             **counts,
         )
 
@@ -309,16 +306,25 @@ class Scoring:
                 return
             yield image
 
+    def _command(self) -> str:
+        """How to do the same again, whoever called."""
+        words = ["kintsugi", "score", str(self.folder.resolve()), "--model", self.model.pinned_ref]
+        words += ["--out", str(self.output.out.resolve())]
+        if self.verdicts.false_alarms is not None:
+            words += ["--false-alarms", repr(self.verdicts.false_alarms)]
+        return shlex.join(words)
+
     def _bottleneck(self) -> str:
         return f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}"
 
-    def _run_document(self, counts: dict[str, int]) -> dict[str, Any]:
+    def describe(self, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
+        """The document of run.json: everything but the rows themselves."""
         total = time.perf_counter() - self._clock
         calibration = self.verdicts.calibration
         return {
             "verb": "score",
             "folder": str(self.folder.resolve()),
-            "command": shlex.join(["kintsugi", *sys.argv[1:]]),
+            "command": self._command(),
             "model": {
                 "ref": self.model.ref,
                 "name": self.model.name or self.session.metadata.name,
@@ -335,7 +341,8 @@ class Scoring:
                 "scores": list(calibration.scores),
             },
             "warnings": [] if calibration else [NO_CALIBRATION],
-            "counts": counts,
+            "work_key": self.output.work_key,
+            "counts": counts | {"files": len(self.files)},
             "timings": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
             | {"total": round(total, 3), "images_per_second": round(self.left / total, 2) if self.left else None},
             "versions": {
@@ -345,17 +352,23 @@ class Scoring:
                 "provider": self.session.provider,
             },
             "started": self.started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
         }
 
 
-def _outside(out: Path, folder: Path, files: list[ImageFile]) -> list[ImageFile]:
-    """The files that are not in the output folder, however the two paths are written."""
-    out, root = out.resolve(), folder.resolve()
-    if not out.is_relative_to(root):
-        return files
-    inside = folder / out.relative_to(root)
-    return [file for file in files if not file.path.is_relative_to(inside)]
+def count(rows: Sequence[Row]) -> dict[str, int]:
+    """How many rows ended how."""
+    return {
+        "ok": sum(row["status"] == "ok" for row in rows),
+        "failed": sum(row["status"] == "failed" for row in rows),
+        "flagged": sum(bool(row["is_anomaly"]) for row in rows),
+    }
+
+
+def _work_key(model: ModelFile, calibration: Calibration | None) -> str:
+    """What rows and maps depend on: the model, and the scale of the heat maps."""
+    scale = json.dumps(calibration.map_quantiles if calibration else None, sort_keys=True)
+    return hashlib.sha256(f"{model.sha256} {scale}".encode()).hexdigest()
 
 
 def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:

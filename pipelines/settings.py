@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.errors import SettingsError
+
+PREFIX = "KINTSUGI_"
 
 
 class Settings(BaseSettings):
     """Read from `KINTSUGI_*` variables; every field has a default that needs no server."""
 
-    model_config = SettingsConfigDict(env_prefix="KINTSUGI_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".kintsugi",
@@ -39,5 +43,17 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """The settings as the environment stands now (read again at each call, so that tests can change it)."""
-    return Settings()
+    """The settings as the environment stands now (read again at each call, so that tests can change it).
+
+    Raises:
+        SettingsError: A variable holds a value that cannot be used; the message names each, its value and the limit.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        msg = f"{'; '.join(problems)}; set another value, or unset the variable for its default"
+        raise SettingsError(msg) from None

@@ -12,8 +12,10 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from pipelines.data import Plan, TrainingData, load_training_data, survey, write
 from pipelines.errors import JobError, ModelError
 from pipelines.fit import fit
 from pipelines.job import Job, load_job
-from pipelines.modelfile import JOB_FILE, SPLIT_FILE, ModelFile
+from pipelines.locks import locked
+from pipelines.modelfile import SPLIT_FILE, ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision, decide
 from pipelines.registry import Registry, Version
@@ -78,15 +81,18 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     data = load_training_data(job, plan)
     likelihood_name = job.model.likelihood or task.likelihoods[0]
     steps = job.train.steps or default_steps(len(data.split["train"]))
-    false_alarms = _announce(job, plan, data, likelihood_name, steps)
+    _announce(job, plan, data, likelihood_name, steps)
 
     torch.manual_seed(job.train.seed)
     model = build(job, task, plan, likelihood_name)
     network: LatentVariableModel = model  # type: ignore[assignment]  # a Protocol that modules satisfy
     device = "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
-    work = settings().home / "runs" / job.name / _work_key(job, plan, data, steps)
 
-    with TrackedRun(job.name) as run, tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
+    with (
+        _work_folder(job, _work_key(job, plan, data, steps)) as work,
+        TrackedRun(job.name) as run,
+        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
+    ):
         run.params(_flatten(job) | {"steps": steps, "size": plan.size, "stages": plan.stages, "device": device})
         run.tags({"task": job.task, "data_digest": data.digest})
         done = fit(
@@ -104,15 +110,14 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         file = bundle.write_model(folder, graph, metadata)
         parity = bundle.check_parity(file, graph, data.files_of("select"))
         session = Session(file, device=settings().device, threads=settings().workers)
-        calibration = bundle.calibrate(session, data.files_of("calibrate"))
+        calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
         bundle.write_gallery(session, data.files_of("train"))
         write_split(folder / SPLIT_FILE, data)
-        (folder / JOB_FILE).write_text(job.path.read_text(encoding="utf-8"), encoding="utf-8")
+        bundle.write_job(folder, job)
 
         registry = Registry()
         champion = _champion(registry, job.name)
-        rate = max(false_alarms, calibration.default_false_alarms())
-        decision = decide(file, champion, data, job.promote, rate)
+        decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
         measured = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
         card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
         run.text("card.md", card)
@@ -124,7 +129,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         )  # fmt: skip
         registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
         _settle(registry, version, decision)
-    shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
+        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
     return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
 
 
@@ -169,8 +174,8 @@ def _task(job: Job) -> Task:
     return tasks[job.task]
 
 
-def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: int) -> float:
-    """Say what was chosen and why; return the promised false-alarm rate."""
+def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: int) -> None:
+    """Say what was chosen and why, and refuse a false-alarm rate that cannot be promised."""
     split = {name: len(indices) for name, indices in data.split.items()}
     least = 1 / (split["calibrate"] + 1)
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
@@ -189,13 +194,12 @@ def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: 
     log.info(
         "promised false-alarm rate %.2f %% (%d images can promise %.2f %%)", 100 * rate, split["calibrate"], 100 * least
     )
-    return rate
 
 
 def _freeze_scale(network: LatentVariableModel, data: TrainingData, image_format: ImageFormat) -> None:
     if isinstance(network.likelihood, SharedGaussianLikelihood):
         parts = np.array_split(np.array(data.split["train"]), -(-len(data.split["train"]) // 32))
-        batches = [data.batch(part, image_format) for part in parts]
+        batches = (data.batch(part, image_format) for part in parts)  # one at a time: the folder may not fit
         network.likelihood.set_variance(closed_form_variance(network, batches, torch.Generator().manual_seed(0)))
 
 
@@ -231,8 +235,31 @@ def _settle(registry: Registry, version: Version, decision: Decision) -> None:
 
 def _work_key(job: Job, plan: Plan, data: TrainingData, steps: int) -> str:
     """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
-    stamp = [job.task, job.model.model_dump_json(), job.train.model_dump_json(), plan.size, data.digest, steps]
+    stamp = {
+        "task": job.task,
+        "model": job.model.model_dump_json(),
+        "train": job.train.model_dump_json(),
+        "steps": steps,
+        "plan": [plan.size, plan.stages, plan.image_format.channels, plan.image_format.bit_depth],
+        "train_images": [data.sha256[index] for index in data.split["train"]],
+        "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights
+        "kintsugi": installed_version("kintsugi"),
+    }
     return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _work_folder(job: Job, key: str) -> Iterator[Path]:
+    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile."""
+    work = settings().home / "runs" / job.name / key
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(work.with_name(f"{key}.lock"), wait=False))
+        except BlockingIOError:
+            msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
+            raise JobError(msg) from None
+        yield work
 
 
 def _flatten(job: Job) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -105,12 +106,12 @@ class DecoderGraph(nn.Module):
 
 
 @torch.no_grad()
-def closed_form_variance(model: LatentVariableModel, batches: list[Tensor], generator: torch.Generator) -> Tensor:
+def closed_form_variance(model: LatentVariableModel, batches: Iterable[Tensor], generator: torch.Generator) -> Tensor:
     """Mean squared error over a data set under the posterior: the shared scale's optimum, frozen at export.
 
     Args:
         model: The trained network.
-        batches: y tensors (B, C, H, W).
+        batches: y tensors (B, C, H, W), gone through once.
         generator: Source of the latent noise.
 
     Returns:

@@ -10,12 +10,13 @@ A file that cannot be decoded is an `ImageError` or a `Failed`, with one line th
 
 from pipelines.images.convert import to_model_input
 from pipelines.images.decoding import Decoded, Failed, decode
-from pipelines.images.find import IMAGE_SUFFIXES, ImageFile, find_images
+from pipelines.images.find import IMAGE_SUFFIXES, OUTPUT_MARKER, ImageFile, find_images
 from pipelines.images.image import Image
 from pipelines.images.read import read_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "OUTPUT_MARKER",
     "Decoded",
     "Failed",
     "Image",

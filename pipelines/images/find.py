@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"}
 )
 
+OUTPUT_MARKER = ".kintsugi-run"  # folder inside an output folder: what lies there are our maps, not the user's images
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,9 +55,9 @@ class _Others:
 def find_images(folder: Path) -> list[ImageFile]:
     """List the image files under a folder and its subfolders, judged by their suffixes.
 
-    Hidden files and folders are left out. Links are followed, each folder once (a real folder before links to it), so
-    that loops end. A link to a file that is gone is listed, and fails when it is read. A subfolder that may not be
-    read is left out with a warning in the log.
+    Hidden files and folders are left out, and the output folders of other runs. Links are followed, each folder once (a
+    real folder before links to it), so that loops end. A link to a file that is gone is listed, and fails when it is
+    read. A subfolder that may not be read is left out with a warning in the log.
 
     Args:
         folder: Where to look.
@@ -103,6 +105,8 @@ def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
             if identity in visited:
                 continue
             visited.add(identity)
+            if path != root and os.path.lexists(f"{path}/{OUTPUT_MARKER}"):
+                continue
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = entry.name

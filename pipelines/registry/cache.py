@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipelines.locks import locked
 from pipelines.modelfile import MODEL_FILE
 from pipelines.registry.bundle import first_mismatch
-from pipelines.registry.connection import locked
 
 MANIFEST = ".digests.json"  # what a copy was made from
 

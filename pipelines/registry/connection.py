@@ -7,7 +7,6 @@ environment has been set.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import KintsugiError, RegistryError
+from pipelines.locks import locked
 from pipelines.settings import settings
 
 if TYPE_CHECKING:
@@ -201,11 +201,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         environment.setLevel(level)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file. The system lets go of it when the process dies, so it is never stale."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

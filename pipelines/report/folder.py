@@ -14,7 +14,7 @@ from pipelines.errors import FolderError
 RESULTS = "results.parquet"
 RUN = "run.json"
 EVALUATION = "evaluation.json"
-GALLERY = ".kintsugi/gallery.parquet"
+GALLERY = ".kintsugi-run/gallery.parquet"
 
 
 class _Record(BaseModel):

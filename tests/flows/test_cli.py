@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +15,8 @@ import pytest
 from typer.main import get_command
 
 from flows.cli import app
+from flows.demo import next_commands
+from pipelines.modelfile import sha256_of
 from pipelines.sample import MAGNETIC_TILE
 
 
@@ -19,11 +24,16 @@ from pipelines.sample import MAGNETIC_TILE
 def kintsugi(tmp_path: Path):
     """Run the real command in a process and a home of its own."""
 
-    def kintsugi(*arguments: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def kintsugi(
+        *arguments: object, home: Path | None = None, largest_file: int = -1, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-        environment = clean | {"KINTSUGI_HOME": str(home or tmp_path / "home"), "COLUMNS": "120"}
+        environment = clean | {"KINTSUGI_HOME": str(home or tmp_path / "home"), "COLUMNS": "120"} | variables
         command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+        )  # fmt: skip
 
     return kintsugi
 
@@ -78,6 +88,72 @@ def test_wrong_usage_ends_with_2_and_one_message(
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
     assert not (tmp_path / "out" / "results.parquet").exists()
+
+
+def fails_plainly(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    for word in words:
+        assert word in last
+
+
+def test_a_disk_that_takes_no_more_is_one_message(kintsugi, trained, tmp_path: Path) -> None:
+    arguments = ("score", MAGNETIC_TILE / "test", "--model", trained.model, "--out", tmp_path / "out")
+    fails_plainly(kintsugi(*arguments, largest_file=4096), "File too large")
+    assert kintsugi(*arguments).returncode == 0  # as the message says
+
+
+def test_a_file_where_a_folder_is_needed_is_one_message(kintsugi, trained, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    figures = tmp_path / "file" / "figures.json"
+    done = kintsugi("evaluate", MAGNETIC_TILE, "--model", trained.model, "--json", figures)
+    fails_plainly(done, f"error: {tmp_path / 'file'}", "free space or mend the rights, then start the same command")
+
+
+def test_a_home_that_is_a_file_is_one_message(kintsugi, trained, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fails_plainly(kintsugi("train", trained.job, home=tmp_path / "file"), f"error: {tmp_path / 'file'}")
+
+
+def test_a_wrong_variable_is_one_message(kintsugi, trained) -> None:
+    arguments = ("score", MAGNETIC_TILE / "test", "--model", trained.model, "--out", "out")
+    fails_plainly(kintsugi(*arguments, KINTSUGI_WORKERS="0"), "KINTSUGI_WORKERS=0: ", "greater than or equal to 1")
+
+
+def test_a_model_file_can_be_verified_by_its_path(kintsugi, trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.bundle, tmp_path / "m")
+    done = kintsugi("models", "verify", "m/model.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    digest = sha256_of(trained.model)
+    assert done.stdout == f"m/model.onnx: sha256 {digest}; calibration.json beside it belongs to it\n"
+    calibration = json.loads((tmp_path / "m" / "calibration.json").read_text())
+    (tmp_path / "m" / "calibration.json").write_text(json.dumps(calibration | {"model_sha256": "0" * 64}))
+    fails_plainly(kintsugi("models", "verify", "m/model.onnx"), "belongs to the model file 000000000000", digest[:12])
+    (tmp_path / "m" / "calibration.json").unlink()
+    assert "calibration.json beside it is not there" in kintsugi("models", "verify", "m").stdout
+
+
+def test_the_demo_uses_nobodys_servers(tmp_path: Path) -> None:
+    servers = dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"), "http://team.invalid")
+    code = (
+        "import os, sys, flows.cli, flows.demo\n"
+        "assert 'prefect' not in sys.modules\n"  # it is imported while the server starts
+        f"flows.demo.run_demo = lambda out: str(sorted({set(servers)!r} & os.environ.keys()))\n"
+        "flows.cli.app(['demo', '--out', 'x'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | servers, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_the_demos_commands_survive_an_odd_folder() -> None:
+    out = Path("/a folder/it's $HOME")
+    show, score, train = (shlex.split(line) for line in next_commands(out, out / "tiles.toml", "tiles/1"))
+    assert show[:2] == score[:2] == train[:2] == [f"KINTSUGI_HOME={out}/home", ".venv/bin/kintsugi"]
+    assert score[-1] == f"{out}/yours"
+    assert train[3] == f"{out}/tiles.toml"
 
 
 def test_an_unknown_model_in_an_empty_registry_says_how_to_train_one(kintsugi, tmp_path: Path) -> None:

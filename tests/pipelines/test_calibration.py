@@ -232,3 +232,12 @@ def test_a_batch_worker_imports_it_without_torch_or_scipy() -> None:
     code = f"import sys, pipelines.calibration; print(*{heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+def test_the_rate_of_the_job_is_the_default(tmp_path: Path) -> None:
+    asked = calibration(range(200)).model_copy(update={"false_alarms": 0.2})
+    asked.save(tmp_path / "calibration.json")
+    loaded = Calibration.load(tmp_path / "calibration.json", model_sha256=DIGEST)
+    assert loaded.default_false_alarms() == 0.2
+    (tmp_path / "old.json").write_text(json.dumps(GOOD))
+    assert Calibration.load(tmp_path / "old.json", model_sha256=DIGEST).default_false_alarms() == 1 / 3

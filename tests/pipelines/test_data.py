@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines.data import load_training_data, split_by_content, survey, working_size
 from pipelines.errors import DataError
+from pipelines.images import Failed, decode
 from pipelines.job import Job, job_from_document
 from pipelines.sample import MAGNETIC_TILE
 
@@ -141,3 +142,23 @@ def test_decoded_once_and_again_when_a_file_changes(tiles: Path) -> None:
     changed = load_training_data(job, plan)
     assert changed.digest != first.digest
     assert len(changed.files) == len(first.files) + 1
+
+
+def test_a_share_that_leaves_nothing_to_train_is_refused() -> None:
+    with pytest.raises(DataError, match=r"8 to calibrate and 4 to select leave 0 to train, and at least 4 are needed"):
+        split_by_content(digests(12), 0.7)
+
+
+def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(tiles)
+    plan = survey(job, None)
+    monkeypatch.setattr("pipelines.data.decode", _all_but_the_first)
+    assert len(load_training_data(job, plan).failed) == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("KINTSUGI_HOME", str(tiles.parent / "home"))
+    assert load_training_data(job, plan).failed == ()
+
+
+def _all_but_the_first(files: list, **options: object):
+    yield Failed(files[0], "Input/output error", None)
+    yield from decode(files[1:], **options)

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.sample import MAGNETIC_TILE
 
 
@@ -59,6 +60,32 @@ def test_the_report_shows_the_figures(evaluated: tuple[dict, Path]) -> None:
 def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"is not laid out for evaluation: there is no .*good"):
         evaluate_model(tmp_path, trained.model)
+
+
+def test_a_promotion_in_between_changes_neither_model_nor_threshold(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "later"
+    shutil.copytree(trained.bundle, later)
+    calibration = json.loads((later / "calibration.json").read_text())
+    calibration["scores"] = [score + 1000 for score in calibration["scores"]]
+    (later / "calibration.json").write_text(json.dumps(calibration))
+    champions = iter([("1", trained.bundle), ("2", later), ("2", later)])
+
+    def find_champion(ref: str) -> ModelFile:
+        version, bundle = next(champions)
+        path = bundle / "model.onnx"
+        return ModelFile(path=path, sha256=sha256_of(path), ref=ref, name="tiles", version=version)
+
+    monkeypatch.setattr("pipelines.score.find_model", find_champion)
+    monkeypatch.setattr("pipelines.evaluate.find_model", find_champion)
+    for part in ("test/good", "test/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / "images" / part)
+    figures = evaluate_model(tmp_path / "images", "tiles@champion", out=tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert {(row["model"], row["version"], row["threshold"]) for row in rows} == {("tiles", "1", figures["threshold"])}
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["model"]["ref"] == "tiles@champion"
 
 
 def test_both_names_of_a_mask_and_one_of_the_wrong_size(trained, tmp_path: Path) -> None:

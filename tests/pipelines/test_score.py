@@ -17,9 +17,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipelines import score
+from pipelines import output, score
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError, EmptyFolderError, FolderError, OutputError
+from pipelines.evaluate import evaluate_model
+from pipelines.rebuild import rebuild_report
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import ScoreSummary, score_folder
 
@@ -195,7 +197,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(trained, images: Path, t
     for wanted in range(1, 6):  # after one more shard each time
         process = subprocess.Popen([sys.executable, "-c", code, str(out)])
         ends = time.monotonic() + 120
-        while process.poll() is None and len(list(out.glob(".kintsugi/shards-*/*.parquet"))) < wanted:
+        while process.poll() is None and len(list(out.glob(".kintsugi-run/shards-*/*.parquet"))) < wanted:
             assert time.monotonic() < ends
             time.sleep(0.002)
         kills += process.poll() is None
@@ -262,3 +264,93 @@ def test_the_summary_is_what_the_rows_say(trained, images: Path, tmp_path: Path)
     assert run["counts"] == {"files": 16, "ok": 16, "failed": 0, "flagged": summary.flagged}
     assert run["calibration"]["n"] == 18
     assert run["versions"]["provider"] == "CPUExecutionProvider"
+
+
+def test_only_our_own_folders_are_written_and_tidied(trained, images: Path, tmp_path: Path) -> None:
+    """A folder that holds a KINTSUGI_HOME and pictures of its own is not an output folder of ours."""
+    out = tmp_path / "place"
+    (out / ".kintsugi").mkdir(parents=True)
+    (out / "maps").mkdir()
+    shutil.copy(next((images / "good").iterdir()), out / "maps" / "holiday.png")
+    with pytest.raises(OutputError, match=r"holds something else"):
+        score_folder(images, trained.model, out)
+    ours = tmp_path / "ours"
+    score_folder(images, trained.model, ours, false_alarms=0.6)
+    shutil.copy(out / "maps" / "holiday.png", ours / "maps" / "holiday.png")
+    score_folder(images, trained.model, ours)
+    assert (ours / "maps" / "holiday.png").is_file()
+
+
+def test_output_folders_of_other_runs_are_not_input(trained, images: Path) -> None:
+    score_folder(images, trained.model, images / "first", false_alarms=0.9)
+    assert list((images / "first" / "maps").rglob("*.png"))
+    assert score_folder(images, trained.model, images / "second").files == 16
+
+
+def test_figures_of_another_run_do_not_stay(trained, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate_model(MAGNETIC_TILE, trained.model, out=out)
+    assert (out / "evaluation.json").is_file()
+    score_folder(images, trained.model, out)
+    assert not (out / "evaluation.json").exists()
+
+
+def test_another_heat_scale_draws_all_maps_again(trained, images: Path, tmp_path: Path) -> None:
+    calibration = json.loads((trained.bundle / "calibration.json").read_text())
+    calibration["map_quantiles"] = {key: value * 3 + 1 for key, value in calibration["map_quantiles"].items()}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(calibration))
+    score_folder(images, trained.model, tmp_path / "used", false_alarms=0.6)
+    score_folder(images, trained.model, tmp_path / "used", false_alarms=0.6, calibration=other)
+    score_folder(images, trained.model, tmp_path / "fresh", false_alarms=0.6, calibration=other)
+    assert stable_bytes(tmp_path / "used") == stable_bytes(tmp_path / "fresh")
+
+
+def test_when_the_worst_are_gone_others_move_into_the_gallery(
+    trained, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "GALLERY_ROWS", 3)
+    monkeypatch.setattr(score, "GALLERY_ROWS", 3)
+    out = tmp_path / "out"
+    score_folder(images, trained.model, out)
+    for row in sorted(rows_of(out), key=lambda row: -row["score"])[:3]:
+        (images / row["path"]).unlink()
+    score_folder(images, trained.model, out)
+    score_folder(images, trained.model, tmp_path / "fresh")
+    assert len(pq.read_table(out / ".kintsugi-run" / "gallery.parquet")) == 3
+    assert stable_bytes(out) == stable_bytes(tmp_path / "fresh")
+
+
+def test_a_name_at_the_limit_of_the_file_system(trained, images: Path, tmp_path: Path) -> None:
+    some = next((images / "crack").iterdir())
+    for letter in ("x", "\u00e4"):
+        shutil.copy(some, images / f"{letter * (245 // len(letter.encode()))}.jpg")
+    summary = score_folder(images, trained.model, tmp_path / "out", false_alarms=0.9)
+    assert summary.ok == 18
+    assert len(list((tmp_path / "out" / "maps").rglob("*.png"))) == summary.flagged
+
+
+def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, tmp_path: Path) -> None:
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    left = tmp_path / "out" / "maps" / f"{output.TEMPORARY}123-4"
+    left.write_bytes(b"half")
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    assert not left.exists()
+
+
+def test_a_stopped_run_has_a_report_too(trained, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "SHARD_FILES", 5)
+    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+        for shard in scoring.shards()[:2]:
+            scoring.run(shard)
+    page = rebuild_report(tmp_path / "out").read_text()
+    assert len(rows_of(tmp_path / "out")) == 10
+    assert "has not finished" in page
+    score_folder(images, trained.model, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 16
+
+
+def test_the_command_reproduces_the_run(trained, images: Path, tmp_path: Path) -> None:
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.3)
+    command = json.loads((tmp_path / "out" / "run.json").read_text())["command"]
+    assert command == f"kintsugi score {images} --model {trained.model} --out {tmp_path / 'out'} --false-alarms 0.3"

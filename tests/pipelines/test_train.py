@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipelines.bundle import check_parity
+from pipelines.bundle import check_parity, describe, write_job, write_model
 from pipelines.data import load_training_data, survey
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
 from pipelines.fit import ema, fit
@@ -26,8 +26,9 @@ from pipelines.job import load_job
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.models import find_model
 from pipelines.registry import Registry
+from pipelines.score import score_folder
 from pipelines.session import Session
-from pipelines.train import build, default_steps, train_model
+from pipelines.train import _work_folder, _work_key, build, default_steps, train_model
 from vaecore.tasks import all_tasks
 
 
@@ -108,20 +109,6 @@ def test_the_card_says_what_a_person_needs(trained) -> None:
 
 def test_torch_and_the_exported_file_agree_on_real_files(trained) -> None:
     assert 0 <= trained.figures["parity"] <= 1e-5
-
-
-def test_a_file_that_does_not_agree_is_not_registered(trained, tmp_path: Path) -> None:
-    """Nudge one weight in the exported file: the comparison with torch has to notice."""
-    job = load_job(trained.job)
-    plan = survey(job, job.model.stages)
-    data = load_training_data(job, plan)
-    task = all_tasks()["reconstruct"]
-    graph = task.graph(build(job, task, plan, "gaussian"), plan.image_format, plan.size).eval()
-    file = ModelFile(trained.model, sha256_of(trained.model), ref="x")
-    with pytest.raises(
-        ModelError, match=r"does not agree with torch: score .* \(limit 1e-05 relative\).*not registered"
-    ):
-        check_parity(file, graph, data.files_of("select"))
 
 
 def test_mlflow_knows_the_run(generations, at_home: Registry) -> None:
@@ -264,3 +251,70 @@ def test_the_decoder_beside_the_model_draws_normal_images(trained) -> None:
     (image,) = session.run(None, {"latent": latent})
     assert image.shape == (2, 48, 40, 1)
     assert image.std() > 0
+
+
+def test_the_rate_of_the_job_is_the_rate_of_the_verdicts(trained, tmp_path: Path, own_home: Path) -> None:
+    result = train_model(trained.job, overrides=["train.steps=2", "calibrate.false_alarms=0.2", "name=promised"])
+    model = find_model("promised@champion")
+    calibration = model.calibration()
+    assert calibration is not None
+    assert calibration.default_false_alarms() == 0.2
+    assert result.figures["challenger_promised_rate"] == 0.2
+    assert "20.00%" in (model.card or "")
+    summary = score_folder(trained.images, "promised@champion", tmp_path / "out")
+    assert (summary.false_alarms, summary.threshold) == (0.2, calibration.threshold(0.2))
+    kept = load_job(model.folder / "job.toml")
+    assert (kept.train.steps, kept.calibrate.false_alarms, kept.name) == (2, 0.2, "promised")
+
+
+def test_a_job_written_out_reads_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text('name = "a"\ntask = "reconstruct"\n[data]\ntrain = "fold\\"er \u00fc"\n')
+    job = load_job(path, ["model.size=[64, 48]", "train.learning_rate=1e-5", "schedule.train=5s"])
+    (tmp_path / "bundle").mkdir()
+    write_job(tmp_path / "bundle", job)
+    assert load_job(tmp_path / "bundle" / "job.toml").model_dump() == job.model_dump()
+
+
+def test_a_checkpoint_belongs_to_its_split_and_settings(trained) -> None:
+    def key(*overrides: str) -> str:
+        job = load_job(trained.job, overrides)
+        plan = survey(job, job.model.stages)
+        return _work_key(job, plan, load_training_data(job, plan), 40)
+
+    assert key() == key("promote.rule=always", "calibrate.false_alarms=0.3")
+    assert len({key(), key("calibrate.fraction=0.4"), key("train.seed=1"), key("model.width=8")}) == 4
+
+
+def test_two_trainings_of_one_job_do_not_share_checkpoints(trained, tmp_path: Path) -> None:
+    job = load_job(trained.job)
+    with _work_folder(job, "same"):
+        with pytest.raises(JobError, match=r"another training of this job is running"), _work_folder(job, "same"):
+            pass
+        with _work_folder(job, "other"):
+            pass
+
+
+def test_parity_notices_one_weight_and_a_score_that_is_no_number(trained, tmp_path: Path) -> None:
+    """Scale one weight tensor of the exported file by 1 %; then by infinity."""
+    job = load_job(trained.job)
+    plan = survey(job, job.model.stages)
+    data = load_training_data(job, plan)
+    task = all_tasks()["reconstruct"]
+    torch.manual_seed(0)
+    model = build(job, task, plan, "gaussian")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    graph = task.graph(model, plan.image_format, plan.size).eval()
+    metadata = describe(job, plan, data, model, "gaussian")
+    file = write_model(tmp_path, graph, metadata)
+    assert check_parity(file, graph, data.files_of("select")) <= 1e-5
+    for factor in (1.01, np.inf):
+        proto = onnx.load(file.path)
+        weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+        values = onnx.numpy_helper.to_array(weight) * np.float32(factor)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weight.name))
+        onnx.save(proto, tmp_path / "nudged.onnx")
+        nudged = ModelFile(tmp_path / "nudged.onnx", sha256_of(tmp_path / "nudged.onnx"), ref="x")
+        with pytest.raises(ModelError, match=r"does not agree with torch"):
+            check_parity(nudged, graph, data.files_of("select"))

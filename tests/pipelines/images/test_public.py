@@ -11,6 +11,7 @@ import pipelines.images
 def test_the_public_names_are_these():
     assert set(pipelines.images.__all__) == {
         "IMAGE_SUFFIXES",
+        "OUTPUT_MARKER",
         "Decoded",
         "Failed",
         "Image",

@@ -180,13 +180,13 @@ class Maker:
     ) -> Path:
         """Write an output folder; what is given as None is left out."""
         out = self.root / name
-        (out / ".kintsugi").mkdir(parents=True)
+        (out / ".kintsugi-run").mkdir(parents=True)
         rows = result_rows(SCORES, failed=[("broken.png", "truncated PNG")]) if rows is None else rows
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "results.parquet")
         if run is not None:
             (out / "run.json").write_text(json.dumps(run_record(rows) if isinstance(run, str) else run))
         if gallery:
-            pq.write_table(pa.Table.from_pylist(gallery_rows(rows)), out / ".kintsugi" / "gallery.parquet")
+            pq.write_table(pa.Table.from_pylist(gallery_rows(rows)), out / ".kintsugi-run" / "gallery.parquet")
         if evaluation is not None:
             (out / "evaluation.json").write_text(json.dumps(evaluation))
         return out

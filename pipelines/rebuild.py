@@ -1,0 +1,48 @@
+"""Write the report again: of a finished folder, or of what a stopped run has done so far."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.calibration import Calibration
+from pipelines.images import OUTPUT_MARKER
+from pipelines.output import OutputFolder
+from pipelines.report import write_report
+from pipelines.score import Verdicts, count
+
+
+def rebuild_report(out: Path | str) -> Path:
+    """Rebuild report.html from an output folder; of a run that was stopped, from the shards that it finished.
+
+    Args:
+        out: The output folder.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        FolderError: There is nothing to report on.
+        OutputError: A run is writing there now.
+    """
+    out = Path(out)
+    if (out / OUTPUT_MARKER).is_dir() and (out / "run.json").is_file():
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        if run.get("finished") is None and "work_key" in run:
+            _gather(out, run)
+    return write_report(out)
+
+
+def _gather(out: Path, run: dict[str, Any]) -> None:
+    """Make results of the finished shards, with the verdicts that the run would have given."""
+    model, kept = run["model"], run["calibration"]
+    calibration = kept and Calibration(model_sha256=model["sha256"], scores=tuple(kept["scores"]), map_quantiles={})
+    with OutputFolder(out, work_key=run["work_key"]).held() as output:
+        rows = output.all_rows()
+        Verdicts.of(calibration, kept and kept["false_alarms"]).fill(rows)
+        for row in rows:
+            row.update(model=model["name"], version=model["version"])
+        output.write_results(rows)
+        output.write_gallery(rows)
+        output.write_json("run.json", run | {"counts": run["counts"] | count(rows)})

@@ -1,0 +1,235 @@
+"""The training loop: the same weights however often it was killed, Ctrl-C, damaged checkpoints, lazy validation."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.data import TrainingData, load_training_data, survey
+from pipelines.fit import VALIDATION_BATCH, Fit, fit
+from pipelines.job import load_job
+from pipelines.sample import MAGNETIC_TILE
+from pipelines.train import build
+from vaecore.tasks import all_tasks
+
+STEPS = 40
+
+# It learns too fast: one check in the middle does not improve, and two in a row end it long before the last step.
+JOB = f"""
+name = "tiles"
+task = "reconstruct"
+[data]
+train = "{MAGNETIC_TILE / "train" / "good"}"
+[model]
+size = [16, 16]
+stages = 2
+width = 4
+latent_channels = 4
+[train]
+steps = {STEPS}
+batch = 2
+patience = 2
+learning_rate = 0.03
+"""
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+class Runs:
+    """One job's training loop, started as often as a test likes; each run has a folder of its own name."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "tiles.toml"
+        file.write_text(JOB)
+        self.job = load_job(file)
+        self.plan = survey(self.job, self.job.model.stages)
+        self.data = load_training_data(self.job, self.plan)
+        self.folder = folder
+        self.steps: list[int] = []
+        self.elbos: list[float] = []
+        self.done = 0
+
+    def network(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return build(self.job, all_tasks()["reconstruct"], self.plan, "gaussian")
+
+    def start(self, name: str, at_check: Callable[[int], None] = lambda _: None) -> dict[str, Tensor]:
+        """Start, or go on with, a run; `at_check` hears of each check by its number in this start."""
+        model = self.network()
+        self.steps, self.elbos = [], []
+
+        def on_check(step: int, figures: dict[str, float]) -> None:
+            self.steps.append(step)
+            self.elbos.append(figures["select_elbo"])
+            at_check(len(self.steps))
+
+        self.done = fit(
+            model, self.data, self.plan.image_format, self.job.train,
+            steps=STEPS, folder=self.folder / name, device="cpu", on_check=on_check,
+        )  # fmt: skip
+        assert {path.name for path in (self.folder / name).iterdir()} == {"best.ckpt", "last.ckpt"}
+        return model.state_dict()
+
+
+class Whole(Runs):
+    """The job, and what a run of it comes to that nothing interrupts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.weights = self.start("whole")
+        self.all_steps, self.all_elbos, self.all_done = self.steps, self.elbos, self.done
+
+    def check(self, weights: dict[str, Tensor]) -> None:
+        assert self.done == self.all_done
+        for name, value in self.weights.items():
+            torch.testing.assert_close(weights[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+    def without_gain(self) -> int:
+        """The number of a check that did not improve and was not the end."""
+        best = np.maximum.accumulate(self.all_elbos)
+        return 1 + next(i for i in range(1, len(best) - 2) if best[i] == best[i - 1])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return Whole(tmp_path_factory.mktemp("fit"))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A folder of its own for each test."""
+    return request.node.name
+
+
+def kill_at(number: int) -> Callable[[int], None]:
+    def at_check(check: int) -> None:
+        if check == number:
+            raise KilledError
+
+    return at_check
+
+
+def test_a_run_that_stopped_early_stays_stopped(runs: Whole, name: str) -> None:
+    """Export or the registry failed, and the job is started again and again."""
+    assert runs.all_done < STEPS
+    runs.check(runs.start(name))
+    for _ in range(4):
+        runs.check(runs.start(name))
+        assert runs.steps == []
+
+
+def test_a_run_goes_on_after_a_check_that_did_not_improve(runs: Whole, name: str) -> None:
+    number = runs.without_gain()
+    with pytest.raises(KilledError):
+        runs.start(name, kill_at(number + 1))
+    runs.check(runs.start(name))
+    assert runs.steps == runs.all_steps[number:]
+    assert runs.elbos == runs.all_elbos[number:]
+
+
+def test_a_run_that_is_killed_in_every_stretch_gives_the_same_weights(runs: Whole, name: str) -> None:
+    for step in runs.all_steps[1:]:
+        with pytest.raises(KilledError):
+            runs.start(name, kill_at(2))
+        assert runs.steps[-1] == step
+    runs.check(runs.start(name))
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
+def test_a_run_that_is_killed_around_its_files_gives_the_same_weights(
+    runs: Whole, name: str, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that improves writes two files; the kill falls before, between and after them."""
+    save = L.Trainer.save_checkpoint
+    left = 0
+
+    def save_and_die(self: L.Trainer, *arguments: object) -> None:
+        nonlocal left
+        left -= 1
+        if left or after:
+            save(self, *arguments)
+        if not left:
+            raise KilledError
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", save_and_die)
+    for saves in (1, 2, 3, 4, 5):
+        left = saves
+        with pytest.raises(KilledError):
+            runs.start(name)
+    runs.check(runs.start(name))
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_its_handler(runs: Whole, name: str) -> None:
+    def press(check: int) -> None:
+        if check == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    def handler(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runs.start(name, press)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    runs.check(runs.start(name))
+    assert runs.steps == runs.all_steps[2:]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
+@pytest.mark.parametrize("file", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_means_a_fresh_start(
+    runs: Whole, name: str, file: str, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KilledError):
+        runs.start(name, kill_at(4))
+    path = runs.folder / name / file
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with caplog.at_level(logging.WARNING, "pipelines.fit"):
+        runs.check(runs.start(name))
+    assert runs.steps == runs.all_steps
+    assert [record.levelname for record in caplog.records if str(path) in record.getMessage()] == ["WARNING"]
+
+
+def test_a_missing_best_checkpoint_means_a_fresh_start(runs: Whole, name: str) -> None:
+    runs.start(name)
+    (runs.folder / name / "best.ckpt").unlink()
+    runs.check(runs.start(name))
+    assert runs.steps == runs.all_steps
+
+
+def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
+    runs: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.arange(len(runs.data.files))
+    monkeypatch.setitem(runs.data.split, "select", images.tolist())
+    sizes: list[int] = []
+    batch = TrainingData.batch
+
+    def counted(self: TrainingData, indices: np.ndarray, image_format: object) -> Tensor:
+        sizes.append(len(indices))
+        return batch(self, indices, image_format)
+
+    monkeypatch.setattr(TrainingData, "batch", counted)
+    loader = Fit(runs.network(), runs.data, runs.plan.image_format, runs.job.train, STEPS).val_dataloader()
+    assert sizes == []
+    pieces = iter(loader)
+    first = next(pieces)
+    assert sizes == [len(first)]
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    seen = torch.cat([first, *pieces])
+    assert max(sizes) <= VALIDATION_BATCH < len(images) == sum(sizes)
+    assert torch.equal(seen, batch(runs.data, images, runs.plan.image_format))
