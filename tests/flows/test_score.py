@@ -80,7 +80,7 @@ def task_runs(client, run, wait_for):
 
     def final():
         found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-        return found if found and all(each.state.is_final() for each in found) else None
+        return found if found and all(each.state and each.state.is_final() for each in found) else None
 
     return wait_for(final, "final task runs")
 
