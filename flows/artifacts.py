@@ -49,7 +49,9 @@ def record_champion(champion: Version, reason: str) -> None:
 
 def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
     """The page of a scoring job, in Markdown."""
-    if summary.threshold is None:
+    if not summary.ok:
+        verdict = "No image could be scored."
+    elif summary.threshold is None:
         verdict = "No verdicts: the model has no calibration."
     else:
         verdict = f"**{summary.flagged}** of {summary.ok} images look abnormal."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import Annotated
 
 import typer
 
+from flows.bench import app as bench_app
 from pipelines.errors import KintsugiError
 
-DONE, WRONG, SOME_FAILED = 0, 2, 3
+DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 app = typer.Typer(
     name="kintsugi",
@@ -26,13 +28,17 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="name@champion, name/3, models:/..., or a .onnx file.")]
+REF = "name@champion, name@alias, name/3, models:/name/3, or the path of an .onnx file"
+ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="REF", help=f"{REF}.")]
 RateOption = Annotated[
     float | None,
-    typer.Option("--false-alarms", min=0.0, max=1.0, help="Share of good images that may be flagged (0.01 is 1 %)."),
+    typer.Option("--false-alarms", help="Share of good images that may be flagged, between 0 and 1 (0.01 is 1 %)."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run to go on with.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run over the same images.")
+]
 
 
 @app.command()
@@ -45,6 +51,9 @@ def demo(
     for server in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
         os.environ.pop(server, None)
     with _told_plainly():
+        from flows.preflight import TO_TRAIN, require
+
+        require(*TO_TRAIN, "prefect")
         from flows.demo import run_demo
 
         typer.echo(run_demo(out))
@@ -59,9 +68,11 @@ def train(
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
     with _told_plainly():
+        from flows.preflight import check_job
         from pipelines.job import load_job
 
-        asked = load_job(job, overrides or ())  # before torch is imported: a misspelt key is answered at once
+        asked = load_job(job, overrides or ())
+        check_job(asked)
         from pipelines.train import train_model
 
         result = train_model(asked)
@@ -76,22 +87,38 @@ def score(
     model: ModelOption,
     out: OutOption,
     false_alarms: RateOption = None,
+    budget: Annotated[
+        int | None, typer.Option("--budget", min=1, metavar="N", help="Flag at most N images, the worst of all.")
+    ] = None,
+    false_discoveries: Annotated[
+        float | None,
+        typer.Option(
+            "--false-discoveries", help="Instead of --false-alarms: share of the flagged images that may be good."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
-    with _told_plainly():
+    with _told_plainly(), _terminated_as_by_ctrl_c():
         from pipelines.score import score_folder
 
-        summary = score_folder(folder, model, out, false_alarms=false_alarms, calibration=calibration)
-        if summary.threshold is None:
+        summary = score_folder(
+            folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
+            calibration=calibration,
+        )  # fmt: skip
+        if not summary.ok:
+            typer.echo("no image could be scored")
+        elif summary.threshold is None:
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
+            rule = summary.rule or f"promised false-alarm rate {summary.false_alarms:.2%}"
             typer.echo(
-                f"{summary.flagged} of {summary.ok} images look abnormal "
-                f"(promised false-alarm rate {summary.false_alarms:.2%}, threshold {summary.threshold:.4f})"
+                f"{summary.flagged} of {summary.ok} images look abnormal ({rule}, threshold {summary.threshold:.4f})"
             )
+        if summary.drift is not None and summary.drift.drifted:
+            typer.echo(f"drift: {summary.drift}")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
 
@@ -105,7 +132,7 @@ def evaluate(
     false_alarms: RateOption = None,
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
-    with _told_plainly():
+    with _told_plainly(), _terminated_as_by_ctrl_c():
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
         figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms)
@@ -131,10 +158,13 @@ def serve(
 ) -> None:
     """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
     with _told_plainly():
+        from flows.preflight import require
+
+        require("prefect", "mlflow")
         from flows.schedules import find_jobs
         from flows.serve import serve as serve_jobs
 
-        serve_jobs(find_jobs(jobs or [Path("jobs")]))
+        serve_jobs(find_jobs(jobs or ()))
 
 
 @app.command()
@@ -175,9 +205,12 @@ def list_models() -> None:
 
 
 @models_app.command("show")
-def show_model(name: Annotated[str, typer.Argument(help="A model, or one version of it such as tiles/3.")]) -> None:
+def show_model(
+    name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
+) -> None:
     """Show a model's versions, their figures, and every move of its champion."""
     with _told_plainly():
+        from pipelines.modelfile import MODEL_FILE
         from pipelines.models import split_ref
         from pipelines.registry import Registry
 
@@ -194,6 +227,8 @@ def show_model(name: Annotated[str, typer.Argument(help="A model, or one version
             for key in ("task", "data_digest"):
                 if key in version.tags:
                     typer.echo(f"    {key:32} {version.tags[key][:24]}")
+        if plain != name:
+            typer.echo(f"    {'file':32} {registry.fetch(versions[0]) / MODEL_FILE}")
         trail = registry.trail(plain)
         if trail:
             typer.echo("moves:")
@@ -234,7 +269,7 @@ def rollback_model(
 
 
 @models_app.command("verify")
-def verify_model(ref: Annotated[str, typer.Argument(help="A model reference.")]) -> None:
+def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
     """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
     with _told_plainly():
         from pipelines.models import find_model_file, split_ref
@@ -273,6 +308,14 @@ def _told_plainly() -> Iterator[None]:
     except KintsugiError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(WRONG) from None
+    except ModuleNotFoundError as error:
+        from flows.preflight import missing_package
+
+        explained = missing_package(error)
+        if explained is None:
+            raise  # one of our own modules: a bug, not a choice of what to install
+        typer.echo(f"error: {explained}", err=True)
+        raise typer.Exit(WRONG) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
     except OSError as error:
@@ -285,7 +328,17 @@ def _told_plainly() -> Iterator[None]:
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo("stopped; start the same command again to go on where it was", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which service managers send, keeps what is done as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ task = "reconstruct"
 train = {train}
 
 [train]
-steps = 400  # a minute or two on two cores; without this line, more
+steps = 500  # minutes on two cores; without this line, more
 """
 
 

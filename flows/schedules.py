@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,11 +13,10 @@ from prefect.schedules import Schedule
 
 from pipelines.errors import JobError
 from pipelines.job import Job
+from pipelines.timing import interval
 
-INTERVAL = re.compile(r"(?P<number>[1-9]\d*)\s*(?P<unit>[smhdw])")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+JOBS = Path("jobs")
 GIVE = "give job files, or folders that hold some"
-FORMS = 'write a cron line such as "0 2 * * 0", or an interval such as "6h" (s, m, h, d, w)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def find_jobs(paths: Sequence[Path]) -> list[Path]:
     """Job files, and those in folders.
 
     Args:
-        paths: Files are taken as they are, of folders the `*.toml` in them.
+        paths: Files are taken as they are, of folders the `*.toml` in them; none means the folder `jobs`.
 
     Returns:
         The files, those of a folder sorted.
@@ -57,6 +55,9 @@ def find_jobs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         JobError: A path is missing, or no job file is there.
     """
+    if not paths and not JOBS.is_dir():
+        raise JobError(f"there is no folder ./{JOBS} here: {GIVE}")
+    paths = paths or [JOBS]
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -71,7 +72,7 @@ def plan(jobs: Sequence[Job]) -> list[Planned]:
     """The schedules of all jobs; a job without one has none.
 
     Raises:
-        JobError: No job has a schedule, two jobs have one name, or a `[schedule]` table cannot be carried out.
+        JobError: No job has a schedule, or two jobs have one name.
     """
     by_name: dict[str, Job] = {}
     for job in jobs:
@@ -87,28 +88,14 @@ def plan(jobs: Sequence[Job]) -> list[Planned]:
 
 def _plan(job: Job) -> list[Planned]:
     table = job.schedule
-    if table.score is not None and (table.folder is None or table.out is None):
-        missing = "folder" if table.folder is None else "out"
-        raise JobError(f"{job.path}: 'schedule.score' needs 'schedule.{missing}': name the folder")
     texts = {"train": table.train, "score": table.score}
     return [
-        Planned(verb, job, text, _schedule(f"{job.path}: 'schedule.{verb}'", text, table.timezone))
-        for verb, text in texts.items()
-        if text is not None
+        Planned(verb, job, text, _schedule(text, table.timezone)) for verb, text in texts.items() if text is not None
     ]
 
 
-def _schedule(what: str, text: str, timezone: str) -> Schedule:
-    try:
-        zone = ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError) as error:  # unknown, not a plain name, a folder
-        msg = f"{what}: '{timezone}' is not a time zone: use a name such as UTC or Europe/Berlin"
-        raise JobError(msg) from error
-    if match := INTERVAL.fullmatch(text.strip()):
-        every = timedelta(seconds=int(match["number"]) * SECONDS[match["unit"]])
+def _schedule(text: str, timezone: str) -> Schedule:
+    if every := interval(text):
         # From a fixed Monday, not from now: else a "1d" whose server is restarted every morning would never come.
-        return Schedule(interval=every, anchor_date=datetime(2024, 1, 1, tzinfo=zone), timezone=timezone)
-    try:
-        return Schedule(cron=text, timezone=timezone)
-    except ValueError as error:
-        raise JobError(f"{what} is {text!r}, which is neither cron nor interval: {FORMS}") from error
+        return Schedule(interval=every, anchor_date=datetime(2024, 1, 1, tzinfo=ZoneInfo(timezone)), timezone=timezone)
+    return Schedule(cron=text, timezone=timezone)

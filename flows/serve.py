@@ -33,6 +33,7 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
+from flows.preflight import TO_TRAIN, require
 from flows.runs import SERVE_PID
 from flows.schedules import Planned, find_jobs, plan
 from flows.score import score_flow
@@ -66,6 +67,8 @@ def serve(jobs: Sequence[Path]) -> None:
         ServerError: Prefect's server does not answer, or another process serves one of the jobs on this machine.
     """
     planned = plan([load_job(path) for path in jobs])
+    if any(each.verb == "train" for each in planned):
+        require(*TO_TRAIN)
     with ExitStack() as held:
         for name in sorted({each.job.name for each in planned}):
             held.enter_context(_only_one(name))

@@ -65,6 +65,7 @@ class Calibration(BaseModel):
     scores: Annotated[tuple[float, ...], AfterValidator(_good_scores)]
     map_quantiles: Annotated[dict[str, FiniteFloat], AfterValidator(_known_quantiles)]
     false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the promised rate that the job asked for
+    statistics: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)  # of the same images, for `drift`
 
     @property
     def n(self) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.calibration import Calibration
-from pipelines.data import Plan, TrainingData
+from pipelines.data import TrainingData
 from pipelines.job import Job
 from pipelines.modelfile import CARD_FILE, Metadata
+from pipelines.plan import Plan
 from pipelines.promotion import Decision
 
 UNKNOWN = "not stated: ask whoever owns the images"

@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -22,36 +20,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, decode, find_images
 from pipelines.job import Job
 from pipelines.locks import locked
 from pipelines.output import write_atomically, write_json
+from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.settings import settings
-from vaecore.image_format import ImageFormat, resize
+from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)
 
-SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
-LONGEST_SIDE = 96
 FEWEST_IMAGES = 10
 FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
 SplitName = Literal["train", "select", "calibrate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was chosen from the folder: the format of its images, and the size to work at."""
-
-    image_format: ImageFormat
-    size: tuple[int, int]
-    stages: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,70 +51,11 @@ class TrainingData:
     split: dict[SplitName, tuple[int, ...]]
     digest: str  # of all contents: changes when an image is added, removed or changed
     failed: tuple[Failed, ...]
+    folder: Path  # where the memory map is, and what is derived from it
 
     def files_of(self, name: SplitName) -> list[ImageFile]:
         """The files of one split."""
         return [self.files[index] for index in self.split[name]]
-
-    def batch(self, indices: Sequence[int] | NDArray[Any], image_format: ImageFormat) -> Tensor:
-        """Some images as y: (B, C, h, w) in [0, 1]."""
-        return image_format.to_unit(torch.from_numpy(self.pixels[np.sort(np.asarray(indices))]))
-
-
-def survey(job: Job, stages: int | None) -> Plan:
-    """Look at some images of the training folder and choose format and working size.
-
-    Raises:
-        DataError: None of them can be read.
-    """
-    files = find_images(job.data.train)
-    some = [files[index] for index in np.linspace(0, len(files) - 1, min(len(files), SURVEY_FILES)).astype(int)]
-    sizes: list[tuple[int, int]] = []
-    grey = sixteen = 0
-    reasons: Counter[str] = Counter()
-    limits = settings()
-    for image in decode(
-        some, channels=3, dtype=np.dtype(np.uint16), workers=limits.workers, max_pixels=limits.max_pixels
-    ):
-        if isinstance(image, Failed):
-            reasons[image.reason] += 1
-            continue
-        sizes.append((image.height, image.width))
-        grey += bool(
-            (image.pixels[..., 0] == image.pixels[..., 1]).all()
-            and (image.pixels[..., 1] == image.pixels[..., 2]).all()
-        )
-        sixteen += image.bit_depth == 16
-    if not sizes:
-        reason, _ = reasons.most_common(1)[0]
-        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; most often: {reason}"
-        raise DataError(msg)
-    image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
-    height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
-    return Plan(image_format, *working_size(height, width, job.model.size, stages))
-
-
-def working_size(
-    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None
-) -> tuple[tuple[int, int], int]:
-    """Choose the size that the network works at, a multiple of its stride, and its number of halvings.
-
-    >>> working_size(324, 270, None, None)
-    ((96, 80), 4)
-    >>> working_size(28, 28, None, None)
-    ((28, 28), 2)
-    """
-    if isinstance(wanted, tuple):
-        target = (float(wanted[0]), float(wanted[1]))
-    else:
-        longest = wanted or min(LONGEST_SIDE, max(height, width))
-        scale = longest / max(height, width)
-        target = (height * scale, width * scale)
-    if stages is None:
-        stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 4.5)))))
-    stride = 2**stages
-    size = (max(stride, stride * round(target[0] / stride)), max(stride, stride * round(target[1] / stride)))
-    return size, stages
 
 
 def load_training_data(job: Job, plan: Plan) -> TrainingData:
@@ -164,7 +92,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
     split = split_by_content(index["sha256"], job.calibrate.fraction)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
-    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed)
+    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder)
 
 
 def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[SplitName, tuple[int, ...]]:

@@ -22,8 +22,9 @@ from pipelines.images import read_image, to_model_input
 from pipelines.models import find_model
 from pipelines.output import Row, write_json
 from pipelines.report import write_report
-from pipelines.score import Verdicts, score_folder
+from pipelines.score import score_folder
 from pipelines.settings import settings
+from pipelines.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 GOOD = "good"
@@ -64,7 +65,7 @@ def evaluate_model(
     def observe(row: Row, anomaly_map: NDArray[Any]) -> None:
         rows.append(row)
         defect = _label(row)
-        mask = None if defect == GOOD else _mask(folder / "ground_truth" / defect, Path(row["path"]))
+        mask = None if defect == GOOD else find_mask(folder / "ground_truth" / defect, Path(row["path"]))
         try:
             pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
         except DataError as error:
@@ -74,7 +75,7 @@ def evaluate_model(
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
         summary = score_folder(test, file, place, false_alarms=false_alarms, fresh=True, observer=observe)
-        result = _figures(rows, pixels, Verdicts.of(file.calibration(), false_alarms))
+        result = figures_of(rows, pixels, Verdicts.of(file.calibration(), false_alarms))
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
@@ -102,7 +103,8 @@ def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
         yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
 
 
-def _figures(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dict[str, Any]:
+def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dict[str, Any]:
+    """The figures of the evaluate contract, from scored rows (`path` begins with the label) and their maps."""
     scores = np.array([row["score"] for row in rows])
     labels = np.array([_label(row) for row in rows])
     bad = labels != GOOD
@@ -156,7 +158,8 @@ def _label(row: Row) -> str:
     return str(row["path"]).split("/", 1)[0]
 
 
-def _mask(folder: Path, image: Path) -> NDArray[np.bool_] | None:
+def find_mask(folder: Path, image: Path) -> NDArray[np.bool_] | None:
+    """The mask (H, W) of an image, defect above half; None where there is none that can be read."""
     for name in (f"{image.stem}.png", f"{image.stem}_mask.png"):
         path = folder / Path(*image.parts[1:-1]) / name
         if not path.is_file():

@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.data import TrainingData
+from pipelines.examples import Examples
 from pipelines.job import TrainTable
 from pipelines.progress import Advance, progress
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
-from vaecore.image_format import ImageFormat
+from vaecore.tasks import Target
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,9 @@ OnCheck = Callable[[int, dict[str, float]], None]
 class Batches(Dataset[Tensor]):
     """Batches of images, made when they are asked for: memory holds one, however many there are."""
 
-    def __init__(self, data: TrainingData, image_format: ImageFormat, indices: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, examples: Examples, indices: Sequence[NDArray[np.int64]]) -> None:
         """Keep which images each batch is made of."""
-        self._data, self._format, self._indices = data, image_format, indices
+        self._examples, self._indices = examples, indices
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -52,16 +53,42 @@ class Batches(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """y of one batch."""
-        return self._data.batch(self._indices[index], self._format).contiguous(memory_format=torch.channels_last)
+        return self._examples.batch(self._indices[index]).contiguous(memory_format=torch.channels_last)
 
 
-def shuffled(images: NDArray[np.int64], table: TrainTable, steps: int, stretch: int) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Settings of one training, the job's where it has any, else the target's."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    beta: float = 1.0
+    free_bits: float = 0.0
+    patience: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, table: TrainTable, target: Target, images: int) -> Recipe:
+        """Fill in what the job leaves open, for a number of training images."""
+        return cls(
+            steps=table.steps or target.steps_for(images),
+            batch=table.batch or target.batch,
+            learning_rate=table.learning_rate or target.learning_rate,
+            beta=table.beta,
+            free_bits=table.free_bits,
+            patience=table.patience or target.patience,
+            seed=table.seed,
+        )
+
+
+def shuffled(images: NDArray[np.int64], recipe: Recipe, steps: int, stretch: int) -> NDArray[np.int64]:
     """Indices of one stretch between two checks, a row a step: drawn without replacement, reshuffled when they run out.
 
     A function of seed and stretch alone, so that a run that goes on repeats what it would have seen.
     """
-    generator = np.random.default_rng((table.seed, stretch))
-    size = min(table.batch, len(images))
+    generator = np.random.default_rng((recipe.seed, stretch))
+    size = min(recipe.batch, len(images))
     rounds = -(-steps * size // len(images))
     order = np.concatenate([generator.permutation(images) for _ in range(rounds)])
     return order[: steps * size].reshape(steps, size)
@@ -70,15 +97,16 @@ def shuffled(images: NDArray[np.int64], table: TrainTable, steps: int, stretch: 
 class Fit(L.LightningModule):
     """Maximise the bound of the training images; watch it on the held-out ones."""
 
-    def __init__(
-        self, model: nn.Module, data: TrainingData, image_format: ImageFormat, table: TrainTable, steps: int
-    ) -> None:
-        """Tie a network to its data and its budget."""
+    weight: Tensor | None
+
+    def __init__(self, model: nn.Module, examples: Examples, recipe: Recipe, weight: Tensor | None = None) -> None:
+        """Tie a network to its data and its budget; `weight` is of each channel's log-likelihood."""
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # 4 to 8 times faster on a CPU
-        self.steps = steps
-        self.stretch = max(1, -(-steps // CHECKS))
-        self._data, self._format, self._table = data, image_format, table
+        self.recipe = recipe
+        self.stretch = max(1, -(-recipe.steps // CHECKS))
+        self.register_buffer("weight", weight, persistent=False)
+        self._examples = examples
         self._losses: list[Tensor] = []
 
     @property
@@ -88,29 +116,29 @@ class Fit(L.LightningModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
-        steps = min(self.stretch, self.steps - self.current_epoch * self.stretch)
-        order = shuffled(np.array(self._data.split["train"]), self._table, max(1, steps), self.current_epoch)
-        return DataLoader(Batches(self._data, self._format, list(order)), batch_size=None, num_workers=0)
+        steps = min(self.stretch, self.recipe.steps - self.current_epoch * self.stretch)
+        order = shuffled(np.array(self._examples.split["train"]), self.recipe, max(1, steps), self.current_epoch)
+        return DataLoader(Batches(self._examples, list(order)), batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The select split, in order."""
-        indices = np.array(self._data.split["select"])
+        indices = np.array(self._examples.split["select"])
         pieces = np.array_split(indices, -(-len(indices) // VALIDATION_BATCH))
-        return DataLoader(Batches(self._data, self._format, pieces), batch_size=None, num_workers=0)
+        return DataLoader(Batches(self._examples, pieces), batch_size=None, num_workers=0)
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
         noise = self._noise((len(y), 1), self.global_step)
-        maps = bound_maps(self.network, y, noise)
+        maps = bound_maps(self.network, y, noise, weight=self.weight)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
         prior = self.network.prior(maps.posterior)
-        loss = training_loss(maps, prior, beta=self._table.beta, free_bits=self._table.free_bits)
+        loss = training_loss(maps, prior, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
         self._losses.append(loss.detach())
         return loss
 
     def validation_step(self, y: Tensor, index: int) -> None:
         """The plain bound of held-out images, always under the same noise."""
-        bound = elbo(self.network, y, self._noise((len(y), 4), 1_000_000 + index))
+        bound = elbo(self.network, y, self._noise((len(y), 4), 1_000_000 + index), weight=self.weight)
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
@@ -123,14 +151,14 @@ class Fit(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW under a one-cycle schedule over the whole budget."""
-        optimiser = torch.optim.AdamW(self.model.parameters(), lr=self._table.learning_rate, weight_decay=1e-4)
+        optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.recipe.learning_rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=self._table.learning_rate, total_steps=self.steps + 1, pct_start=0.1
+            optimiser, max_lr=self.recipe.learning_rate, total_steps=self.recipe.steps + 1, pct_start=0.1
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _noise(self, batch: tuple[int, int], key: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self._table.seed * 2_000_003 + key)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + key)
         return torch.randn((*batch, *self.network.latent_shape), generator=generator).to(self.device)
 
 
@@ -162,23 +190,21 @@ class Watch(Callback):
 
 def fit(
     model: nn.Module,
-    data: TrainingData,
-    image_format: ImageFormat,
-    table: TrainTable,
+    examples: Examples,
+    recipe: Recipe,
     *,
-    steps: int,
+    weight: Tensor | None = None,
     folder: Path,
     device: str,
     on_check: OnCheck,
 ) -> int:
-    """Train a network in place and leave the best weights of the run in it.
+    """Train a network in place; leave in it the weights of the best check, or the last ones where nothing stops early.
 
     Args:
         model: Satisfies `LatentVariableModel`.
-        data: Images and splits.
-        image_format: Of the images.
-        table: Settings of the job.
-        steps: Optimiser steps in a full run.
+        examples: y of the images, and splits.
+        recipe: Steps, batch, learning rate and the rest.
+        weight: Of each channel's log-likelihood; see `bound_maps`.
         folder: Checkpoints; a run that finds one there goes on from it.
         device: "cpu" or "cuda".
         on_check: Called with the step and the figures of each check.
@@ -186,11 +212,12 @@ def fit(
     Returns:
         Steps done.
     """
+    steps = recipe.steps
     done, ended = _progress_of(folder, steps)
     if done:
         log.info("%s step %d of %d (%s)", "had ended at" if ended else "going on from", done, steps, folder)
     if not ended:
-        module = Fit(model, data, image_format, table, steps)
+        module = Fit(model, examples, recipe, weight)
         with _quiet_lightning(), progress(log, "train", steps, "steps", done) as advance:
             trainer = L.Trainer(
                 accelerator="gpu" if device == "cuda" else "cpu",
@@ -199,9 +226,7 @@ def fit(
                 max_steps=steps,
                 callbacks=[
                     WeightAveraging(avg_fn=ema),
-                    EarlyStopping(
-                        monitor="select_elbo", mode="max", patience=table.patience, check_on_train_epoch_end=False
-                    ),
+                    *_early_stopping(recipe),
                     Watch(advance, on_check),
                     *_checkpoints(folder),
                 ],
@@ -215,10 +240,16 @@ def fit(
             with _keyboard_interrupt():
                 trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
         done = int(trainer.global_step)
-    state = _load(folder / BEST)["state_dict"]
+    state = _load(folder / (LAST if recipe.patience is None else BEST))["state_dict"]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     model.to(memory_format=torch.contiguous_format).eval()
     return done
+
+
+def _early_stopping(recipe: Recipe) -> list[Callback]:
+    if recipe.patience is None:
+        return []
+    return [EarlyStopping(monitor="select_elbo", mode="max", patience=recipe.patience, check_on_train_epoch_end=False)]
 
 
 def _checkpoints(folder: Path) -> list[Callback]:
@@ -254,8 +285,8 @@ def _progress_of(folder: Path, steps: int) -> tuple[int, bool]:
             for checkpoint in folder.glob("*.ckpt"):
                 checkpoint.unlink()
             return 0, False
-    stopping = EarlyStopping("select_elbo", mode="max").state_key
-    stopped = state["callbacks"][stopping]["stopping_reason"] != EarlyStoppingReason.NOT_STOPPED.value
+    stopping = state["callbacks"].get(EarlyStopping("select_elbo", mode="max").state_key)
+    stopped = stopping is not None and stopping["stopping_reason"] != EarlyStoppingReason.NOT_STOPPED.value
     return int(state["global_step"]), stopped or state["global_step"] >= steps
 
 

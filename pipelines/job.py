@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from pipelines import timing
 from pipelines.errors import JobError
 
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
@@ -32,15 +42,31 @@ class DataTable(Record):
 class ModelTable(Record):
     """`[model]`: the network. What is left out is chosen from the images and printed."""
 
+    target: str | None = Field(None, description="What the bound is on: features (of a frozen network) or pixels")
+    backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
+    backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
+    strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
+    stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
+    smooth: bool | None = Field(None, description="Average features over 3x3 places (default: tried)")
     size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
-        None, description="Working size: [height, width], or the longest side (default: the images', at most 96)"
+        None, description="Working size: [height, width], or the longest side"
     )
     likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
-    latent: Literal["grid", "vector"] = Field("grid", description="Latents for each place, or one vector for all")
-    latent_channels: PositiveInt = Field(16, description="Latents in each cell of the grid, or in the vector")
-    width: PositiveInt = Field(16, description="Channels at half resolution; doubled at each stage up to four times")
-    stages: PositiveInt | None = Field(None, description="Halvings of the resolution (default: from the size, 1 to 4)")
-    blocks: PositiveInt = Field(1, description="Residual blocks in each stage")
+    latent: Literal["grid", "vector"] | None = Field(None, description="Latents for each place, or one vector for all")
+    latent_channels: PositiveInt | None = Field(None, description="Latents in each cell of the grid, or in the vector")
+    width: PositiveInt | None = Field(None, description="Channels of the network's inner maps")
+    stages: PositiveInt | None = Field(None, description="Halvings of the resolution")
+    blocks: PositiveInt | None = Field(None, description="Residual blocks in each stage (pixels only)")
+    pooling: str = Field(
+        "auto",
+        pattern=r"^(auto|mean|(top|soft):[0-9.]+)$",
+        description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
+    )
+    score: Literal["elbo", "complexity"] = Field(
+        "elbo",
+        description="-ELBO; or less the image's own complexity, how far from usual (pixels only)",
+    )
+    aligned: bool | None = Field(None, description="Whether all images show one object in one place")
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")
 
 
@@ -48,11 +74,11 @@ class TrainTable(Record):
     """`[train]`: optimisation."""
 
     steps: PositiveInt | None = Field(None, description="Optimiser steps (default: from the number of images)")
-    batch: PositiveInt = Field(16, description="Images in each step")
-    learning_rate: PositiveFloat = Field(1e-3, description="Peak of the one-cycle schedule")
+    batch: PositiveInt | None = Field(None, description="Images in each step")
+    learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
-    patience: PositiveInt = Field(6, description="Stop after this many checks without a better ELBO")
+    patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")
 
 
@@ -81,6 +107,23 @@ class ScheduleTable(Record):
     out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
     timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
+
+    @field_validator("train", "score")
+    @classmethod
+    def _when_is_known(cls, when: str | None) -> str | None:
+        if when is not None and timing.interval(when) is None and not timing.is_cron(when):
+            msg = f"neither cron nor interval; {timing.FORMS}"
+            raise ValueError(msg)
+        return when
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_one(cls, name: str, info: ValidationInfo) -> str:
+        used = info.data.get("train") or info.data.get("score")
+        if used and not timing.is_timezone(name):
+            msg = f"'{name}' is not a time zone: use a name such as UTC or Europe/Berlin"
+            raise ValueError(msg)
+        return name
 
 
 class Job(Record):
@@ -124,8 +167,14 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     except FileNotFoundError:
         msg = f"there is no job file {path}: write one (README.md shows the four lines that it needs)"
         raise JobError(msg) from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"the job file {path} cannot be read: {error}"
+    except IsADirectoryError:
+        msg = f"{path} is a folder: give a job file, such as {path / 'job.toml'} (README.md shows what one needs)"
+        raise JobError(msg) from None
+    except OSError as error:
+        msg = f"the job file {path} cannot be read: {error.strerror or error}"
+        raise JobError(msg) from None
+    except UnicodeDecodeError as error:
+        msg = f"the job file {path} is not UTF-8 text: {error}"
         raise JobError(msg) from None
     except tomllib.TOMLDecodeError as error:
         msg = f"the job file {path} is not TOML: {error}"
@@ -147,10 +196,16 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
         job = Job.model_validate({**document, "path": path.resolve()})
     except ValidationError as error:
         raise JobError(_explain(error, path)) from None
+    for key in ("folder", "out"):
+        if job.schedule.score is not None and getattr(job.schedule, key) is None:
+            msg = f"{path}: 'schedule.score' needs 'schedule.{key}': name the folder"
+            raise JobError(msg)
     base = job.path.parent
     data = job.data.model_copy(update={"train": base / job.data.train})
+    weights = job.model.backbone_weights
+    model = job.model.model_copy(update={"backbone_weights": None if weights is None else base / weights})
     places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}
-    return job.model_copy(update={"data": data, "schedule": job.schedule.model_copy(update=places)})
+    return job.model_copy(update={"data": data, "model": model, "schedule": job.schedule.model_copy(update=places)})
 
 
 def _apply(document: dict[str, Any], override: str) -> None:

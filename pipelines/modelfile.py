@@ -36,6 +36,10 @@ class Metadata(BaseModel):
     size: tuple[int, int]  # height and width that the network works at
     size_multiple: int
     halo: int | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
+    target: str = "pixels"  # what y is made of
+    backbone: str | None = None  # the frozen network of features
+    strides: tuple[int, ...] = (1,)  # of its maps
+    composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: int  # D, the dimensions of y
     likelihood: str
     latent_shape: tuple[int, int, int]

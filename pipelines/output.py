@@ -23,8 +23,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from pipelines.drift import FACTS
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER, ImageFile
+from pipelines.text import for_spreadsheets
 
 RESULTS = pa.schema(
     [
@@ -54,6 +56,7 @@ VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold")  # known a
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
     + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
+    + [pa.field(name, pa.float64()) for name in FACTS]
     + [pa.field(name, kind) for name, kind in PICTURES]
 )
 GALLERY_ROWS = 64
@@ -66,15 +69,17 @@ Row = dict[str, Any]
 class OutputFolder:
     """An output folder held by this process alone."""
 
-    def __init__(self, out: Path, *, work_key: str) -> None:
+    def __init__(self, out: Path, *, work_key: str, source: Path | None = None) -> None:
         """Describe a folder; `held` opens it.
 
         Args:
             out: The folder.
             work_key: Digest of what rows and maps depend on beside the image: other rows do not count.
+            source: The folder of the images; results of another one are not replaced. None: whichever it was.
         """
         self.out = out
         self.work_key = work_key
+        self._source = source
         self._private = out / OUTPUT_MARKER
         self._shards = self._private / f"shards-{work_key[:16]}"
 
@@ -86,15 +91,14 @@ class OutputFolder:
             fresh: Forget earlier rows.
 
         Raises:
-            OutputError: Another run holds it, or it holds something else.
+            OutputError: Another run holds it, or it holds something else, or the results of other images.
             FolderError: It cannot be written.
         """
         try:
             if self.out.is_dir() and not self._private.is_dir() and any(self.out.iterdir()):
                 msg = f"the output folder {self.out} holds something else; give an empty or a new folder"
                 raise OutputError(msg)
-            if fresh:
-                shutil.rmtree(self._shards, ignore_errors=True)
+            self._check_source()
             self._shards.mkdir(parents=True, exist_ok=True)
             lock = (self._private / "lock").open("w")
         except (FileExistsError, NotADirectoryError):
@@ -109,9 +113,29 @@ class OutputFolder:
             except OSError:
                 msg = f"another run is writing to {self.out}; wait for it, or give another folder"
                 raise OutputError(msg) from None
+            if fresh:
+                for shard in self._shards.glob("*.parquet"):
+                    shard.unlink()
             for leftover in self.out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
             yield self
+
+    def _check_source(self) -> None:
+        """Refuse to replace the results of another folder: its rows and maps would be gone."""
+        if self._source is None:
+            return
+        try:
+            before = Path(json.loads((self.out / "run.json").read_text(encoding="utf-8"))["folder"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return
+        kept = (self.out / "results.parquet").is_file() or any(self._private.glob("shards-*/*.parquet"))
+        if not kept or _is_same(before, self._source):
+            return
+        msg = (
+            f"the output folder {self.out} holds the results of {before}, not of {self._source}: give another --out. "
+            f"If that is the old name of the same folder, or its results are not needed, delete {self.out} first"
+        )
+        raise OutputError(msg)
 
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
@@ -170,10 +194,10 @@ class OutputFolder:
         return [newest[file.relative] for file in files if file.relative in newest]
 
     def write_results(self, rows: Sequence[Row]) -> None:
-        """Write results.parquet and results.csv."""
+        """Write results.parquet, and the same for people as results.csv."""
         table = pa.Table.from_pylist(list(rows), schema=RESULTS)
         write_atomically(self.out / "results.parquet", lambda path: pq.write_table(table, path))
-        write_atomically(self.out / "results.csv", lambda path: pa_csv.write_csv(table, path))
+        write_atomically(self.out / "results.csv", lambda path: pa_csv.write_csv(for_spreadsheets(table), path))
 
     def write_gallery(self, rows: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from all shards."""
@@ -213,6 +237,13 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _is_same(before: Path, now: Path) -> bool:
+    try:
+        return before.samefile(now)
+    except OSError:  # it is gone, or not ours to see
+        return False
 
 
 def _shortened(name: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.calibration import Calibration
+from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
 from pipelines.report import write_report
-from pipelines.score import Verdicts, count
+from pipelines.verdicts import Verdicts, count
 
 
 def rebuild_report(out: Path | str) -> Path:
@@ -40,6 +41,9 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
     calibration = kept and Calibration(model_sha256=model["sha256"], scores=tuple(kept["scores"]), map_quantiles={})
     with OutputFolder(out, work_key=run["work_key"]).held() as output:
         rows = output.all_rows()
+        if not rows:
+            msg = f"the run in {out} was stopped before it had any results; start it again: {run['command']}"
+            raise FolderError(msg)
         Verdicts.of(calibration, kept and kept["false_alarms"]).fill(rows)
         for row in rows:
             row.update(model=model["name"], version=model["version"])

@@ -7,6 +7,7 @@ Nothing here knows torch: the bound is computed inside the exported graph.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import json
@@ -15,8 +16,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -27,19 +27,23 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration
+from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import FolderError
 from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
-from pipelines.images import Decoded, Failed, ImageFile, decode, find_images
+from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, decode, list_images
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
 from pipelines.progress import Advance, progress
 from pipelines.report import write_report
+from pipelines.rows import empty_row, failed_row, unreadable_row
 from pipelines.session import Session
 from pipelines.settings import settings
+from pipelines.verdicts import Verdicts, count, values_of
 
 log = logging.getLogger(__name__)
-SHARD_FILES = 256  # seconds to a minute of work; what a kill can cost
+SHARD_FILES = 256  # seconds to a minute of work
+KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
 NO_CALIBRATION = (
     "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
 )
@@ -60,11 +64,13 @@ class ScoreSummary:
     false_alarms: float | None
     threshold: float | None
     images_per_second: float | None
+    rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
+    drift: Drift | None = None  # None: not looked for, or too few images to tell
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A unit of work: its rows appear together or not at all."""
+    """A unit of work for whoever schedules it."""
 
     number: int
     files: tuple[ImageFile, ...]
@@ -76,6 +82,8 @@ def score_folder(
     out: Path | str,
     *,
     false_alarms: float | None = None,
+    budget: int | None = None,
+    false_discoveries: float | None = None,
     calibration: Path | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
@@ -90,6 +98,8 @@ def score_folder(
         model: Reference to a scoring model, such as `tiles@champion` or a path, or what it resolved to.
         out: Output folder: new, or of an earlier run.
         false_alarms: Share of good images that may be flagged; default: the model's, at least 1/(n+1).
+        budget: Flag at most so many images, the worst of those that would be flagged.
+        false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
         calibration: Another calibration file than the one beside the model.
         fresh: Forget the rows of earlier runs.
         observer: Called with every newly scored row and its anomaly map.
@@ -101,8 +111,9 @@ def score_folder(
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
     with open_scoring(
-        folder, model, out, false_alarms=false_alarms, calibration=calibration, fresh=fresh, observer=observer
-    ) as scoring:
+        folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
+        calibration=calibration, fresh=fresh, observer=observer,
+    ) as scoring:  # fmt: skip
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
             for shard in shards:
@@ -110,13 +121,15 @@ def score_folder(
         return scoring.finish()
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_scoring(
     folder: Path | str,
     model: str | Path | ModelFile,
     out: Path | str,
     *,
     false_alarms: float | None = None,
+    budget: int | None = None,
+    false_discoveries: float | None = None,
     calibration: Path | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
@@ -130,47 +143,17 @@ def open_scoring(
     if out.is_file():
         msg = f"the output folder {out} is a file; give a folder"
         raise FolderError(msg)
-    files = find_images(folder)
+    found = list_images(folder)
     file = model if isinstance(model, ModelFile) else find_model(model)
+    verdicts = Verdicts.of(
+        file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries
+    )
     session = Session(file, device=settings().device, threads=settings().workers)
-    verdicts = Verdicts.of(file.calibration(calibration), false_alarms)
-    output = OutputFolder(out, work_key=_work_key(file, verdicts.calibration))
+    output = OutputFolder(out, work_key=_work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
-        scoring = Scoring(folder, tuple(files), file, session, verdicts, output, observer)
+        scoring = Scoring(folder, found.files, found.unreadable, file, session, verdicts, output, observer)
         output.write_json("run.json", scoring.describe(dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
         yield scoring
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The threshold, and where it comes from. Without calibration all of it is None."""
-
-    calibration: Calibration | None
-    false_alarms: float | None
-    threshold: float | None
-
-    @classmethod
-    def of(cls, calibration: Calibration | None, false_alarms: float | None) -> Verdicts:
-        """Work out the threshold for a promised false-alarm rate.
-
-        Raises:
-            CalibrationError: The calibration set is too small for that rate.
-        """
-        if calibration is None:
-            return cls(None, None, None)
-        rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
-        return cls(calibration, rate, calibration.threshold(rate))
-
-    def fill(self, rows: Sequence[Row]) -> None:
-        """Add p_value, is_anomaly and threshold to rows that have a score."""
-        scored = [row for row in rows if row["status"] == "ok"]
-        for row in rows:
-            row.update(p_value=None, is_anomaly=None, threshold=None)
-        if self.calibration is None or not scored:
-            return
-        p_values = self.calibration.p_values(np.array([row["score"] for row in scored]))
-        for row, p_value in zip(scored, p_values, strict=True):
-            row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
 
 
 @dataclass(slots=True)
@@ -179,16 +162,23 @@ class Scoring:
 
     folder: Path
     files: tuple[ImageFile, ...]
+    unreadable: tuple[UnreadableFolder, ...]
     model: ModelFile
     session: Session
     verdicts: Verdicts
     output: OutputFolder
     observer: Observer | None = None
     left: int = 0
+    drift: Drift | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     _clock: float = field(default_factory=time.perf_counter)
     _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
+
+    @property
+    def total(self) -> int:
+        """Rows that there will be: one for each file, and for each sub-folder that cannot be read."""
+        return len(self.files) + len(self.unreadable)
 
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed are tried again."""
@@ -203,7 +193,7 @@ class Scoring:
         return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
-        """Score one shard and make its rows appear."""
+        """Score one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
         metadata = self.session.metadata
         images = decode(
             shard.files,
@@ -213,11 +203,27 @@ class Scoring:
             max_pixels=settings().max_pixels,
         )
         rows: list[Row] = []
-        for batch in _batches(self._timed(images), self.session.batch_size):
-            new = [_failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
-            rows += new
-            if advance:
-                advance(len(new), self._bottleneck())
+        gallery, kept = list(self._gallery), time.monotonic()
+        try:
+            for batch in _batches(self._timed(images), self.session.batch_size):
+                new = [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
+                rows += new
+                if advance:
+                    advance(len(new), self._bottleneck())
+                if time.monotonic() - kept > KEEP_SECONDS:
+                    self._keep(rows)
+                    rows, kept = [], time.monotonic()
+            self._keep(rows)
+        except BaseException:  # Ctrl-C above all
+            self._gallery = gallery  # if this process tries again, the same images are among the worst again
+            with contextlib.suppress(OSError):  # of a full disk it is told already
+                self._keep(rows)
+            raise
+
+    def _keep(self, rows: Sequence[Row]) -> None:
+        """Write rows down. What a later run finds does not depend on how many are written at once."""
+        if not rows:
+            return
         start = time.perf_counter()
         self._keep_worst_pictures(rows)
         self.output.write_shard(sorted(rows, key=lambda row: str(row["path"])))
@@ -225,8 +231,13 @@ class Scoring:
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
-        rows = self.output.merge(self.files)
+        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
+        rows.sort(key=lambda row: str(row["path"]))
+        self.verdicts = self.verdicts.settle(rows)
         self.verdicts.fill(rows)
+        calibration = self.verdicts.calibration
+        if calibration is not None and calibration.statistics:
+            self.drift = check_drift(calibration.statistics, values_of(rows, STATISTICS))
         for row in rows:
             row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
         self.output.forget_evaluation()
@@ -242,8 +253,10 @@ class Scoring:
             report=report,
             false_alarms=self.verdicts.false_alarms,
             threshold=self.verdicts.threshold,
+            rule=self.verdicts.rule,
+            drift=self.drift,
             images_per_second=run["timings"]["images_per_second"],
-            files=len(self.files),
+            files=self.total,
             **counts,
         )
 
@@ -258,7 +271,7 @@ class Scoring:
 
     def _row(self, image: Decoded, values: dict[str, NDArray[Any]], index: int) -> Row:
         scalars = {name: float(values[name][index]) for name in ("score", "elbo", "rate", "distortion")}
-        row = _empty_row(image.file) | {
+        row = empty_row(image.file) | {
             "sha256": image.sha256,
             "width": image.width,
             "height": image.height,
@@ -268,7 +281,7 @@ class Scoring:
         if not all(np.isfinite(value) for value in scalars.values()):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
         bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
-        row |= scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)}
+        row |= scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
         self._draw(row, image, values["anomaly_map"][index])
         return row
 
@@ -311,7 +324,10 @@ class Scoring:
         words = ["kintsugi", "score", str(self.folder.resolve()), "--model", self.model.pinned_ref]
         words += ["--out", str(self.output.out.resolve())]
         if self.verdicts.false_alarms is not None:
-            words += ["--false-alarms", repr(self.verdicts.false_alarms)]
+            option = "--false-discoveries" if self.verdicts.discoveries else "--false-alarms"
+            words += [option, repr(self.verdicts.false_alarms)]
+        if self.verdicts.budget is not None:
+            words += ["--budget", str(self.verdicts.budget)]
         return shlex.join(words)
 
     def _bottleneck(self) -> str:
@@ -321,6 +337,11 @@ class Scoring:
         """The document of run.json: everything but the rows themselves."""
         total = time.perf_counter() - self._clock
         calibration = self.verdicts.calibration
+        warnings = [] if calibration else [NO_CALIBRATION]
+        if self.drift is not None and self.drift.drifted:
+            warnings.append(str(self.drift))
+        if self.unreadable:
+            warnings.append(f"{len(self.unreadable)} sub-folder(s) cannot be read: what is in them is not scored")
         return {
             "verb": "score",
             "folder": str(self.folder.resolve()),
@@ -338,11 +359,13 @@ class Scoring:
                 "n": calibration.n,
                 "false_alarms": self.verdicts.false_alarms,
                 "threshold": self.verdicts.threshold,
+                "rule": self.verdicts.rule,
                 "scores": list(calibration.scores),
             },
-            "warnings": [] if calibration else [NO_CALIBRATION],
+            "drift": self.drift and asdict(self.drift),
+            "warnings": warnings,
             "work_key": self.output.work_key,
-            "counts": counts | {"files": len(self.files)},
+            "counts": counts | {"files": self.total},
             "timings": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
             | {"total": round(total, 3), "images_per_second": round(self.left / total, 2) if self.left else None},
             "versions": {
@@ -354,15 +377,6 @@ class Scoring:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
         }
-
-
-def count(rows: Sequence[Row]) -> dict[str, int]:
-    """How many rows ended how."""
-    return {
-        "ok": sum(row["status"] == "ok" for row in rows),
-        "failed": sum(row["status"] == "failed" for row in rows),
-        "flagged": sum(bool(row["is_anomaly"]) for row in rows),
-    }
 
 
 def _work_key(model: ModelFile, calibration: Calibration | None) -> str:
@@ -383,17 +397,3 @@ def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Dec
         if len(group) == size:
             yield groups.pop(image.pixels.shape)
     yield from groups.values()
-
-
-def _empty_row(file: ImageFile) -> Row:
-    return {
-        "path": file.relative,
-        "size": file.size,
-        "mtime_ns": file.mtime_ns,
-        **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note", "thumbnail", "heatmap")),
-        **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion")),
-    }
-
-
-def _failed_row(failed: Failed) -> Row:
-    return _empty_row(failed.file) | {"status": "failed", "error": failed.reason, "sha256": failed.sha256}

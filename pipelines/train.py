@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -26,24 +26,33 @@ from torch import nn
 from torchvision.utils import make_grid
 
 from pipelines import bundle
+from pipelines.build import (
+    build_network,
+    build_representation,
+    check_network_options,
+    find_task,
+    likelihood_name,
+)
 from pipelines.card import write_card
-from pipelines.data import Plan, TrainingData, load_training_data, survey, write_split
+from pipelines.choose import choose_score
+from pipelines.data import TrainingData, load_training_data, write_split
 from pipelines.errors import JobError, ModelError
-from pipelines.fit import fit
+from pipelines.examples import Examples, make_examples
+from pipelines.fit import Recipe, fit
 from pipelines.job import Job, load_job
 from pipelines.locks import locked
 from pipelines.modelfile import SPLIT_FILE, ModelFile
 from pipelines.models import find_model
+from pipelines.plan import Plan, survey
 from pipelines.promotion import Decision, decide
 from pipelines.registry import Registry, Version
 from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from vaecore.bound import LatentVariableModel, bound_maps
-from vaecore.image_format import ImageFormat
-from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood, SharedGaussianLikelihood
+from vaecore.likelihoods import SharedGaussianLikelihood
+from vaecore.representations import Representation
 from vaecore.scoring import ScoringGraph, closed_form_variance
-from vaecore.tasks import Task, all_tasks
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +65,41 @@ class TrainedModel:
     promoted: bool
     reason: str
     figures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job with every choice made and its images read: what the training loop starts from."""
+
+    job: Job
+    plan: Plan
+    representation: Representation
+    model: nn.Module
+    data: TrainingData
+    recipe: Recipe
+
+    @property
+    def network(self) -> LatentVariableModel:
+        """The model as the bound sees it."""
+        return self.model  # type: ignore[return-value]  # a Protocol that modules satisfy
+
+
+def prepare(job: Job) -> Prepared:
+    """Make the choices that the job leaves open, build the network with its first weights, and read the images.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input; the message says what to do.
+    """
+    plan = survey(job, find_task(job))
+    check_network_options(job, plan)
+    for line in plan.reasons:
+        log.info("%s", line)
+    data = load_training_data(job, plan)
+    _announce_images(job, plan, data)
+    representation = build_representation(job, plan, data)
+    torch.manual_seed(job.train.seed)
+    model = build_network(job, plan, representation)
+    return Prepared(job, plan, representation, model, data, Recipe.of(job.train, plan.target, len(data.split["train"])))
 
 
 def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> TrainedModel:
@@ -74,38 +118,41 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    task = _task(job)
     start = time.perf_counter()
-
-    plan = survey(job, job.model.stages)
-    data = load_training_data(job, plan)
-    likelihood_name = job.model.likelihood or task.likelihoods[0]
-    steps = job.train.steps or default_steps(len(data.split["train"]))
-    _announce(job, plan, data, likelihood_name, steps)
-
-    torch.manual_seed(job.train.seed)
-    model = build(job, task, plan, likelihood_name)
-    network: LatentVariableModel = model  # type: ignore[assignment]  # a Protocol that modules satisfy
+    prepared = prepare(job)
+    log.info(
+        "likelihood %s, latents %d x %d x %d, %d steps of %d images",
+        likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
+        prepared.recipe.steps, prepared.recipe.batch,
+    )  # fmt: skip
+    plan, data, representation = prepared.plan, prepared.data, prepared.representation
     device = "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
 
     with (
-        _work_folder(job, _work_key(job, plan, data, steps)) as work,
+        _work_folder(job, _work_key(prepared)) as work,
         TrackedRun(job.name) as run,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
-        run.params(_flatten(job) | {"steps": steps, "size": plan.size, "stages": plan.stages, "device": device})
+        run.params(_flatten(job) | _chosen(prepared) | {"device": device})
         run.tags({"task": job.task, "data_digest": data.digest})
+        examples = make_examples(data, plan.image_format, representation, device)
         done = fit(
-            model, data, plan.image_format, job.train, steps=steps, folder=work, device=device,
+            prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
             on_check=lambda step, figures: run.metrics(figures, step),
         )  # fmt: skip
-        model.cpu().eval()
-        _freeze_scale(network, data, plan.image_format)
-        run.image("reconstructions", reconstruction_sheet(network, data, plan.image_format))
+        prepared.model.cpu().eval()
+        _freeze_scale(prepared.network, examples)
+        if representation.drawable:
+            run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
+
+        graph = ScoringGraph(prepared.model, plan.image_format, representation).eval()
+        choice = choose_score(graph, examples, data, plan, job.model)
+        graph = ScoringGraph(
+            prepared.model, plan.image_format, representation, choice.pooling, choice.statistics, choice.typicality
+        ).eval()
 
         folder = Path(temporary) / "model"
-        graph = ScoringGraph(model, plan.image_format, plan.size).eval()
-        metadata = bundle.describe(job, plan, data, model, likelihood_name)
+        metadata = bundle.describe(job, plan, data, graph)
         log.info("exporting to ONNX and comparing it with torch")
         file = bundle.write_model(folder, graph, metadata)
         parity = bundle.check_parity(file, graph, data.files_of("select"))
@@ -133,49 +180,8 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
 
 
-def default_steps(images: int) -> int:
-    """Optimiser steps for a number of training images: enough passes for a few, a bounded time for many."""
-    return int(min(4000, max(800, 3 * images)))
-
-
-def build(job: Job, task: Task, plan: Plan, likelihood_name: str) -> nn.Module:
-    """Make the job's network with its likelihood.
-
-    Raises:
-        JobError: The task does not know the likelihood.
-    """
-    return task.network(
-        channels=plan.image_format.channels,
-        size=plan.size,
-        likelihood=_likelihood(job, task, likelihood_name, plan.image_format),
-        latent_channels=job.model.latent_channels,
-        latent_grid=job.model.latent == "grid",
-        width=job.model.width,
-        stages=plan.stages,
-        blocks=job.model.blocks,
-    )
-
-
-def _likelihood(job: Job, task: Task, name: str, image_format: ImageFormat) -> Likelihood:
-    if name not in task.likelihoods:
-        msg = f"{job.path}: 'model.likelihood' is '{name}'; the task {job.task} knows {', '.join(task.likelihoods)}"
-        raise JobError(msg)
-    kind = IMAGE_LIKELIHOODS[name]
-    if kind is DiscretisedLogisticLikelihood:
-        return DiscretisedLogisticLikelihood(levels=image_format.maximum + 1)
-    return kind()
-
-
-def _task(job: Job) -> Task:
-    tasks = all_tasks()
-    if job.task not in tasks:
-        msg = f"{job.path}: there is no task '{job.task}'; there are: {', '.join(tasks)}"
-        raise JobError(msg)
-    return tasks[job.task]
-
-
-def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: int) -> None:
-    """Say what was chosen and why, and refuse a false-alarm rate that cannot be promised."""
+def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
+    """Say what the images are, and refuse a false-alarm rate that they cannot promise."""
     split = {name: len(indices) for name, indices in data.split.items()}
     least = 1 / (split["calibrate"] + 1)
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
@@ -190,22 +196,33 @@ def _announce(job: Job, plan: Plan, data: TrainingData, likelihood: str, steps: 
         "%d %d-bit %s images: %d to train, %d to select, %d to calibrate",
         len(data.files), plan.image_format.bit_depth, colour, split["train"], split["select"], split["calibrate"],
     )  # fmt: skip
-    log.info("working size %d x %d, %d halvings, likelihood %s, %d steps", *plan.size, plan.stages, likelihood, steps)
     log.info(
         "promised false-alarm rate %.2f %% (%d images can promise %.2f %%)", 100 * rate, split["calibrate"], 100 * least
     )
 
 
-def _freeze_scale(network: LatentVariableModel, data: TrainingData, image_format: ImageFormat) -> None:
+def _chosen(prepared: Prepared) -> dict[str, Any]:
+    """What the job left open, for the run's parameters."""
+    plan = prepared.plan
+    return {
+        "chosen.target": plan.target_name,
+        "chosen.size": plan.size,
+        "chosen.stages": plan.stages,
+        "chosen.strides": plan.strides,
+        "chosen.latent_shape": prepared.network.latent_shape,
+        **{f"chosen.{name}": getattr(prepared.recipe, name) for name in ("steps", "batch", "learning_rate")},
+    }
+
+
+def _freeze_scale(network: LatentVariableModel, examples: Examples) -> None:
     if isinstance(network.likelihood, SharedGaussianLikelihood):
-        parts = np.array_split(np.array(data.split["train"]), -(-len(data.split["train"]) // 32))
-        batches = (data.batch(part, image_format) for part in parts)  # one at a time: the folder may not fit
-        network.likelihood.set_variance(closed_form_variance(network, batches, torch.Generator().manual_seed(0)))
+        generator = torch.Generator().manual_seed(0)
+        network.likelihood.set_variance(closed_form_variance(network, examples.batches("train", 32), generator))
 
 
-def reconstruction_sheet(network: LatentVariableModel, data: TrainingData, image_format: ImageFormat) -> bytes:
+def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> bytes:
     """A PNG of held-out images above their reconstructions."""
-    y = data.batch(data.split["select"][:8], image_format)
+    y = examples.batch(examples.split["select"][:8])
     noise = torch.randn((len(y), 1, *network.latent_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         mean = bound_maps(network, y, noise).likelihood.mean
@@ -233,14 +250,15 @@ def _settle(registry: Registry, version: Version, decision: Decision) -> None:
     )
 
 
-def _work_key(job: Job, plan: Plan, data: TrainingData, steps: int) -> str:
+def _work_key(prepared: Prepared) -> str:
     """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+    job, plan, data, representation = prepared.job, prepared.plan, prepared.data, prepared.representation
     stamp = {
         "task": job.task,
         "model": job.model.model_dump_json(),
-        "train": job.train.model_dump_json(),
-        "steps": steps,
-        "plan": [plan.size, plan.stages, plan.image_format.channels, plan.image_format.bit_depth],
+        "recipe": asdict(prepared.recipe),
+        "plan": [plan.target_name, plan.size, plan.stages, plan.strides, getattr(representation, "smooth", None)],
+        "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],
         "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights
         "kintsugi": installed_version("kintsugi"),

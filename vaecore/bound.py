@@ -75,52 +75,77 @@ class Elbo(NamedTuple):
 
 
 class BoundMaps(NamedTuple):
-    """The same bound by place: distortion for each pixel, rate for each cell of the latent grid."""
+    """The same bound in parts: distortion of each dimension of y, rate of each cell of the latent grid."""
 
-    distortion: Float[Tensor, "B H W"]
+    distortion: Float[Tensor, "B C H W"]
     rate: Float[Tensor, "B h w"]
     posterior: DiagonalGaussian
     likelihood: Distribution  # p(y | z) of all S samples, sample-major within an image: B*S first
 
     def total(self) -> Elbo:
-        """Sum over places."""
-        return Elbo(self.distortion.sum(dim=(1, 2)), self.rate.sum(dim=(1, 2)))
-
-    def attribution(self) -> Float[Tensor, "B H W"]:
-        """distortion + rate for each pixel: the rate of a latent cell is spread evenly over its pixels.
-
-        Its sum over places is minus the image's ELBO. An attribution of the KL, not a density of one pixel.
-        """
-        height, width = self.distortion.shape[-2:]
-        h, w = self.rate.shape[-2:]
-        cell_height, cell_width = height // h, width // w
-        spread = (self.rate / (cell_height * cell_width)).repeat_interleave(cell_height, 1)
-        return self.distortion + spread.repeat_interleave(cell_width, 2)
+        """Sum over dimensions and cells."""
+        return Elbo(self.distortion.sum(dim=(1, 2, 3)), self.rate.sum(dim=(1, 2)))
 
 
-def bound_maps(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> BoundMaps:
+def attribution(distortion: Float[Tensor, "B H W"], rate: Float[Tensor, "B h w"]) -> Float[Tensor, "B H W"]:
+    """distortion + rate for each place: the rate of a latent cell is spread evenly over its places.
+
+    Its sum over places is minus the image's ELBO. An attribution of the KL, not a density of one place.
+    """
+    height, width = distortion.shape[-2:]
+    h, w = rate.shape[-2:]
+    return distortion + spread(rate, (height // h, width // w))
+
+
+def spread(cells: Float[Tensor, "B h w"], factor: tuple[int, int]) -> Float[Tensor, "B H W"]:
+    """Divide each cell's value evenly among the `factor` finer cells that it covers; the sum stays the same."""
+    finer = cells.repeat_interleave(factor[0], 1).repeat_interleave(factor[1], 2)
+    return finer / (factor[0] * factor[1])
+
+
+def bound_maps(
+    model: LatentVariableModel,
+    y: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B S Z h w"],
+    *,
+    weight: Float[Tensor, "C 1 1"] | None = None,
+    given: Float[Tensor, "B C H W"] | None = None,
+) -> BoundMaps:
     """Evaluate the bound with S samples of the latent.
 
     Args:
         model: The network.
-        y: Target images, value divided by the dtype's maximum, so in [0, 1].
+        y: What the bound is on: images divided by the dtype's maximum, or features of them.
         noise: Standard normal numbers; their second axis sets S. The same noise gives the same bound to the bit.
+        weight: Of each channel's log-likelihood, where y holds several copies of one image: the value is then a
+            composite likelihood's, not a joint bound (Varin, Reid, Firth 2011, "An overview of composite likelihood
+            methods").
+        given: What the posterior is inferred from, instead of y: a damaged copy, say. Any q(z) gives a bound on
+            log p(y), so this stays one.
 
     Returns:
-        Distortion (mean over samples) and rate (closed form) by place, in nats.
+        Distortion (mean over samples) and rate (closed form), in nats.
     """
     samples = noise.shape[1]
-    posterior = model.posterior(y)
+    posterior = model.posterior(y if given is None else given)
     p_y = model.decode(posterior.sample(noise).flatten(0, 1))
     repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
-    log_p = p_y.log_prob(repeated).sum(dim=1).unflatten(0, (-1, samples)).mean(dim=1)
+    log_p = p_y.log_prob(repeated).unflatten(0, (-1, samples)).mean(dim=1)
+    if weight is not None:
+        log_p = log_p * weight
     rate = posterior.kl(model.prior(posterior)).sum(dim=1)
     return BoundMaps(-log_p, rate, posterior, p_y)
 
 
-def elbo(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> Elbo:
+def elbo(
+    model: LatentVariableModel,
+    y: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B S Z h w"],
+    *,
+    weight: Float[Tensor, "C 1 1"] | None = None,
+) -> Elbo:
     """The plain bound of each image: beta and free bits never enter it. See `bound_maps`."""
-    return bound_maps(model, y, noise).total()
+    return bound_maps(model, y, noise, weight=weight).total()
 
 
 def iwae(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
@@ -161,6 +186,6 @@ def training_loss(
     rate_by_channel = maps.posterior.kl(prior).sum(dim=(2, 3)).mean(dim=0)
     if free_bits > 0:
         rate_by_channel = rate_by_channel.clamp(min=free_bits)
-    distortion = maps.distortion.sum(dim=(1, 2)).mean()
+    distortion = maps.distortion.sum(dim=(1, 2, 3)).mean()
     dims = maps.likelihood.mean[0].numel()
     return (distortion + beta * rate_by_channel.sum()) / dims

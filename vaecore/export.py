@@ -29,7 +29,8 @@ def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any])
         path: The `.onnx` file to write.
         metadata: The contract between training and scoring, stored as JSON inside the file.
     """
-    height, width = graph.size[0] + 24, graph.size[1] + 40  # unlike the working size: nothing is specialised to it
+    working = graph.representation.input_size
+    height, width = working[0] + 24, working[1] + 40  # unlike the working size: nothing is specialised to it
     channels = graph.image_format.channels
     latent_shape: tuple[int, ...] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
     image = torch.zeros((2, height, width, channels), dtype=torch.int32).to(graph.image_format.dtype)
@@ -39,8 +40,7 @@ def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any])
         "image": {0: batch, 1: Dim("height", min=1), 2: Dim("width", min=1)},
         "noise": {0: batch, 1: Dim("samples", min=1)},
     }
-    outputs = ["restored", "restored_scale", "anomaly_map", "elbo", "rate", "distortion", "score", "embedding"]
-    _export(graph, (image, noise), dynamic, ["image", "noise"], outputs, path, metadata)
+    _export(graph, (image, noise), dynamic, ["image", "noise"], list(graph.outputs), path, metadata)
 
 
 def export_decoder(graph: DecoderGraph, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -103,12 +103,14 @@ def _strip(proto: onnx.ModelProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's notes to its own developers; its errors are exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

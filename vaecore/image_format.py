@@ -9,6 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+# Rounding to levels, a little off the half: resampling often lands exactly on it, and then torch and ONNX Runtime would
+# round the last bit's noise to different levels.
+OFF_HALF = 0.5137
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:

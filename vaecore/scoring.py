@@ -3,63 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.bound import LatentVariableModel, bound_maps
+from vaecore.bound import BoundMaps, LatentVariableModel, attribution, bound_maps
+from vaecore.complexity import code_length, density_offset
 from vaecore.image_format import ImageFormat, resize
+from vaecore.pooling import PlaceStatistics, Pooling, Typicality
+from vaecore.representations import Representation
 
-# Rounding to levels, a little off the half: resampling often lands exactly on it, and then torch and ONNX Runtime would
-# round the last bit's noise to different levels.
-OFF_HALF = 0.5137
-
-
-class Scores(NamedTuple):
-    """Outputs of the model-file contract, in graph order."""
-
-    restored: Tensor  # (N, H, W, C), pixels like the input's: the mean of p(y|z), averaged over samples
-    restored_scale: Float[Tensor, "N H W C"]  # predicted standard deviation, in levels
-    anomaly_map: Float[Tensor, "N H W"]  # nats per pixel of the model's y
-    elbo: Float[Tensor, " N"]  # nats
-    rate: Float[Tensor, " N"]  # nats
-    distortion: Float[Tensor, " N"]  # nats
-    score: Float[Tensor, " N"]  # -ELBO per dimension: higher = more abnormal
-    embedding: Float[Tensor, "N Z"]  # posterior mean, averaged over the grid
+# Outputs of the model-file contract with their units, in graph order.
+DRAWN = {"restored": "image levels", "restored_scale": "image levels"}  # where y is an image
+SCORED = {
+    "anomaly_map": "nats per place of y",
+    "elbo": "nats",
+    "rate": "nats",
+    "distortion": "nats",
+    "score": "nats per dimension, higher is more abnormal",
+    "embedding": "prior standard deviations",
+}
 
 
 class ScoringGraph(nn.Module):
     """Pre-processing, network, bound and post-processing of one trained model."""
 
-    def __init__(self, model: nn.Module, image_format: ImageFormat, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        image_format: ImageFormat,
+        representation: Representation,
+        pooling: Pooling | None = None,
+        statistics: PlaceStatistics | None = None,
+        typicality: Typicality | None = None,
+    ) -> None:
         """Wrap a network that satisfies `LatentVariableModel`.
 
         Args:
             model: The trained network.
             image_format: Of the files it was trained on.
-            size: Height and width that the network works at; other sizes are resized inside the graph.
+            representation: What its y is made of; images of any size are resized inside the graph.
+            pooling: From places to the score; default: their mean, so that the score is -ELBO per dimension.
+            statistics: Of good images at each place, where the images show an aligned object.
+            typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
+                corrected for complexity (`vaecore.complexity`). y must be pixels.
+
+        Raises:
+            ValueError: A typicality, but y is not the image.
         """
         super().__init__()
+        if typicality is not None and not representation.drawable:
+            msg = "only a bound on pixels can be corrected for complexity: features have no code length"
+            raise ValueError(msg)
+        self.typicality = typicality
         self.model = model
         self.image_format = image_format
-        self.size = size
+        self.representation = representation
+        self.pooling = pooling or Pooling()
+        self.statistics = statistics or PlaceStatistics()
 
     @property
-    def dims(self) -> int:
-        """D, the number of dimensions of y as the model sees it."""
-        return self.image_format.channels * self.size[0] * self.size[1]
+    def outputs(self) -> dict[str, str]:
+        """Names and units of what `forward` returns, in order."""
+        units = {**DRAWN, **SCORED} if self.representation.drawable else dict(SCORED)
+        if self.typicality is not None:
+            units["score"] = "standard deviations of good images, to either side"
+        elif self.statistics.used:
+            units |= dict.fromkeys(("anomaly_map", "score"), "standard deviations of good images at the same place")
+        return units
 
     def to_y(self, image: Tensor) -> Float[Tensor, "N C h w"]:
-        """Pixels (N, H, W, C) to y at the working size; on the grid of levels where the likelihood is discrete."""
-        y = resize(self.image_format.to_unit(image), self.size)
-        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-        if network.likelihood.discrete:
-            y = torch.floor(y * self.image_format.maximum + OFF_HALF) / self.image_format.maximum
+        """Pixels (N, H, W, C) to y."""
+        y: Tensor = self.representation(self.image_format.to_unit(image))
         return y
 
-    def forward(self, image: Tensor, noise: Float[Tensor, "N S Z h w"]) -> Scores:
+    def bound(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"]) -> BoundMaps:
+        """The bound of y, weighted as the representation says."""
+        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
+        return bound_maps(network, y, noise, weight=self.representation.weight)
+
+    def places(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N h w"]:
+        """-ELBO by place, in nats, less the complexity there if that is corrected for; its sum is the whole."""
+        distortion = maps.distortion
+        if self.typicality is not None:
+            distortion = distortion + self._offset - code_length(y)
+        return attribution(self.representation.by_place(distortion), maps.rate)
+
+    def usual(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N h w"]:
+        """What is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
+        places = self.places(maps, y)
+        usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
+        return usual
+
+    def pair(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N 2"]:
+        """-ELBO and complexity, both in nats per dimension, as probabilities of levels."""
+        unlikely = -maps.total().value / self.representation.dims + self._offset
+        return torch.stack([unlikely, code_length(y).mean(dim=(1, 2, 3))], dim=1)
+
+    @property
+    def _offset(self) -> float:
+        """From a density to the probability of a level; nothing where the likelihood is discrete already."""
+        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
+        return 0.0 if network.likelihood.discrete else density_offset()
+
+    def forward(self, image: Tensor, noise: Float[Tensor, "N S Z h w"]) -> dict[str, Tensor]:
         """Score a batch.
 
         Args:
@@ -67,27 +115,32 @@ class ScoringGraph(nn.Module):
             noise: Standard normal numbers, keyed by each file's sha256 so that its score repeats.
 
         Returns:
-            All outputs of the contract, at the input's height and width.
+            `outputs`, at the input's height and width: restored (N, H, W, C) pixels like the input's, the mean of
+            p(y|z) averaged over samples; restored_scale (N, H, W, C); anomaly_map (N, H, W); elbo, rate, distortion
+            and score (N,); embedding (N, Z), the posterior mean averaged over the grid.
         """
         full_size = (image.shape[1], image.shape[2])
-        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
         y = self.to_y(image)
-        maps = bound_maps(network, y, noise)
-        bound = maps.total()
-        samples = noise.shape[1]
+        maps = self.bound(y, noise)
+        total = maps.total()
+        usual = self.usual(maps, y)
+        shown = usual if self.statistics.used else self.places(maps, y)
+        scored = {
+            "anomaly_map": resize(shown.unsqueeze(1), full_size).squeeze(1),
+            "elbo": total.value,
+            "rate": total.rate,
+            "distortion": total.distortion,
+            "score": self.pooling(usual) if self.typicality is None else self.typicality(self.pair(maps, y)),
+            "embedding": maps.posterior.mean.mean(dim=(2, 3)),
+        }
+        return {**self._drawn(maps, noise.shape[1], full_size), **scored} if self.representation.drawable else scored
+
+    def _drawn(self, maps: BoundMaps, samples: int, full_size: tuple[int, int]) -> dict[str, Tensor]:
         mean = maps.likelihood.mean.unflatten(0, (-1, samples)).mean(dim=1)
         stddev = maps.likelihood.stddev.unflatten(0, (-1, samples)).mean(dim=1)
         stddev = resize(stddev, full_size).permute(0, 2, 3, 1)
-        return Scores(
-            restored=self.image_format.from_unit(resize(mean, full_size)),
-            restored_scale=stddev * self.image_format.maximum,
-            anomaly_map=resize(maps.attribution().unsqueeze(1), full_size).squeeze(1),
-            elbo=bound.value,
-            rate=bound.rate,
-            distortion=bound.distortion,
-            score=-bound.value / self.dims,
-            embedding=maps.posterior.mean.mean(dim=(2, 3)),
-        )
+        restored = self.image_format.from_unit(resize(mean, full_size))
+        return {"restored": restored, "restored_scale": stddev * self.image_format.maximum}
 
 
 class DecoderGraph(nn.Module):

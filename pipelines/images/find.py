@@ -6,7 +6,7 @@ import heapq
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,11 +40,35 @@ class ImageFile:
     mtime_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableFolder:
+    """A subfolder that could not be listed: what lies in it is not known.
+
+    Attributes:
+        path: Where it is.
+        relative: Its name in every output, with "/" at the end.
+        reason: What the system said.
+    """
+
+    path: Path
+    relative: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies under a folder: the image files, and the subfolders that could not be listed; each by `relative`."""
+
+    files: tuple[ImageFile, ...]
+    unreadable: tuple[UnreadableFolder, ...]
+
+
 @dataclass(slots=True)
 class _Others:
     count: int = 0
     hidden: int = 0
     examples: list[str] = field(default_factory=list)
+    unreadable: list[UnreadableFolder] = field(default_factory=list)
 
     def add(self, name: str) -> None:
         self.count += 1
@@ -53,22 +77,54 @@ class _Others:
 
 
 def find_images(folder: Path) -> list[ImageFile]:
-    """List the image files under a folder and its subfolders, judged by their suffixes.
-
-    Hidden files and folders are left out, and the output folders of other runs. Links are followed, each folder once (a
-    real folder before links to it), so that loops end. A link to a file that is gone is listed, and fails when it is
-    read. A subfolder that may not be read is left out with a warning in the log.
-
-    Args:
-        folder: Where to look.
-
-    Returns:
-        The files, sorted by `relative`.
+    """List the image files under a folder, as `list_images` does; what could not be listed is in the log only.
 
     Raises:
         FolderError: the folder is missing, is a file, or may not be read.
         EmptyFolderError: what else was there, and the suffixes that were looked for.
     """
+    return list(list_images(folder).files)
+
+
+def list_images(folder: Path) -> Found:
+    """List the image files under a folder and its subfolders, judged by their suffixes.
+
+    Hidden files and folders are left out, and the output folders of other runs. Links are followed, each folder once (a
+    real folder before links to it), so that loops end. A link to a file that is gone is listed, and fails when it is
+    read. A subfolder that may not be read is left out with a warning in the log, and named in the result.
+
+    Args:
+        folder: Where to look.
+
+    Raises:
+        FolderError: the folder is missing, is a file, or may not be read.
+        EmptyFolderError: what else was there, and the suffixes that were looked for.
+    """
+    _check(folder)
+    others = _Others()
+    found = list(_walk(folder, others))
+    unreadable = sorted(others.unreadable, key=lambda place: place.relative)
+    if not found:
+        raise _empty(folder, others, unreadable)
+    for place in unreadable:
+        _log.warning("left out the folder %s: %s", place.relative, place.reason)
+    return Found(tuple(sorted(found, key=lambda file: file.relative)), tuple(unreadable))
+
+
+def expect_images(folder: Path) -> None:
+    """Raise what `find_images` would raise, without listing more than the first image.
+
+    Raises:
+        FolderError: the folder is missing, is a file, or may not be read.
+        EmptyFolderError: what else was there, and the suffixes that were looked for.
+    """
+    _check(folder)
+    others = _Others()
+    if next(_walk(folder, others), None) is None:
+        raise _empty(folder, others, others.unreadable)
+
+
+def _check(folder: Path) -> None:
     try:
         status = folder.stat()
     except FileNotFoundError:
@@ -77,16 +133,22 @@ def find_images(folder: Path) -> list[ImageFile]:
         raise FolderError(f"{_printable(str(folder))} cannot be read: {error}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise FolderError(f"{_printable(str(folder))} is a file: name the folder that holds it")
-    others = _Others()
-    found = list(_walk(folder, others))
-    if not found:
-        seen = f"{others.count} other files were there" if others.count else "it holds no files"
-        seen += f" (such as {', '.join(others.examples)})" if others.examples else ""
-        seen += f", and {others.hidden} hidden files and folders were left out" if others.hidden else ""
-        raise EmptyFolderError(
-            f"no images under {_printable(str(folder))}: {seen}; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return sorted(found, key=lambda file: file.relative)
+
+
+def _empty(folder: Path, others: _Others, unreadable: Sequence[UnreadableFolder]) -> EmptyFolderError:
+    seen = [f"{others.count} other files were there (such as {', '.join(others.examples)})"] if others.count else []
+    if unreadable:
+        first, *rest = unreadable
+        more = f", nor can {len(rest)} more" if rest else ""
+        seen.append(f"the folder {first.relative} cannot be read ({first.reason}){more}")
+    if not seen:
+        seen.append("it holds no files")
+    if others.hidden:
+        seen.append(f"{others.hidden} hidden files and folders were left out")
+    return EmptyFolderError(
+        f"no images under {_printable(str(folder))}: {', and '.join(seen)}; "
+        f"looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
+    )
 
 
 def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
@@ -128,7 +190,7 @@ def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
         except OSError as error:
             if path == root:
                 raise FolderError(f"{_printable(root)} cannot be read: {error.strerror}") from error
-            _log.warning("left out the folder %s: %s", relative, error.strerror)
+            others.unreadable.append(UnreadableFolder(Path(path), relative, error.strerror or str(error)))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -8,12 +8,12 @@ from pipelines.report.folder import Evaluation
 from pipelines.report.histogram import thin
 
 _SIDE = 280  # of the square that the ROC curve is drawn in, in units of its drawing
-_LOWEST_AUROC = 0.5  # left end of the AUROC bars: chance
+_CHANCE = 0.5  # AUROC of guessing
 
 
 @dataclass(frozen=True, slots=True)
 class DefectRow:
-    """One kind of defect; positions are shares of the bar's length."""
+    """One kind of defect. AUROC is drawn on a bar from 0 to 1: its value is its place on it."""
 
     name: str
     n: int
@@ -23,8 +23,11 @@ class DefectRow:
     pixel_auroc: float | None
     aupro: float | None
     tpr: float | None
-    position: float | None
-    span: tuple[float, float] | None
+
+    @property
+    def worse_than_chance(self) -> bool:
+        """Whether good images score higher than these."""
+        return self.image_auroc is not None and self.image_auroc < _CHANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,6 @@ def evaluation_figures(evaluation: Evaluation) -> EvaluationFigures:
             pixel_auroc=defect.pixel_auroc,
             aupro=defect.aupro,
             tpr=defect.tpr_at_threshold,
-            position=_on_bar(defect.image_auroc),
-            span=_span(defect.image_auroc_interval),
         )
         for name, defect in evaluation.defects.items()
     ]
@@ -113,14 +114,3 @@ def _alarm_words(evaluation: Evaluation) -> str | None:
     if realised < interval[0]:
         return "fewer than expected: these good images are easier than the calibration images"
     return "within what chance allows"
-
-
-def _on_bar(auroc: float | None) -> float | None:
-    return None if auroc is None else round(max(0.0, (auroc - _LOWEST_AUROC) / (1 - _LOWEST_AUROC)), 4)
-
-
-def _span(interval: tuple[float, float] | None) -> tuple[float, float] | None:
-    if interval is None:
-        return None
-    low, high = (_on_bar(end) or 0.0 for end in interval)
-    return low, high

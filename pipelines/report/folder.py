@@ -39,6 +39,7 @@ class CalibrationFacts(_Record):
     n: int
     false_alarms: float
     threshold: float
+    rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     scores: tuple[float, ...] = ()
 
 

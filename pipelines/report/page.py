@@ -21,6 +21,7 @@ from pipelines.errors import FolderError
 from pipelines.output import write_atomically
 from pipelines.report import words
 from pipelines.report.card import render_card
+from pipelines.text import printable
 
 _HERE = Path(__file__).parent
 # "<" ends a script element early, "&" is for readers that decode entities, the line separators end a line of script.
@@ -80,7 +81,7 @@ def render_page(
         duration=words.duration,
         moment=words.moment,
         plural=words.plural,
-        printable=words.printable,
+        printable=printable,
         card=render_card,
     )
     return environment.get_template(template).render(

@@ -38,9 +38,17 @@ from pipelines.report.rows import (
     floats,
     read_rows,
 )
+from pipelines.text import printable
 
 SHOWN_ROWS = 100_000  # what a browser still sorts and filters at once
 REPORT = "report.html"
+_MODEL_FACTS = (
+    ("task", "Task"),
+    ("summary", "Purpose"),
+    ("target", "Works on"),
+    ("backbone", "Backbone"),
+    ("likelihood", "Likelihood"),
+)
 
 _STYLES = (*SHARED_STYLES, "score.css")
 _SCRIPTS = (*SHARED_SCRIPTS, "threshold.js", "histogram.js", "gallery.js", "table.js", "score.js")
@@ -129,25 +137,15 @@ def _missing(rows: Rows, run: Run | None, gallery: tuple[Picture, ...] | None) -
 
 
 def _metadata(metadata: Mapping[str, object]) -> tuple[list[tuple[str, str]], str | None]:
-    """A model's metadata: short facts as label and value, and the rest as indented JSON."""
-    facts, rest = [], {}
-    for key, value in metadata.items():
-        if isinstance(value, bool):
-            facts.append((_label(key), "yes" if value else "no"))
-        elif isinstance(value, int | float):
-            facts.append((_label(key), str(value)))
-        elif isinstance(value, str) and len(value) <= 200:
-            facts.append((_label(key), value))
-        elif isinstance(value, list) and len(value) <= 4 and all(isinstance(x, str | int | float) for x in value):
-            facts.append((_label(key), ", ".join(str(x) for x in value)))
-        elif value is not None:
-            rest[key] = value
-    return facts, json.dumps(rest, indent=2, ensure_ascii=False) if rest else None
-
-
-def _label(key: str) -> str:
-    text = key.replace("_", " ")
-    return text[:1].upper() + text[1:]
+    """A model's metadata: what a reader wants to know as label and value, and all of it as indented JSON."""
+    facts = [(label, value) for key, label in _MODEL_FACTS if isinstance(value := metadata.get(key), str)]
+    match metadata:
+        case {"size": [height, width]}:
+            facts.append(("Working size", f"{width} × {height} pixels"))
+    match metadata:
+        case {"images": {"train": int(images)}}:
+            facts.append(("Trained on", words.plural(images, "image")))
+    return facts, json.dumps(metadata, indent=2, ensure_ascii=False) if metadata else None
 
 
 def _row_data(rows: Rows) -> dict[str, object]:
@@ -155,7 +153,7 @@ def _row_data(rows: Rows) -> dict[str, object]:
     folders: dict[str, int] = {}
     names, places = [], []
     for path in column(rows.worst, "path", pa.string()).to_pylist():
-        folder, slash, name = words.printable(path).rpartition("/")
+        folder, slash, name = printable(path).rpartition("/")
         places.append(folders.setdefault(folder + slash, len(folders)))
         names.append(name)
     notes: dict[str | None, int] = {None: 0}
@@ -166,7 +164,7 @@ def _row_data(rows: Rows) -> dict[str, object]:
         "names": names,
         "folders": list(folders),
         "folder": packed(np.array(places), "u4"),
-        "notes": [words.printable(text or "") for text in notes],
+        "notes": [printable(text or "") for text in notes],
         "note": packed(np.array(note), "u4") if len(notes) > 1 else None,
         "verdict": packed(rows.worst_verdicts, "u1"),
         # Scores keep all their bits, since verdicts are made of them; the rest is only looked at.
@@ -233,11 +231,11 @@ def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.floa
 def _gallery_data(gallery: tuple[Picture, ...], out: Path) -> list[dict[str, object]]:
     return [
         {
-            "path": words.printable(picture.path),
+            "path": printable(picture.path),
             "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
             "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
             "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
-            "map": words.printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
+            "map": printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
         }
         for picture in gallery
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from datetime import UTC, datetime
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
@@ -15,20 +14,6 @@ _SPANS = (
     (86370.0, "h", 3600, "min", 60),
     (math.inf, "d", 86400, "h", 3600),
 )
-
-# Characters that would break a line or turn the reading direction of what follows: a name could pass for another one.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")
-
-
-def printable(text: str) -> str:
-    r"""Text with control and direction characters spelled out.
-
-    >>> printable("a\u202egnp.exe")
-    'a\\u202egnp.exe'
-    """
-    return _UNPRINTABLE.sub(
-        lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else f"\\u{ord(match[0]):04x}", text
-    )
 
 
 def number(value: float | None, digits: int = 4) -> str:

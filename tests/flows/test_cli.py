@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from flows.cli import app
+from flows.cli import REF, app
 from flows.demo import next_commands
 from pipelines.modelfile import sha256_of
+from pipelines.models import FORMS
 from pipelines.sample import MAGNETIC_TILE
 
 
@@ -68,9 +69,12 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
         (["score", "images", "--model", "MODEL", "--out", "out", "--calibration", "nope.json"], "nope.json"),
         (["score", "images", "--model", "MODEL", "--out", "out", "--false-alarms", "0.001"], "0.001"),
         (["train", "nothing.toml"], "there is no job file nothing.toml"),
+        (["train", "images"], "images is a folder: give a job file"),
+        (["train", "unscheduled.toml"], "'schedule.train' is 'x': neither cron nor interval"),
         (["train", "misspelt.toml"], "'trian' is not a key of a job file; did you mean 'train'?"),
         (["report", "empty"], "empty"),
         (["serve", "nothing"], "nothing"),
+        (["serve"], "there is no folder ./jobs here: give job files, or folders that hold some"),
         (["evaluate", "images", "--model", "MODEL"], "is not laid out for evaluation"),
     ],
 )
@@ -81,13 +85,100 @@ def test_wrong_usage_ends_with_2_and_one_message(
     (tmp_path / "images").mkdir()
     some = next(iter((MAGNETIC_TILE / "test" / "good").iterdir()))
     shutil.copy(some, tmp_path / "images" / "x.jpg")
-    (tmp_path / "misspelt.toml").write_text('name = "x"\ntask = "reconstruct"\n[data]\ntrain = "images"\n[trian]\n')
+    job = 'name = "x"\ntask = "reconstruct"\n[data]\ntrain = "images"\n'
+    (tmp_path / "misspelt.toml").write_text(f"{job}[trian]\n")
+    (tmp_path / "unscheduled.toml").write_text(f'{job}[schedule]\ntrain = "x"\n')
     done = kintsugi(*(str(trained.model) if word == "MODEL" else word for word in arguments))
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
     assert not (tmp_path / "out" / "results.parquet").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "1.5", "-0.1", "nan"])
+def test_every_impossible_rate_is_refused_in_the_same_words(kintsugi, trained, tmp_path: Path, rate: str) -> None:
+    done = kintsugi("score", MAGNETIC_TILE, "--model", trained.model, "--out", "out", f"--false-alarms={rate}")
+    fails_plainly(done, f"a false-alarm rate of {float(rate)!r} is not between 0 and 1: 0.01 means 1 %")
+    assert not (tmp_path / "out").exists()
+
+
+def test_when_every_file_failed_nothing_is_said_of_images(kintsugi, trained, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").touch()
+    done = kintsugi("score", tmp_path, "--model", trained.model, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[0] == "no image could be scored"
+
+
+WITHOUT = """
+import sys
+MISSING = {missing!r}
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        if top in MISSING:
+            raise ModuleNotFoundError(f"No module named {{top!r}}", name=top)
+sys.meta_path.insert(0, Missing())
+from flows.cli import main
+sys.argv = {words!r}
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "says"),
+    [
+        (["train", "JOB"], "torch lightning", "torch and lightning are not installed: this machine can score, but not"),
+        (["train", "JOB"], "torchvision", "torchvision is not installed: this machine can score, but not train"),
+        (["serve", "JOB"], "prefect", "prefect is not installed: schedules cannot run here (make setup in a checkout"),
+        (["serve", "JOB"], "torch", "pip install '.[train]'"),
+        (["demo", "--out", "out"], "torch mlflow prefect", "pip install '.[train,registry,flows]'"),
+    ],
+)
+def test_a_verb_whose_packages_are_missing_names_the_extra(
+    trained, tmp_path: Path, words: list[str], missing: str, says: str
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(f'{trained.job.read_text()}\n[schedule]\ntrain = "1d"\n'.replace('"good"', f'"{trained.images}"'))
+    words = ["kintsugi", *(str(job) if word == "JOB" else word for word in words)]
+    code = WITHOUT.format(missing=set(missing.split()), words=words)
+    environment = os.environ | {"KINTSUGI_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    fails_plainly(done, says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) -> None:
+    code = WITHOUT.format(missing={"pipelines"}, words=["kintsugi", "doctor"]).replace(
+        "from flows.cli import main", "MISSING.clear(); from flows.cli import main; MISSING.add('pipelines')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("train", "task", "says"),
+    [
+        ("nowhere", "reconstruct", "nowhere does not exist"),
+        ("empty", "reconstruct", "it holds no files"),
+        ("images", "sing", "there is no task 'sing'; there are: reconstruct"),
+    ],
+)
+def test_cheap_mistakes_are_told_before_torch_is_imported(
+    trained, tmp_path: Path, train: str, task: str, says: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(trained.images, tmp_path / "images")
+    (tmp_path / "job.toml").write_text(f'name = "x"\ntask = "{task}"\n[data]\ntrain = "{train}"\n')
+    code = (
+        "import sys\nfrom flows.cli import app\ntry:\n    app(['train', 'job.toml'])\n"
+        "finally:\n    print(sorted({'torch', 'mlflow', 'lightning'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    fails_plainly(done, says)
+    assert done.stdout == "[]\n"
 
 
 def fails_plainly(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -174,6 +265,11 @@ def test_models_can_be_looked_up(kintsugi, trained) -> None:
     assert "tiles/1 [champion]" in shown.stdout
     assert "synthetic_auroc" in shown.stdout
     assert "promote" in shown.stdout
+    assert "model.onnx" not in shown.stdout
+    one = kintsugi("models", "show", "tiles@champion", home=trained.home).stdout
+    copied = next(Path(line.split()[1]) for line in one.splitlines() if line.startswith("    file "))
+    assert sha256_of(copied) == sha256_of(trained.model)
+    assert (copied.parent / "calibration.json").is_file()
     assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
 
 
@@ -214,6 +310,14 @@ def test_every_command_and_option_has_help() -> None:
         assert command.help, f"{name} has no help"
         for parameter in command.params:
             assert parameter.name == "help" or parameter.help, f"{name}: {parameter.name} has no help"
+
+
+def test_the_forms_of_a_reference_are_the_same_everywhere() -> None:
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    forms = ("name@champion", "name@alias", "name/3", "models:/name/3")
+    assert f"{', '.join(forms)}, or the path of an .onnx file" == REF
+    assert FORMS.startswith(", ".join(forms))
+    assert f"{', '.join(f'`{form}`' for form in forms)}, or the path of an `.onnx` file" in readme
 
 
 def test_every_command_is_in_the_readme() -> None:

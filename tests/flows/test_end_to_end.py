@@ -18,6 +18,7 @@ task = "reconstruct"
 [data]
 train = {train!r}
 [model]
+target = "pixels"
 size = [48, 40]
 stages = 2
 width = 4

@@ -57,6 +57,7 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
         ('train = "0 25 * * *"', "neither cron nor interval"),
         ('train = "every day"', "write a cron line"),
         ('train = "0s"', "neither cron nor interval"),
+        ('train = "x"', "'schedule.train' is 'x'"),
         ('score = "1h"\nout = "reports"', "'schedule.score' needs 'schedule.folder'"),
         ('score = "1h"\nfolder = "inbox"', "'schedule.score' needs 'schedule.out'"),
         ('train = "1h"\ntimezone = "Europe/Atlantis"', "'Europe/Atlantis' is not a time zone"),
@@ -65,7 +66,7 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
 )
 def test_a_schedule_that_cannot_be_carried_out_is_refused(job, schedule, says):
     with pytest.raises(JobError, match=says):
-        plan([job(schedule)])
+        job(schedule)  # as it is read: `kintsugi train` refuses it too
 
 
 def test_without_any_schedule_there_is_nothing_to_serve(job):
@@ -87,6 +88,17 @@ def test_jobs_are_found_in_folders(tmp_path):
         (tmp_path / name).touch()
     assert find_jobs([tmp_path]) == [tmp_path / "a.toml", tmp_path / "b.toml"]
     assert find_jobs([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+
+
+def test_without_paths_the_folder_jobs_is_looked_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JobError, match=r"there is no folder \./jobs here: give job files, or folders that hold some"):
+        find_jobs([])
+    (tmp_path / "jobs").mkdir()
+    with pytest.raises(JobError, match=r"no \.toml file in jobs"):
+        find_jobs(())
+    (tmp_path / "jobs" / "a.toml").touch()
+    assert [path.name for path in find_jobs([])] == ["a.toml"]
 
 
 @pytest.mark.parametrize(("path", "says"), [("missing", "there is no .*missing"), (".", "no .toml file")])

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.client.schemas.objects import StateType
 
 import flows.score
+from flows.artifacts import scores_page
 from flows.score import run_folder, score_flow
 from pipelines.errors import FolderError
 from pipelines.progress import progress
@@ -110,6 +111,15 @@ def test_artifacts_hold_the_counts_and_the_way_to_the_report(job, client, tmp_pa
     assert "**4** of 29 images look abnormal" in page
     assert "**1** files could not be read" in page
     assert (tmp_path / "out" / "report.html").as_uri() in page
+
+
+def test_when_no_image_could_be_scored_the_page_says_so(tmp_path):
+    summary = ScoreSummary(
+        out=tmp_path, report=tmp_path / "report.html", files=2, ok=0, failed=2, flagged=0,
+        false_alarms=0.01, threshold=1.25, images_per_second=None,
+    )  # fmt: skip
+    page = scores_page(summary, tmp_path / "inbox", "nuts/3")
+    assert "No image could be scored.\n\n**2** files could not be read" in page
 
 
 def test_a_second_run_does_only_what_is_missing(job, client, tmp_path):

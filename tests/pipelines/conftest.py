@@ -1,12 +1,43 @@
-"""Every test of the pipelines has a home of its own."""
+"""Every test of the pipelines has a home of its own; those that score share a folder of images."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+
+from pipelines.sample import MAGNETIC_TILE
 
 
 @pytest.fixture(autouse=True)
 def _isolated(own_home: Path) -> None:
     """Nothing is read from, or left in, the user's own KINTSUGI_HOME."""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Twelve good images and four cracks."""
+    folder = tmp_path / "images"
+    for name in ("good", "crack"):
+        shutil.copytree(MAGNETIC_TILE / "test" / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def rows_of() -> Callable[[Path], list[dict]]:
+    """The rows of an output folder."""
+    return lambda out: pq.read_table(out / "results.parquet").to_pylist()
+
+
+@pytest.fixture
+def stable_bytes() -> Callable[[Path], dict[str, bytes]]:
+    """Everything that must not depend on how often a run was stopped; times and the lock aside."""
+
+    def stable_bytes(out: Path) -> dict[str, bytes]:
+        kept = [p for p in out.rglob("*") if p.is_file() and p.name not in {"run.json", "report.html", "lock"}]
+        return {str(p.relative_to(out)): p.read_bytes() for p in kept if "shards-" not in str(p)}
+
+    return stable_bytes

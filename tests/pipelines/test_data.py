@@ -11,10 +11,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipelines.data import load_training_data, split_by_content, survey, working_size
+from pipelines.build import find_task
+from pipelines.data import load_training_data, split_by_content
 from pipelines.errors import DataError
 from pipelines.images import Failed, decode
 from pipelines.job import Job, job_from_document
+from pipelines.plan import Plan, survey, working_size
 from pipelines.sample import MAGNETIC_TILE
 
 
@@ -23,8 +25,17 @@ def digests(count: int) -> list[str]:
 
 
 def job_of(folder: Path, **model: object) -> Job:
-    document = {"name": "x", "task": "reconstruct", "data": {"train": str(folder)}, "model": model}
+    document = {
+        "name": "x",
+        "task": "reconstruct",
+        "data": {"train": str(folder)},
+        "model": {"target": "pixels", **model},
+    }
     return job_from_document(document, folder / "job.toml")
+
+
+def plan_of(job: Job) -> Plan:
+    return survey(job, find_task(job))
 
 
 @pytest.fixture
@@ -87,12 +98,12 @@ def test_grey_images_stored_as_rgb_are_grey(tiles: Path) -> None:
     for path in tiles.iterdir():
         Image.open(path).convert("RGB").save(path.with_suffix(".png"))
         path.unlink()
-    assert survey(job_of(tiles), None).image_format.channels == 1
+    assert plan_of(job_of(tiles)).image_format.channels == 1
 
 
 def test_one_coloured_image_makes_the_model_a_colour_model(tiles: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50, 3), dtype=np.uint8)).save(tiles / "colour.png")
-    assert survey(job_of(tiles), None).image_format.channels == 3
+    assert plan_of(job_of(tiles)).image_format.channels == 3
 
 
 def test_a_sixteen_bit_folder_makes_a_sixteen_bit_model(tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_a_sixteen_bit_folder_makes_a_sixteen_bit_model(tmp_path: Path) -> None:
         pixels = np.random.default_rng(number).integers(0, 65536, (40, 30), dtype=np.uint16)
         tifffile.imwrite(tmp_path / f"{number}.tif", pixels)
     job = job_of(tmp_path)
-    plan = survey(job, None)
+    plan = plan_of(job)
     data = load_training_data(job, plan)
     assert plan.image_format.bit_depth == 16
     assert data.pixels.dtype == np.uint16
@@ -113,7 +124,7 @@ def test_broken_and_repeated_files_are_left_out_and_named(tiles: Path, caplog: p
     (tiles / "half.jpg").write_bytes(some[0].read_bytes()[:2000])
     shutil.copy(some[0], tiles / "copy.jpg")
     job = job_of(tiles)
-    data = load_training_data(job, survey(job, None))
+    data = load_training_data(job, plan_of(job))
     assert len(data.files) == len(some)
     assert {item.file.relative for item in data.failed} == {"text.png", "half.jpg"}
     assert "left out text.png" in caplog.text
@@ -125,12 +136,12 @@ def test_unreadable_folder_says_the_most_frequent_reason(tmp_path: Path) -> None
     for number in range(12):
         (tmp_path / f"{number}.png").write_text("not an image")
     with pytest.raises(DataError, match=r"none of the 12 images looked at .* can be read; most often"):
-        survey(job_of(tmp_path), None)
+        plan_of(job_of(tmp_path))
 
 
 def test_decoded_once_and_again_when_a_file_changes(tiles: Path) -> None:
     job = job_of(tiles)
-    plan = survey(job, None)
+    plan = plan_of(job)
     first = load_training_data(job, plan)
     cache = Path(str(first.pixels.base.filename if hasattr(first.pixels.base, "filename") else first.pixels.filename))
     stamp = cache.stat().st_mtime_ns
@@ -151,7 +162,7 @@ def test_a_share_that_leaves_nothing_to_train_is_refused() -> None:
 
 def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(tiles)
-    plan = survey(job, None)
+    plan = plan_of(job)
     monkeypatch.setattr("pipelines.data.decode", _all_but_the_first)
     assert len(load_training_data(job, plan).failed) == 1
     monkeypatch.undo()

@@ -13,12 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.data import TrainingData, load_training_data, survey
+from pipelines.examples import Examples, make_examples
 from pipelines.fit import VALIDATION_BATCH, Fit, fit
 from pipelines.job import load_job
 from pipelines.sample import MAGNETIC_TILE
-from pipelines.train import build
-from vaecore.tasks import all_tasks
+from pipelines.train import prepare
 
 STEPS = 40
 
@@ -29,6 +28,7 @@ task = "reconstruct"
 [data]
 train = "{MAGNETIC_TILE / "train" / "good"}"
 [model]
+target = "pixels"
 size = [16, 16]
 stages = 2
 width = 4
@@ -52,16 +52,16 @@ class Runs:
         file = folder / "tiles.toml"
         file.write_text(JOB)
         self.job = load_job(file)
-        self.plan = survey(self.job, self.job.model.stages)
-        self.data = load_training_data(self.job, self.plan)
+        prepared = prepare(self.job)
+        self.recipe = prepared.recipe
+        self.examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
         self.folder = folder
         self.steps: list[int] = []
         self.elbos: list[float] = []
         self.done = 0
 
     def network(self) -> torch.nn.Module:
-        torch.manual_seed(0)
-        return build(self.job, all_tasks()["reconstruct"], self.plan, "gaussian")
+        return prepare(self.job).model
 
     def start(self, name: str, at_check: Callable[[int], None] = lambda _: None) -> dict[str, Tensor]:
         """Start, or go on with, a run; `at_check` hears of each check by its number in this start."""
@@ -74,8 +74,8 @@ class Runs:
             at_check(len(self.steps))
 
         self.done = fit(
-            model, self.data, self.plan.image_format, self.job.train,
-            steps=STEPS, folder=self.folder / name, device="cpu", on_check=on_check,
+            model, self.examples, self.recipe,
+            folder=self.folder / name, device="cpu", on_check=on_check,
         )  # fmt: skip
         assert {path.name for path in (self.folder / name).iterdir()} == {"best.ckpt", "last.ckpt"}
         return model.state_dict()
@@ -214,17 +214,17 @@ def test_a_missing_best_checkpoint_means_a_fresh_start(runs: Whole, name: str) -
 def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     runs: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = np.arange(len(runs.data.files))
-    monkeypatch.setitem(runs.data.split, "select", images.tolist())
+    images = np.arange(sum(map(len, runs.examples.split.values())))
+    monkeypatch.setitem(runs.examples.split, "select", images.tolist())
     sizes: list[int] = []
-    batch = TrainingData.batch
+    batch = Examples.batch
 
-    def counted(self: TrainingData, indices: np.ndarray, image_format: object) -> Tensor:
+    def counted(self: Examples, indices: np.ndarray) -> Tensor:
         sizes.append(len(indices))
-        return batch(self, indices, image_format)
+        return batch(self, indices)
 
-    monkeypatch.setattr(TrainingData, "batch", counted)
-    loader = Fit(runs.network(), runs.data, runs.plan.image_format, runs.job.train, STEPS).val_dataloader()
+    monkeypatch.setattr(Examples, "batch", counted)
+    loader = Fit(runs.network(), runs.examples, runs.recipe).val_dataloader()
     assert sizes == []
     pieces = iter(loader)
     first = next(pieces)
@@ -232,4 +232,4 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     assert first.is_contiguous(memory_format=torch.channels_last)
     seen = torch.cat([first, *pieces])
     assert max(sizes) <= VALIDATION_BATCH < len(images) == sum(sizes)
-    assert torch.equal(seen, batch(runs.data, images, runs.plan.image_format))
+    assert torch.equal(seen, batch(runs.examples, images))

@@ -49,13 +49,18 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
     [
         (LEAST + "[train]\nstpes = 5\n", r"'train.stpes' is not a key of a job file; did you mean 'steps'\?"),
         (LEAST + "[trian]\nsteps = 5\n", r"'trian' is not a key of a job file; did you mean 'train'\?"),
-        (LEAST + "[model]\nzzz = 5\n", r"'model.zzz' is not a key of a job file; known keys: size, likelihood"),
+        (LEAST + "[model]\nzzz = 5\n", r"'model.zzz' is not a key of a job file; known keys: target, backbone"),
         (LEAST + "[train]\nsteps = -5\n", r"'train.steps' is -5: Input should be greater than 0"),
         (LEAST + '[train]\nsteps = "many"\n', r"'train.steps' is 'many': Input should be a valid integer"),
         (LEAST.replace('"tiles"', '"a/b c"'), r"'name' is 'a/b c': 'a/b c' is not a model name"),
         ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing; it is needed"),
         ('path = "/etc"\n' + LEAST, r"'path' is not a key of a job file"),
         ("name = \n", r"is not TOML: "),
+        (LEAST + '[schedule]\ntrain = "x"\n', r"'schedule.train' is 'x': neither cron nor interval; write a cron line"),
+        (LEAST + '[schedule]\nscore = "0 25 * * *"\n', r"'schedule.score' is '0 25 \* \* \*': neither cron nor"),
+        (LEAST + '[schedule]\nscore = "1h"\nout = "o"\n', r"'schedule.score' needs 'schedule.folder': name the"),
+        (LEAST + '[schedule]\nscore = "1h"\nfolder = "f"\n', r"'schedule.score' needs 'schedule.out': name the"),
+        (LEAST + '[schedule]\ntrain = "1h"\ntimezone = "../etc"\n', r"'../etc' is not a time zone: use a name such as"),
         (LEAST + "[calibrate]\nfalse_alarms = 1.5\n", r"'calibrate.false_alarms' is 1.5: Input should be less than 1"),
     ],
 )
@@ -67,6 +72,14 @@ def test_mistakes_are_named(write, text: str, message: str) -> None:
 def test_a_missing_job_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"there is no job file .*nothing\.toml: write one"):
         load_job(tmp_path / "nothing.toml")
+
+
+def test_a_folder_or_a_picture_is_not_a_job_file(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"is a folder: give a job file, such as .*/job\.toml"):
+        load_job(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\xff")
+    with pytest.raises(JobError, match=r"the job file .*a\.png is not UTF-8 text: "):
+        load_job(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

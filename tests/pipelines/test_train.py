@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pipelines.build import find_task
 from pipelines.bundle import check_parity, describe, write_job, write_model
-from pipelines.data import load_training_data, survey
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
+from pipelines.examples import make_examples
 from pipelines.fit import ema, fit
 from pipelines.job import load_job
 from pipelines.modelfile import ModelFile, sha256_of
@@ -28,7 +29,7 @@ from pipelines.models import find_model
 from pipelines.registry import Registry
 from pipelines.score import score_folder
 from pipelines.session import Session
-from pipelines.train import _work_folder, _work_key, build, default_steps, train_model
+from pipelines.train import _work_folder, _work_key, prepare, train_model
 from vaecore.tasks import all_tasks
 
 
@@ -119,7 +120,7 @@ def test_mlflow_knows_the_run(generations, at_home: Registry) -> None:
     run = client.get_run(first.version.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["task"] == "reconstruct"
-    assert run.data.params["steps"] == "300"
+    assert run.data.params["chosen.steps"] == "300"
     assert len(client.get_metric_history(run.info.run_id, "select_elbo")) >= 10
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"card.md", "model"} <= artifacts
@@ -170,13 +171,10 @@ def test_one_changed_byte_is_refused(generations, tmp_path: Path, monkeypatch: p
 def test_resuming_gives_the_same_weights(trained, tmp_path: Path) -> None:
     """Stop between two checks, go on, and compare with a run that was never stopped."""
     job = load_job(trained.job, ["train.steps=40"])
-    plan = survey(job, job.model.stages)
-    data = load_training_data(job, plan)
-    task = all_tasks()["reconstruct"]
 
     def run(folder: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        model = build(job, task, plan, "gaussian")
+        prepared = prepare(job)
+        examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
         checks = 0
 
         def on_check(step: int, figures: dict[str, float]) -> None:
@@ -185,8 +183,8 @@ def test_resuming_gives_the_same_weights(trained, tmp_path: Path) -> None:
             if checks == stop_after:
                 raise StoppedError
 
-        fit(model, data, plan.image_format, job.train, steps=40, folder=folder, device="cpu", on_check=on_check)
-        return model.state_dict()
+        fit(prepared.model, examples, prepared.recipe, folder=folder, device="cpu", on_check=on_check)
+        return prepared.model.state_dict()
 
     whole = run(tmp_path / "whole", None)
     with pytest.raises(StoppedError):
@@ -229,13 +227,15 @@ def test_average_of_weights_forgets_the_start() -> None:
 
 @pytest.mark.parametrize(("images", "steps"), [(10, 800), (500, 1500), (10**6, 4000)])
 def test_default_steps(images: int, steps: int) -> None:
-    assert default_steps(images) == steps
+    assert all_tasks()["reconstruct"].targets["pixels"].steps_for(images) == steps
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: reconstruct"):
         train_model(trained.job, overrides=["task=denoyse"])
-    with pytest.raises(JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct knows gaussian"):
+    with pytest.raises(
+        JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"
+    ):
         train_model(trained.job, overrides=["model.likelihood=gausian"])
     with pytest.raises(JobError, match=r"18 calibration images can promise 5.26% at best"):
         train_model(trained.job, overrides=["calibrate.false_alarms=0.01"])
@@ -278,9 +278,7 @@ def test_a_job_written_out_reads_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_checkpoint_belongs_to_its_split_and_settings(trained) -> None:
     def key(*overrides: str) -> str:
-        job = load_job(trained.job, overrides)
-        plan = survey(job, job.model.stages)
-        return _work_key(job, plan, load_training_data(job, plan), 40)
+        return _work_key(prepare(load_job(trained.job, overrides)))
 
     assert key() == key("promote.rule=always", "calibrate.false_alarms=0.3")
     assert len({key(), key("calibrate.fraction=0.4"), key("train.seed=1"), key("model.width=8")}) == 4
@@ -298,17 +296,13 @@ def test_two_trainings_of_one_job_do_not_share_checkpoints(trained, tmp_path: Pa
 def test_parity_notices_one_weight_and_a_score_that_is_no_number(trained, tmp_path: Path) -> None:
     """Scale the decoder's last weights in the exported file by 1 %; then by infinity."""
     job = load_job(trained.job)
-    plan = survey(job, job.model.stages)
-    data = load_training_data(job, plan)
-    task = all_tasks()["reconstruct"]
-    torch.manual_seed(0)
-    model = build(job, task, plan, "gaussian")
-    for parameter in model.parameters():
+    prepared = prepare(job)
+    for parameter in prepared.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    graph = task.graph(model, plan.image_format, plan.size).eval()
-    metadata = describe(job, plan, data, model, "gaussian")
-    file = write_model(tmp_path, graph, metadata)
-    assert check_parity(file, graph, data.files_of("select")) <= 1e-5
+    graph = find_task(job).graph(prepared.model, prepared.plan.image_format, prepared.representation).eval()
+    files = prepared.data.files_of("select")
+    file = write_model(tmp_path, graph, describe(job, prepared.plan, prepared.data, graph))
+    assert check_parity(file, graph, files) <= 1e-5
     for factor in (1.01, np.inf):
         proto = onnx.load(file.path)
         weight = next(tensor for tensor in proto.graph.initializer if list(tensor.dims) == [8, 4, 3, 3])  # the last
@@ -317,4 +311,4 @@ def test_parity_notices_one_weight_and_a_score_that_is_no_number(trained, tmp_pa
         onnx.save(proto, tmp_path / "nudged.onnx")
         nudged = ModelFile(tmp_path / "nudged.onnx", sha256_of(tmp_path / "nudged.onnx"), ref="x")
         with pytest.raises(ModelError, match=r"does not agree with torch"):
-            check_parity(nudged, graph, data.files_of("select"))
+            check_parity(nudged, graph, files)

@@ -44,10 +44,15 @@ class GaussianLikelihood(Likelihood):
 
     parameters_per_channel: int = 2
 
+    def __init__(self, least_scale: float = HALF_LEVEL) -> None:
+        """Keep the smallest scale that means something: half an 8-bit level, for images."""
+        super().__init__()
+        self.least_scale = least_scale
+
     def forward(self, parameters: Float[Tensor, "B PC H W"]) -> Gaussian:
-        """First half of the channels: mean; second half: raw log-scale, bounded below by half an 8-bit level."""
+        """First half of the channels: mean; second half: raw log-scale, bounded below."""
         mean, raw = parameters.chunk(2, dim=1)
-        return Gaussian(mean, bounded_log_scale(raw))
+        return Gaussian(mean, bounded_log_scale(raw, self.least_scale))
 
 
 class SharedGaussianLikelihood(Likelihood):
@@ -62,9 +67,10 @@ class SharedGaussianLikelihood(Likelihood):
     parameters_per_channel: int = 1
     log_scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, least_scale: float = HALF_LEVEL) -> None:
         """Start at scale 1, before anything was observed."""
         super().__init__()
+        self.least_scale = least_scale
         self.register_buffer("log_scale", torch.zeros(()))
 
     def forward(self, parameters: Float[Tensor, "B C H W"]) -> Gaussian:
@@ -79,4 +85,4 @@ class SharedGaussianLikelihood(Likelihood):
     @torch.no_grad()
     def set_variance(self, variance: Tensor) -> None:
         """Freeze the scale at a known variance (the whole training set's, before export)."""
-        self.log_scale.copy_(0.5 * variance.clamp(min=HALF_LEVEL**2).log())
+        self.log_scale.copy_(0.5 * variance.clamp(min=self.least_scale**2).log())

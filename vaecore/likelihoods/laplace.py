@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaecore.likelihoods.base import Likelihood
-from vaecore.likelihoods.gaussian import bounded_log_scale
+from vaecore.likelihoods.gaussian import HALF_LEVEL, bounded_log_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,12 @@ class LaplaceLikelihood(Likelihood):
 
     parameters_per_channel: int = 2
 
+    def __init__(self, least_scale: float = HALF_LEVEL) -> None:
+        """Keep the smallest scale that means something: half an 8-bit level, for images."""
+        super().__init__()
+        self.least_scale = least_scale
+
     def forward(self, parameters: Float[Tensor, "B PC H W"]) -> Laplace:
         """First half of the channels: mean; second half: raw log-scale."""
         mean, raw = parameters.chunk(2, dim=1)
-        return Laplace(mean, bounded_log_scale(raw))
+        return Laplace(mean, bounded_log_scale(raw, self.least_scale))

@@ -1,6 +1,7 @@
 """Networks, built from plain parts: each is one file and says nothing of tasks, files or services."""
 
+from vaecore.networks.bottleneck_vae import BottleneckVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
 
-__all__ = ["ConvVAE", "LinearVAE"]
+__all__ = ["BottleneckVAE", "ConvVAE", "LinearVAE"]

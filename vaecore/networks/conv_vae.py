@@ -28,7 +28,7 @@ class ConvVAE(nn.Module):
         likelihood: Likelihood,
         latent_channels: int = 16,
         latent_grid: bool = True,
-        width: int = 32,
+        width: int = 16,
         stages: int = 4,
         blocks: int = 1,
     ) -> None:

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from vaecore.tasks.base import Task
+from vaecore.tasks.base import Target, Task
 
 
 @cache
@@ -16,4 +16,4 @@ def all_tasks() -> dict[str, Task]:
     return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
 
 
-__all__ = ["Task", "all_tasks"]
+__all__ = ["Target", "Task", "all_tasks"]

@@ -8,8 +8,28 @@ from dataclasses import dataclass
 from torch import nn
 
 from vaecore.image_format import ImageFormat
+from vaecore.representations import Representation
 
-GraphBuilder = Callable[[nn.Module, ImageFormat, tuple[int, int]], nn.Module]
+GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One choice of y, and the recipe that trains a network on it when the job file says nothing else."""
+
+    summary: str  # a few words for people
+    network: Callable[..., nn.Module]  # called with channels, size, likelihood and the job's model options
+    likelihoods: tuple[str, ...]  # names that the job file may choose from; the first is the default
+    least_scale: float  # no scale of p(y|z) is smaller: below it, differences mean nothing
+    batch: int  # images in each step
+    learning_rate: float  # peak of the one-cycle schedule
+    steps: tuple[int, int, int]  # optimiser steps: at least, for each training image, at most
+    patience: int | None  # checks without a better held-out ELBO that end training; None: keep the last weights
+
+    def steps_for(self, images: int) -> int:
+        """Enough passes for a few images, a bounded time for many."""
+        least, each, most = self.steps
+        return min(most, max(least, each * images))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +37,6 @@ class Task:
     """One entry of the table in the design: everything else (training, export, batch job, report) is shared."""
 
     summary: str  # one sentence for people
-    network: Callable[..., nn.Module]  # called with channels, size, likelihood and the job's model options
-    likelihoods: tuple[str, ...]  # names that the job file may choose from; the first is the default
+    targets: Mapping[str, Target]  # what the job file's model.target may say; the first is the default
     graph: GraphBuilder  # what gets exported
-    outputs: Mapping[str, str]  # output name -> unit, in graph order
     scores: bool  # True: takes integer images and gives anomaly scores; False: restores float images

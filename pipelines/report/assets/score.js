@@ -62,7 +62,12 @@ function explain(threshold, rate, option) {
   if (option === null) {
     return `${ground}. No --false-alarms value gives this threshold: with ${formatCount(threshold.n, 'calibration image')}, ${formatPercent(1 / (threshold.n + 1))} is the smallest rate that can be promised.`;
   }
-  if (!threshold.moved) return `${ground}: this is where the run put the threshold to promise at most ${formatPercent(Number(option))} false alarms.`;
+  if (!threshold.moved) {
+    const promised = Number(option);
+    const text = `${ground}: this is where the run put the threshold to promise at most ${formatPercent(promised)} false alarms.`;
+    if (formatPercent(rate) === formatPercent(promised)) return text;
+    return `${text} ${formatCount(threshold.n, 'calibration image')} can only tell rates apart in steps of ${formatPercent(1 / (threshold.n + 1))}, so the next possible rate below, ${formatPercent(rate)}, is used.`;
+  }
   return `${ground}. To have these verdicts in the files, run the command again with --false-alarms ${option}.`;
 }
 

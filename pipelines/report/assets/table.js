@@ -3,7 +3,12 @@
 const ROW_HEIGHT = 36; // of `.rows td` in score.css
 const SPARE_ROWS = 12; // drawn beyond each end of the view
 const PRINTED_ROWS = 100;
+const LEAST_NAME = 260; // pixels
 const VERDICT_ORDER = ['abnormal', 'normal', 'unjudged', 'failed'];
+
+const smaller = (a, b) => Math.min(a, b);
+const larger = (a, b) => Math.max(a, b);
+const sizeText = (width, height) => `${width} \u00d7 ${height}`;
 
 function startTable(rows, threshold, gallery) {
   const root = byId('table');
@@ -12,14 +17,14 @@ function startTable(rows, threshold, gallery) {
   const judged = rows.counts[0] + rows.counts[1] > 0;
   const columns = [
     { key: 'name', label: 'File', tip: 'Path inside the folder.', className: 'col-name left' },
-    { key: 'verdict', label: 'Verdict', tip: 'Abnormal: the score is higher than the threshold.', className: 'col-verdict left' },
+    { key: 'verdict', label: 'Verdict', tip: 'Abnormal: the score is higher than the threshold.', className: 'left' },
     { key: 'score', label: 'Score', tip: 'Score: higher = more abnormal.', digits: 4 },
     { key: 'p_value', label: 'p-value', tip: 'Share of normal images at least this unusual. Small = abnormal.', digits: 2 },
     { key: 'bits_per_dim', label: 'Bits/dim', className: 'col-fine', tip: '\u2212ELBO over dimensions, in bits. Lower = more likely.', digits: 4 },
     { key: 'elbo', label: 'ELBO', unit: 'nats', className: 'col-fine', tip: 'Bound on the log-likelihood, in nats. Higher = more likely.', digits: 4 },
     { key: 'rate', label: 'Rate', unit: 'nats', className: 'col-fine', tip: 'What the latent code costs, in nats.', digits: 4 },
-    { key: 'distortion', label: 'Distortion', unit: 'nats', tip: 'What the reconstruction leaves unexplained, in nats.', digits: 4, className: 'col-fine col-distortion' },
-    { key: 'size', label: 'Size', unit: 'px', tip: 'Width \u00d7 height, in pixels.', className: 'col-size' },
+    { key: 'distortion', label: 'Distortion', unit: 'nats', tip: 'What the reconstruction leaves unexplained, in nats.', digits: 4, className: 'col-fine' },
+    { key: 'size', label: 'Size', unit: 'px', tip: 'Width \u00d7 height, in pixels.' },
   ].filter((column) => !(column.key in rows) || rows[column.key] !== null)
     .filter((column) => column.key !== 'verdict' || judged || rows.counts[2] > 0);
 
@@ -41,10 +46,34 @@ function startTable(rows, threshold, gallery) {
   const view = element('div', { class: 'rows', tabindex: '0', role: 'region', 'aria-label': 'All files, scrolls' }, table);
   const status = element('p', { class: 'rows-status', id: 'table-status', role: 'status' });
   root.append(view, status);
+  layOut();
 
   function spacer() {
     const cell = element('td', { colspan: columns.length });
     return { row: element('tr', { class: 'spacer', 'aria-hidden': 'true' }, cell), set: (rowsAway) => cell.style.setProperty('height', `${rowsAway * ROW_HEIGHT}px`) };
+  }
+
+  // Columns are as wide as the longest figure in them, of all rows and not of those in view: nothing is cut, and
+  // nothing moves while the reader scrolls. File names take the rest.
+
+  function layOut() {
+    table.classList.add('measuring');
+    body.replaceChildren(element('tr', {}, ...columns.map((column) => element('td', { class: column.className ?? null }, longest(column)))));
+    const widths = columns.map((column) => Math.ceil(column.head.getBoundingClientRect().width));
+    table.classList.remove('measuring');
+    widths[0] = LEAST_NAME;
+    columns.slice(1).forEach((column, i) => column.head.style.setProperty('width', `${widths[i + 1]}px`));
+    table.style.setProperty('min-width', `${widths.reduce((sum, width) => sum + width)}px`);
+  }
+
+  /** The longest content of a column: that of an extreme, or of a common figure. */
+  function longest(column) {
+    if (column.key === 'name') return '';
+    if (column.key === 'verdict') return badge(rows.counts[3] ? 'unjudged' : 'abnormal');
+    if (column.key === 'size') return sizeText(rows.width.reduce(larger, 0), rows.height.reduce(larger, 0));
+    const finite = rows[column.key].filter(Number.isFinite);
+    const figures = [finite.reduce(smaller, Infinity), finite.reduce(larger, -Infinity), 1e-5, -0.1234];
+    return figures.map((figure) => formatNumber(figure, column.digits)).reduce((one, other) => (other.length > one.length ? other : one));
   }
 
   // Sorting. Rows without the figure come last both ways; equal rows keep the order of falling score.
@@ -120,7 +149,7 @@ function startTable(rows, threshold, gallery) {
         note ? element('span', { class: 'note', tabindex: '0', 'data-tip': note }, 'note') : null);
     }
     if (column.key === 'verdict') return element('td', { class: 'left' }, badge(verdict(row)));
-    if (column.key === 'size') return element('td', {}, rows.width[row] ? `${rows.width[row]} \u00d7 ${rows.height[row]}` : DASH);
+    if (column.key === 'size') return element('td', {}, rows.width[row] ? sizeText(rows.width[row], rows.height[row]) : DASH);
     return element('td', { class: column.className ?? null }, formatNumber(rows[column.key][row], column.digits));
   }
 

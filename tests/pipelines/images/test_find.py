@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import EmptyFolderError, FolderError
-from pipelines.images import IMAGE_SUFFIXES, find_images
+from pipelines.images import IMAGE_SUFFIXES, UnreadableFolder, expect_images, find_images, list_images
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -97,9 +97,9 @@ def test_a_pipe_is_not_an_image(tmp_path):
     assert names(tmp_path) == ["a.png"]
 
 
-def test_a_subfolder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, monkeypatch, caplog):
-    # Permissions do not bind root, who may run the tests: refuse in their place.
-    touch(tmp_path, "a.png", "locked/b.png")
+@pytest.fixture
+def lock(monkeypatch):
+    """Refuse to list every folder called `locked`: permissions do not bind root, who may run the tests."""
     scandir = os.scandir
 
     def refuse(path: str) -> object:
@@ -108,8 +108,29 @@ def test_a_subfolder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, m
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_a_subfolder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, lock, caplog):
+    touch(tmp_path, "a.png", "locked/b.png")
     assert names(tmp_path) == ["a.png"]
     assert caplog.messages == ["left out the folder locked/: Permission denied"]
+
+
+def test_a_subfolder_that_may_not_be_read_is_named_in_the_listing(tmp_path, lock):
+    touch(tmp_path, "a.png", "z/locked/b.png", "locked/c.png")
+    found = list_images(tmp_path)
+    assert [file.relative for file in found.files] == ["a.png"]
+    assert found.unreadable == (
+        UnreadableFolder(tmp_path / "locked", "locked/", "Permission denied"),
+        UnreadableFolder(tmp_path / "z/locked", "z/locked/", "Permission denied"),
+    )
+
+
+def test_a_folder_whose_images_may_not_be_seen_is_not_called_empty(tmp_path, lock):
+    touch(tmp_path, "locked/b.png", "z/locked/b.png")
+    for look in (find_images, expect_images):
+        with pytest.raises(EmptyFolderError, match=r"locked/ cannot be read \(Permission denied\), nor can 1 more"):
+            look(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -144,3 +165,13 @@ def test_an_empty_folder_says_what_was_there_and_what_was_looked_for(tmp_path):
 def test_a_folder_without_any_file_says_so(tmp_path):
     with pytest.raises(EmptyFolderError, match="it holds no files"):
         find_images(tmp_path)
+
+
+def test_one_image_is_all_that_is_expected(tmp_path):
+    touch(tmp_path, "a.txt", "sub/b.xml")
+    with pytest.raises(EmptyFolderError, match="2 other files were there"):
+        expect_images(tmp_path)
+    with pytest.raises(FolderError, match="missing does not exist"):
+        expect_images(tmp_path / "missing")
+    touch(tmp_path, "sub/c.png")
+    expect_images(tmp_path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines.report import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -226,3 +243,41 @@ class Maker:
 @pytest.fixture
 def make(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The browser of `test_browser*.py`."""
+    if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs a browser and its driver: apt-get install chromium, pip install playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator:
+    """Opens the report of a folder; at the end, fails if the page complained, loaded something or opened a dialog."""
+    complaints: list[str] = []
+    pages = []
+
+    def open_page(out: Path, **options: object) -> Page:
+        page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
+        pages.append(page)
+        address = write_report(out).as_uri()
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: complaints.append(f"request: {request.url}"))
+        page.goto(address)
+        # Pictures are data inside the page; the page itself is the one request.
+        complaints[:] = [text for text in complaints if not text.startswith((f"request: {address}", "request: data:"))]
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [text for text in complaints if not text.startswith("request: data:")] == []

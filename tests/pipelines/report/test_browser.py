@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.calibration import Calibration
@@ -19,58 +13,7 @@ from pipelines.report import score_page, write_report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or importlib.util.find_spec("playwright") is None,
-        reason="needs a browser and its driver: apt-get install chromium, pip install playwright",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def show(browser: Browser) -> Iterator:
-    """Opens the report of a folder; at the end, fails if the page complained, loaded something or opened a dialog."""
-    complaints: list[str] = []
-    pages = []
-
-    def open_page(out: Path, **options: object) -> Page:
-        page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
-        pages.append(page)
-        address = write_report(out).as_uri()
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: complaints.append(f"request: {request.url}"))
-        page.goto(address)
-        # Pictures are data inside the page; the page itself is the one request.
-        complaints[:] = [text for text in complaints if not text.startswith((f"request: {address}", "request: data:"))]
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert [text for text in complaints if not text.startswith("request: data:")] == []
+pytestmark = pytest.mark.browser
 
 
 def text(page: Page, selector: str) -> str:
@@ -219,30 +162,27 @@ def test_counts_stay_exact_where_the_page_holds_only_the_worst_rows(
         assert counts(page)[1] == sum(value > threshold(page) for value in make.scores)
 
 
-def test_sorting(make, show) -> None:
-    page = show(make.folder())
-    by_score = names(page)
-    assert by_score[0] == "line/image_0009.png"
-    assert by_score[-1] == "broken.png"
-    page.get_by_role("button", name="Score").click()
-    assert names(page) == [*by_score[:-1][::-1], "broken.png"]
-    page.get_by_role("button", name="File", exact=True).click()
-    assert names(page) == sorted(by_score)
-    assert texts(page, "th[aria-sort=ascending]") == ["File"]
-    page.get_by_role("button", name="Verdict").click()
-    assert texts(page, "#table tbody .badge") == ["abnormal"] * 3 + ["normal"] * 7 + ["failed"]
+def test_an_auroc_below_one_half_is_left_of_the_line(make, show) -> None:
+    defects = {
+        "worse": {"n": 5, "image_auroc": 0.2, "image_auroc_interval": [0.1, 0.4]},
+        "fine": {"n": 5, "image_auroc": 0.9},
+    }
+    page = show(make.folder(evaluation=make.evaluation | {"defects": defects}))
+    dots = page.locator("#evaluation .bar .bar-dot").evaluate_all(
+        "dots => dots.map(dot => [dot.getAttribute('cx'), dot.getAttribute('class')])"
+    )
+    assert dots == [["24.0", "bar-dot bar-dot-worse"], ["108.0", "bar-dot"]]
+    assert page.locator("#evaluation .worse").inner_text() == "0.200"
 
 
-def test_search_and_filter(make, show) -> None:
-    page = show(make.folder())
-    page.locator("#table-search").fill("IMAGE_0003")
-    assert names(page) == ["line/image_0003.png"]
-    page.locator("#table-search").fill("nowhere")
-    assert "No file matches." in page.locator("#table tbody").inner_text()
-    page.locator("#table-search").fill("")
-    page.locator("#table-verdict").select_option("failed")
-    assert names(page) == ["broken.png"]
-    assert page.locator("#table-status").inner_text() == "1 of 11 files"
+def test_a_rate_between_two_possible_ones_is_explained(make, show) -> None:
+    rows = make.rows(make.scores)
+    facts = make.run(rows)["calibration"] | {"n": 18, "scores": list(make.calibration[-18:]), "false_alarms": 0.1}
+    page = show(make.folder(rows, run=make.run(rows, calibration=facts)))
+    assert text(page, "#threshold-rate") == "≤ 5.3 %"
+    assert "steps of 5.3 %, so the next possible rate below, 5.3 %, is used" in text(page, "#threshold-note")
+    page = show(make.folder(name="whole"))
+    assert "next possible" not in text(page, "#threshold-note")
 
 
 def test_gallery_order_and_opacity(make, show) -> None:
@@ -358,36 +298,3 @@ def test_partial_folders(make, show) -> None:
     only_failed = make.rows((), failed=[("a.png", "empty file")])
     page = show(make.folder(only_failed, run=None, gallery=False, name="failed"))
     assert page.locator("#table tbody .badge").inner_text() == "failed"
-
-
-def test_printing_shows_the_head_of_the_table(make, show) -> None:
-    page = show(make.folder(make.rows(np.linspace(0, 2, 300).tolist()), gallery=False))
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert len(names(page)) == 100
-    assert page.locator("#table-status").inner_text() == "The first 100 of 300 files"
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert len(names(page)) < 60
-
-
-def test_100_000_rows_stay_quick(make, show) -> None:
-    out = make.large(100_000)
-    scores = pq.read_table(out / "results.parquet", columns=["score"])["score"].to_numpy()
-    paths = pq.read_table(out / "results.parquet", columns=["path"])["path"].to_pylist()
-    started = time.perf_counter()
-    page = show(out)
-    assert page.locator("#table-status").inner_text() == "100,000 files"
-    opened = time.perf_counter()
-    assert opened - started < 20  # writing the page included; about 3 s on an idle machine
-    page.locator("#table-search").fill("camera_3/part_0012")
-    page.locator("#table-status", has_text="of 100,000").wait_for()
-    assert page.locator("#table-status").inner_text() == (
-        f"{sum('camera_3/part_0012' in path for path in paths)} of 100,000 files"
-    )
-    page.locator("#table-search").fill("")
-    page.get_by_role("button", name="File", exact=True).click()
-    assert names(page)[0] == paths[0]
-    page.locator(".rows").evaluate("node => { node.scrollTop = node.scrollHeight; }")
-    page.locator(f"td[title='{paths[-1]}']").wait_for()
-    page.locator("#threshold").press("PageDown")
-    assert counts(page)[1] == int(np.sum(scores > threshold(page)))
-    assert time.perf_counter() - opened < 20

@@ -36,6 +36,12 @@ def test_hardest_defect_comes_first(figures) -> None:
     assert [row.name for row in figures().defects] == ["crack", "scratch"]
 
 
+@pytest.mark.parametrize(("auroc", "worse"), [(0.49, True), (0.5, False), (0.51, False), (None, False)])
+def test_worse_than_guessing_is_known_as_such(figures, auroc: float | None, worse: bool) -> None:
+    (row,) = figures(defects={"crack": {"n": 3, "image_auroc": auroc}}).defects
+    assert row.worse_than_chance == worse
+
+
 def test_missing_figures_leave_their_drawings_out() -> None:
     found = evaluation_figures(Evaluation())
     assert (found.roc, found.point, found.alarm_bar, found.alarm_words, found.defects) == (None, None, None, None, ())

@@ -75,6 +75,24 @@ def test_a_finished_run(make) -> None:
     assert len(found.data["gallery"]) == 10
 
 
+def test_the_model_is_told_for_people_first_and_in_full_below(make) -> None:
+    rows = make.rows(make.scores)
+    run = make.run(rows)
+    run["model"]["metadata"] = {
+        "name": "tiles", "format": 1, "task": "reconstruct", "summary": "Learn what is normal.", "size": [96, 80],
+        "data_digest": "cd" * 32, "images": {"train": 47, "calibrate": 18}, "likelihood": "gaussian", "dims": 7680,
+    }  # fmt: skip
+    page = write_report(make.folder(rows, run=run)).read_text("utf-8")
+    model = Elements(page[page.index('<section id="model"') : page.index('<section id="reproduce"')])
+    assert model.tags.count("details") == 1
+    shown, folded = model.text.split("All metadata of the model file")
+    assert "Working size80 × 96 pixels" in shown
+    assert "Trained on47 images" in shown
+    assert shown.count("Name") == 1
+    assert not any(word in shown for word in ("cdcd", "Format", "Dims", "7680"))
+    assert all(word in folded for word in ("cd" * 32, '"format": 1', "7680"))
+
+
 def test_the_same_folder_gives_the_same_bytes(make, tmp_path: Path) -> None:
     out = make.folder(evaluation=make.evaluation)
     first = write_report(out).read_bytes()

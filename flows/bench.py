@@ -1,0 +1,77 @@
+"""`kintsugi bench`: benchmarks, each against baselines of the same run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
+
+
+class HalfName(StrEnum):
+    """Which test images count."""
+
+    A = "A"
+    B = "B"
+    ALL = "all"
+
+
+@app.callback()
+def bench() -> None:
+    """Benchmarks, each against baselines of the same run."""
+
+
+@app.command()
+def anomaly(
+    dataset: Annotated[
+        Path, typer.Argument(help="Labelled images: train/good, test/good, test/<defect>, ground_truth/<defect>.")
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each method that is random.")] = 3,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help="Comma-separated: ours, patchcore, padim, knn, autoencoder_l2, autoencoder_ssim, pixel_vae (these are "
+            "the default), patchcore_own, padim_own (without anomalib).",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; goes on where it was stopped.")] = Path(
+        "bench-out"
+    ),
+    half: Annotated[
+        HalfName, typer.Option("--half", help="A fixed half of the test images: choose on one, report on the other.")
+    ] = HalfName.ALL,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a key of the job; with a method before it, of that one only: ours.train.steps=500.",
+        ),
+    ] = None,
+    max_train: Annotated[
+        int | None, typer.Option("--max-train", min=1, help="Use at most so many good images, all splits together.")
+    ] = None,
+) -> None:
+    """Compare anomaly detectors on one data set: AUROC, AP, AUPRO, time and memory, over seeds."""
+    from flows.cli import SOME_FAILED, _terminated_as_by_ctrl_c, _told_plainly
+
+    with _told_plainly(), _terminated_as_by_ctrl_c():
+        from flows.preflight import TO_TRAIN, require
+
+        require(*TO_TRAIN)
+        from pipelines.bench.anomaly import bench_anomaly
+        from pipelines.bench.methods import DEFAULT
+
+        names = DEFAULT if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+        done = bench_anomaly(
+            dataset, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train
+        )
+        typer.echo(done.text)
+        typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
+        if done.failed:
+            typer.echo(f"{done.failed} runs failed; the same command tries them again", err=True)
+            raise typer.Exit(SOME_FAILED)

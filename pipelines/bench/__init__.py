@@ -1,0 +1,6 @@
+"""Benchmarks: the software and what it is compared with, on the same images in the same run.
+
+`anomaly.py` is the benchmark of anomaly detection: read it first. A *method* is a row of its table, a *cell* is one
+method with one seed, run in a process of its own (`cell.py`). The parent's side (anomaly, dataset, methods, cells,
+summary, anomalib_environment) needs no torch.
+"""

@@ -1,0 +1,113 @@
+"""The baselines that run in our own environment: memories of features, and autoencoders."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
+from pipelines.bench.measure import Material, Scorer, device_of, peak_memory, read_material, score_images
+from pipelines.bench.memory import (
+    NearestNeighbour,
+    Padim,
+    PatchCore,
+    coreset_share,
+    embedding,
+    rows_of,
+)
+from pipelines.build import build_representation
+from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
+from pipelines.fit import Recipe
+from pipelines.job import Job
+from pipelines.output import write_json
+from pipelines.plan import Plan
+from vaecore.backbones import Backbone
+from vaecore.representations import Representation
+
+if TYPE_CHECKING:
+    from pipelines.bench.cell import Question
+
+
+def measure_memory(question: Question) -> dict[str, Any]:
+    """Nearest neighbours on the software's own features, or PatchCore or PaDiM on the same backbone."""
+    material, device = read_material(question.job), device_of()
+    start = time.perf_counter()
+    if question.method.rule == "knn":
+        scorer, note = _nearest_neighbour(material, device), "no coreset, highest place"
+    else:
+        scorer, note = _published_rule(question, material, device)
+    seconds = time.perf_counter() - start
+    return {
+        **score_images(question.test, material, scorer, device),
+        "train_seconds": seconds,
+        **_facts(material, device, note),
+    }
+
+
+def _nearest_neighbour(material: Material, device: str) -> Scorer:
+    representation, examples = _representation(material, device)
+    bank = torch.cat([rows_of(y) for y in examples.batches("train", EXTRACT_BATCH[device])])
+    return NearestNeighbour(representation.to(device), bank.to(device))
+
+
+def backbone_of(job: Job, plan: Plan, strides: tuple[int, ...] | None) -> Backbone:
+    """The job's backbone, at other strides where they are given."""
+    return Backbone(job.model.backbone, strides=strides or plan.strides, weights=job.model.backbone_weights)
+
+
+@torch.inference_mode()
+def _published_rule(question: Question, material: Material, device: str) -> tuple[Scorer, str]:
+    backbone = backbone_of(question.job, material.plan, question.method.strides).to(device)
+    embed = embedding(backbone, local=question.method.rule == "patchcore")
+    if question.method.rule == "padim":
+        padim = Padim(embed, _images(material, device), sum(backbone.channels), seed=question.seed)
+        return padim, f"{padim.channels} of {sum(backbone.channels)} channels"
+    places = torch.cat([rows_of(embed(image)) for image in _images(material, device)])
+    note = f"coreset {coreset_share(len(places)):.0%} of {len(places)} places"
+    return PatchCore(embed, places, seed=question.seed), note
+
+
+def _images(material: Material, device: str) -> Iterator[Tensor]:
+    """The train split, in [0, 1] at the working size."""
+    indices = torch.tensor(material.data.split["train"])
+    for part in indices.split(EXTRACT_BATCH[device]):
+        yield material.plan.image_format.to_unit(torch.from_numpy(material.data.pixels[part.numpy()])).to(device)
+
+
+def measure_autoencoder(question: Question) -> dict[str, Any]:
+    """Train an autoencoder, unless it was for the other half of the test images, and score with it."""
+    material, device = read_material(question.job), device_of()
+    weights, kept = question.work / "autoencoder.safetensors", question.work / "trained.json"
+    recipe = Recipe.of(material.job.train, material.plan.target, len(material.data.split["train"]))
+    loss: Loss = "ssim" if question.method.rule == "ssim" else "l2"
+    if not kept.is_file():
+        start = time.perf_counter()
+        _, examples = _representation(material, device)
+        model = train_autoencoder(examples, recipe, loss, device)
+        facts = {"train_seconds": time.perf_counter() - start, "peak_mib": peak_memory()}
+        save_autoencoder(weights, model)
+        write_json(kept, facts)
+    trained = json.loads(kept.read_text(encoding="utf-8"))
+    model = load_autoencoder(weights, material.plan.image_format.channels, material.plan.size, device)
+    scored = score_images(question.test, material, AutoencoderScorer(model, loss), device)
+    return {
+        **scored,
+        "peak_mib": max(scored["peak_mib"], trained["peak_mib"]),
+        "train_seconds": trained["train_seconds"],
+        **_facts(material, device, f"{recipe.steps} steps of {recipe.batch} images, worst pixel"),
+    }
+
+
+def _representation(material: Material, device: str) -> tuple[Representation, Examples]:
+    """What the software's own network is given: y, and that of every image."""
+    representation = build_representation(material.job, material.plan, material.data)
+    return representation, make_examples(material.data, material.plan.image_format, representation, device)
+
+
+def _facts(material: Material, device: str, note: str) -> dict[str, Any]:
+    return {**material.facts, "device": device, "note": note}

@@ -1,0 +1,184 @@
+"""How a baseline is measured: the images, splits and figures of the software itself, so that only methods differ."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.build import find_task
+from pipelines.data import TrainingData, load_training_data
+from pipelines.evaluate import GOOD, figures_of, find_mask
+from pipelines.figures import PixelFigures
+from pipelines.images import Decoded, Failed, decode, find_images
+from pipelines.job import Job
+from pipelines.output import Row
+from pipelines.plan import Plan, survey
+from pipelines.progress import progress
+from pipelines.settings import settings
+from pipelines.verdicts import Verdicts
+from vaecore.image_format import resize
+
+log = logging.getLogger(__name__)
+BATCH = {"cpu": 1, "cuda": 32}  # images scored at once, as a session does
+
+Answer = dict[str, Any]  # of a cell
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What every row starts from: the job's choices and its images, decoded at the working size, in their splits."""
+
+    job: Job
+    plan: Plan
+    data: TrainingData
+
+    @property
+    def facts(self) -> Answer:
+        """What a row says of it."""
+        return {"size": self.plan.size, "n_train": len(self.data.split["train"])}
+
+
+def read_material(job: Job) -> Material:
+    """Make the choices that the job leaves open, and read its images; no training time counts this.
+
+    Features that an earlier cell extracted are removed: each row's training time counts its own.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input; the message says what to do.
+    """
+    plan = survey(job, find_task(job))
+    data = load_training_data(job, plan)
+    for path in data.folder.glob("features-*.npy"):
+        path.unlink()
+    return Material(job, plan, data)
+
+
+class Scored(NamedTuple):
+    """A batch, scored; higher is more abnormal."""
+
+    scores: Tensor  # (B,)
+    maps: Tensor  # (B, h, w), of any size
+
+
+Scorer = Callable[[Tensor], Scored]  # images (B, C, H, W) in [0, 1] at the working size
+
+
+@dataclass(slots=True)
+class Figures:
+    """Collects scores and maps of a labelled folder, and gives the figures that `evaluate` gives."""
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    pixels: PixelFigures = field(default_factory=PixelFigures)
+
+    def add(self, relative: str, score: float, anomaly_map: NDArray[np.float32]) -> None:
+        """Take in one image: its path under `test`, its score and its map at its own size."""
+        self.rows.append({"path": relative, "score": score})
+        defect = relative.split("/", 1)[0]
+        mask = None if defect == GOOD else find_mask(self.folder / "ground_truth" / defect, Path(relative))
+        self.pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
+
+    def result(self) -> Answer:
+        """The figures so far."""
+        return figures_of(self.rows, self.pixels, Verdicts(None, None, None))
+
+
+class Labelled(NamedTuple):
+    """An image to score; its label is the first part of its path."""
+
+    relative: str
+    size: tuple[int, int]  # height and width of the file
+    unit: Tensor  # (1, C, h, w), in [0, 1] at the working size
+
+
+def read_images(folder: Path, material: Material) -> Iterator[Labelled]:
+    """Decode the test images as the model's format says, at the working size; what cannot be read is left out."""
+    image_format = material.plan.image_format
+    images = decode(
+        find_images(folder / "test"),
+        channels=image_format.channels,
+        dtype=np.dtype(np.uint8 if image_format.bit_depth == 8 else np.uint16),
+        workers=settings().workers,
+        max_pixels=settings().max_pixels,
+    )
+    for image in images:
+        if isinstance(image, Failed):
+            log.warning("left out %s: %s", image.file.relative, image.reason)
+            continue
+        yield Labelled(image.file.relative, (image.height, image.width), _unit(image, material))
+
+
+def _unit(image: Decoded, material: Material) -> Tensor:
+    return resize(material.plan.image_format.to_unit(torch.from_numpy(image.pixels[None])), material.plan.size)
+
+
+def at_full_size(anomaly_map: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map (h, w) at the size of its file, as the exported graph resizes its own."""
+    whole: NDArray[np.float32] = resize(anomaly_map[None, None].float().cpu(), size)[0, 0].numpy()
+    return whole
+
+
+@torch.inference_mode()
+def score_images(folder: Path, material: Material, scorer: Scorer, device: str) -> Answer:
+    """Score the test images, and take the time of decoding, scoring and drawing the maps.
+
+    Returns:
+        The figures, and images per second.
+    """
+    figures = Figures(folder)
+    count = len(find_images(folder / "test"))
+    seconds, start = 0.0, time.perf_counter()
+    with progress(log, "score", count, "images") as advance:
+        for batch in _batches(read_images(folder, material), BATCH[device]):
+            scored = scorer(torch.cat([image.unit for image in batch]).to(device))
+            scores = scored.scores.cpu().tolist()
+            maps = [at_full_size(each, image.size) for each, image in zip(scored.maps, batch, strict=True)]
+            seconds += time.perf_counter() - start
+            for image, score, each in zip(batch, scores, maps, strict=True):
+                figures.add(image.relative, score, each)
+            advance(len(batch))
+            start = time.perf_counter()
+    peak = peak_memory()  # of training and scoring: the figures below are no part of the method
+    return {"figures": figures.result(), "images_per_second": len(figures.rows) / seconds, "peak_mib": peak}
+
+
+def _batches(images: Iterator[Labelled], size: int) -> Iterator[Sequence[Labelled]]:
+    batch: list[Labelled] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def device_of() -> str:
+    """Where networks run: as in training."""
+    return "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in MiB.
+
+    Not getrusage: its figure begins, after fork and exec, with that of the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # no Linux
+        import resource
+        import sys
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / (2**20 if sys.platform == "darwin" else 2**10)
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,178 @@
+"""How places become a score, chosen on held-out good images and synthetic defects: never on labelled images."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.data import TrainingData
+from pipelines.errors import JobError
+from pipelines.examples import Examples
+from pipelines.figures import image_auroc
+from pipelines.images import Decoded, Failed, decode
+from pipelines.job import ModelTable
+from pipelines.plan import Plan
+from pipelines.progress import progress
+from pipelines.settings import settings
+from pipelines.synthetic import synthesize
+from vaecore.bound import LatentVariableModel
+from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
+from vaecore.scoring import ScoringGraph
+
+log = logging.getLogger(__name__)
+ALIGNED_FROM = 0.25
+"""Share of y's variance that lies in its mean image: above, the images show one object in one place."""
+STATISTICS_IMAGES = 512
+FEWEST_ALIGNED = 50  # images; the spread at each place is noise below
+SELECT_IMAGES = 64
+DEFECTS_PER_IMAGE = 3
+CLEARLY_BETTER = 0.005  # AUROC by which another pooling has to beat the plain mean
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen, with the AUROC on synthetic defects behind it."""
+
+    pooling: Pooling
+    statistics: PlaceStatistics
+    aligned_share: float
+    synthetic_auroc: dict[str, float]  # of each pooling that was tried
+    typicality: Typicality | None = None
+
+
+def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, plan: Plan, table: ModelTable) -> Choice:
+    """Choose statistics by place and pooling for a trained model.
+
+    Args:
+        graph: The trained model, on the CPU, without statistics; its own pooling is not looked at.
+        examples: y of the folder.
+        data: The files of the folder; the select split is damaged and scored.
+        plan: Format of the images.
+        table: What the job has decided already.
+
+    Raises:
+        JobError: The job's pooling has a value that it cannot have.
+    """
+    share = aligned_share(examples)
+    aligned = table.aligned
+    if aligned is None:
+        aligned = share >= ALIGNED_FROM and len(examples.split["train"]) >= FEWEST_ALIGNED
+    statistics = _statistics(graph, examples) if aligned else PlaceStatistics()
+    what = "standardising each place, the images are aligned" if aligned else "every place alike, nothing is aligned"
+    log.info("%s: the mean image holds %.0f %% of the variance", what, 100 * share)
+    if table.score == "complexity":
+        return Choice(Pooling(), PlaceStatistics(), share, {}, _typicality(graph, examples))
+    wanted = _wanted(table.pooling)
+    if wanted is not None:
+        return Choice(wanted, statistics, share, {})
+    good, bad = _places(graph, statistics, data, plan)
+    figures = {str(candidate): _auroc(candidate(good), candidate(bad)) for candidate in POOLINGS}
+    best = max(POOLINGS, key=lambda candidate: figures[str(candidate)])
+    plain = POOLINGS[0]
+    if figures[str(best)] < figures[str(plain)] + CLEARLY_BETTER:
+        best = plain
+    log.info("score: %s (AUROC on synthetic defects %.3f)", best, figures[str(best)])
+    return Choice(best, statistics, share, figures)
+
+
+def _wanted(text: str) -> Pooling | None:
+    """The job's pooling, whose form the job file's reader has checked; None for "auto"."""
+    kind, _, value = text.partition(":")
+    if kind == "auto":
+        return None
+    try:
+        return Pooling("top" if kind == "top" else "soft", float(value)) if value else Pooling()
+    except ValueError as error:
+        msg = f"'model.pooling' is '{text}': {error}"
+        raise JobError(msg) from None
+
+
+def aligned_share(examples: Examples) -> float:
+    """Share of y's variance that its mean over images explains, less what chance would; 0 for a texture."""
+    count = 0
+    total = square = torch.zeros(())
+    for y in _some(examples):
+        total, square, count = total + y.sum(dim=0), square + y.square().sum(dim=0), count + len(y)
+    if count < 2:
+        return 0.0
+    mean = total / count
+    within = (square / count - mean.square()).mean() * count / (count - 1)
+    between = mean.var(dim=(1, 2), unbiased=False).mean() - within / count
+    return max(0.0, float(between / (between + within).clamp(min=1e-12)))
+
+
+def _some(examples: Examples) -> list[Tensor]:
+    indices = np.array(examples.split["train"])
+    some = indices[np.linspace(0, len(indices) - 1, min(len(indices), STATISTICS_IMAGES)).astype(int)]
+    return [examples.batch(part) for part in np.array_split(some, -(-len(some) // BATCH))]
+
+
+@torch.inference_mode()
+def _statistics(graph: ScoringGraph, examples: Examples) -> PlaceStatistics:
+    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
+    generator = torch.Generator().manual_seed(0)
+    maps = []
+    for y in _some(examples):
+        noise = torch.randn((len(y), 1, *network.latent_shape), generator=generator)
+        maps.append(graph.usual(graph.bound(y, noise), y))
+    values = torch.cat(maps)
+    # A place where good images hardly differ must not turn a trifle into an alarm.
+    scale = values.std(dim=0)
+    return PlaceStatistics(values.mean(dim=0).clone(), scale.clamp(min=0.1 * float(scale.median())).clone())
+
+
+@torch.inference_mode()
+def _typicality(graph: ScoringGraph, examples: Examples) -> Typicality:
+    """Fit to the select split: on images that were trained on, the bound is too good."""
+    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for y in examples.batches("select", BATCH):
+        noise = torch.randn((len(y), 1, *network.latent_shape), generator=generator)
+        pairs.append(graph.pair(graph.bound(y, noise), y))
+    return Typicality(torch.cat(pairs).clone())
+
+
+@torch.inference_mode()
+def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Maps of held-out good images, and of damaged copies of them."""
+    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
+    files = data.files_of("select")[:SELECT_IMAGES]
+    maps: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def score(pixels: NDArray[Any], image: Decoded, into: list[Tensor]) -> None:
+        generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
+        noise = torch.randn((1, 1, *network.latent_shape), generator=generator)
+        y = graph.to_y(torch.from_numpy(pixels[None]))
+        into.append(statistics(graph.usual(graph.bound(y, noise), y)))
+
+    images = decode(
+        files,
+        channels=plan.image_format.channels,
+        dtype=np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16),
+        workers=settings().workers,
+        max_pixels=settings().max_pixels,
+    )
+    with progress(log, "choose the score", len(files), "images") as advance:
+        for image in images:
+            advance()
+            if isinstance(image, Failed):
+                continue
+            score(image.pixels, image, maps[0])
+            rng = np.random.Generator(np.random.Philox(key=int(image.sha256[:32], 16)))
+            for _ in range(DEFECTS_PER_IMAGE):
+                score(synthesize(image.pixels, rng).image, image, maps[1])
+    return torch.cat(maps[0]), torch.cat(maps[1])
+
+
+def _auroc(good: Tensor, bad: Tensor) -> float:
+    scores = np.concatenate([good.numpy(), bad.numpy()])
+    value = image_auroc(scores, [0] * len(good) + [1] * len(bad)).value
+    return 0.5 if value is None else value

@@ -1,0 +1,107 @@
+"""Drift: does a batch of images still look like the good images that the model was calibrated on?
+
+A threshold holds for images like those. New light, another lens or another product moves many images a little, which
+no single verdict shows; a test over the whole batch does. It looks at the scores and their two parts, and at plain
+facts of the images (brightness, contrast, detail), each against the calibration images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FACTS = ("brightness", "contrast", "detail")
+STATISTICS = ("score", "rate", "distortion", *FACTS)
+FEWEST = 20  # images on either side: below, the normal approximation of the test is not good
+LEVEL = 0.01  # share of unchanged batches that are reported all the same
+_LONGEST = 256  # pixels looked at along each side
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The test's verdict on a batch."""
+
+    p_value: float  # of the whole test, over all statistics
+    drifted: bool
+    moved: str  # the statistic that moved most
+    effect: float  # probability that an image of the batch lies above a calibration image in it: 0.5 is no change
+    images: int
+
+    def __str__(self) -> str:
+        """One sentence for people."""
+        if not self.drifted:
+            return f"no drift: the {self.images} images look like the calibration images (p = {self.p_value:.2g})"
+        way = "higher" if self.effect > 0.5 else "lower"
+        share = max(self.effect, 1 - self.effect)
+        return (
+            f"the {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {self.moved} is "
+            f"{way} in {share:.0%} of comparisons; verdicts may not keep their promise. Check light and camera, or "
+            "train on newer good images"
+        )
+
+
+def image_facts(pixels: NDArray[Any]) -> dict[str, float]:
+    """Brightness, contrast and detail of an image, as shares of the largest value.
+
+    Args:
+        pixels: (H, W, C), uint8 or uint16.
+
+    Returns:
+        Mean, standard deviation, and mean absolute difference of neighbours.
+    """
+    step = max(1, min(pixels.shape[:2]) // _LONGEST)
+    some = pixels[::step, ::step].astype(np.float32) / np.iinfo(pixels.dtype).max
+    detail = sum(float(np.abs(np.diff(some, axis=axis)).mean()) for axis in (0, 1) if some.shape[axis] > 1)
+    return {"brightness": float(some.mean()), "contrast": float(some.std()), "detail": detail}
+
+
+def check_drift(
+    calibration: Mapping[str, Sequence[float]], batch: Mapping[str, Sequence[float]], level: float = LEVEL
+) -> Drift | None:
+    """Compare a batch with the calibration images in every statistic that both have.
+
+    Args:
+        calibration: Values of the calibration images by name.
+        batch: Values of the batch by name.
+        level: Share of unchanged batches that may be reported.
+
+    Returns:
+        The verdict, its p-value corrected for looking at several statistics (Bonferroni); None where one side has
+        too few images to tell.
+
+    Source: Mann and Whitney 1947, for each statistic; a handful of defects among many images moves ranks little.
+    """
+    names = [name for name in STATISTICS if name in calibration and name in batch]
+    if not names or min(len(calibration[names[0]]), len(batch[names[0]])) < FEWEST:
+        return None
+    results = {name: mann_whitney(np.asarray(batch[name]), np.asarray(calibration[name])) for name in names}
+    moved = min(results, key=lambda name: results[name][1])
+    effect, p_value = results[moved]
+    p_value = min(1.0, p_value * len(names))
+    return Drift(p_value, p_value <= level, moved, effect, len(batch[names[0]]))
+
+
+def mann_whitney(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
+    """P(X > Y) + P(X = Y)/2 and the two-sided p-value of its being one half, with ties and continuity corrected.
+
+    >>> effect, p_value = mann_whitney(np.arange(50.0), np.arange(50.0) + 100)
+    >>> effect, p_value < 1e-9
+    (0.0, True)
+    """
+    values, inverse, counts = np.unique(np.concatenate([x, y]), return_inverse=True, return_counts=True)
+    del values
+    mid_rank = np.cumsum(counts) - (counts - 1) / 2
+    n, m = len(x), len(y)
+    total = n + m
+    u = float(mid_rank[inverse[:n]].sum()) - n * (n + 1) / 2
+    ties = float((counts.astype(np.float64) ** 3 - counts).sum()) / (total * (total - 1))
+    variance = n * m / 12 * (total + 1 - ties)
+    if variance <= 0:
+        return 0.5, 1.0
+    z = max(0.0, abs(u - n * m / 2) - 0.5) / math.sqrt(variance)
+    return u / (n * m), math.erfc(z / math.sqrt(2))

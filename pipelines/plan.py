@@ -1,0 +1,137 @@
+"""What is chosen from the folder of good images when the job file leaves it open: format, target, size, halvings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.errors import DataError, JobError
+from pipelines.images import Failed, decode, find_images
+from pipelines.job import Job
+from pipelines.settings import settings
+from vaecore.image_format import ImageFormat
+from vaecore.tasks import Target, Task
+
+SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
+PIXELS_LONGEST = 96
+FEATURES_LONGEST = (256, 512)  # longest side: the images' own within these limits
+FEATURES_STRIDES = (16,)
+LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The choices, made."""
+
+    image_format: ImageFormat
+    target_name: str
+    target: Target
+    size: tuple[int, int]  # height and width that images are resized to
+    stages: int
+    strides: tuple[int, ...]  # of the backbone; (1,) where y is the image itself
+    reasons: tuple[str, ...] = ()  # in words, for people
+
+
+def survey(job: Job, task: Task) -> Plan:
+    """Look at some images of the training folder and make the choices.
+
+    Raises:
+        DataError: None of them can be read.
+        JobError: The job's own choices do not fit each other.
+    """
+    name = job.model.target or next(iter(task.targets))
+    if name not in task.targets:
+        msg = f"{job.path}: 'model.target' is '{name}'; the task {job.task} knows {', '.join(task.targets)}"
+        raise JobError(msg)
+    image_format, (height, width) = _look_at(job)
+    if name == "pixels":
+        size, stages = working_size(height, width, job.model.size, job.model.stages)
+        strides: tuple[int, ...] = (1,)
+    else:
+        strides = job.model.strides or FEATURES_STRIDES
+        size, stages = features_size(height, width, job.model.size, job.model.stages, max(strides))
+    target = task.targets[name]
+    reasons = (
+        f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {height:.0f} x {width:.0f}), "
+        f"{stages} halvings",
+    )
+    return Plan(image_format, name, target, size, stages, strides, reasons)
+
+
+def _look_at(job: Job) -> tuple[ImageFormat, tuple[float, float]]:
+    """Format, and median height and width."""
+    files = find_images(job.data.train)
+    some = [files[index] for index in np.linspace(0, len(files) - 1, min(len(files), SURVEY_FILES)).astype(int)]
+    sizes: list[tuple[int, int]] = []
+    grey = sixteen = 0
+    reasons: Counter[str] = Counter()
+    limits = settings()
+    for image in decode(
+        some, channels=3, dtype=np.dtype(np.uint16), workers=limits.workers, max_pixels=limits.max_pixels
+    ):
+        if isinstance(image, Failed):
+            reasons[image.reason] += 1
+            continue
+        sizes.append((image.height, image.width))
+        grey += bool(
+            (image.pixels[..., 0] == image.pixels[..., 1]).all()
+            and (image.pixels[..., 1] == image.pixels[..., 2]).all()
+        )
+        sixteen += image.bit_depth == 16
+    if not sizes:
+        reason, _ = reasons.most_common(1)[0]
+        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; most often: {reason}"
+        raise DataError(msg)
+    image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
+    height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
+    return image_format, (height, width)
+
+
+def working_size(
+    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None
+) -> tuple[tuple[int, int], int]:
+    """Choose the size that a network on pixels works at, a multiple of its stride, and its number of halvings.
+
+    >>> working_size(324, 270, None, None)
+    ((96, 80), 4)
+    >>> working_size(28, 28, None, None)
+    ((28, 28), 2)
+    """
+    target = _target(height, width, wanted, min(PIXELS_LONGEST, max(height, width)))
+    if stages is None:
+        stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 4.5)))))
+    return _rounded(target, 2**stages), stages
+
+
+def features_size(
+    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None, stride: int
+) -> tuple[tuple[int, int], int]:
+    """Choose the size at which a backbone sees the images, and the halvings from its map to the latents.
+
+    >>> features_size(324, 270, None, None, 16)
+    ((320, 256), 2)
+    >>> features_size(3000, 4000, None, None, 16)
+    ((384, 512), 3)
+    >>> features_size(28, 28, None, None, 16)
+    ((256, 256), 2)
+    """
+    least, most = FEATURES_LONGEST
+    target = _target(height, width, wanted, min(most, max(least, height, width)))
+    if stages is None:
+        stages = max(1, min(4, round(math.log2(max(1.0, min(target) / stride / LATENT_GRID)))))
+    return _rounded(target, stride * 2**stages), stages
+
+
+def _target(height: float, width: float, wanted: int | tuple[int, int] | None, longest: float) -> tuple[float, float]:
+    if isinstance(wanted, tuple):
+        return float(wanted[0]), float(wanted[1])
+    scale = (wanted or longest) / max(height, width)
+    return height * scale, width * scale
+
+
+def _rounded(target: tuple[float, float], multiple: int) -> tuple[int, int]:
+    height, width = (max(multiple, multiple * round(side / multiple)) for side in target)
+    return height, width

@@ -1,0 +1,29 @@
+"""Rows of the output: one for each file, whatever became of it."""
+
+from __future__ import annotations
+
+from pipelines.drift import FACTS
+from pipelines.images import Failed, ImageFile, UnreadableFolder
+from pipelines.output import Row
+
+
+def empty_row(file: ImageFile) -> Row:
+    """A row that knows its file and nothing else yet."""
+    return {
+        "path": file.relative,
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note", "thumbnail", "heatmap")),
+        **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
+    }
+
+
+def failed_row(failed: Failed) -> Row:
+    """A row of a file that could not be decoded, with the reason."""
+    return empty_row(failed.file) | {"status": "failed", "error": failed.reason, "sha256": failed.sha256}
+
+
+def unreadable_row(place: UnreadableFolder) -> Row:
+    """A row of a folder that could not be listed, with the reason."""
+    file = ImageFile(place.path, place.relative, 0, 0)
+    return empty_row(file) | {"status": "failed", "error": f"the folder cannot be read: {place.reason}"}

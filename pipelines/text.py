@@ -1,0 +1,47 @@
+"""Text from file names and libraries, made safe for people to read: on one line, in one direction, and no formula."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Characters that would break a line or turn the reading direction of what follows: a name could pass for another one.
+_UNPRINTABLE = "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]"
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet computes a cell that begins so
+
+
+def printable(text: str) -> str:
+    r"""Text with control and direction characters spelled out.
+
+    >>> printable("a\u202egnp.exe")
+    'a\\u202egnp.exe'
+    """
+    return re.sub(
+        _UNPRINTABLE,
+        lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else f"\\u{ord(match[0]):04x}",
+        text,
+    )
+
+
+def for_spreadsheets(table: pa.Table) -> pa.Table:
+    """A table whose text no spreadsheet tears apart or computes.
+
+    Control and direction characters are spelled out. In front of what would be a formula stands an apostrophe, or for
+    the column `path` a "./", with which it still names the same file.
+    """
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if (
+            pa.types.is_string(field.type)
+            and pc.any(pc.match_substring_regex(column, f"^[=+@-]|{_UNPRINTABLE}")).as_py()
+        ):
+            prefix = "./" if field.name == "path" else "'"
+            safe = [None if text is None else _no_formula(printable(text), prefix) for text in column.to_pylist()]
+            table = table.set_column(index, field, pa.array(safe, field.type))
+    return table
+
+
+def _no_formula(text: str, prefix: str) -> str:
+    return prefix + text if text.startswith(_FORMULA) else text

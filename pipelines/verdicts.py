@@ -1,0 +1,118 @@
+"""Verdicts: from scores, and the false-alarm rate that is promised, to abnormal or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.calibration import Calibration
+from pipelines.errors import CalibrationError
+from pipelines.output import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The threshold, and where it comes from. Without calibration all of it is None.
+
+    Attributes:
+        calibration: The good images' scores.
+        false_alarms: The promised rate, or the promised share of false discoveries where that is the rule.
+        threshold: Scores above it are abnormal. Until `settle` has seen all scores it is where it can be lowest.
+        budget: Flag at most so many images, the worst of those above the threshold.
+        discoveries: Promise a share of the flagged images that are good, instead of a share of the good ones flagged.
+    """
+
+    calibration: Calibration | None
+    false_alarms: float | None
+    threshold: float | None
+    budget: int | None = None
+    discoveries: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        calibration: Calibration | None,
+        false_alarms: float | None,
+        *,
+        budget: int | None = None,
+        false_discoveries: float | None = None,
+    ) -> Verdicts:
+        """Work out the threshold for a promised false-alarm rate.
+
+        Raises:
+            CalibrationError: The calibration set is too small for that rate, or two rules exclude each other.
+        """
+        if false_discoveries is not None and (false_alarms is not None or budget is not None):
+            msg = "a share of false discoveries is a rule of its own: give no false-alarm rate and no budget with it"
+            raise CalibrationError(msg)
+        if calibration is None:
+            return cls(None, None, None)
+        if false_discoveries is not None:
+            return cls(calibration, false_discoveries, calibration.threshold(false_discoveries), discoveries=True)
+        rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
+        return cls(calibration, rate, calibration.threshold(rate), budget)
+
+    @property
+    def rule(self) -> str | None:
+        """Where the threshold comes from, in words; None where it is the promised false-alarm rate alone."""
+        if self.discoveries:
+            return f"at most {self.false_alarms:.2%} of the flagged images are good, on average (Benjamini-Hochberg)"
+        if self.budget is not None:
+            return f"at most the {self.budget} worst images are flagged"
+        return None
+
+    def settle(self, rows: Sequence[Row]) -> Verdicts:
+        """Move the threshold to where the rule puts it, now that every score is known.
+
+        Source: Benjamini and Hochberg 1995, "Controlling the false discovery rate"; that it holds for conformal
+        p-values, which share their calibration set: Bates et al. 2023, theorem 2.
+        """
+        scores = np.array([row["score"] for row in rows if row["status"] == "ok"], dtype=np.float64)
+        if self.calibration is None or self.threshold is None or not len(scores):
+            return self
+        if self.discoveries:
+            assert self.false_alarms is not None  # noqa: S101 - for the type checker: set beside `discoveries`
+            return replace(self, threshold=_step_up(scores, self.calibration.p_values(scores), self.false_alarms))
+        if self.budget is not None and (scores > self.threshold).sum() > self.budget:
+            worst = np.sort(scores)[::-1]
+            return replace(self, threshold=float(worst[self.budget]))  # ties with it stay below: at most the budget
+        return self
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Add p_value, is_anomaly and threshold to rows that have a score."""
+        scored = [row for row in rows if row["status"] == "ok"]
+        for row in rows:
+            row.update(p_value=None, is_anomaly=None, threshold=None)
+        if self.calibration is None or not scored:
+            return
+        p_values = self.calibration.p_values(np.array([row["score"] for row in scored]))
+        for row, p_value in zip(scored, p_values, strict=True):
+            row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
+
+
+def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: float) -> float:
+    """The highest score that Benjamini and Hochberg's procedure does not reject: those above it are."""
+    order = np.sort(p_values)
+    passes = np.flatnonzero(order <= level * np.arange(1, len(order) + 1) / len(order))
+    limit = order[passes[-1]] if len(passes) else -1.0
+    kept = scores[p_values > limit]
+    return float(kept.max()) if len(kept) else float(np.nextafter(scores.min(), -np.inf))
+
+
+def count(rows: Sequence[Row]) -> dict[str, int]:
+    """How many rows ended how."""
+    return {
+        "ok": sum(row["status"] == "ok" for row in rows),
+        "failed": sum(row["status"] == "failed" for row in rows),
+        "flagged": sum(bool(row["is_anomaly"]) for row in rows),
+    }
+
+
+def values_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the rows that have a score, by name."""
+    scored = [row for row in rows if row["status"] == "ok"]
+    return {name: [row[name] for row in scored] for name in names}

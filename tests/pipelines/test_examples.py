@@ -1,0 +1,84 @@
+"""Features are extracted once, standardised over the train split alone, and survive a killed extraction."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.examples import make_examples
+from pipelines.job import Job, job_from_document
+from pipelines.sample import MAGNETIC_TILE
+from pipelines.train import Prepared, prepare
+from vaecore.backbones import Backbone
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for path in sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:16]:
+        shutil.copy(path, folder)
+    document = {
+        "name": "x",
+        "task": "reconstruct",
+        "data": {"train": str(folder)},
+        "model": {"size": [64, 64], "smooth": True},
+    }
+    return job_from_document(document, tmp_path / "job.toml")
+
+
+def examples_of(prepared: Prepared):
+    return make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+
+
+def test_examples_are_what_the_graph_makes_of_the_same_pixels(job: Job) -> None:
+    prepared = prepare(job)
+    examples = examples_of(prepared)
+    indices = prepared.data.split["calibrate"]
+    pixels = torch.from_numpy(prepared.data.pixels[list(indices)])
+    y = prepared.representation(prepared.plan.image_format.to_unit(pixels))
+    torch.testing.assert_close(examples.batch(indices), y, rtol=0, atol=5e-3)  # kept in half precision
+
+
+def test_statistics_are_those_of_the_train_split(job: Job) -> None:
+    examples = examples_of(prepare(job))
+    y = torch.cat(list(examples.batches("train", 3)))
+    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(y.shape[1]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(y.std(dim=(0, 2, 3), correction=0), torch.ones(y.shape[1]), rtol=0, atol=1e-2)
+
+
+def test_extracted_once_and_again_for_another_backbone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    forward = Backbone.forward
+
+    def counted(self: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
+        calls.append(len(image))
+        return forward(self, image)
+
+    monkeypatch.setattr(Backbone, "forward", counted)
+    first = examples_of(prepare(job))
+    assert sum(calls) == 16
+    assert torch.equal(examples_of(prepare(job)).batch([0, 3]), first.batch([0, 3]))
+    assert sum(calls) == 16
+    other = job.model_copy(update={"model": job.model.model_copy(update={"strides": (8, 16)})})
+    assert examples_of(prepare(other)).batch([0]).shape[1] == 272
+    assert sum(calls) == 32
+
+
+def test_an_extraction_that_was_killed_starts_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(Exception):
+        pass
+
+    def killed(self: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "forward", killed)
+        with pytest.raises(KilledError):
+            examples_of(prepare(job))
+    prepared = prepare(job)
+    assert torch.isfinite(examples_of(prepared).batch([0, 1])).all()
+    assert not list(prepared.data.folder.glob("*.tmp.npy"))

@@ -1,0 +1,262 @@
+"""The output folder: whose it is, what survives a kill, and that it ends in the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipelines import output, score
+from pipelines.errors import OutputError
+from pipelines.evaluate import evaluate_model
+from pipelines.score import score_folder
+
+
+def test_an_output_folder_with_other_things_is_left_alone(trained, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds something else"):
+        score_folder(images, trained.model, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("folder", ["images", "."])
+def test_output_inside_the_input_is_not_scored_again(
+    trained, images: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(images.parent if folder == "images" else images)
+    first = score_folder(folder, trained.model, images / "out", false_alarms=0.6)
+    again = score_folder(folder, trained.model, images / "out", false_alarms=0.6)
+    assert first.files == again.files == 16
+
+
+def test_a_second_run_on_the_same_output_stops(trained, images: Path, tmp_path: Path) -> None:
+    with score.open_scoring(images, trained.model, tmp_path / "out"):
+        places = (str(images), str(trained.model), str(tmp_path / "out"))
+        code = f"from pipelines import score_folder; score_folder(*{places!r})"
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert second.returncode != 0
+    assert "another run is writing to" in second.stderr
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(trained, stable_bytes, images: Path, tmp_path: Path) -> None:
+    """SIGKILL a real process again and again, a little later each time, then let it finish."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    code = (
+        "import sys, pipelines.score as s; s.SHARD_FILES = 3;"
+        f"s.score_folder({str(images)!r}, {str(trained.model)!r}, sys.argv[1], false_alarms=0.6)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
+    kills = 0
+    for wanted in range(1, 6):  # after one more shard each time
+        process = subprocess.Popen([sys.executable, "-c", code, str(out)])
+        ends = time.monotonic() + 120
+        while process.poll() is None and len(list(out.glob(".kintsugi-run/shards-*/*.parquet"))) < wanted:
+            assert time.monotonic() < ends
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.rglob("*.png"):
+            Image.open(path).load()  # never half a map
+        for path in out.rglob("*.parquet"):
+            if not path.name.endswith(".tmp"):
+                pq.read_table(path)
+    assert kills >= 3
+    subprocess.run([sys.executable, "-c", code, str(out)], check=True)
+    assert stable_bytes(out) == stable_bytes(whole)
+
+
+STOPPED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+from pipelines.score import Scoring
+calls, draw = [], Scoring._draw
+def stop(*arguments):
+    calls.append(1)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.{name})
+    return draw(*arguments)
+Scoring._draw = stop
+from flows.cli import main
+sys.argv = {words}
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_was_scored_before_an_interrupt_is_kept(
+    trained, stable_bytes, images: Path, tmp_path: Path, name: str
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    words = ["kintsugi", "score", images, "--model", trained.model, "--out", out, "--false-alarms", "0.6"]
+    code = STOPPED.format(name=name, words=[str(word) for word in words])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "start the same command again" in done.stderr
+    seen: list[str] = []
+    score_folder(images, trained.model, out, false_alarms=0.6, observer=lambda row, _: seen.append(row["path"]))
+    assert len(seen) == 16 - 5  # the sixth image was under way
+    score_folder(images, trained.model, whole, false_alarms=0.6)
+    assert stable_bytes(out) == stable_bytes(whole)
+
+
+def test_rows_are_written_every_few_seconds_and_come_to_the_same(
+    trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_folder(images, trained.model, tmp_path / "whole", false_alarms=0.6)
+    monkeypatch.setattr(score, "KEEP_SECONDS", 0.0)
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    assert len(list((tmp_path / "out").glob(".kintsugi-run/shards-*/*.parquet"))) == 16
+    assert stable_bytes(tmp_path / "out") == stable_bytes(tmp_path / "whole")
+
+
+def test_another_try_of_a_shard_in_one_process_has_all_pictures(
+    trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Prefect does when a share was away for a moment."""
+    monkeypatch.setattr(output, "GALLERY_ROWS", 5)
+    monkeypatch.setattr(score, "GALLERY_ROWS", 5)
+    score_folder(images, trained.model, tmp_path / "whole")
+    failures = [ConnectionResetError("the share is away")]
+
+    def observe(row: dict, _: object) -> None:
+        if row["path"].startswith("good") and failures:
+            raise failures.pop()
+
+    with score.open_scoring(images, trained.model, tmp_path / "out", observer=observe) as scoring:
+        (shard,) = scoring.shards()
+        with pytest.raises(ConnectionResetError):
+            scoring.run(shard)
+        scoring.run(shard)
+        scoring.finish()
+    assert stable_bytes(tmp_path / "out") == stable_bytes(tmp_path / "whole")
+
+
+def test_only_our_own_folders_are_written_and_tidied(trained, images: Path, tmp_path: Path) -> None:
+    """A folder that holds a KINTSUGI_HOME and pictures of its own is not an output folder of ours."""
+    out = tmp_path / "place"
+    (out / ".kintsugi").mkdir(parents=True)
+    (out / "maps").mkdir()
+    shutil.copy(next((images / "good").iterdir()), out / "maps" / "holiday.png")
+    with pytest.raises(OutputError, match=r"holds something else"):
+        score_folder(images, trained.model, out)
+    ours = tmp_path / "ours"
+    score_folder(images, trained.model, ours, false_alarms=0.6)
+    shutil.copy(out / "maps" / "holiday.png", ours / "maps" / "holiday.png")
+    score_folder(images, trained.model, ours)
+    assert (ours / "maps" / "holiday.png").is_file()
+
+
+def test_output_folders_of_other_runs_are_not_input(trained, images: Path) -> None:
+    score_folder(images, trained.model, images / "first", false_alarms=0.9)
+    assert list((images / "first" / "maps").rglob("*.png"))
+    assert score_folder(images, trained.model, images / "second").files == 16
+
+
+def test_the_results_of_another_folder_are_not_replaced(trained, images: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    (other / "test").mkdir(parents=True)
+    shutil.copytree(images / "good", other / "test" / "good")
+    score_folder(images, trained.model, out, false_alarms=0.6)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for again in (
+        lambda: score_folder(other, trained.model, out),
+        lambda: score_folder(other, trained.model, out, fresh=True),
+        lambda: evaluate_model(other, trained.model, out=out),
+    ):
+        with pytest.raises(
+            OutputError, match=rf"the results of {images}, not of {other}.*: give another --out.*delete"
+        ):
+            again()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_folder_by_another_way_is_the_same(trained, images: Path, tmp_path: Path) -> None:
+    out, link = tmp_path / "out", tmp_path / "link"
+    score_folder(images, trained.model, out)
+    link.symlink_to(images)
+    assert score_folder(link, trained.model, out).images_per_second is None
+
+
+def test_a_run_that_had_no_results_keeps_nobody_out(trained, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with score.open_scoring(images / "good", trained.model, out):
+        pass  # Ctrl-C as soon as the mistake was seen
+    assert score_folder(images, trained.model, out).files == 16
+
+
+def test_every_row_of_the_csv_is_one_line_and_no_formula(trained, rows_of, images: Path, tmp_path: Path) -> None:
+    some = next((images / "crack").iterdir())
+    shutil.rmtree(images / "good")
+    for name in ("line\nbreak.jpg", '=cmd|"x".jpg', "caf\udce9.jpg"):
+        shutil.copy(some, images / name)
+    score_folder(images, trained.model, tmp_path / "out")
+    exact = ['=cmd|"x".jpg', r"caf\xe9.jpg", "line\nbreak.jpg"]
+    assert [row["path"] for row in rows_of(tmp_path / "out") if not row["path"].startswith("crack")] == exact
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 7
+    assert [row["path"] for row in csv.DictReader(lines) if not row["path"].startswith("crack")] == [
+        './=cmd|"x".jpg', r"caf\xe9.jpg", r"line\x0abreak.jpg",
+    ]  # fmt: skip
+
+
+def test_a_name_at_the_limit_of_the_file_system(trained, images: Path, tmp_path: Path) -> None:
+    some = next((images / "crack").iterdir())
+    for letter in ("x", "\u00e4"):
+        shutil.copy(some, images / f"{letter * (245 // len(letter.encode()))}.jpg")
+    summary = score_folder(images, trained.model, tmp_path / "out", false_alarms=0.9)
+    assert summary.ok == 18
+    assert len(list((tmp_path / "out" / "maps").rglob("*.png"))) == summary.flagged
+
+
+def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, tmp_path: Path) -> None:
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    left = tmp_path / "out" / "maps" / f"{output.TEMPORARY}123-4"
+    left.write_bytes(b"half")
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    assert not left.exists()
+
+
+def test_when_the_worst_are_gone_others_move_into_the_gallery(
+    trained, rows_of, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "GALLERY_ROWS", 3)
+    monkeypatch.setattr(score, "GALLERY_ROWS", 3)
+    out = tmp_path / "out"
+    score_folder(images, trained.model, out)
+    for row in sorted(rows_of(out), key=lambda row: -row["score"])[:3]:
+        (images / row["path"]).unlink()
+    score_folder(images, trained.model, out)
+    score_folder(images, trained.model, tmp_path / "fresh")
+    assert len(pq.read_table(out / ".kintsugi-run" / "gallery.parquet")) == 3
+    assert stable_bytes(out) == stable_bytes(tmp_path / "fresh")
+
+
+def test_figures_of_another_run_do_not_stay(trained, images: Path, tmp_path: Path) -> None:
+    labelled, out = tmp_path / "labelled", tmp_path / "out"
+    shutil.move(images, labelled / "test")
+    evaluate_model(labelled, trained.model, out=out)
+    assert (out / "evaluation.json").is_file()
+    score_folder(labelled / "test", trained.model, out)
+    assert not (out / "evaluation.json").exists()
+
+
+def test_another_heat_scale_draws_all_maps_again(trained, stable_bytes, images: Path, tmp_path: Path) -> None:
+    calibration = json.loads((trained.bundle / "calibration.json").read_text())
+    calibration["map_quantiles"] = {key: value * 3 + 1 for key, value in calibration["map_quantiles"].items()}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(calibration))
+    score_folder(images, trained.model, tmp_path / "used", false_alarms=0.6)
+    score_folder(images, trained.model, tmp_path / "used", false_alarms=0.6, calibration=other)
+    score_folder(images, trained.model, tmp_path / "fresh", false_alarms=0.6, calibration=other)
+    assert stable_bytes(tmp_path / "used") == stable_bytes(tmp_path / "fresh")

@@ -1,0 +1,36 @@
+"""Reports of runs that were stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import score
+from pipelines.errors import FolderError
+from pipelines.rebuild import rebuild_report
+from pipelines.score import score_folder
+
+
+def test_a_stopped_run_has_a_report_too(
+    trained, rows_of, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "SHARD_FILES", 5)
+    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+        for shard in scoring.shards()[:2]:
+            scoring.run(shard)
+    page = rebuild_report(tmp_path / "out").read_text()
+    assert len(rows_of(tmp_path / "out")) == 10
+    assert "has not finished" in page
+    score_folder(images, trained.model, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 16
+
+
+def test_a_run_without_results_has_no_report_and_stays_as_it_is(trained, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with score.open_scoring(images, trained.model, out):
+        pass
+    before = sorted(out.rglob("*"))
+    with pytest.raises(FolderError, match=r"stopped before it had any results; start it again: kintsugi score"):
+        rebuild_report(out)
+    assert sorted(out.rglob("*")) == before

@@ -1,0 +1,77 @@
+"""Rules for the threshold: a promised rate, a budget, a share of false discoveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipelines.calibration import Calibration
+from pipelines.errors import CalibrationError
+from pipelines.verdicts import Verdicts
+
+
+def calibration_of(scores: np.ndarray) -> Calibration:
+    return Calibration(model_sha256="", scores=tuple(scores), map_quantiles={})
+
+
+def rows_of(scores: np.ndarray) -> list[dict[str, Any]]:
+    return [{"status": "ok", "score": float(score)} for score in scores] + [{"status": "failed", "score": None}]
+
+
+def flagged(verdicts: Verdicts, scores: np.ndarray) -> np.ndarray:
+    rows = rows_of(scores)
+    verdicts.settle(rows).fill(rows)
+    assert rows[-1]["is_anomaly"] is None
+    return np.array([row["is_anomaly"] for row in rows[:-1]])
+
+
+@pytest.fixture
+def good() -> Calibration:
+    return calibration_of(np.random.default_rng(0).normal(0, 1, 199))
+
+
+def test_a_budget_flags_the_worst_of_those_that_would_be_flagged(good: Calibration) -> None:
+    scores = np.array([-1.0, 9.0, 5.0, 7.0, 0.0, 8.0])
+    assert flagged(Verdicts.of(good, 0.05), scores).tolist() == [False, True, True, True, False, True]
+    assert flagged(Verdicts.of(good, 0.05, budget=2), scores).tolist() == [False, True, False, False, False, True]
+    assert flagged(Verdicts.of(good, 0.05, budget=9), scores).sum() == 4
+
+
+def test_ties_never_exceed_the_budget(good: Calibration) -> None:
+    assert flagged(Verdicts.of(good, 0.05, budget=2), np.array([9.0, 8.0, 8.0, 8.0])).tolist() == [True] + 3 * [False]
+
+
+def test_false_discoveries_agree_with_scipy(good: Calibration) -> None:
+    generator = np.random.default_rng(1)
+    for count in (0, 5, 60):
+        scores = np.concatenate([generator.normal(0, 1, 100), generator.normal(4, 1, count)])
+        expected = stats.false_discovery_control(good.p_values(scores)) <= 0.1
+        assert flagged(Verdicts.of(good, None, false_discoveries=0.1), scores).tolist() == expected.tolist()
+
+
+def test_the_share_of_false_discoveries_is_kept() -> None:
+    generator = np.random.default_rng(2)
+    shares = []
+    for _ in range(300):
+        verdicts = Verdicts.of(calibration_of(generator.normal(0, 1, 300)), None, false_discoveries=0.2)
+        scores = np.concatenate([generator.normal(0, 1, 80), generator.normal(3.5, 1, 20)])
+        found = flagged(verdicts, scores)
+        shares.append(found[:80].sum() / max(1, found.sum()))
+    assert np.mean(shares) <= 0.2
+
+
+def test_all_flagged_and_none_flagged_have_a_threshold(good: Calibration) -> None:
+    verdicts = Verdicts.of(good, None, false_discoveries=0.1)
+    assert flagged(verdicts, np.full(5, 50.0)).all()
+    assert not flagged(verdicts, np.full(5, -1.0)).any()
+
+
+def test_rules_that_exclude_each_other_are_refused(good: Calibration) -> None:
+    for other in ({"budget": 3}, {"false_alarms": 0.1}):
+        with pytest.raises(CalibrationError, match="is a rule of its own"):
+            Verdicts.of(good, other.get("false_alarms"), budget=other.get("budget"), false_discoveries=0.1)
+    assert Verdicts.of(good, 0.1).rule is None
+    assert "3 worst" in (Verdicts.of(good, 0.1, budget=3).rule or "")

@@ -1,0 +1,67 @@
+"""From places to one score."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import mahalanobis
+
+from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
+
+
+def test_poolings_are_what_they_say() -> None:
+    places = torch.arange(100.0).view(1, 10, 10)
+    assert Pooling()(places).item() == 49.5
+    assert Pooling("top", 0.1)(places).item() == 94.5
+    assert Pooling("top", 1e-9)(places).item() == 99
+    assert Pooling("soft", 1.0)(places).item() == pytest.approx(99 + math.log(1 / (1 - math.exp(-1)) / 100), abs=1e-4)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_a_pooling_rises_with_every_place_and_knows_no_order(pooling: Pooling) -> None:
+    torch.manual_seed(0)
+    places = torch.randn(4, 8, 8)
+    assert (pooling(places + 1) - pooling(places) - 1).abs().max() < 1e-5
+    shuffled = places.flatten(1)[:, torch.randperm(64)].view(4, 8, 8)
+    torch.testing.assert_close(pooling(shuffled), pooling(places))
+    apart = torch.cat([pooling(place[None]) for place in places])
+    torch.testing.assert_close(apart, pooling(places))
+
+
+def test_a_soft_maximum_lies_between_mean_and_maximum() -> None:
+    torch.manual_seed(0)
+    places = torch.randn(4, 8, 8)
+    for sharpness in (0.5, 2.0, 50.0):
+        soft = Pooling("soft", sharpness)(places)
+        assert (places.mean(dim=(1, 2)) <= soft).all()
+        assert (soft <= places.amax(dim=(1, 2))).all()
+    torch.testing.assert_close(Pooling("soft", 1e-3)(places), places.mean(dim=(1, 2)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("top", 0.0), ("top", 1.5), ("soft", -1.0)])
+def test_what_is_no_pooling_is_refused(kind: str, value: float) -> None:
+    with pytest.raises(ValueError, match=r"a share is in \(0, 1\]|a share in \(0, 1\]"):
+        Pooling(kind, value)
+
+
+def test_typicality_is_the_mahalanobis_distance_to_either_side() -> None:
+    generator = np.random.default_rng(0)
+    pairs = generator.multivariate_normal([3, 2], [[1, 0.8], [0.8, 1]], 500)
+    typicality = Typicality(torch.from_numpy(pairs).float())
+    inverse = np.linalg.inv(np.cov(pairs.T))
+    for point in ([3.0, 2.0], [5.0, 0.0], [1.0, 4.0], [90.0, 2.0]):
+        expected = mahalanobis(point, pairs.mean(axis=0), inverse)
+        assert float(typicality(torch.tensor([point]))) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_statistics_make_every_place_alike() -> None:
+    torch.manual_seed(0)
+    usual, spread = torch.randn(6, 6), 0.5 + torch.rand(6, 6)
+    values = usual + spread * torch.randn(4000, 6, 6)
+    found = PlaceStatistics(usual, spread)(values)
+    assert found.mean(dim=0).abs().max() < 0.1
+    assert (found.std(dim=0) - 1).abs().max() < 0.1
+    assert torch.equal(PlaceStatistics()(values), values)

@@ -1,0 +1,82 @@
+"""Features as y: standardised, nothing lost on the way to one grid, and every nat back at its place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaecore.backbones import Backbone
+from vaecore.image_format import resize
+from vaecore.representations import Features, Pixels
+
+IMAGES = torch.rand(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def features() -> Features:
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), weights=(3, 1))
+    made.standardise(made.extract(part) for part in IMAGES.split(2))
+    return made
+
+
+def test_every_channel_is_standardised_over_images_and_places(features: Features) -> None:
+    y = features(IMAGES)
+    assert y.shape == (6, 40 * 4 + 112, 4, 6) == (6, features.channels, *features.size)
+    fine = torch.pixel_shuffle(y[:, :160], 2)
+    for part in (fine, y[:, 160:]):
+        torch.testing.assert_close(part.mean(dim=(0, 2, 3)), torch.zeros(part.shape[1]), rtol=0, atol=1e-4)
+        torch.testing.assert_close(part.std(dim=(0, 2, 3), correction=0), torch.ones(part.shape[1]), rtol=0, atol=1e-3)
+
+
+def test_maps_are_averaged_over_three_by_three_places(features: Features) -> None:
+    image = torch.rand(1, 3, 64, 96)
+    plain = features.backbone(image)[1]
+    found = features.extract(image)[:, 160:]
+    torch.testing.assert_close(found[0, :, 1, 1], plain[0, :, :3, :3].mean(dim=(1, 2)))
+    torch.testing.assert_close(found[0, :, 0, 0], plain[0, :, :2, :2].mean(dim=(1, 2)))
+
+
+def test_a_value_goes_back_to_the_place_it_came_from(features: Features) -> None:
+    fine = torch.zeros(1, 40, 8, 12)
+    fine[0, 5, 3, 7] = 2.0
+    coarse = torch.zeros(1, 112, 4, 6)
+    coarse[0, 9, 2, 1] = 8.0
+    places = features.by_place(torch.cat([torch.pixel_unshuffle(fine, 2), coarse], dim=1))[0]
+    assert places.shape == (8, 12)
+    assert places[3, 7] == 2
+    assert (places[4:6, 2:4] == 2).all()
+    assert places.sum() == 10
+
+
+def test_weights_keep_the_scale_of_figures_per_dimension(features: Features) -> None:
+    assert features.weight is not None
+    assert features.weight.mean() == pytest.approx(1, abs=1e-5)
+    assert float(features.weight[0] / features.weight[-1]) == pytest.approx(3)
+    assert Features(Backbone(), input_size=(64, 64)).weight is None
+
+
+def test_grey_images_are_shown_as_three_equal_channels() -> None:
+    made = Features(Backbone(), input_size=(64, 64))
+    grey = torch.rand(2, 1, 80, 50)
+    torch.testing.assert_close(made(grey), made(grey.expand(-1, 3, -1, -1)))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"size 72 x 64 is not a multiple of the backbone's stride 16"):
+        Features(Backbone(), input_size=(72, 64))
+    with pytest.raises(ValueError, match=r"1 strides need as many weights above 0, not \[1, 2\]"):
+        Features(Backbone(), input_size=(64, 64), weights=[1, 2])
+
+
+def test_a_constant_channel_is_not_divided_by_nothing() -> None:
+    made = Features(Backbone(), input_size=(64, 64))
+    made.standardise([torch.zeros(3, made.channels, *made.size)])
+    assert torch.isfinite(made.normalise(torch.ones(1, made.channels, *made.size))).all()
+
+
+def test_pixels_are_the_resized_image_on_the_grid_of_levels() -> None:
+    image = torch.rand(2, 3, 50, 40)
+    torch.testing.assert_close(Pixels(channels=3, size=(16, 24))(image), resize(image, (16, 24)))
+    levels = Pixels(channels=3, size=(16, 24), levels=255)(image) * 255
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert Pixels(channels=3, size=(16, 24)).by_place(torch.ones(2, 3, 16, 24)).unique().item() == 3
