@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 CHECKS = 20  # checks of the bound on held-out images, and checkpoints, in a full run
 EMA_DECAY = 0.995
+FEW_IMAGES_NOISE = 1.0  # standard deviations of y; Im, Ahn, Memisevic, Bengio 2017, "Denoising criterion for VAEs"
 VALIDATION_BATCH = 16
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -66,11 +67,13 @@ class Recipe:
     beta: float = 1.0
     free_bits: float = 0.0
     patience: int | None = None
+    input_noise: float = 0.0
     seed: int = 0
 
     @classmethod
     def of(cls, table: TrainTable, target: Target, images: int) -> Recipe:
         """Fill in what the job leaves open, for a number of training images."""
+        noise = FEW_IMAGES_NOISE if images < target.few_images else 0.0
         return cls(
             steps=table.steps or target.steps_for(images),
             batch=table.batch or target.batch,
@@ -78,6 +81,7 @@ class Recipe:
             beta=table.beta,
             free_bits=table.free_bits,
             patience=table.patience or target.patience,
+            input_noise=noise if table.input_noise is None else table.input_noise,
             seed=table.seed,
         )
 
@@ -129,7 +133,12 @@ class Fit(L.LightningModule):
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
         noise = self._noise((len(y), 1), self.global_step)
-        maps = bound_maps(self.network, y, noise, weight=self.weight)
+        given = None
+        if self.recipe.input_noise:  # a denoising VAE: few images are not learned by heart so soon
+            generator = torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + 500_000 + self.global_step)
+            given = y + self.recipe.input_noise * torch.randn(y.shape, generator=generator).to(y.device)
+            given = given.contiguous(memory_format=torch.channels_last)
+        maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
         prior = self.network.prior(maps.posterior)
         loss = training_loss(maps, prior, beta=self.recipe.beta, free_bits=self.recipe.free_bits)

@@ -78,6 +78,9 @@ class TrainTable(Record):
     learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
+    input_noise: float | None = Field(
+        None, ge=0, description="Noise on what the encoder sees, in standard deviations of y (features only)"
+    )
     patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")
 

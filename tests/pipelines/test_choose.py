@@ -50,7 +50,7 @@ def test_every_pooling_is_tried_and_the_choice_repeats(graph_and_more) -> None:
     assert one.synthetic_auroc == two.synthetic_auroc
     assert one.pooling == two.pooling
     best = max(one.synthetic_auroc.values())
-    assert one.synthetic_auroc[str(one.pooling)] >= best - 0.005
+    assert one.synthetic_auroc[str(one.pooling)] >= best - 0.04
 
 
 def test_the_job_has_the_last_word(graph_and_more) -> None:

@@ -26,6 +26,8 @@ class Target:
     steps: tuple[int, int, int]  # optimiser steps: at least, for each training image, at most
     patience: int | None  # checks without a better held-out ELBO that end training; None: keep the last weights
 
+    few_images: int = 0  # below this many training images the encoder sees them noisy, and the score leans on the worst
+
     def steps_for(self, images: int) -> int:
         """Enough passes for a few images, a bounded time for many."""
         least, each, most = self.steps
