@@ -54,14 +54,12 @@ class Backbone(nn.Module):
         self.name, self.strides = name, tuple(strides)
         last = {reduction: index for index, reduction in enumerate(reductions)}  # the deepest map of each stride
         order = sorted(self.strides)
-        self.network = timm.create_model(architecture, features_only=True, out_indices=[last[s] for s in order])
+        self.network = timm.create_model(
+            architecture, pretrained=state is None, features_only=True, out_indices=[last[s] for s in order]
+        )
         if state is not None:
             wanted = self.network.state_dict()
             self.network.load_state_dict({key: _fitting(key, value, state, name) for key, value in wanted.items()})
-        else:
-            self.network = timm.create_model(
-                architecture, pretrained=True, features_only=True, out_indices=[last[s] for s in order]
-            )
         self._positions = [order.index(stride) for stride in self.strides]
         widths = _info(self.network).channels()
         self.channels: tuple[int, ...] = tuple(widths[position] for position in self._positions)
@@ -100,9 +98,7 @@ def _state(name: str, weights: Path | None) -> dict[str, Tensor] | None:
     """Weights by timm's names; None where timm is to download them."""
     if weights is not None:
         return _read(weights)
-    if name != EMBEDDED:
-        return None
-    return embedded_weights()
+    return embedded_weights() if name == EMBEDDED else None
 
 
 def embedded_weights() -> dict[str, Tensor]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vaecore.bound import DiagonalGaussian
+
+MAX_LOG_SCALE = 4.0  # bounds exp() in half precision; a posterior wider than e^4 priors carries nothing anyway
 
 
 class ResidualBlock(nn.Module):
@@ -27,6 +32,34 @@ class ResidualBlock(nn.Module):
         """Apply the block."""
         y: Tensor = x + self.second(F.silu(self.first(F.silu(x))))
         return y
+
+
+class StandardPrior:
+    """p(z) = N(0, I)."""
+
+    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
+        """p(z), in the shape of a posterior."""
+        zeros = torch.zeros_like(like.mean)
+        return DiagonalGaussian(zeros, zeros)
+
+
+def bounded_gaussian(parameters: Float[Tensor, "B P h w"]) -> DiagonalGaussian:
+    """q(z | y) from an encoder's output: means, then as many log-scales, which are clamped."""
+    mean, log_scale = parameters.chunk(2, dim=1)
+    return DiagonalGaussian(mean, log_scale.clamp(-2 * MAX_LOG_SCALE, MAX_LOG_SCALE))
+
+
+def grid_of(size: tuple[int, int], stages: int) -> tuple[int, int]:
+    """Height and width after `stages` halvings.
+
+    Raises:
+        ValueError: The size is not a multiple of the stride.
+    """
+    stride = 2**stages
+    if size[0] % stride or size[1] % stride:
+        msg = f"size {size[0]} x {size[1]} is not a multiple of the stride {stride} ({stages} halvings)"
+        raise ValueError(msg)
+    return size[0] // stride, size[1] // stride
 
 
 def downsample(width_in: int, width_out: int) -> nn.Module:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods.base import Distribution, Likelihood
-from vaecore.networks.conv_vae import MAX_LOG_SCALE
+from vaecore.networks.blocks import StandardPrior, bounded_gaussian, grid_of
 
 
-class BottleneckVAE(nn.Module):
+class BottleneckVAE(StandardPrior, nn.Module):
     """One 3x3 convolution for each halving on either side of a narrow grid of latents; p(z) is standard normal."""
 
     latent_shape: tuple[int, int, int]
@@ -40,12 +39,8 @@ class BottleneckVAE(nn.Module):
             ValueError: The size is not a multiple of the stride.
         """
         super().__init__()
-        stride = 2**stages
-        if size[0] % stride or size[1] % stride:
-            msg = f"size {size[0]} x {size[1]} is not a multiple of the stride {stride} ({stages} halvings)"
-            raise ValueError(msg)
         self.likelihood = likelihood
-        self.latent_shape = (latent_channels, size[0] // stride, size[1] // stride)
+        self.latent_shape = (latent_channels, *grid_of(size, stages))
         encoder: list[nn.Module] = []
         for stage in range(stages):
             encoder += [nn.Conv2d(width if stage else channels, width, 3, stride=2, padding=1), nn.SiLU()]
@@ -62,13 +57,7 @@ class BottleneckVAE(nn.Module):
 
     def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
         """q(z | y)."""
-        mean, log_scale = self.encoder(y).chunk(2, dim=1)
-        return DiagonalGaussian(mean, log_scale.clamp(-2 * MAX_LOG_SCALE, MAX_LOG_SCALE))
-
-    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
-        """p(z) = N(0, I)."""
-        zeros = torch.zeros_like(like.mean)
-        return DiagonalGaussian(zeros, zeros)
+        return bounded_gaussian(self.encoder(y))
 
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods.base import Distribution, Likelihood
-from vaecore.networks.blocks import ResidualBlock, downsample, upsample
-
-MAX_LOG_SCALE = 4.0  # bounds exp() in half precision; a posterior wider than e^4 priors carries nothing anyway
+from vaecore.networks.blocks import ResidualBlock, StandardPrior, bounded_gaussian, downsample, grid_of, upsample
 
 
-class ConvVAE(nn.Module):
+class ConvVAE(StandardPrior, nn.Module):
     """Encoder q(z|y) and decoder p(y|z), mirror images of each other; p(z) is standard normal."""
 
     latent_shape: tuple[int, int, int]
@@ -49,13 +46,8 @@ class ConvVAE(nn.Module):
             ValueError: The size is not a multiple of the stride.
         """
         super().__init__()
-        stride = 2**stages
-        if size[0] % stride or size[1] % stride:
-            msg = f"size {size[0]} x {size[1]} is not a multiple of the stride {stride} ({stages} halvings)"
-            raise ValueError(msg)
-        self.channels, self.size, self.stride = channels, size, stride
         self.likelihood = likelihood
-        grid = (size[0] // stride, size[1] // stride)
+        grid = grid_of(size, stages)
         widths = [width * min(2**stage, 4) for stage in range(stages)]
         top = widths[-1]
 
@@ -90,13 +82,7 @@ class ConvVAE(nn.Module):
 
     def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
         """q(z | y)."""
-        mean, log_scale = self.to_posterior(self.encoder(2 * y - 1)).chunk(2, dim=1)
-        return DiagonalGaussian(mean, log_scale.clamp(-2 * MAX_LOG_SCALE, MAX_LOG_SCALE))
-
-    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
-        """p(z) = N(0, I)."""
-        zeros = torch.zeros_like(like.mean)
-        return DiagonalGaussian(zeros, zeros)
+        return bounded_gaussian(self.to_posterior(self.encoder(2 * y - 1)))
 
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import Gaussian, SharedGaussianLikelihood
+from vaecore.networks.blocks import StandardPrior
 
 
-class LinearVAE(nn.Module):
+class LinearVAE(StandardPrior, nn.Module):
     """q(z|y) = N(V (y - mu), diag(exp 2s)), p(y|z) = N(W z + mu, sigma^2 I).
 
     At its optimum the bound is tight and equals probabilistic PCA's log-likelihood.
@@ -36,11 +37,6 @@ class LinearVAE(nn.Module):
         """q(z | y): the same scale for every image."""
         mean = self.encoder(y.flatten(1) - self.offset)[:, :, None, None]
         return DiagonalGaussian(mean, self.log_scale[None, :, None, None].expand_as(mean))
-
-    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
-        """p(z) = N(0, I)."""
-        zeros = torch.zeros_like(like.mean)
-        return DiagonalGaussian(zeros, zeros)
 
     def decode(self, z: Float[Tensor, "B Z 1 1"]) -> Gaussian:
         """p(y | z)."""
