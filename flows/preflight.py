@@ -6,7 +6,7 @@ import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING
 
-from pipelines.errors import JobError, KintsugiError
+from pipelines.errors import KintsugiError
 
 if TYPE_CHECKING:
     from pipelines.job import Job
@@ -56,10 +56,7 @@ def check_job(job: Job) -> None:
     """
     from pipelines.images import expect_images
 
-    names = task_names()
-    if job.task not in names:
-        msg = f"{job.path}: there is no task '{job.task}'; there are: {', '.join(names)}"
-        raise JobError(msg)
+    job.check_task(task_names())
     expect_images(job.data.train)
     require(*TO_TRAIN)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import nn
 
+from pipelines.choose import wanted_pooling
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.probe import smoothing_helps
+from pipelines.settings import settings
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
 from vaecore.representations import Features, Pixels, Representation
@@ -25,10 +28,13 @@ def find_task(job: Job) -> Task:
         JobError: There is no such task.
     """
     tasks = all_tasks()
-    if job.task not in tasks:
-        msg = f"{job.path}: there is no task '{job.task}'; there are: {', '.join(tasks)}"
-        raise JobError(msg)
+    job.check_task(tasks)
     return tasks[job.task]
+
+
+def training_device() -> str:
+    """Where networks are trained: "cuda" where there is a GPU that the settings allow, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
 
 
 def build_likelihood(job: Job, plan: Plan) -> Likelihood:
@@ -81,9 +87,10 @@ def check_network_options(job: Job, plan: Plan) -> None:
     """Refuse, before images are read, what the network or the likelihood cannot be.
 
     Raises:
-        JobError: The network has no such option, or the target no such likelihood or score.
+        JobError: The network has no such option, the target no such likelihood or score, or the pooling no such value.
     """
     likelihood_name(job, plan)
+    wanted_pooling(job.model)
     if plan.target_name != "pixels" and job.model.score == "complexity":
         msg = (
             f"{job.path}: 'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"

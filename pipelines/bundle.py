@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.drift import STATISTICS, image_facts
 from pipelines.errors import ModelError
-from pipelines.images import Failed, ImageFile, decode
+from pipelines.images import Failed, ImageFile
+from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.modelfile import (
     CALIBRATION_FILE,
@@ -35,7 +35,6 @@ from pipelines.modelfile import (
 )
 from pipelines.plan import Plan
 from pipelines.session import SCORES, Session, keyed_noise
-from pipelines.settings import settings
 from vaecore.export import export_decoder, export_scoring
 from vaecore.scoring import DecoderGraph, ScoringGraph
 
@@ -50,7 +49,6 @@ MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
 
 def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> Metadata:
     """What goes into the file as metadata."""
-    latent_shape: tuple[int, int, int] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
     embedded = uses_embedded_backbone(job, plan)
     return Metadata(
         name=job.name,
@@ -68,7 +66,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> M
         composite=graph.representation.weight is not None,
         dims=graph.representation.dims,
         likelihood=likelihood_name(job, plan),
-        latent_shape=latent_shape,
+        latent_shape=graph.network.latent_shape,
         samples=job.model.samples,
         score=describe_score(graph),
         outputs=graph.outputs,
@@ -117,7 +115,7 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     limit = PARITY if drawable else PARITY_FEATURES
     scale = 1e-6 if drawable else 0.1  # a score in nats per dimension of y crosses zero, where "relative" means nothing
     worst = 0.0
-    for number, image in enumerate(decode_for(session, files[:3])):
+    for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):
             continue
         step = 1 + number % 3  # the whole image, then every second and every third pixel: three sizes
@@ -141,17 +139,6 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     return worst
 
 
-def decode_for(session: Session, files: Sequence[ImageFile]) -> Any:  # noqa: ANN401 - an iterator of Decoded | Failed
-    """Decode files as a model wants them."""
-    return decode(
-        files,
-        channels=session.metadata.channels,
-        dtype=session.dtype,
-        workers=settings().workers,
-        max_pixels=settings().max_pixels,
-    )
-
-
 def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float | None) -> Calibration:
     """Score held-out good images with the exported file itself and write calibration.json beside it.
 
@@ -163,7 +150,7 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
     scores: list[float] = []
     statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
     pixels: list[NDArray[np.float32]] = []
-    for image in decode_for(session, files):
+    for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
         values = session.run(image.pixels[None], [image.sha256], SCORES)
@@ -189,7 +176,7 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
 def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
     """Keep embeddings and thumbnails of good images, so that a report can show what normal looks like."""
     embeddings, thumbnails, names = [], [], []
-    for image in decode_for(session, files[:GALLERY_IMAGES]):
+    for image in decode_for(files[:GALLERY_IMAGES], session.metadata):
         if isinstance(image, Failed):
             continue
         embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,14 +14,16 @@ from torch import Tensor
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.examples import Examples
-from pipelines.figures import image_auroc
-from pipelines.images import Decoded, Failed, decode
+from pipelines.figures import separation
+from pipelines.images import Decoded, Failed
+from pipelines.inputs import decode_for
 from pipelines.job import ModelTable
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.settings import settings
+from pipelines.session import keyed_generator
 from pipelines.synthetic import synthesize
-from vaecore.bound import LatentVariableModel
+from vaecore.bound import BoundMaps
+from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
 from vaecore.scoring import ScoringGraph
 
@@ -45,7 +47,6 @@ class Choice:
 
     pooling: Pooling
     statistics: PlaceStatistics
-    aligned_share: float
     synthetic_auroc: dict[str, float]  # of each pooling that was tried
     typicality: Typicality | None = None
 
@@ -63,6 +64,8 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     Raises:
         JobError: The job's pooling has a value that it cannot have.
     """
+    if table.score == "complexity":
+        return Choice(Pooling(), PlaceStatistics(), {}, _typicality(graph, examples))
     share = aligned_share(examples)
     aligned = table.aligned
     if aligned is None:
@@ -70,31 +73,33 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     statistics = _statistics(graph, examples) if aligned else PlaceStatistics()
     what = "standardising each place, the images are aligned" if aligned else "every place alike, nothing is aligned"
     log.info("%s: the mean image holds %.0f %% of the variance", what, 100 * share)
-    if table.score == "complexity":
-        return Choice(Pooling(), PlaceStatistics(), share, {}, _typicality(graph, examples))
-    wanted = _wanted(table.pooling)
+    wanted = wanted_pooling(table)
     if wanted is not None:
-        return Choice(wanted, statistics, share, {})
+        return Choice(wanted, statistics, {})
     good, bad = _places(graph, statistics, data, plan)
-    figures = {str(candidate): _auroc(candidate(good), candidate(bad)) for candidate in POOLINGS}
+    figures = {str(candidate): separation(candidate(good).numpy(), candidate(bad).numpy()) for candidate in POOLINGS}
     best = max(POOLINGS, key=lambda candidate: figures[str(candidate)])
     few = len(examples.split["train"]) < plan.target.few_images  # then too few are left to choose on
     if few or figures[str(best)] < figures[str(USUAL_POOLING)] + CLEARLY_BETTER:
         best = USUAL_POOLING
     others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
     log.info("score: %s (AUROC on synthetic defects: %s)", best, others)
-    return Choice(best, statistics, share, figures)
+    return Choice(best, statistics, figures)
 
 
-def _wanted(text: str) -> Pooling | None:
-    """The job's pooling, whose form the job file's reader has checked; None for "auto"."""
-    kind, _, value = text.partition(":")
+def wanted_pooling(table: ModelTable) -> Pooling | None:
+    """The job's pooling, whose form the job file's reader has checked; None for "auto".
+
+    Raises:
+        JobError: It has a value that it cannot have.
+    """
+    kind, _, value = table.pooling.partition(":")
     if kind == "auto":
         return None
     try:
         return Pooling("top" if kind == "top" else "soft", float(value)) if value else Pooling()
     except ValueError as error:
-        msg = f"'model.pooling' is '{text}': {error}"
+        msg = f"'model.pooling' is '{table.pooling}': {error}"
         raise JobError(msg) from None
 
 
@@ -102,7 +107,7 @@ def aligned_share(examples: Examples) -> float:
     """Share of y's variance that its mean over images explains, less what chance would; 0 for a texture."""
     count = 0
     total = square = torch.zeros(())
-    for y in _some(examples):
+    for y in examples.batches("train", BATCH, STATISTICS_IMAGES):
         total, square, count = total + y.sum(dim=0), square + y.square().sum(dim=0), count + len(y)
     if count < 2:
         return 0.0
@@ -112,21 +117,18 @@ def aligned_share(examples: Examples) -> float:
     return max(0.0, float(between / (between + within).clamp(min=1e-12)))
 
 
-def _some(examples: Examples) -> list[Tensor]:
-    indices = np.array(examples.split["train"])
-    some = indices[np.linspace(0, len(indices) - 1, min(len(indices), STATISTICS_IMAGES)).astype(int)]
-    return [examples.batch(part) for part in np.array_split(some, -(-len(some) // BATCH))]
+def _bounds(graph: ScoringGraph, batches: Iterable[Tensor]) -> Iterator[tuple[BoundMaps, Tensor]]:
+    """The bound of each batch, and the batch; the noise repeats."""
+    generator = torch.Generator().manual_seed(0)
+    for y in batches:
+        noise = torch.randn((len(y), 1, *graph.network.latent_shape), generator=generator)
+        yield graph.bound(y, noise), y
 
 
 @torch.inference_mode()
 def _statistics(graph: ScoringGraph, examples: Examples) -> PlaceStatistics:
-    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-    generator = torch.Generator().manual_seed(0)
-    maps = []
-    for y in _some(examples):
-        noise = torch.randn((len(y), 1, *network.latent_shape), generator=generator)
-        maps.append(graph.usual(graph.bound(y, noise), y))
-    values = torch.cat(maps)
+    bounds = _bounds(graph, examples.batches("train", BATCH, STATISTICS_IMAGES))
+    values = torch.cat([graph.usual(graph.places(maps)) for maps, _ in bounds])
     # A place where good images hardly differ must not turn a trifle into an alarm.
     scale = values.std(dim=0)
     return PlaceStatistics(values.mean(dim=0).clone(), scale.clamp(min=0.1 * float(scale.median())).clone())
@@ -135,48 +137,29 @@ def _statistics(graph: ScoringGraph, examples: Examples) -> PlaceStatistics:
 @torch.inference_mode()
 def _typicality(graph: ScoringGraph, examples: Examples) -> Typicality:
     """Fit to the select split: on images that were trained on, the bound is too good."""
-    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-    generator = torch.Generator().manual_seed(0)
-    pairs = []
-    for y in examples.batches("select", BATCH):
-        noise = torch.randn((len(y), 1, *network.latent_shape), generator=generator)
-        pairs.append(graph.pair(graph.bound(y, noise), y))
-    return Typicality(torch.cat(pairs).clone())
+    bounds = _bounds(graph, examples.batches("select", BATCH))
+    return Typicality(torch.cat([graph.pair(maps, code_length(y)) for maps, y in bounds]))
 
 
 @torch.inference_mode()
 def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData, plan: Plan) -> tuple[Tensor, Tensor]:
     """Maps of held-out good images, and of damaged copies of them."""
-    network: LatentVariableModel = graph.model  # type: ignore[assignment]  # a Protocol that modules satisfy
     files = data.files_of("select")[:SELECT_IMAGES]
     maps: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def score(pixels: NDArray[Any], image: Decoded, into: list[Tensor]) -> None:
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
-        noise = torch.randn((1, 1, *network.latent_shape), generator=generator)
+        noise = torch.randn((1, 1, *graph.network.latent_shape), generator=generator)
         y = graph.to_y(torch.from_numpy(pixels[None]))
-        into.append(statistics(graph.usual(graph.bound(y, noise), y)))
+        into.append(statistics(graph.usual(graph.places(graph.bound(y, noise)))))
 
-    images = decode(
-        files,
-        channels=plan.image_format.channels,
-        dtype=np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16),
-        workers=settings().workers,
-        max_pixels=settings().max_pixels,
-    )
     with progress(log, "choose the score", len(files), "images") as advance:
-        for image in images:
+        for image in decode_for(files, plan.image_format):
             advance()
             if isinstance(image, Failed):
                 continue
             score(image.pixels, image, maps[0])
-            rng = np.random.Generator(np.random.Philox(key=int(image.sha256[:32], 16)))
+            rng = keyed_generator(image.sha256)
             for _ in range(DEFECTS_PER_IMAGE):
                 score(synthesize(image.pixels, rng).image, image, maps[1])
     return torch.cat(maps[0]), torch.cat(maps[1])
-
-
-def _auroc(good: Tensor, bad: Tensor) -> float:
-    scores = np.concatenate([good.numpy(), bad.numpy()])
-    value = image_auroc(scores, [0] * len(good) + [1] * len(bad)).value
-    return 0.5 if value is None else value

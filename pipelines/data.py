@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.images import Failed, ImageFile, decode, find_images
+from pipelines.images import Failed, ImageFile, find_images
+from pipelines.inputs import decode_for, pixel_type
 from pipelines.job import Job
 from pipelines.locks import locked
 from pipelines.output import write_atomically, write_json
@@ -138,23 +139,16 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
         log.warning("using %d of %d images (data.max_images)", most, len(files))
     positions = sorted(_by_name_hash(files)[:most]) if len(files) > most else list(range(len(files)))
     height, width = plan.size
-    dtype = np.dtype(np.uint8 if plan.image_format.bit_depth == 8 else np.uint16)
     for leftover in pixels_path.parent.glob("*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
     temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp.npy")
     shape = (len(positions), height, width, plan.image_format.channels)
-    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=pixel_type(plan.image_format), shape=shape)
     keep: list[int] = []
     digests: dict[str, None] = {}
     failed: list[tuple[int, str]] = []
     duplicates = 0
-    images = decode(
-        [files[position] for position in positions],
-        channels=plan.image_format.channels,
-        dtype=dtype,
-        workers=settings().workers,
-        max_pixels=settings().max_pixels,
-    )
+    images = decode_for([files[position] for position in positions], plan.image_format)
     with progress(log, "read", len(positions), "images") as advance:
         for position, image in zip(positions, images, strict=True):
             advance()

@@ -42,9 +42,11 @@ class Examples:
         with torch.no_grad():
             return self._to_y(torch.from_numpy(self._array[np.sort(np.asarray(indices))]))
 
-    def batches(self, name: SplitName, size: int) -> Iterator[Tensor]:
-        """All of a split, a batch at a time: the folder may not fit into memory."""
+    def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
+        """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
         indices = np.array(self.split[name])
+        if most is not None and most < len(indices):
+            indices = indices[np.linspace(0, len(indices) - 1, most).astype(int)]
         for part in np.array_split(indices, -(-len(indices) // size)):
             yield self.batch(part)
 

@@ -76,6 +76,17 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike, level: float = 0.95) -> Au
     return Auroc(area, (float(low), float(high)))
 
 
+def separation(good: ArrayLike, bad: ArrayLike) -> float:
+    """How well scores tell abnormal images from good ones: their AUROC, and 0.5, chance, where either is missing.
+
+    >>> separation([0.1, 0.3], [0.4, 0.8]), separation([0.1], [])
+    (1.0, 0.5)
+    """
+    scores = np.concatenate([good, bad])
+    area = image_auroc(scores, np.arange(scores.size) >= np.size(good)).value
+    return 0.5 if area is None else area
+
+
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Average precision: precision at each threshold, weighted by the gain in recall there.
 

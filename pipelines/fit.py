@@ -6,7 +6,6 @@ import io
 import logging
 import pickle
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pipelines.examples import Examples
 from pipelines.job import TrainTable
 from pipelines.progress import Advance, progress
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
+from vaecore.quiet import quiet
 from vaecore.tasks import Target
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ CHECKS = 20  # checks of the bound on held-out images, and checkpoints, in a ful
 EMA_DECAY = 0.995
 FEW_IMAGES_NOISE = 1.0  # standard deviations of y; Im, Ahn, Memisevic, Bengio 2017, "Denoising criterion for VAEs"
 VALIDATION_BATCH = 16
+
+LOUD = ("lightning.pytorch", "lightning.fabric", "lightning")  # on workers, devices, intervals: decided below
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -132,11 +134,10 @@ class Fit(L.LightningModule):
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
-        noise = self._noise((len(y), 1), self.global_step)
+        noise = self._noise((len(y), 1, *self.network.latent_shape), self.global_step)
         given = None
         if self.recipe.input_noise:  # a denoising VAE: few images are not learned by heart so soon
-            generator = torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + 500_000 + self.global_step)
-            given = y + self.recipe.input_noise * torch.randn(y.shape, generator=generator).to(y.device)
+            given = y + self.recipe.input_noise * self._noise(y.shape, 500_000 + self.global_step)
             given = given.contiguous(memory_format=torch.channels_last)
         maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
@@ -147,7 +148,8 @@ class Fit(L.LightningModule):
 
     def validation_step(self, y: Tensor, index: int) -> None:
         """The plain bound of held-out images, always under the same noise."""
-        bound = elbo(self.network, y, self._noise((len(y), 4), 1_000_000 + index), weight=self.weight)
+        noise = self._noise((len(y), 4, *self.network.latent_shape), 1_000_000 + index)
+        bound = elbo(self.network, y, noise, weight=self.weight)
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
@@ -166,9 +168,9 @@ class Fit(L.LightningModule):
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _noise(self, batch: tuple[int, int], key: int) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], key: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + key)
-        return torch.randn((*batch, *self.network.latent_shape), generator=generator).to(self.device)
+        return torch.randn(shape, generator=generator).to(self.device)
 
 
 def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
@@ -227,7 +229,7 @@ def fit(
         log.info("%s step %d of %d (%s)", "had ended at" if ended else "going on from", done, steps, folder)
     if not ended:
         module = Fit(model, examples, recipe, weight)
-        with _quiet_lightning(), progress(log, "train", steps, "steps", done) as advance:
+        with quiet(*LOUD), progress(log, "train", steps, "steps", done) as advance:
             trainer = L.Trainer(
                 accelerator="gpu" if device == "cuda" else "cpu",
                 devices=1,
@@ -316,19 +318,3 @@ def _keyboard_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
             raise error.__context__ from None
         raise
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence the notes about workers, devices and logging intervals; they are decided above."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ class TrainTable(Record):
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
     input_noise: float | None = Field(
-        None, ge=0, description="Noise on what the encoder sees, in standard deviations of y (features only)"
+        None, ge=0, description="Standard deviation of noise on the encoder's y: features have 1, pixels span 0 to 1"
     )
     patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")
@@ -149,6 +149,12 @@ class Job(Record):
             msg = f"'{name}' is not a model name: use letters, digits, '.', '_' and '-', at most 100"
             raise ValueError(msg)
         return name
+
+    def check_task(self, known: Collection[str]) -> None:
+        """Refuse, with a JobError that lists the known ones, a task that is not among them."""
+        if self.task not in known:
+            msg = f"{self.path}: there is no task '{self.task}'; there are: {', '.join(known)}"
+            raise JobError(msg)
 
 
 def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import DataError, JobError
-from pipelines.images import Failed, decode, find_images
+from pipelines.images import Failed, find_images
+from pipelines.inputs import decode_for
 from pipelines.job import Job
-from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
@@ -68,10 +68,7 @@ def _look_at(job: Job) -> tuple[ImageFormat, tuple[float, float]]:
     sizes: list[tuple[int, int]] = []
     grey = sixteen = 0
     reasons: Counter[str] = Counter()
-    limits = settings()
-    for image in decode(
-        some, channels=3, dtype=np.dtype(np.uint16), workers=limits.workers, max_pixels=limits.max_pixels
-    ):
+    for image in decode_for(some, ImageFormat(channels=3, bit_depth=16)):
         if isinstance(image, Failed):
             reasons[image.reason] += 1
             continue

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pipelines.data import TrainingData
-from pipelines.figures import image_auroc
+from pipelines.figures import separation
 from pipelines.plan import Plan
 from pipelines.progress import progress
+from pipelines.session import keyed_generator
 from pipelines.synthetic import synthesize
 from vaecore.backbones import Backbone
 from vaecore.pooling import POOLINGS
@@ -41,7 +42,7 @@ def smoothing_helps(backbone: Backbone, plan: Plan, data: TrainingData) -> bool:
     good = [data.pixels[index] for index in data.split["select"][:SELECT_IMAGES]]
     bad = []
     for index, pixels in zip(data.split["select"], good, strict=False):
-        rng = np.random.Generator(np.random.Philox(key=int(data.sha256[index][:32], 16)))
+        rng = keyed_generator(data.sha256[index])
         bad += [synthesize(np.array(pixels), rng).image for _ in range(DEFECTS_PER_IMAGE)]
     forms = {smooth: Features(backbone, input_size=plan.size, smooth=smooth) for smooth in (True, False)}
     found: dict[bool, list[Tensor]] = {smooth: [] for smooth in forms}
@@ -55,8 +56,8 @@ def smoothing_helps(backbone: Backbone, plan: Plan, data: TrainingData) -> bool:
     figures = {}
     for smooth, each in found.items():
         places = _distances(torch.cat(each), len(train))
-        labels = [0] * len(good) + [1] * len(bad)
-        figures[smooth] = max(image_auroc(pooling(places).numpy(), labels).value or 0.5 for pooling in POOLINGS)
+        scores = [pooling(places).numpy() for pooling in POOLINGS]
+        figures[smooth] = max(separation(score[: len(good)], score[len(good) :]) for score in scores)
     helps = figures[False] < figures[True] + CLEARLY_BETTER
     log.info(
         "features %s: synthetic defects show with AUROC %.3f averaged, %.3f as they are",

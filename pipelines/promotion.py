@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.bundle import decode_for
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
-from pipelines.figures import image_auroc
+from pipelines.figures import separation
 from pipelines.images import Failed, ImageFile
+from pipelines.inputs import decode_for
 from pipelines.job import PromoteTable
 from pipelines.modelfile import SPLIT_FILE, ModelFile
-from pipelines.session import Session
+from pipelines.session import Session, keyed_generator
 from pipelines.settings import settings
 from pipelines.synthetic import synthesize
 
@@ -91,17 +91,16 @@ def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) 
     session = Session(model, device=settings().device, threads=settings().workers)
     good: list[float] = []
     bad: list[float] = []
-    for image in decode_for(session, files):
+    for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
-        generator = np.random.Generator(np.random.Philox(key=int(image.sha256[:32], 16)))
+        generator = keyed_generator(image.sha256)
         good.append(float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0]))
         for _ in range(DEFECTS_PER_IMAGE):
             defective, _, _ = synthesize(image.pixels, generator)
             bad.append(float(session.run(defective[None], [image.sha256], ("score",))["score"][0]))
-    auroc = image_auroc([*good, *bad], [0] * len(good) + [1] * len(bad)).value
     calibration = model.calibration()
-    figures = {"synthetic_auroc": 0.5 if auroc is None else auroc}
+    figures = {"synthetic_auroc": separation(good, bad)}
     if calibration is not None:
         figures |= _kept_promise(calibration, np.array(good), false_alarms)
     return figures

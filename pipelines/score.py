@@ -30,7 +30,8 @@ from pipelines.calibration import Calibration
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import FolderError
 from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
-from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, decode, list_images
+from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, list_images
+from pipelines.inputs import decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
@@ -194,14 +195,7 @@ class Scoring:
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Score one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
-        metadata = self.session.metadata
-        images = decode(
-            shard.files,
-            channels=metadata.channels,
-            dtype=self.session.dtype,
-            workers=settings().workers,
-            max_pixels=settings().max_pixels,
-        )
+        images = decode_for(shard.files, self.session.metadata)
         rows: list[Row] = []
         gallery, kept = list(self._gallery), time.monotonic()
         try:

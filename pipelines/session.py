@@ -52,11 +52,6 @@ class Session:
         self._only_needed.only_execute_path_to_fetches = True
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels that it takes."""
-        return np.dtype(np.uint8 if self.metadata.bit_depth == 8 else np.uint16)
-
-    @property
     def batch_size(self) -> int:
         """Images to run at once: one on a CPU, where batching gains nothing."""
         return 32 if self.provider == CUDA else 1
@@ -67,7 +62,7 @@ class Session:
         """Score a batch.
 
         Args:
-            pixels: (N, H, W, C) of `dtype`.
+            pixels: (N, H, W, C), as `pipelines.inputs` decodes them for `metadata`.
             digests: sha256 of each image's file, the key of its sampling noise.
             outputs: Names from the metadata; only what these need is computed.
 
@@ -87,8 +82,12 @@ def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         digest: sha256 in hexadecimal.
         shape: Of the result.
     """
-    generator = np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
-    return generator.standard_normal(shape, dtype=np.float32)
+    return keyed_generator(digest).standard_normal(shape, dtype=np.float32)
+
+
+def keyed_generator(digest: str) -> np.random.Generator:
+    """Random numbers that are a function of a file's sha256 alone."""
+    return np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
 
 
 def _read_metadata(stored: dict[str, str], model: ModelFile) -> Metadata:

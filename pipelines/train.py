@@ -32,6 +32,7 @@ from pipelines.build import (
     check_network_options,
     find_task,
     likelihood_name,
+    training_device,
 )
 from pipelines.card import write_card
 from pipelines.choose import choose_score
@@ -126,7 +127,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         prepared.recipe.steps, prepared.recipe.batch,
     )  # fmt: skip
     plan, data, representation = prepared.plan, prepared.data, prepared.representation
-    device = "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
+    device = training_device()
 
     with (
         _work_folder(job, _work_key(prepared)) as work,

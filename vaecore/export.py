@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from vaecore.quiet import quiet
 from vaecore.scoring import DecoderGraph, ScoringGraph
 
 OPSET = 20
@@ -32,9 +30,8 @@ def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any])
     working = graph.representation.input_size
     height, width = working[0] + 24, working[1] + 40  # unlike the working size: nothing is specialised to it
     channels = graph.image_format.channels
-    latent_shape: tuple[int, ...] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
     image = torch.zeros((2, height, width, channels), dtype=torch.int32).to(graph.image_format.dtype)
-    noise = torch.zeros((2, 3, *latent_shape))
+    noise = torch.zeros((2, 3, *graph.network.latent_shape))
     batch = Dim("n", min=1)
     dynamic = {
         "image": {0: batch, 1: Dim("height", min=1), 2: Dim("width", min=1)},
@@ -45,8 +42,7 @@ def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any])
 
 def export_decoder(graph: DecoderGraph, path: Path, metadata: Mapping[str, Any]) -> None:
     """Write the decoder alone, for sampling; the batch is dynamic."""
-    latent_shape: tuple[int, ...] = graph.model.latent_shape  # type: ignore[assignment]  # a Protocol that modules satisfy
-    latent = torch.zeros((2, *latent_shape))
+    latent = torch.zeros((2, *graph.network.latent_shape))
     _export(graph, (latent,), {"latent": {0: Dim("n", min=1)}}, ["latent"], ["image"], path, metadata)
 
 
@@ -60,7 +56,7 @@ def _export(
     metadata: Mapping[str, Any],
 ) -> None:
     graph = graph.cpu().eval()
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx", "onnxscript"), torch.no_grad():
         program = torch.onnx.export(
             graph,
             example,
@@ -98,19 +94,3 @@ def _strip(proto: onnx.ModelProto) -> None:
     for tensor in proto.graph.initializer:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's notes to its own developers; its errors are exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -26,7 +26,21 @@ SCORED = {
 }
 
 
-class ScoringGraph(nn.Module):
+class _Graph(nn.Module):
+    """A network that satisfies `LatentVariableModel`, and the format of its images."""
+
+    def __init__(self, model: nn.Module, image_format: ImageFormat) -> None:
+        super().__init__()
+        self.model = model
+        self.image_format = image_format
+
+    @property
+    def network(self) -> LatentVariableModel:
+        """The network as the bound sees it."""
+        return self.model  # type: ignore[return-value]  # a Protocol that modules satisfy
+
+
+class ScoringGraph(_Graph):
     """Pre-processing, network, bound and post-processing of one trained model."""
 
     def __init__(
@@ -52,13 +66,11 @@ class ScoringGraph(nn.Module):
         Raises:
             ValueError: A typicality, but y is not the image.
         """
-        super().__init__()
+        super().__init__(model, image_format)
         if typicality is not None and not representation.drawable:
             msg = "only a bound on pixels can be corrected for complexity: features have no code length"
             raise ValueError(msg)
         self.typicality = typicality
-        self.model = model
-        self.image_format = image_format
         self.representation = representation
         self.pooling = pooling or Pooling()
         self.statistics = statistics or PlaceStatistics()
@@ -80,32 +92,29 @@ class ScoringGraph(nn.Module):
 
     def bound(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"]) -> BoundMaps:
         """The bound of y, weighted as the representation says."""
-        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-        return bound_maps(network, y, noise, weight=self.representation.weight)
+        return bound_maps(self.network, y, noise, weight=self.representation.weight)
 
-    def places(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N h w"]:
+    def places(self, maps: BoundMaps, complexity: Float[Tensor, "N C h w"] | None = None) -> Float[Tensor, "N h w"]:
         """-ELBO by place, in nats, less the complexity there if that is corrected for; its sum is the whole."""
         distortion = maps.distortion
-        if self.typicality is not None:
-            distortion = distortion + self._offset - code_length(y)
+        if complexity is not None:
+            distortion = distortion + self._offset - complexity
         return attribution(self.representation.by_place(distortion), maps.rate)
 
-    def usual(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N h w"]:
+    def usual(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
         """What is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
-        places = self.places(maps, y)
         usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
         return usual
 
-    def pair(self, maps: BoundMaps, y: Float[Tensor, "N C h w"]) -> Float[Tensor, "N 2"]:
+    def pair(self, maps: BoundMaps, complexity: Float[Tensor, "N C h w"]) -> Float[Tensor, "N 2"]:
         """-ELBO and complexity, both in nats per dimension, as probabilities of levels."""
         unlikely = -maps.total().value / self.representation.dims + self._offset
-        return torch.stack([unlikely, code_length(y).mean(dim=(1, 2, 3))], dim=1)
+        return torch.stack([unlikely, complexity.mean(dim=(1, 2, 3))], dim=1)
 
     @property
     def _offset(self) -> float:
         """From a density to the probability of a level; nothing where the likelihood is discrete already."""
-        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-        return 0.0 if network.likelihood.discrete else density_offset()
+        return 0.0 if self.network.likelihood.discrete else density_offset()
 
     def forward(self, image: Tensor, noise: Float[Tensor, "N S Z h w"]) -> dict[str, Tensor]:
         """Score a batch.
@@ -123,14 +132,19 @@ class ScoringGraph(nn.Module):
         y = self.to_y(image)
         maps = self.bound(y, noise)
         total = maps.total()
-        usual = self.usual(maps, y)
-        shown = usual if self.statistics.used else self.places(maps, y)
+        complexity = None if self.typicality is None else code_length(y)
+        places = self.places(maps, complexity)
+        usual = self.usual(places)
+        shown = usual if self.statistics.used else places
+        score = self.pooling(usual)
+        if self.typicality is not None and complexity is not None:
+            score = self.typicality(self.pair(maps, complexity))
         scored = {
             "anomaly_map": resize(shown.unsqueeze(1), full_size).squeeze(1),
             "elbo": total.value,
             "rate": total.rate,
             "distortion": total.distortion,
-            "score": self.pooling(usual) if self.typicality is None else self.typicality(self.pair(maps, y)),
+            "score": score,
             "embedding": maps.posterior.mean.mean(dim=(2, 3)),
         }
         return {**self._drawn(maps, noise.shape[1], full_size), **scored} if self.representation.drawable else scored
@@ -143,19 +157,12 @@ class ScoringGraph(nn.Module):
         return {"restored": restored, "restored_scale": stddev * self.image_format.maximum}
 
 
-class DecoderGraph(nn.Module):
+class DecoderGraph(_Graph):
     """Latents in, the mean image out: for sampling what a model thinks normal looks like."""
-
-    def __init__(self, model: nn.Module, image_format: ImageFormat) -> None:
-        """Wrap the decoder of a trained network."""
-        super().__init__()
-        self.model = model
-        self.image_format = image_format
 
     def forward(self, latent: Float[Tensor, "N Z h w"]) -> Tensor:
         """Decode to pixels (N, H, W, C) at the working size."""
-        network: LatentVariableModel = self.model  # type: ignore[assignment]  # a Protocol that modules satisfy
-        return self.image_format.from_unit(network.decode(latent).mean)
+        return self.image_format.from_unit(self.network.decode(latent).mean)
 
 
 @torch.no_grad()

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from pipelines.bench.anomalib_environment import python_of
 from pipelines.bench.baselines import backbone_of
-from pipelines.bench.measure import BATCH, Figures, Material, at_full_size, device_of, read_images, read_material
+from pipelines.bench.measure import BATCH, Figures, Material, at_full_size, read_images, read_material
 from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
+from pipelines.build import training_device
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from vaecore.backbones import Backbone
@@ -39,7 +40,7 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
     Raises:
         DataError: Its features are not ours: the row would compare backbones, not methods.
     """
-    material, device = read_material(question.job), device_of()
+    material, device = read_material(question.job), training_device()
     backbone = backbone_of(question.job, material.plan, question.method.strides)
     for leftover in question.work.glob("exchange-*"):  # of a process that was killed here
         shutil.rmtree(leftover)

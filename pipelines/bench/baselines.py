@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
-from pipelines.bench.measure import Material, Scorer, device_of, peak_memory, read_material, score_images
+from pipelines.bench.measure import Material, Scorer, peak_memory, read_material, score_images
 from pipelines.bench.memory import (
     NearestNeighbour,
     Padim,
@@ -20,7 +20,7 @@ from pipelines.bench.memory import (
     embedding,
     rows_of,
 )
-from pipelines.build import build_representation
+from pipelines.build import build_representation, training_device
 from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.fit import Recipe
 from pipelines.job import Job
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def measure_memory(question: Question) -> dict[str, Any]:
     """Nearest neighbours on the software's own features, or PatchCore or PaDiM on the same backbone."""
-    material, device = read_material(question.job), device_of()
+    material, device = read_material(question.job), training_device()
     start = time.perf_counter()
     if question.method.rule == "knn":
         scorer, note = _nearest_neighbour(material, device), "no coreset, highest place"
@@ -81,7 +81,7 @@ def _images(material: Material, device: str) -> Iterator[Tensor]:
 
 def measure_autoencoder(question: Question) -> dict[str, Any]:
     """Train an autoencoder, unless it was for the other half of the test images, and score with it."""
-    material, device = read_material(question.job), device_of()
+    material, device = read_material(question.job), training_device()
     weights, kept = question.work / "autoencoder.safetensors", question.work / "trained.json"
     recipe = Recipe.of(material.job.train, material.plan.target, len(material.data.split["train"]))
     loss: Loss = "ssim" if question.method.rule == "ssim" else "l2"

@@ -10,11 +10,11 @@ from typing import Literal
 
 from pipelines.bench.methods import PUBLISHED, Published
 from pipelines.errors import DataError, FolderError
+from pipelines.evaluate import GOOD
 from pipelines.images import find_images
 from pipelines.modelfile import sha256_of
 
 Half = Literal["A", "B", "all"]
-GOOD = "good"
 WHOLE_SET = 500  # good images: fewer are a sample, which published figures say nothing about
 
 

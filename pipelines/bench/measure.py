@@ -18,12 +18,12 @@ from pipelines.build import find_task
 from pipelines.data import TrainingData, load_training_data
 from pipelines.evaluate import GOOD, figures_of, find_mask
 from pipelines.figures import PixelFigures
-from pipelines.images import Decoded, Failed, decode, find_images
+from pipelines.images import Decoded, Failed, find_images
+from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.output import Row
 from pipelines.plan import Plan, survey
 from pipelines.progress import progress
-from pipelines.settings import settings
 from pipelines.verdicts import Verdicts
 from vaecore.image_format import resize
 
@@ -102,15 +102,7 @@ class Labelled(NamedTuple):
 
 def read_images(folder: Path, material: Material) -> Iterator[Labelled]:
     """Decode the test images as the model's format says, at the working size; what cannot be read is left out."""
-    image_format = material.plan.image_format
-    images = decode(
-        find_images(folder / "test"),
-        channels=image_format.channels,
-        dtype=np.dtype(np.uint8 if image_format.bit_depth == 8 else np.uint16),
-        workers=settings().workers,
-        max_pixels=settings().max_pixels,
-    )
-    for image in images:
+    for image in decode_for(find_images(folder / "test"), material.plan.image_format):
         if isinstance(image, Failed):
             log.warning("left out %s: %s", image.file.relative, image.reason)
             continue
@@ -160,11 +152,6 @@ def _batches(images: Iterator[Labelled], size: int) -> Iterator[Sequence[Labelle
             batch = []
     if batch:
         yield batch
-
-
-def device_of() -> str:
-    """Where networks run: as in training."""
-    return "cuda" if torch.cuda.is_available() and settings().device != "cpu" else "cpu"
 
 
 def peak_memory() -> float:

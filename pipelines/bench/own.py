@@ -7,7 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bench.measure import device_of, peak_memory, read_material
+from pipelines.bench.measure import peak_memory, read_material
+from pipelines.build import training_device
 from pipelines.evaluate import evaluate_model
 from pipelines.models import find_model
 from pipelines.output import write_json
@@ -54,4 +55,4 @@ def _train(question: Question) -> dict[str, Any]:
     start = time.perf_counter()
     version = train_model(question.job).version
     seconds = time.perf_counter() - start
-    return {"ref": version.ref, "train_seconds": seconds, "peak_mib": peak_memory(), "device": device_of()}
+    return {"ref": version.ref, "train_seconds": seconds, "peak_mib": peak_memory(), "device": training_device()}

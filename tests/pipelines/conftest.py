@@ -27,6 +27,16 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """Sixteen good images to train on."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for path in sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:16]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture
 def rows_of() -> Callable[[Path], list[dict]]:
     """The rows of an output folder."""
     return lambda out: pq.read_table(out / "results.parquet").to_pylist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,13 @@ def test_the_job_has_the_last_word(graph_and_more) -> None:
         choose_score(graph, examples, prepared.data, prepared.plan, table.model_copy(update={"pooling": "top:7"}))
 
 
+def test_a_pooling_that_cannot_be_is_refused_before_training(graph_and_more, own_home: Path) -> None:
+    *_, job = graph_and_more
+    with pytest.raises(JobError, match=r"'model.pooling' is 'soft:0': pooling 'soft' cannot have 0"):
+        prepare(job.model_copy(update={"model": job.model.model_copy(update={"pooling": "soft:0"})}))
+    assert not (own_home / "cache").exists()
+
+
 def test_statistics_standardise_good_images(graph_and_more) -> None:
     graph, examples, prepared, job = graph_and_more
     table = job.model.model_copy(update={"pooling": "mean", "aligned": True})
@@ -71,6 +80,6 @@ def test_statistics_standardise_good_images(graph_and_more) -> None:
     y = examples.batch(examples.split["train"])
     noise = torch.randn((len(y), 1, *graph.model.latent_shape), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        places = statistics(graph.usual(graph.bound(y, noise), y))
+        places = statistics(graph.usual(graph.places(graph.bound(y, noise))))
     assert places.mean(dim=0).abs().mean() < 0.2
     assert 0.8 < float(places.std(dim=0).median()) < 1.2

@@ -14,10 +14,12 @@ from PIL import Image
 from pipelines.build import find_task
 from pipelines.data import load_training_data, split_by_content
 from pipelines.errors import DataError
-from pipelines.images import Failed, decode
+from pipelines.images import Failed
+from pipelines.inputs import decode_for
 from pipelines.job import Job, job_from_document
 from pipelines.plan import Plan, survey, working_size
 from pipelines.sample import MAGNETIC_TILE
+from vaecore.image_format import ImageFormat
 
 
 def digests(count: int) -> list[str]:
@@ -36,15 +38,6 @@ def job_of(folder: Path, **model: object) -> Job:
 
 def plan_of(job: Job) -> Plan:
     return survey(job, find_task(job))
-
-
-@pytest.fixture
-def tiles(tmp_path: Path) -> Path:
-    folder = tmp_path / "tiles"
-    folder.mkdir()
-    for path in sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:24]:
-        shutil.copy(path, folder)
-    return folder
 
 
 @pytest.mark.parametrize("count", [10, 50, 72, 198, 199, 660, 5000])
@@ -163,13 +156,13 @@ def test_a_share_that_leaves_nothing_to_train_is_refused() -> None:
 def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(tiles)
     plan = plan_of(job)
-    monkeypatch.setattr("pipelines.data.decode", _all_but_the_first)
+    monkeypatch.setattr("pipelines.data.decode_for", _all_but_the_first)
     assert len(load_training_data(job, plan).failed) == 1
     monkeypatch.undo()
     monkeypatch.setenv("KINTSUGI_HOME", str(tiles.parent / "home"))
     assert load_training_data(job, plan).failed == ()
 
 
-def _all_but_the_first(files: list, **options: object):
+def _all_but_the_first(files: list, form: ImageFormat):
     yield Failed(files[0], "Input/output error", None)
-    yield from decode(files[1:], **options)
+    yield from decode_for(files[1:], form)

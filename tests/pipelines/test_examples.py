@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,19 @@ import torch
 
 from pipelines.examples import make_examples
 from pipelines.job import Job, job_from_document
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.train import Prepared, prepare
 from vaecore.backbones import Backbone
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    folder = tmp_path / "tiles"
-    folder.mkdir()
-    for path in sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:16]:
-        shutil.copy(path, folder)
+def job(tiles: Path) -> Job:
     document = {
         "name": "x",
         "task": "reconstruct",
-        "data": {"train": str(folder)},
+        "data": {"train": str(tiles)},
         "model": {"size": [64, 64], "smooth": True},
     }
-    return job_from_document(document, tmp_path / "job.toml")
+    return job_from_document(document, tiles.parent / "job.toml")
 
 
 def examples_of(prepared: Prepared):
