@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,12 +16,16 @@ from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.plan import Plan
-from pipelines.probe import smoothing_helps
 from pipelines.settings import settings
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.tasks import Task, all_tasks
+
+log = logging.getLogger(__name__)
+EXPOSURE_IMAGES = 512
+EXPOSURE_VARIES = 1 / 3
+"""Share of the variance that is whole images' brightness: above, exposure differs more than what is shown."""
 
 
 def find_task(job: Job) -> Task:
@@ -63,24 +70,66 @@ def likelihood_name(job: Job, plan: Plan) -> str:
 
 
 def build_representation(job: Job, plan: Plan, data: TrainingData) -> Representation:
-    """What y is; whether features are averaged is tried on the images unless the job says.
+    """What y is.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
-    if plan.target_name == "pixels":
-        discrete = IMAGE_LIKELIHOODS[likelihood_name(job, plan)].discrete
-        levels = plan.image_format.maximum if discrete else None
-        return Pixels(channels=plan.image_format.channels, size=plan.size, levels=levels)
+    if plan.target.features:
+        return build_features(job, plan)
+    likelihood = IMAGE_LIKELIHOODS[likelihood_name(job, plan)]
+    return Pixels(
+        channels=plan.image_format.channels,
+        size=plan.size,
+        levels=plan.image_format.maximum if likelihood.discrete else None,
+        standardise=_standardises(job, plan, data),
+    )
+
+
+def build_features(job: Job, plan: Plan) -> Features:
+    """Features of the job's backbone.
+
+    Raises:
+        JobError: The backbone is unknown, or does not fit its weights or strides.
+    """
+    target, asked = plan.target, job.model
     try:
-        backbone = Backbone(job.model.backbone, strides=plan.strides, weights=job.model.backbone_weights)
-        smooth = job.model.smooth
-        if smooth is None:
-            smooth = smoothing_helps(backbone, plan, data)
-        return Features(backbone, input_size=plan.size, smooth=smooth, weights=job.model.stride_weights)
+        return Features(
+            Backbone(asked.backbone, strides=plan.strides, weights=asked.backbone_weights),
+            input_size=plan.size,
+            smooth=target.smooth if asked.smooth is None else asked.smooth,
+            whiten=target.whiten,
+            weights=asked.stride_weights,
+        )
     except (ValueError, OSError) as error:
-        msg = f"{job.path}: 'model.backbone' {job.model.backbone}: {error}"
+        msg = f"{job.path}: 'model.backbone' {asked.backbone}: {error}"
         raise JobError(msg) from None
+
+
+def _standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
+    """Whether images get one brightness and contrast: asked for, or because exposure is what differs most."""
+    if job.model.standardise is not None or not _can_standardise(job, plan):
+        return bool(job.model.standardise)
+    share = exposure_share(data)
+    standardises = share >= EXPOSURE_VARIES
+    what = "every image gets the same brightness and contrast" if standardises else "brightness and contrast are kept"
+    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * share)
+    return standardises
+
+
+def _can_standardise(job: Job, plan: Plan) -> bool:
+    """A code length and a discrete likelihood are of levels, which standardised images have no more."""
+    continuous = not IMAGE_LIKELIHOODS[likelihood_name(job, plan)].discrete
+    return not plan.target.features and continuous and job.model.score != "complexity"
+
+
+def exposure_share(data: TrainingData) -> float:
+    """Share of the pixels' variance over the train split that the images' mean brightness makes up."""
+    indices = np.array(data.split["train"])
+    some = indices[np.linspace(0, len(indices) - 1, min(len(indices), EXPOSURE_IMAGES)).astype(int)]
+    pixels = [data.pixels[index].astype(np.float64) for index in some]
+    between = np.var([each.mean() for each in pixels])
+    return float(between / max(between + np.mean([each.var() for each in pixels]), 1e-12))
 
 
 def check_network_options(job: Job, plan: Plan) -> None:
@@ -91,10 +140,13 @@ def check_network_options(job: Job, plan: Plan) -> None:
     """
     likelihood_name(job, plan)
     wanted_pooling(job.model)
-    if plan.target_name != "pixels" and job.model.score == "complexity":
+    if plan.target.features and job.model.score == "complexity":
         msg = (
             f"{job.path}: 'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
         )
+        raise JobError(msg)
+    if job.model.standardise and not _can_standardise(job, plan):
+        msg = f"{job.path}: 'model.standardise' needs 'model.target' pixels, a continuous likelihood and score 'elbo'"
         raise JobError(msg)
     if unknown := sorted(set(_network_options(job)) - set(inspect.signature(plan.target.network).parameters)):
         key = {"latent_grid": "latent"}.get(unknown[0], unknown[0])
@@ -109,8 +161,13 @@ def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Mo
         size=representation.size,
         likelihood=build_likelihood(job, plan),
         stages=plan.stages,
-        **_network_options(job),
+        **{**_usual_options(job, plan), **_network_options(job)},
     )
+
+
+def _usual_options(job: Job, plan: Plan) -> Mapping[str, Any]:
+    """The target's options of its network, which belong to a latent vector."""
+    return {} if job.model.latent == "grid" else plan.target.options
 
 
 def _network_options(job: Job) -> dict[str, Any]:
@@ -125,4 +182,4 @@ def _network_options(job: Job) -> dict[str, Any]:
 
 def uses_embedded_backbone(job: Job, plan: Plan) -> bool:
     """Whether the weights that ship are in the model, whose licence then belongs on its card."""
-    return plan.target_name == "features" and job.model.backbone == EMBEDDED and job.model.backbone_weights is None
+    return plan.target.features and job.model.backbone == EMBEDDED and job.model.backbone_weights is None

@@ -34,11 +34,8 @@ STATISTICS_IMAGES = 512
 FEWEST_ALIGNED = 50  # images; the spread at each place is noise below
 SELECT_IMAGES = 64
 DEFECTS_PER_IMAGE = 3
-CLEARLY_BETTER = 0.04  # AUROC by which another pooling has to beat the usual one
+CLEARLY_BETTER = 0.04  # AUROC by which another pooling has to beat the usual one: synthetic defects are small ones
 BATCH = 16
-# Large defects show best in the mean of all places, small ones in the highest; a tenth loses little on either side.
-# Synthetic defects are small, so what they prefer has to be clearly better.
-USUAL_POOLING = Pooling("top", 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +75,10 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
         return Choice(wanted, statistics, {})
     good, bad = _places(graph, statistics, data, plan)
     figures = {str(candidate): separation(candidate(good).numpy(), candidate(bad).numpy()) for candidate in POOLINGS}
-    best = max(POOLINGS, key=lambda candidate: figures[str(candidate)])
+    usual, best = plan.target.pooling, max(POOLINGS, key=lambda candidate: figures[str(candidate)])
     few = len(examples.split["train"]) < plan.target.few_images  # then too few are left to choose on
-    if few or figures[str(best)] < figures[str(USUAL_POOLING)] + CLEARLY_BETTER:
-        best = USUAL_POOLING
+    if few or figures[str(best)] < figures[str(usual)] + CLEARLY_BETTER:
+        best = usual
     others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
     log.info("score: %s (AUROC on synthetic defects: %s)", best, others)
     return Choice(best, statistics, figures)

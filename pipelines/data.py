@@ -96,12 +96,14 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder)
 
 
-def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[SplitName, tuple[int, ...]]:
+def split_by_content(
+    digests: Sequence[str], calibrate_fraction: float | None = None
+) -> dict[SplitName, tuple[int, ...]]:
     """Divide images into calibrate, select and train by the order of their digests.
 
     Args:
         digests: sha256 of each image; all different.
-        calibrate_fraction: Share for calibration; at least 99 images where that leaves half for training.
+        calibrate_fraction: Share for calibration; default: 15 %, more where 99 images are at most a quarter.
 
     Returns:
         Indices of each split; disjoint, all images in one of them.
@@ -115,15 +117,16 @@ def split_by_content(digests: Sequence[str], calibrate_fraction: float) -> dict[
             f"there are {count} different readable images; training needs at least {FEWEST_IMAGES}, 400 to promise 1 %"
         )
         raise DataError(msg)
-    calibrate = round(count * calibrate_fraction)
-    if calibrate < ONE_PERCENT_NEEDS <= count // 2:
-        calibrate = ONE_PERCENT_NEEDS
-    select = max(FEWEST_SELECT, round(count * 0.1))
+    if calibrate_fraction is None:  # what is not trained on is not known, so no more than the promise needs
+        calibrate = min(max(ONE_PERCENT_NEEDS, round(count * 0.15)), round(count * 0.25))
+    else:
+        calibrate = round(count * calibrate_fraction)
+    select = max(FEWEST_SELECT, round(min(count * 0.1, 20 + count * 0.03)))
     if (train := count - calibrate - select) < FEWEST_TRAIN:
         msg = (
             f"{count} different readable images less {calibrate} to calibrate and {select} to select leave "
             f"{max(0, train)} to train, and at least {FEWEST_TRAIN} are needed: add good images, or lower "
-            f"'calibrate.fraction' (now {calibrate_fraction:g})"
+            f"'calibrate.fraction'"
         )
         raise DataError(msg)
     order = sorted(range(count), key=lambda position: digests[position])

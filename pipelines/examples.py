@@ -25,22 +25,37 @@ from vaecore.representations import Features, Representation
 
 log = logging.getLogger(__name__)
 EXTRACT_BATCH = {"cpu": 8, "cuda": 128}
-STATISTICS_BATCH = 64
+STATISTICS_BATCH, STATISTICS_IMAGES = 64, 2048
+
+Window = tuple[slice, slice]  # rows and columns
 
 
 class Examples:
     """Images of a folder as y."""
 
     def __init__(
-        self, array: NDArray[Any], to_y: Callable[[Tensor], Tensor], split: dict[SplitName, tuple[int, ...]]
+        self,
+        array: NDArray[Any],
+        to_y: Callable[[Tensor], Tensor],
+        split: dict[SplitName, tuple[int, ...]],
+        size: tuple[int, int],
     ) -> None:
-        """Keep an array with one row an image, and the way from rows to y."""
-        self._array, self._to_y, self.split = array, to_y, split
+        """Keep an array with one row an image, and the way from rows to y.
 
-    def batch(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """y of some images, (B, C, h, w), in ascending order of their indices."""
+        Args:
+            array: Pixels (N, h, w, C), or features (N, C, h, w).
+            to_y: From some of its rows to y.
+            split: Who belongs to which split.
+            size: Height and width of y.
+        """
+        self._array, self._to_y, self.split, self.size = array, to_y, split, size
+
+    def batch(self, indices: Sequence[int] | NDArray[Any], window: Window | None = None) -> Tensor:
+        """y of some images, (B, C, h, w), or of a window of their features, in ascending order of their indices."""
+        order = np.sort(np.asarray(indices))
+        rows = self._array[order] if window is None else self._array[(order, slice(None), *window)]
         with torch.no_grad():
-            return self._to_y(torch.from_numpy(self._array[np.sort(np.asarray(indices))]))
+            return self._to_y(torch.from_numpy(rows))
 
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
@@ -63,17 +78,20 @@ def make_examples(
         device: "cpu" or "cuda", where features are extracted.
     """
     if not isinstance(representation, Features):
-        return Examples(data.pixels, lambda rows: representation(image_format.to_unit(rows)), data.split)
+        return Examples(
+            data.pixels, lambda rows: representation(image_format.to_unit(rows)), data.split, representation.size
+        )
     array = _extracted(data, image_format, representation, device)
-    raw = Examples(array, lambda rows: rows.float(), data.split)
-    representation.standardise(raw.batches("train", STATISTICS_BATCH))
-    return Examples(array, lambda rows: representation.normalise(rows.float()), data.split)
+    raw = Examples(array, lambda rows: rows.float(), data.split, representation.size)
+    representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
+    return Examples(array, lambda rows: representation.normalise(rows.float()), data.split, representation.size)
 
 
 def _extracted(
     data: TrainingData, image_format: ImageFormat, representation: Features, device: str
 ) -> NDArray[np.float16]:
-    stamp = f"{representation.backbone.digest()} {representation.input_size} {representation.smooth}"
+    # The contents, too: a file that could not be read before moves all that come after it.
+    stamp = f"{representation.backbone.digest()} {representation.input_size} {representation.smooth} {data.digest}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
         if not path.is_file():

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.examples import Examples
+from pipelines.examples import Examples, Window
 from pipelines.job import TrainTable
 from pipelines.progress import Advance, progress
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
+from vaecore.corruptions import CORRUPTIONS
 from vaecore.quiet import quiet
 from vaecore.tasks import Target
 
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 CHECKS = 20  # checks of the bound on held-out images, and checkpoints, in a full run
 EMA_DECAY = 0.995
-FEW_IMAGES_NOISE = 1.0  # standard deviations of y; Im, Ahn, Memisevic, Bengio 2017, "Denoising criterion for VAEs"
 VALIDATION_BATCH = 16
 
 LOUD = ("lightning.pytorch", "lightning.fabric", "lightning")  # on workers, devices, intervals: decided below
@@ -46,9 +46,11 @@ OnCheck = Callable[[int, dict[str, float]], None]
 class Batches(Dataset[Tensor]):
     """Batches of images, made when they are asked for: memory holds one, however many there are."""
 
-    def __init__(self, examples: Examples, indices: Sequence[NDArray[np.int64]]) -> None:
-        """Keep which images each batch is made of."""
-        self._examples, self._indices = examples, indices
+    def __init__(
+        self, examples: Examples, indices: Sequence[NDArray[np.int64]], windows: Sequence[Window] | None = None
+    ) -> None:
+        """Keep which images each batch is made of, and which part of their maps (default: all)."""
+        self._examples, self._indices, self._windows = examples, indices, windows
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -56,7 +58,8 @@ class Batches(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """y of one batch."""
-        return self._examples.batch(self._indices[index]).contiguous(memory_format=torch.channels_last)
+        window = None if self._windows is None else self._windows[index]
+        return self._examples.batch(self._indices[index], window).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +72,14 @@ class Recipe:
     beta: float = 1.0
     free_bits: float = 0.0
     patience: int | None = None
-    input_noise: float = 0.0
+    corruption: str = "none"  # of what the encoder sees
+    window: int | None = None  # places along a side of the windows that are trained on
     seed: int = 0
 
     @classmethod
     def of(cls, table: TrainTable, target: Target, images: int) -> Recipe:
         """Fill in what the job leaves open, for a number of training images."""
-        noise = FEW_IMAGES_NOISE if images < target.few_images else 0.0
+        usual = "noise" if images < target.few_images else "none"  # few images are not learned by heart so soon
         return cls(
             steps=table.steps or target.steps_for(images),
             batch=table.batch or target.batch,
@@ -83,7 +87,8 @@ class Recipe:
             beta=table.beta,
             free_bits=table.free_bits,
             patience=table.patience or target.patience,
-            input_noise=noise if table.input_noise is None else table.input_noise,
+            window=target.window,
+            corruption=table.corruption or usual,
             seed=table.seed,
         )
 
@@ -98,6 +103,19 @@ def shuffled(images: NDArray[np.int64], recipe: Recipe, steps: int, stretch: int
     rounds = -(-steps * size // len(images))
     order = np.concatenate([generator.permutation(images) for _ in range(rounds)])
     return order[: steps * size].reshape(steps, size)
+
+
+def windows_of(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) -> list[Window] | None:
+    """A random window of large maps for each step: what matters is near, and a step takes a fraction of the time.
+
+    None where maps are no larger than the recipe's windows. A function of seed and stretch alone, as `shuffled` is.
+    """
+    side = recipe.window
+    if side is None or side >= min(size):
+        return None
+    generator = np.random.default_rng((recipe.seed, stretch, side))
+    corners = generator.integers([size[0] - side + 1, size[1] - side + 1], size=(steps, 2))
+    return [(slice(int(top), int(top) + side), slice(int(left), int(left) + side)) for top, left in corners]
 
 
 class Fit(L.LightningModule):
@@ -124,7 +142,8 @@ class Fit(L.LightningModule):
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
         steps = min(self.stretch, self.recipe.steps - self.current_epoch * self.stretch)
         order = shuffled(np.array(self._examples.split["train"]), self.recipe, max(1, steps), self.current_epoch)
-        return DataLoader(Batches(self._examples, list(order)), batch_size=None, num_workers=0)
+        windows = windows_of(self._examples.size, self.recipe, len(order), self.current_epoch)
+        return DataLoader(Batches(self._examples, list(order), windows), batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The select split, in order."""
@@ -134,11 +153,16 @@ class Fit(L.LightningModule):
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""
-        noise = self._noise((len(y), 1, *self.network.latent_shape), self.global_step)
+        channels, height, width = self.network.latent_shape
+        grid = (
+            height * y.shape[2] // self._examples.size[0],
+            width * y.shape[3] // self._examples.size[1],
+        )  # a window's
+        noise = self._noise((len(y), 1, channels, *grid), self.global_step)
         given = None
-        if self.recipe.input_noise:  # a denoising VAE: few images are not learned by heart so soon
-            given = y + self.recipe.input_noise * self._noise(y.shape, 500_000 + self.global_step)
-            given = given.contiguous(memory_format=torch.channels_last)
+        if self.recipe.corruption != "none":
+            damaged = CORRUPTIONS[self.recipe.corruption](y, self._generator(500_000 + self.global_step))
+            given = damaged.contiguous(memory_format=torch.channels_last)
         maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
         prior = self.network.prior(maps.posterior)
@@ -169,8 +193,10 @@ class Fit(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _noise(self, shape: tuple[int, ...], key: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + key)
-        return torch.randn(shape, generator=generator).to(self.device)
+        return torch.randn(shape, generator=self._generator(key)).to(self.device)
+
+    def _generator(self, key: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + key)
 
 
 def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:

@@ -42,12 +42,17 @@ class DataTable(Record):
 class ModelTable(Record):
     """`[model]`: the network. What is left out is chosen from the images and printed."""
 
-    target: str | None = Field(None, description="What the bound is on: features (of a frozen network) or pixels")
+    target: str | None = Field(
+        None, description="What the bound is on: features of a frozen network, details, or pixels"
+    )
     backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
     backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
     stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
-    smooth: bool | None = Field(None, description="Average features over 3x3 places (default: tried)")
+    smooth: bool | None = Field(None, description="Average features over 3x3 places")
+    standardise: bool | None = Field(
+        None, description="Same brightness and contrast for every image (pixels; default: if exposure varies most)"
+    )
     size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
         None, description="Working size: [height, width], or the longest side"
     )
@@ -78,8 +83,9 @@ class TrainTable(Record):
     learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
-    input_noise: float | None = Field(
-        None, ge=0, description="Standard deviation of noise on the encoder's y: features have 1, pixels span 0 to 1"
+    corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
+        None,
+        description="Damage to what the encoder sees; the bound is of the undamaged (default: noise on few images)",
     )
     patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")
@@ -91,7 +97,9 @@ class CalibrateTable(Record):
     false_alarms: float | None = Field(
         None, gt=0, lt=1, description="Share of good images flagged (default: 0.01, or the least the data allow)"
     )
-    fraction: float = Field(0.25, gt=0, lt=0.8, description="Share of the images kept for calibration")
+    fraction: float | None = Field(
+        None, gt=0, lt=0.8, description="Share of the images kept for calibration (default: 0.15 to 0.25)"
+    )
 
 
 class PromoteTable(Record):

@@ -16,9 +16,6 @@ from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
 SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
-PIXELS_LONGEST = 96
-FEATURES_LONGEST = (256, 512)  # longest side: the images' own within these limits
-FEATURES_STRIDES = (16,)
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -35,34 +32,21 @@ class Plan:
     reasons: tuple[str, ...] = ()  # in words, for people
 
 
-def survey(job: Job, task: Task) -> Plan:
-    """Look at some images of the training folder and make the choices.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What some images of a folder look like."""
+
+    image_format: ImageFormat
+    height: float  # median
+    width: float
+
+
+def survey(job: Job) -> Survey:
+    """Look at some images of the training folder.
 
     Raises:
         DataError: None of them can be read.
-        JobError: The job's own choices do not fit each other.
     """
-    name = job.model.target or next(iter(task.targets))
-    if name not in task.targets:
-        msg = f"{job.path}: 'model.target' is '{name}'; the task {job.task} knows {', '.join(task.targets)}"
-        raise JobError(msg)
-    image_format, (height, width) = _look_at(job)
-    if name == "pixels":
-        size, stages = working_size(height, width, job.model.size, job.model.stages)
-        strides: tuple[int, ...] = (1,)
-    else:
-        strides = job.model.strides or FEATURES_STRIDES
-        size, stages = features_size(height, width, job.model.size, job.model.stages, max(strides))
-    target = task.targets[name]
-    reasons = (
-        f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {height:.0f} x {width:.0f}), "
-        f"{stages} halvings",
-    )
-    return Plan(image_format, name, target, size, stages, strides, reasons)
-
-
-def _look_at(job: Job) -> tuple[ImageFormat, tuple[float, float]]:
-    """Format, and median height and width."""
     files = find_images(job.data.train)
     some = [files[index] for index in np.linspace(0, len(files) - 1, min(len(files), SURVEY_FILES)).astype(int)]
     sizes: list[tuple[int, int]] = []
@@ -84,48 +68,86 @@ def _look_at(job: Job) -> tuple[ImageFormat, tuple[float, float]]:
         raise DataError(msg)
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
-    return image_format, (height, width)
+    return Survey(image_format, height, width)
+
+
+def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = None) -> Plan:
+    """Choose what the job leaves open.
+
+    Args:
+        job: The job.
+        task: Its task.
+        found: What its images look like.
+        target_name: What the bound is on; default: the job's choice, or the task's first.
+
+    Raises:
+        JobError: The task knows no such target.
+    """
+    name = target_name or job.model.target or next(iter(task.targets))
+    if name not in task.targets:
+        msg = f"{job.path}: 'model.target' is '{name}'; the task {job.task} knows {', '.join(task.targets)}"
+        raise JobError(msg)
+    target = task.targets[name]
+    sides = (found.height, found.width)
+    if target.features:
+        strides = job.model.strides or target.strides
+        size, stages = features_size(*sides, job.model.size, job.model.stages, max(strides), target.longest)
+    else:
+        strides = (1,)
+        size, stages = working_size(*sides, job.model.size, job.model.stages, target.longest)
+    reasons = (
+        f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
+        f"{stages} halvings",
+    )
+    return Plan(found.image_format, name, target, size, stages, strides, reasons)
 
 
 def working_size(
-    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None
+    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None, longest: tuple[int, int]
 ) -> tuple[tuple[int, int], int]:
     """Choose the size that a network on pixels works at, a multiple of its stride, and its number of halvings.
 
-    >>> working_size(324, 270, None, None)
+    >>> working_size(324, 270, None, None, (0, 96))
     ((96, 80), 4)
-    >>> working_size(28, 28, None, None)
+    >>> working_size(28, 28, None, None, (0, 96))
     ((28, 28), 2)
     """
-    target = _target(height, width, wanted, min(PIXELS_LONGEST, max(height, width)))
+    target = _target(height, width, wanted, longest)
     if stages is None:
         stages = max(1, min(4, int(math.log2(max(2.0, min(target) / 4.5)))))
     return _rounded(target, 2**stages), stages
 
 
 def features_size(
-    height: float, width: float, wanted: int | tuple[int, int] | None, stages: int | None, stride: int
+    height: float,
+    width: float,
+    wanted: int | tuple[int, int] | None,
+    stages: int | None,
+    stride: int,
+    longest: tuple[int, int],
 ) -> tuple[tuple[int, int], int]:
     """Choose the size at which a backbone sees the images, and the halvings from its map to the latents.
 
-    >>> features_size(324, 270, None, None, 16)
+    >>> features_size(324, 270, None, None, 16, (256, 512))
     ((320, 256), 2)
-    >>> features_size(3000, 4000, None, None, 16)
+    >>> features_size(3000, 4000, None, None, 16, (256, 512))
     ((384, 512), 3)
-    >>> features_size(28, 28, None, None, 16)
+    >>> features_size(28, 28, None, None, 16, (256, 512))
     ((256, 256), 2)
     """
-    least, most = FEATURES_LONGEST
-    target = _target(height, width, wanted, min(most, max(least, height, width)))
+    target = _target(height, width, wanted, longest)
     if stages is None:
         stages = max(1, min(4, round(math.log2(max(1.0, min(target) / stride / LATENT_GRID)))))
     return _rounded(target, stride * 2**stages), stages
 
 
-def _target(height: float, width: float, wanted: int | tuple[int, int] | None, longest: float) -> tuple[float, float]:
+def _target(
+    height: float, width: float, wanted: int | tuple[int, int] | None, longest: tuple[int, int]
+) -> tuple[float, float]:
     if isinstance(wanted, tuple):
         return float(wanted[0]), float(wanted[1])
-    scale = (wanted or longest) / max(height, width)
+    least, most = longest
+    scale = (wanted or min(most, max(least, height, width))) / max(height, width)
     return height * scale, width * scale
 
 

@@ -1,79 +1,122 @@
-"""A quick look at features before training: which form of them shows synthetic defects best.
+"""A quick look at features before training: whether small details or the wider view show synthetic defects better.
 
-In place of the network, one Gaussian over all places stands in: it fits in a second, and what it ranks higher, the
-trained model ranks higher, too.
+In place of the network, one Gaussian over all places stands in: it fits in seconds, and it ranks the two as the trained
+models do.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.build import build_features
 from pipelines.data import TrainingData
+from pipelines.errors import JobError
 from pipelines.figures import separation
+from pipelines.images import Failed
+from pipelines.inputs import decode_for
+from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.session import keyed_generator
 from pipelines.synthetic import synthesize
-from vaecore.backbones import Backbone
+from vaecore.image_format import resize
 from vaecore.pooling import POOLINGS
 from vaecore.representations import Features
 
 log = logging.getLogger(__name__)
-TRAIN_IMAGES = 48
-SELECT_IMAGES = 24
+FITTED_IMAGES = 48
+DAMAGED_IMAGES = 24
 DEFECTS_PER_IMAGE = 3
-CLEARLY_BETTER = 0.02  # AUROC by which raw features have to beat averaged ones
+CLEARLY_BETTER = 0.03  # AUROC by which details, which take longer, have to beat the wider view
 
 
-@torch.inference_mode()
-def smoothing_helps(backbone: Backbone, plan: Plan, data: TrainingData) -> bool:
-    """Whether features averaged over 3x3 places tell damaged images from good ones as well as raw features do.
+def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData) -> bool:
+    """Whether damaged images stand out clearly better in fine features than in those of the wider view.
 
     Args:
-        backbone: Frozen network.
-        plan: Format and size of the images.
-        data: Decoded images: some of train are fitted, some of select are damaged.
+        job: Names the backbone.
+        wide: What is chosen in doubt.
+        fine: The alternative, on images at least as large.
+        data: Whose images are looked at: some are fitted, others damaged, none of those kept for calibration.
+
+    Raises:
+        JobError: The backbone is unknown, or does not fit its weights or the wider view's strides.
     """
-    train = [data.pixels[index] for index in data.split["train"][:TRAIN_IMAGES]]
-    good = [data.pixels[index] for index in data.split["select"][:SELECT_IMAGES]]
-    bad = []
-    for index, pixels in zip(data.split["select"], good, strict=False):
-        rng = keyed_generator(data.sha256[index])
-        bad += [synthesize(np.array(pixels), rng).image for _ in range(DEFECTS_PER_IMAGE)]
-    forms = {smooth: Features(backbone, input_size=plan.size, smooth=smooth) for smooth in (True, False)}
-    found: dict[bool, list[Tensor]] = {smooth: [] for smooth in forms}
-    with progress(log, "look at features", len(train) + len(good) + len(bad), "images") as advance:
-        for pixels in [*train, *good, *bad]:
-            image = plan.image_format.to_unit(torch.from_numpy(np.array(pixels[None])))
-            maps = backbone(image.expand(-1, 3, -1, -1))  # the images are decoded at the working size
-            for smooth, form in forms.items():
-                found[smooth].append(form.arrange(maps))
-            advance()
+    views = {wide.target_name: build_features(job, wide)}
+    try:
+        views[fine.target_name] = build_features(job, fine)
+    except JobError:
+        return False  # the backbone has no finer maps
+    fitted, good, bad = _images(data, fine)
     figures = {}
-    for smooth, each in found.items():
-        places = _distances(torch.cat(each), len(train))
-        scores = [pooling(places).numpy() for pooling in POOLINGS]
-        figures[smooth] = max(separation(score[: len(good)], score[len(good) :]) for score in scores)
-    helps = figures[False] < figures[True] + CLEARLY_BETTER
+    for name, features in views.items():
+        scores = _scores(features, fitted, [*good, *bad], f"look at {name}")
+        figures[name] = max(separation(each[: len(good)], each[len(good) :]) for each in scores)
+    helps = figures[fine.target_name] >= figures[wide.target_name] + CLEARLY_BETTER
     log.info(
-        "features %s: synthetic defects show with AUROC %.3f averaged, %.3f as they are",
-        "averaged over 3x3 places" if helps else "as they are", figures[True], figures[False],
+        "chosen: %s (synthetic defects show with AUROC %s)",
+        fine.target_name if helps else wide.target_name,
+        ", ".join(f"{value:.3f} in {name}" for name, value in figures.items()),
     )  # fmt: skip
     return helps
 
 
-def _distances(maps: Tensor, fitted: int) -> Tensor:
-    """Squared Mahalanobis distance (M, h, w) of each place of maps (N, D, h, w) to the first `fitted` of them."""
-    rows = maps.permute(0, 2, 3, 1).double()
-    reference = rows[:fitted].flatten(0, 2)
-    mean = reference.mean(dim=0)
-    covariance = torch.cov(reference.T)
-    ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=covariance.dtype)
-    factor = torch.linalg.cholesky(covariance + ridge)
-    error = (rows[fitted:] - mean).flatten(0, 2).T
-    distances: Tensor = torch.linalg.solve_triangular(factor, error, upper=False).square().mean(dim=0)
-    return distances.view(rows[fitted:].shape[:3]).float()
+def _images(data: TrainingData, plan: Plan) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Images to fit, others that are good, and damaged copies of those: (1, C, h, w) at the plan's size."""
+    train, select = data.files_of("train"), data.files_of("select")
+    fitted, good, bad = [], [], []
+    for image in decode_for(train[:FITTED_IMAGES], plan.image_format):
+        if not isinstance(image, Failed):
+            fitted.append(_resized(image.pixels, plan))
+    others = [*select, *train[FITTED_IMAGES:]][:DAMAGED_IMAGES]
+    for image in decode_for(others, plan.image_format):
+        if not isinstance(image, Failed):
+            rng = keyed_generator(image.sha256)
+            good.append(_resized(image.pixels, plan))
+            bad += [_resized(synthesize(image.pixels, rng).image, plan) for _ in range(DEFECTS_PER_IMAGE)]
+    return fitted, good, bad
+
+
+def _resized(pixels: NDArray[Any], plan: Plan) -> Tensor:
+    return resize(plan.image_format.to_unit(torch.from_numpy(pixels[None])), plan.size)
+
+
+@torch.inference_mode()
+def _scores(
+    features: Features, fitted: Sequence[Tensor], images: Sequence[Tensor], what: str
+) -> list[NDArray[np.float32]]:
+    """Scores of images by every pooling."""
+    with progress(log, what, len(fitted) + len(images), "images") as advance:
+
+        def extract(image: Tensor) -> Tensor:
+            advance()
+            return features.extract(image)
+
+        distances = Distances(torch.cat([extract(image) for image in fitted]))
+        places = torch.cat([distances(extract(image)) for image in images])
+    return [pooling(places).numpy() for pooling in POOLINGS]
+
+
+class Distances:
+    """Mahalanobis distances of places to those of other images."""
+
+    def __init__(self, maps: Tensor) -> None:
+        """Fit mean and covariance to every place of maps (N, D, h, w)."""
+        rows = maps.transpose(0, 1).flatten(1).double()
+        self._mean = rows.mean(dim=1)
+        covariance = torch.cov(rows)
+        ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12)
+        self._factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Squared distance over D, (N, h, w), of each place of maps (N, D, h, w)."""
+        error = maps.transpose(0, 1).flatten(1).double() - self._mean[:, None]
+        distances: Tensor = torch.linalg.solve_triangular(self._factor, error, upper=False).square().mean(dim=0)
+        return distances.view(maps.shape[0], *maps.shape[2:]).float()

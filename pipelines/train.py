@@ -44,7 +44,8 @@ from pipelines.job import Job, load_job
 from pipelines.locks import locked
 from pipelines.modelfile import SPLIT_FILE, ModelFile
 from pipelines.models import find_model
-from pipelines.plan import Plan, survey
+from pipelines.plan import Plan, make_plan, survey
+from pipelines.probe import details_help
 from pipelines.promotion import Decision, decide
 from pipelines.registry import Registry, Version
 from pipelines.session import Session
@@ -91,16 +92,26 @@ def prepare(job: Job) -> Prepared:
     Raises:
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
-    plan = survey(job, find_task(job))
+    task, found = find_task(job), survey(job)
+    plan = make_plan(job, task, found)
     check_network_options(job, plan)
-    for line in plan.reasons:
-        log.info("%s", line)
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
+    if (finer := plan.target.finer) is not None and _is_open(job):
+        fine = make_plan(job, task, found, finer)
+        if details_help(job, plan, fine, data):
+            plan, data = fine, load_training_data(job, fine)
+    for line in plan.reasons:
+        log.info("%s", line)
     representation = build_representation(job, plan, data)
     torch.manual_seed(job.train.seed)
     model = build_network(job, plan, representation)
     return Prepared(job, plan, representation, model, data, Recipe.of(job.train, plan.target, len(data.split["train"])))
+
+
+def _is_open(job: Job) -> bool:
+    """Whether the job leaves it to the images which features are used."""
+    return all(choice is None for choice in (job.model.target, job.model.strides, job.model.smooth))
 
 
 def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> TrainedModel:
@@ -258,7 +269,8 @@ def _work_key(prepared: Prepared) -> str:
         "task": job.task,
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
-        "plan": [plan.target_name, plan.size, plan.stages, plan.strides, getattr(representation, "smooth", None)],
+        "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
+        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],
         "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights

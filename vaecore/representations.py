@@ -17,6 +17,11 @@ from vaecore.backbones import Backbone
 from vaecore.bound import spread
 from vaecore.image_format import OFF_HALF, resize
 
+USUAL_BRIGHTNESS, USUAL_CONTRAST = 0.5, 0.2  # of standardised images: most values stay within [0, 1]
+LEAST_CHANNEL = 1e-8  # variance: a channel that is the same everywhere says nothing, and must not divide by nothing
+LEAST_VARIANCE = 1e-4  # of a whitened channel before it is scaled, in variances of the channels that it is made of
+LEAST_CONTRAST = 0.01  # below it an image shows nothing but noise, which must not be blown up
+
 
 class Representation(nn.Module, ABC):
     """y = normalise(extract(image)): the two halves are apart because training caches what the first one gives."""
@@ -44,6 +49,13 @@ class Representation(nn.Module, ABC):
     def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Sum values of y's dimensions by place, on the finest grid that y knows; the total stays the same."""
 
+    def draw(
+        self, mean: Float[Tensor, "B C h w"], stddev: Float[Tensor, "B C h w"], image: Float[Tensor, "B C H W"]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and scale of p(y|z) as a picture of `image`, in [0, 1] and at its size; only where y is drawable."""
+        del image
+        return mean, stddev
+
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """y of images in [0, 1]."""
         return self.normalise(self.extract(image))
@@ -55,34 +67,67 @@ class Pixels(Representation):
     drawable = True
     weight = None
 
-    def __init__(self, *, channels: int, size: tuple[int, int], levels: int | None = None) -> None:
+    def __init__(
+        self, *, channels: int, size: tuple[int, int], levels: int | None = None, standardise: bool = False
+    ) -> None:
         """Choose the working size.
 
         Args:
             channels: Of the image.
             size: Height and width.
             levels: Largest level where the likelihood is discrete: y is then put on the grid of levels.
+            standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
+
+        Raises:
+            ValueError: Levels, but standardised images have none.
         """
         super().__init__()
-        self.channels, self.size, self.input_size, self.levels = channels, size, size, levels
+        if standardise and levels is not None:
+            msg = "a discrete likelihood is of levels, and a standardised image has none"
+            raise ValueError(msg)
+        self.channels, self.size, self.input_size = channels, size, size
+        self.levels, self.standardises = levels, standardise
 
     def extract(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """Resize."""
         return resize(image, self.size)
 
     def normalise(self, extracted: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Round to levels where there are any."""
+        """Round to levels where there are any, or set brightness and contrast."""
+        if self.standardises:
+            mean, std = _exposure(extracted)
+            return (extracted - mean) * (USUAL_CONTRAST / std) + USUAL_BRIGHTNESS
         return extracted if self.levels is None else torch.floor(extracted * self.levels + OFF_HALF) / self.levels
 
     def by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
         """Sum over channels."""
         return values.sum(dim=1)
 
+    def draw(
+        self, mean: Float[Tensor, "B C h w"], stddev: Float[Tensor, "B C h w"], image: Float[Tensor, "B C H W"]
+    ) -> tuple[Tensor, Tensor]:
+        """Resize, and give the picture the image's own brightness and contrast again."""
+        if self.standardises:
+            brightness, contrast = _exposure(self.extract(image))
+            mean = (mean - USUAL_BRIGHTNESS) * (contrast / USUAL_CONTRAST) + brightness
+            stddev = stddev * (contrast / USUAL_CONTRAST)
+        full_size = (image.shape[2], image.shape[3])
+        return resize(mean, full_size), resize(stddev, full_size)
+
+
+def _exposure(image: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
+    """Brightness and contrast of each image, (B, 1, 1, 1): mean and standard deviation over all its values."""
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    variance = (image - mean).square().mean(dim=(1, 2, 3), keepdim=True)
+    return mean, variance.clamp(min=LEAST_CONTRAST**2).sqrt()
+
 
 class Features(Representation):
     """y is a backbone's maps, averaged over 3x3 places or not, each channel standardised over the training set.
 
     Maps of several strides are put on the coarsest one's grid, finer places becoming channels, which loses nothing.
+    Whitened, all channels of a place are turned into as many uncorrelated ones (their principal components, each
+    divided by its spread): what good images hardly ever do then counts as much as what they do all the time.
 
     Source: the averaging is PatchCore's (Roth et al. 2022, "Towards total recall in industrial anomaly detection",
     eq. 2); the likelihood of a VAE takes the place of its memory bank.
@@ -91,6 +136,7 @@ class Features(Representation):
     drawable = False
     mean: Tensor
     std: Tensor
+    axes: Tensor | None
 
     def __init__(
         self,
@@ -98,6 +144,7 @@ class Features(Representation):
         *,
         input_size: tuple[int, int],
         smooth: bool = True,
+        whiten: bool = False,
         weights: Sequence[float] | None = None,
     ) -> None:
         """Choose the size that images are resized to.
@@ -106,28 +153,35 @@ class Features(Representation):
             backbone: Frozen network with its strides.
             input_size: Height and width, multiples of the largest stride.
             smooth: Average over 3x3 places: steadies textures, and hides defects of a few pixels.
+            whiten: Turn the channels of each place, of all strides together, into uncorrelated ones of unit variance.
             weights: Of each stride's log-likelihood in the composite; default: all equal. Scaled to a mean of one over
                 the dimensions of y, so that figures per dimension keep their scale.
 
         Raises:
-            ValueError: The size is not a multiple of the stride, or there is not one weight for each stride.
+            ValueError: The size is not a multiple of the stride, there is not one weight for each stride, or there are
+                weights for whitened features, whose channels belong to no stride.
         """
         super().__init__()
         coarsest = max(backbone.strides)
         if input_size[0] % coarsest or input_size[1] % coarsest:
             msg = f"size {input_size[0]} x {input_size[1]} is not a multiple of the backbone's stride {coarsest}"
             raise ValueError(msg)
+        if whiten and weights is not None:
+            msg = "whitened features are of all strides together: they take no weights of strides"
+            raise ValueError(msg)
         shares = [1.0] * len(backbone.strides) if weights is None else list(weights)
         if len(shares) != len(backbone.strides) or min(shares) <= 0:
             msg = f"{len(backbone.strides)} strides need as many weights above 0, not {shares}"
             raise ValueError(msg)
-        self.backbone, self.input_size, self.smooth = backbone, input_size, smooth
+        self.backbone, self.input_size, self.smooth, self.whiten = backbone, input_size, smooth, whiten
         self.size = (input_size[0] // coarsest, input_size[1] // coarsest)
         self._factors = [coarsest // stride for stride in backbone.strides]
         self._groups = [width * factor**2 for width, factor in zip(backbone.channels, self._factors, strict=True)]
         self.channels = sum(self._groups)
         each = torch.cat([torch.full((n,), float(share)) for n, share in zip(self._groups, shares, strict=True)])
-        self.register_buffer("weight", (each / each.mean())[:, None, None] if len(shares) > 1 else None)
+        composite = len(shares) > 1 and not whiten
+        self.register_buffer("weight", (each / each.mean())[:, None, None] if composite else None)
+        self.register_buffer("axes", torch.eye(self.channels) if whiten else None)
         self.register_buffer("mean", torch.zeros(self.channels, 1, 1))
         self.register_buffer("std", torch.ones(self.channels, 1, 1))
 
@@ -142,11 +196,17 @@ class Features(Representation):
         return torch.cat([F.pixel_unshuffle(m, f) for m, f in zip(maps, self._factors, strict=True)], dim=1)
 
     def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
-        """Standardise each channel of each stride."""
-        return (extracted - self.mean) / self.std
+        """Standardise each channel of each stride, and whiten."""
+        y = (extracted - self.mean) / self.std
+        return y if self.axes is None else F.conv2d(y, self.axes[:, :, None, None])
 
     def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
-        """Sum over channels on the finest stride's grid; a coarser stride's value is divided among its finer places."""
+        """Sum over channels on the finest stride's grid; a coarser stride's value is divided among its finer places.
+
+        Whitened channels belong to all strides: they stay on the coarsest one's grid.
+        """
+        if self.whiten:
+            return values.sum(dim=1)
         finest = max(self._factors)
         total = torch.zeros(())
         for part, factor in zip(self._parts(values), self._factors, strict=True):
@@ -156,7 +216,10 @@ class Features(Representation):
 
     @torch.no_grad()
     def standardise(self, batches: Iterable[Float[Tensor, "B D h w"]]) -> None:
-        """Set mean and standard deviation of every channel from extracted features, gone through once."""
+        """Set the statistics of every channel, and the axes if whitened, from extracted features, gone through once."""
+        if self.axes is not None:
+            self._whiten(batches)
+            return
         sums = [torch.zeros(3, width, dtype=torch.float64) for width in self.backbone.channels]
         for batch in batches:
             for part, factor, stride in zip(self._parts(batch), self._factors, sums, strict=True):
@@ -166,13 +229,27 @@ class Features(Representation):
                 )
         count, total, square = torch.cat(sums, dim=1)
         mean = total / count
-        # A channel that is the same everywhere says nothing; it must not divide by nothing either.
-        std = (square / count - mean.square()).clamp(min=1e-8).sqrt()
+        std = (square / count - mean.square()).clamp(min=LEAST_CHANNEL).sqrt()
         repeats = torch.cat(
             [torch.full((c,), f**2) for c, f in zip(self.backbone.channels, self._factors, strict=True)]
         )
         self.mean.copy_(mean.repeat_interleave(repeats)[:, None, None])
         self.std.copy_(std.repeat_interleave(repeats)[:, None, None])
+
+    def _whiten(self, batches: Iterable[Float[Tensor, "B D h w"]]) -> None:
+        places, total = 0, torch.zeros(self.channels, dtype=torch.float64)
+        products = torch.zeros(self.channels, self.channels, dtype=torch.float64)
+        for batch in batches:
+            rows = batch.transpose(0, 1).flatten(1).double()
+            places, total, products = places + rows.shape[1], total + rows.sum(dim=1), products + rows @ rows.T
+        mean = total / places
+        covariance = products / places - torch.outer(mean, mean)
+        std = covariance.diagonal().clamp(min=LEAST_CHANNEL).sqrt()
+        variances, vectors = torch.linalg.eigh(covariance / torch.outer(std, std))
+        self.mean.copy_(mean[:, None, None])
+        self.std.copy_(std[:, None, None])
+        assert self.axes is not None  # noqa: S101 - for the type checker
+        self.axes.copy_((vectors / (variances.clamp(min=0) + LEAST_VARIANCE).sqrt()).T)
 
     def _parts(self, values: Float[Tensor, "B D h w"]) -> list[Float[Tensor, "B D2 h w"]]:
         """The channels of each stride."""

@@ -147,14 +147,14 @@ class ScoringGraph(_Graph):
             "score": score,
             "embedding": maps.posterior.mean.mean(dim=(2, 3)),
         }
-        return {**self._drawn(maps, noise.shape[1], full_size), **scored} if self.representation.drawable else scored
+        return {**self._drawn(maps, noise.shape[1], image), **scored} if self.representation.drawable else scored
 
-    def _drawn(self, maps: BoundMaps, samples: int, full_size: tuple[int, int]) -> dict[str, Tensor]:
+    def _drawn(self, maps: BoundMaps, samples: int, image: Tensor) -> dict[str, Tensor]:
         mean = maps.likelihood.mean.unflatten(0, (-1, samples)).mean(dim=1)
         stddev = maps.likelihood.stddev.unflatten(0, (-1, samples)).mean(dim=1)
-        stddev = resize(stddev, full_size).permute(0, 2, 3, 1)
-        restored = self.image_format.from_unit(resize(mean, full_size))
-        return {"restored": restored, "restored_scale": stddev * self.image_format.maximum}
+        mean, stddev = self.representation.draw(mean, stddev, self.image_format.to_unit(image))
+        restored_scale = stddev.permute(0, 2, 3, 1) * self.image_format.maximum
+        return {"restored": self.image_format.from_unit(mean), "restored_scale": restored_scale}
 
 
 class DecoderGraph(_Graph):

@@ -19,7 +19,7 @@ from pipelines.build import find_task
 from pipelines.errors import KintsugiError
 from pipelines.job import Job
 from pipelines.output import write_json
-from pipelines.plan import survey
+from pipelines.plan import make_plan, survey
 
 WRONG = 2
 
@@ -51,7 +51,7 @@ def read_question(document: Mapping[str, Any]) -> Question:
         overrides.append("model.target=features")
     job = write_job_file(work / "job.toml", **common, overrides=overrides)
     if method.target == "pixels":
-        size = survey(job, find_task(job)).size
+        size = make_plan(job, find_task(job), survey(job)).size
         job = write_job_file(work / "job.toml", **common, overrides=for_pixels(method, document["overrides"], size))
     return Question(
         method=method,

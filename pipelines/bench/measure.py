@@ -22,7 +22,7 @@ from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.output import Row
-from pipelines.plan import Plan, survey
+from pipelines.plan import Plan, make_plan, survey
 from pipelines.progress import progress
 from pipelines.verdicts import Verdicts
 from vaecore.image_format import resize
@@ -55,7 +55,7 @@ def read_material(job: Job) -> Material:
     Raises:
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
-    plan = survey(job, find_task(job))
+    plan = make_plan(job, find_task(job), survey(job))
     data = load_training_data(job, plan)
     for path in data.folder.glob("features-*.npy"):
         path.unlink()

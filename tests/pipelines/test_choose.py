@@ -19,7 +19,7 @@ from vaecore.scoring import ScoringGraph
 
 def examples_of(y: np.ndarray) -> Examples:
     everything = tuple(range(len(y)))
-    return Examples(y, torch.Tensor.float, {"train": everything, "select": everything, "calibrate": ()})
+    return Examples(y, torch.Tensor.float, {"train": everything, "select": everything, "calibrate": ()}, (8, 8))
 
 
 @pytest.mark.parametrize("count", [8, 200])

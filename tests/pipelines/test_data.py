@@ -17,7 +17,7 @@ from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.inputs import decode_for
 from pipelines.job import Job, job_from_document
-from pipelines.plan import Plan, survey, working_size
+from pipelines.plan import Plan, make_plan, survey, working_size
 from pipelines.sample import MAGNETIC_TILE
 from vaecore.image_format import ImageFormat
 
@@ -37,17 +37,17 @@ def job_of(folder: Path, **model: object) -> Job:
 
 
 def plan_of(job: Job) -> Plan:
-    return survey(job, find_task(job))
+    return make_plan(job, find_task(job), survey(job))
 
 
-@pytest.mark.parametrize("count", [10, 50, 72, 198, 199, 660, 5000])
+@pytest.mark.parametrize("count", [10, 50, 72, 395, 396, 660, 5000])
 def test_splits_are_disjoint_and_complete(count: int) -> None:
-    split = split_by_content(digests(count), 0.25)
+    split = split_by_content(digests(count))
     parts = [set(indices) for indices in split.values()]
     assert set().union(*parts) == set(range(count))
     assert sum(map(len, parts)) == count
     assert len(split["train"]) >= count * 0.3
-    if count >= 198:
+    if count >= 396:
         assert len(split["calibrate"]) >= 99  # enough to promise 1 %
 
 
@@ -83,7 +83,7 @@ def test_too_few_images_say_how_many_are_needed() -> None:
     ],
 )
 def test_working_size(given: tuple, size: tuple[int, int], stages: int) -> None:
-    assert working_size(*given) == (size, stages)
+    assert working_size(*given, (0, 96)) == (size, stages)
     assert all(side % 2**stages == 0 for side in size)
 
 
@@ -166,3 +166,11 @@ def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.Monk
 def _all_but_the_first(files: list, form: ImageFormat):
     yield Failed(files[0], "Input/output error", None)
     yield from decode_for(files[1:], form)
+
+
+@pytest.mark.parametrize(
+    ("count", "calibrate", "select"), [(72, 18, 7), (200, 50, 20), (660, 99, 40), (5000, 750, 170)]
+)
+def test_no_more_is_kept_from_training_than_the_promise_needs(count: int, calibrate: int, select: int) -> None:
+    split = split_by_content(digests(count))
+    assert (len(split["calibrate"]), len(split["select"])) == (calibrate, select)

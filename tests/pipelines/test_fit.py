@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.examples import Examples, make_examples
-from pipelines.fit import VALIDATION_BATCH, Fit, Recipe, fit
+from pipelines.examples import Examples, Window, make_examples
+from pipelines.fit import VALIDATION_BATCH, Fit, Recipe, fit, windows_of
 from pipelines.job import TrainTable, load_job
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.train import prepare
@@ -34,6 +34,8 @@ target = "pixels"
 size = [16, 16]
 stages = 2
 width = 4
+latent = "grid"
+standardise = false
 latent_channels = 4
 [train]
 steps = {STEPS}
@@ -111,6 +113,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 def name(request: pytest.FixtureRequest) -> str:
     """A folder of its own for each test."""
     return request.node.name
+
+
+def test_windows_are_cut_from_large_maps_and_repeat(runs: Whole) -> None:
+    recipe = replace(runs.recipe, window=8)
+    assert windows_of((16, 8), recipe, 5, 0) is None
+    first, again, later = (windows_of((40, 20), recipe, 50, stretch) for stretch in (0, 0, 1))
+    assert first is not None
+    assert first == again
+    assert first != later
+    assert {(part.stop - part.start) for window in first for part in window} == {8}
+    assert (min(rows.start for rows, _ in first), max(rows.stop for rows, _ in first)) == (0, 40)
+    array = np.random.default_rng(0).random((5, 3, 40, 20), dtype=np.float32)
+    examples = Examples(array, lambda rows: rows, {}, (40, 20))
+    found = examples.batch([3, 1], first[0])
+    assert torch.equal(found, torch.from_numpy(array)[[1, 3]][:, :, first[0][0], first[0][1]])
 
 
 def kill_at(number: int) -> Callable[[int], None]:
@@ -221,9 +238,9 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     sizes: list[int] = []
     batch = Examples.batch
 
-    def counted(self: Examples, indices: np.ndarray) -> Tensor:
+    def counted(self: Examples, indices: np.ndarray, window: Window | None) -> Tensor:
         sizes.append(len(indices))
-        return batch(self, indices)
+        return batch(self, indices, window)
 
     monkeypatch.setattr(Examples, "batch", counted)
     loader = Fit(runs.network(), runs.examples, runs.recipe).val_dataloader()
@@ -240,15 +257,15 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
 def test_few_images_on_features_are_trained_with_noise_unless_the_job_says_otherwise() -> None:
     targets = all_tasks()["reconstruct"].targets
     table = TrainTable()
-    assert Recipe.of(table, targets["features"], 47).input_noise == 1.0
-    assert Recipe.of(table, targets["features"], 400).input_noise == 0.0
-    assert Recipe.of(table, targets["pixels"], 47).input_noise == 0.0
-    assert Recipe.of(TrainTable(input_noise=0.0), targets["features"], 47).input_noise == 0.0
+    assert Recipe.of(table, targets["features"], 47).corruption == "noise"
+    assert Recipe.of(table, targets["features"], 400).corruption == "none"
+    assert Recipe.of(table, targets["pixels"], 47).corruption == "none"
+    assert Recipe.of(TrainTable(corruption="none"), targets["features"], 47).corruption == "none"
 
 
 def test_noise_reaches_the_encoder_and_never_the_bound(runs: Whole, name: str) -> None:
     """Trained with noise the weights differ; the held-out bound is taken without it, and a run goes on exactly."""
-    noisy = replace(runs.recipe, input_noise=1.0)
+    noisy = replace(runs.recipe, corruption="noise")
     module = Fit(runs.network(), runs.examples, noisy)
     y = runs.examples.batch([0, 1])
     plain = Fit(runs.network(), runs.examples, runs.recipe)

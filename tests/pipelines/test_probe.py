@@ -1,4 +1,4 @@
-"""Whether features are averaged is tried on the images: small marks on a fine pattern need them as they are."""
+"""Which features are used is tried on the images: small marks on a fine pattern need fine ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import mahalanobis
 
+from pipelines import probe
+from pipelines.build import find_task
+from pipelines.data import load_training_data
 from pipelines.job import Job, job_from_document
-from pipelines.probe import _distances, smoothing_helps
+from pipelines.plan import make_plan, survey
+from pipelines.probe import Distances, details_help
 from pipelines.train import prepare
-from vaecore.backbones import Backbone
 
 
 def test_distances_are_those_of_mahalanobis() -> None:
@@ -21,7 +24,7 @@ def test_distances_are_those_of_mahalanobis() -> None:
     maps = generator.standard_normal((40, 3, 4, 5))
     places = maps[:30].transpose(0, 2, 3, 1).reshape(-1, 3)
     inverse = np.linalg.inv(np.cov(places.T))
-    found = _distances(torch.from_numpy(maps), 30)
+    found = Distances(torch.from_numpy(maps[:30]))(torch.from_numpy(maps[30:]))
     assert found.shape == (10, 4, 5)
     expected = mahalanobis(maps[33, :, 2, 4], places.mean(axis=0), inverse) ** 2 / 3
     assert float(found[3, 2, 4]) == pytest.approx(expected, rel=1e-2)  # the ridge is a thousandth
@@ -36,13 +39,38 @@ def job(tmp_path: Path) -> Job:
         noisy = np.clip(pattern + generator.normal(20, 6, pattern.shape), 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(tmp_path / "good" / f"{number}.png")
     document = {"name": "x", "task": "reconstruct", "data": {"train": str(tmp_path / "good")}}
-    return job_from_document({**document, "model": {"size": 128, "smooth": True}}, tmp_path / "job.toml")
+    return job_from_document({**document, "model": {"size": 128}}, tmp_path / "job.toml")
 
 
-def test_the_answer_repeats_and_the_job_has_the_last_word(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = prepare(job)
-    assert prepared.representation.smooth is True
-    one, two = (smoothing_helps(Backbone(), prepared.plan, prepared.data) for _ in range(2))
-    assert one is two
-    asked = prepare(job.model_copy(update={"model": job.model.model_copy(update={"smooth": None})}))
-    assert asked.representation.smooth is one
+def with_model(job: Job, **options: object) -> Job:
+    return job.model_copy(update={"model": job.model.model_copy(update=options)})
+
+
+def test_the_answer_repeats_and_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, found = find_task(job), survey(job)
+    wide, fine = make_plan(job, task, found), make_plan(job, task, found, "details")
+    data = load_training_data(job, wide)
+    figures = [details_help(job, wide, fine, data) for _ in range(2)]
+    assert figures[0] is figures[1]
+    for margin, chosen in ((-1.0, "details"), (1.0, "features")):
+        monkeypatch.setattr(probe, "CLEARLY_BETTER", margin)
+        prepared = prepare(job)
+        assert prepared.plan.target_name == chosen
+        assert prepared.representation.whiten is (chosen == "details")
+        assert prepared.data.pixels.shape[1:3] == prepared.plan.size
+
+
+@pytest.mark.parametrize("asked", [{"target": "features"}, {"strides": (16,)}, {"smooth": False}])
+def test_the_job_has_the_last_word(job: Job, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "CLEARLY_BETTER", -1.0)
+    assert prepare(with_model(job, **asked)).plan.target_name == "features"
+
+
+def test_a_backbone_without_fine_maps_keeps_the_wider_view(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "CLEARLY_BETTER", -1.0)
+    task, found = find_task(job), survey(job)
+    wide, fine = make_plan(job, task, found), make_plan(job, task, found, "details")
+    coarse_only = make_plan(with_model(job, strides=(64,)), task, found, "details")
+    assert coarse_only.strides == (64,)
+    assert not details_help(job, wide, coarse_only, load_training_data(job, wide))
+    assert details_help(job, wide, fine, load_training_data(job, wide))

@@ -29,6 +29,8 @@ CASES = [
     ("pixels", "bernoulli", 1, 8, {"latent_grid": False}),
     ("features", "gaussian", 1, 8, {}),
     ("features", "laplace", 3, 16, {}),
+    ("details", "shared_gaussian", 1, 8, {}),
+    ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
 ]
 
 
@@ -41,10 +43,15 @@ def graph_of(
     discretised = kind is DiscretisedLogisticLikelihood
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
+    exposed, target = target == "exposed", target.replace("exposed", "pixels")
     if target == "pixels":
-        representation = Pixels(channels=channels, size=SIZE, levels=image_format.maximum if discretised else None)
+        levels = image_format.maximum if discretised else None
+        representation = Pixels(channels=channels, size=SIZE, levels=levels, standardise=exposed)
     else:
-        representation = Features(Backbone(strides=(8, 16)), input_size=(64, 96), weights=(1, 2))
+        whiten = target == "details"
+        representation = Features(
+            Backbone(strides=(8, 16)), input_size=(64, 96), whiten=whiten, weights=None if whiten else (1, 2)
+        )
         representation.standardise([representation.extract(torch.rand(4, channels, 64, 96))])
     model = task.targets[target].network(
         channels=representation.channels,

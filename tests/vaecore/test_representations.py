@@ -80,3 +80,45 @@ def test_pixels_are_the_resized_image_on_the_grid_of_levels() -> None:
     levels = Pixels(channels=3, size=(16, 24), levels=255)(image) * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     assert Pixels(channels=3, size=(16, 24)).by_place(torch.ones(2, 3, 16, 24)).unique().item() == 3
+
+
+def test_whitened_channels_are_uncorrelated_and_of_unit_variance() -> None:
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth=False, whiten=True)
+    images = torch.rand(60, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    extracted = [made.extract(part) for part in images.split(20)]
+    made.standardise(iter(extracted))
+    y = made.normalise(torch.cat(extracted))
+    assert y.shape == (60, 272, 4, 6)
+    found = torch.cov(y.transpose(0, 1).flatten(1).double(), correction=0)
+    torch.testing.assert_close(found - torch.diag(found.diagonal()), torch.zeros(272, 272).double(), rtol=0, atol=1e-3)
+    assert found.diagonal().min() > 0.5  # the rarest are held back a little
+    assert found.diagonal().max() < 1.001
+    assert made.weight is None  # one joint density, not a composite
+    places = made.by_place(y.square())
+    assert places.shape == (60, 4, 6)
+    torch.testing.assert_close(places.sum(), y.square().sum())
+
+
+def test_whitened_features_take_no_weights_of_strides() -> None:
+    with pytest.raises(ValueError, match="whitened features are of all strides together"):
+        Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, weights=(1, 2))
+
+
+def test_standardised_pixels_do_not_know_the_exposure() -> None:
+    pixels = Pixels(channels=1, size=(16, 24), standardise=True)
+    image = torch.rand(3, 1, 50, 40)
+    y = pixels(image)
+    torch.testing.assert_close(y.mean(dim=(1, 2, 3)), torch.full((3,), 0.5))
+    torch.testing.assert_close(y.std(dim=(1, 2, 3), correction=0), torch.full((3,), 0.2))
+    torch.testing.assert_close(pixels(0.3 * image + 0.1), y)
+
+
+def test_a_standardised_picture_is_drawn_with_its_own_exposure() -> None:
+    pixels = Pixels(channels=3, size=(16, 24), standardise=True)
+    image = 0.2 + 0.3 * torch.rand(2, 3, 16, 24)
+    mean, stddev = pixels.draw(pixels(image), torch.full_like(image, 0.2), image)
+    torch.testing.assert_close(mean, image)
+    torch.testing.assert_close(stddev[:, 0, 0, 0], image.std(dim=(1, 2, 3), correction=0))
+    assert torch.isfinite(pixels(torch.full((1, 3, 20, 20), 0.7))).all()  # flat: nothing to divide by
+    with pytest.raises(ValueError, match="a standardised image has none"):
+        Pixels(channels=1, size=(8, 8), levels=255, standardise=True)

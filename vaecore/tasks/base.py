@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from vaecore.image_format import ImageFormat
+from vaecore.pooling import Pooling
 from vaecore.representations import Representation
 
 GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
@@ -25,8 +27,23 @@ class Target:
     learning_rate: float  # peak of the one-cycle schedule
     steps: tuple[int, int, int]  # optimiser steps: at least, for each training image, at most
     patience: int | None  # checks without a better held-out ELBO that end training; None: keep the last weights
+    longest: tuple[int, int]  # longest side that images are resized to: their own within these limits
+    pooling: Pooling  # from places to the score, unless another is clearly better on synthetic defects
 
+    # Where y is features of a backbone:
+    strides: tuple[int, ...] = ()  # reductions at which its maps are taken; none: y is the image
+    smooth: bool = False  # averaged over 3x3 places
+    whiten: bool = False  # channels of a place made uncorrelated
+    window: int | None = None  # places along a side of the random windows that are trained on; None: whole maps
+    finer: str | None = None  # the target that is tried, too, where the job leaves the choice to the images
+
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network, where the job says nothing
     few_images: int = 0  # below this many training images the encoder sees them noisy, and the score leans on the worst
+
+    @property
+    def features(self) -> bool:
+        """Whether y is features of a frozen backbone, rather than the image."""
+        return bool(self.strides)
 
     def steps_for(self, images: int) -> int:
         """Enough passes for a few images, a bounded time for many."""

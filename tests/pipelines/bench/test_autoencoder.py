@@ -59,7 +59,10 @@ def test_it_learns_and_is_kept(loss: str, tmp_path: Path) -> None:
     y, x = np.mgrid[:32, :32]
     images = np.stack([0.5 + 0.4 * np.sin((x + shift) / 4) * np.cos(y / 5) for shift in range(8)])[:, None]
     examples = Examples(
-        images.astype(np.float32), lambda rows: rows, {"train": tuple(range(8)), "select": (), "calibrate": ()}
+        images.astype(np.float32),
+        lambda rows: rows,
+        {"train": tuple(range(8)), "select": (), "calibrate": ()},
+        (32, 32),
     )
 
     def train(steps: int) -> Autoencoder:
