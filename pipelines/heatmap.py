@@ -1,7 +1,8 @@
 """Heat maps: where in an image the anomaly is, drawn over the image in gold and red.
 
-The scale comes from the calibration's good images, so that a colour means the same in every image of a run: clear where
-good images are, gold where one good pixel in a thousand is, red far past that.
+The scale comes from the calibration's good images, so that a colour means the same in every image and under every
+model: the share of good images' places that are as unusual. Clear up to one in a hundred, gold at one in a thousand,
+red at one in ten thousand, darker still beyond every good place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.calibration import Calibration
+from pipelines.places import GoodPlaces
 
 Rgba = NDArray[np.uint8]  # (H, W, 4)
 
@@ -34,17 +36,24 @@ OWN_QUANTILES = (0.95, 1.0)
 """Without a calibration: the part of the image's own map that is coloured."""
 
 
+POSITIONS = ((1e-2, 0.0), (1e-3, 0.35), (1e-4, 0.75), (1e-5, 0.85))
+"""Where on the ramp a share of good images' places is; between them its logarithm counts. The end of the ramp is beyond
+the highest good value by as much as that is above the value where colour begins."""
+
+
 class HeatScale(NamedTuple):
     """The anomaly values between which the colours run."""
 
     low: float
     high: float
+    steps: tuple[tuple[float, float], ...] = ()  # value and place on the ramp, in between; none: a straight line
 
     @classmethod
     def of(cls, calibration: Calibration | None, anomaly_map: NDArray[np.floating[Any]]) -> Self:
         """Choose the scale.
 
-        Colour begins at the good pixels' 0.99 quantile q, and is full at q + 5 * (0.999 quantile - q). That is six
+        By the table of good places (`POSITIONS`) where the calibration has one. An older one has four quantiles: colour
+        begins at the good pixels' 0.99 quantile q, and is full at q + 5 * (0.999 quantile - q). That is six
         standard deviations where good pixels are Gaussian, and about the oddest of ten million good pixels where their
         tail is exponential. The oddest pixel itself is no measure: one odd calibration image would dim all defects.
 
@@ -53,6 +62,8 @@ class HeatScale(NamedTuple):
                 coloured: then every image shows its worst place, good or not.
             anomaly_map: (H, W), the map to be drawn.
         """
+        if calibration is not None and calibration.places is not None:
+            return cls._by_share(calibration.places)
         if calibration is not None and calibration.map_quantiles:
             low, rare = calibration.map_quantiles["0.99"], calibration.map_quantiles["0.999"]
             return cls(low, low + 5 * (rare - low))
@@ -61,6 +72,26 @@ class HeatScale(NamedTuple):
             return cls(0.0, 0.0)
         low, high = np.quantile(finite, OWN_QUANTILES)
         return cls(float(low), float(high))
+
+    @classmethod
+    def _by_share(cls, places: GoodPlaces) -> Self:
+        low, top = places.value(POSITIONS[0][0]), places.values[-1]
+        steps = {
+            value: position(share)
+            for share, value in zip(places.shares, places.values, strict=True)
+            if share <= POSITIONS[0][0] and value > low
+        }  # of equal values the smallest share
+        return cls(low, top + max(top - low, 1e-6 * abs(top)), tuple(steps.items()))
+
+
+def position(share: float) -> float:
+    """Where on the ramp a share of good images' places is, from 0 to 1.
+
+    >>> position(0.5), position(0.001), round(position(0.0002), 2)
+    (0.0, 0.35, 0.63)
+    """
+    logs, places = zip(*((math.log(known), place) for known, place in reversed(POSITIONS)), strict=True)
+    return float(np.interp(math.log(share), logs, places))
 
 
 def colourise(anomaly_map: NDArray[np.floating[Any]], scale: HeatScale) -> Rgba:
@@ -76,13 +107,31 @@ def colourise(anomaly_map: NDArray[np.floating[Any]], scale: HeatScale) -> Rgba:
     """
     values = np.asarray(anomaly_map, dtype=np.float32)
     span = scale.high - scale.low
-    share = (values - scale.low) / span if span > 0 else (values > scale.low).astype(np.float32)
+    if scale.steps:
+        coloured = values > scale.low  # few, as a rule
+        known, places = zip((scale.low, 0.0), *scale.steps, (scale.high, 1.0), strict=True)
+        share = np.zeros(values.shape, np.float32)
+        share[coloured] = np.interp(values[coloured], known, places)
+    else:
+        share = (values - scale.low) / span if span > 0 else (values > scale.low).astype(np.float32)
     share = np.nan_to_num(share, nan=0.0).clip(0, 1)
+    table = ramp_colours(np.linspace(0, 1, 256))
+    return table[(share * 255).round().astype(np.intp)]
+
+
+def ramp_colours(positions: NDArray[np.float64]) -> Rgba:
+    """Colours of the ramp.
+
+    Args:
+        positions: (N,), from 0 to 1.
+
+    Returns:
+        (N, 4), red, green, blue and opacity.
+    """
     ramp = np.array(RAMP)
-    steps = np.linspace(0, 1, 256)
-    table = np.stack([np.interp(steps, ramp[:, 0], ramp[:, channel]) for channel in range(1, 5)], axis=1)
+    table = np.stack([np.interp(positions, ramp[:, 0], ramp[:, channel]) for channel in range(1, 5)], axis=1)
     table[:, 3] *= 255
-    return table.round().astype(np.uint8)[(share * 255).round().astype(np.intp)]
+    return table.round().astype(np.uint8)
 
 
 def overlay(image: NDArray[Any], heat: Rgba) -> NDArray[np.uint8]:

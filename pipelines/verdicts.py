@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
+from pipelines.groups import GroupThresholds
 from pipelines.output import Row
 
 
@@ -24,6 +25,7 @@ class Verdicts:
         threshold: Scores above it are abnormal. Until `settle` has seen all scores it is where it can be lowest.
         budget: Flag at most so many images, the worst of those above the threshold.
         discoveries: Promise a share of the flagged images that are good, instead of a share of the good ones flagged.
+        groups: Thresholds of sub-folders that have their own; None: one threshold for all.
     """
 
     calibration: Calibration | None
@@ -31,6 +33,7 @@ class Verdicts:
     threshold: float | None
     budget: int | None = None
     discoveries: bool = False
+    groups: GroupThresholds | None = None
 
     @classmethod
     def of(
@@ -40,8 +43,18 @@ class Verdicts:
         *,
         budget: int | None = None,
         false_discoveries: float | None = None,
+        groups: bool = False,
+        group_level: int = 0,
     ) -> Verdicts:
         """Work out the threshold for a promised false-alarm rate.
+
+        Args:
+            calibration: The good images' scores.
+            false_alarms: The promised rate; None: the calibration's own.
+            budget: Flag at most so many images.
+            false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
+            groups: Judge each sub-folder by its own calibration images where it has enough of them.
+            group_level: Which sub-folder of a path is its group; 0 is the first.
 
         Raises:
             CalibrationError: The calibration set is too small for that rate, or two rules exclude each other.
@@ -49,12 +62,26 @@ class Verdicts:
         if false_discoveries is not None and (false_alarms is not None or budget is not None):
             msg = "a share of false discoveries is a rule of its own: give no false-alarm rate and no budget with it"
             raise CalibrationError(msg)
+        if groups and (budget is not None or false_discoveries is not None):
+            msg = "thresholds by group promise a false-alarm rate: give no budget and no false discoveries with groups"
+            raise CalibrationError(msg)
         if calibration is None:
             return cls(None, None, None)
         if false_discoveries is not None:
             return cls(calibration, false_discoveries, calibration.threshold(false_discoveries), discoveries=True)
         rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
-        return cls(calibration, rate, calibration.threshold(rate), budget)
+        own = GroupThresholds.of(calibration, rate, level=group_level) if groups else None
+        return cls(calibration, rate, calibration.threshold(rate), budget, groups=own)
+
+    def threshold_of(self, path: str) -> float | None:
+        """The threshold that an image is judged by: its group's where it has one, else that of all images."""
+        group = self.groups.name(path) if self.groups else None
+        return self.threshold if self.groups is None or group is None else self.groups.thresholds[group]
+
+    def flags(self, path: str, score: float) -> bool:
+        """Whether an image with this score is abnormal; before `settle`, whether it may be."""
+        threshold = self.threshold_of(path)
+        return threshold is not None and score > threshold
 
     @property
     def rule(self) -> str | None:
@@ -63,6 +90,8 @@ class Verdicts:
             return f"at most {self.false_alarms:.2%} of the flagged images are good, on average (Benjamini-Hochberg)"
         if self.budget is not None:
             return f"at most the {self.budget} worst images are flagged"
+        if self.groups is not None:
+            return f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} groups"
         return None
 
     def settle(self, rows: Sequence[Row]) -> Verdicts:
@@ -83,15 +112,30 @@ class Verdicts:
         return self
 
     def fill(self, rows: Sequence[Row]) -> None:
-        """Add p_value, is_anomaly and threshold to rows that have a score."""
+        """Add p_value, is_anomaly, threshold, and the group whose threshold it is, to rows that have a score."""
         scored = [row for row in rows if row["status"] == "ok"]
         for row in rows:
-            row.update(p_value=None, is_anomaly=None, threshold=None)
+            row.update(p_value=None, is_anomaly=None, threshold=None, group=None)
         if self.calibration is None or not scored:
             return
         p_values = self.calibration.p_values(np.array([row["score"] for row in scored]))
         for row, p_value in zip(scored, p_values, strict=True):
             row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
+        if self.groups is not None:
+            self._fill_groups(scored, self.groups)
+
+    @staticmethod
+    def _fill_groups(scored: Sequence[Row], groups: GroupThresholds) -> None:
+        """The same by their own calibration, for rows of groups that have one."""
+        members: dict[str, list[Row]] = {}
+        for row in scored:
+            if (name := groups.name(row["path"])) is not None:
+                members.setdefault(name, []).append(row)
+        for name, rows in members.items():
+            threshold = groups.thresholds[name]
+            p_values = groups.own[name].p_values(np.array([row["score"] for row in rows]))
+            for row, p_value in zip(rows, p_values, strict=True):
+                row.update(p_value=float(p_value), is_anomaly=row["score"] > threshold, threshold=threshold, group=name)
 
 
 def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: float) -> float:

@@ -14,6 +14,7 @@ from scipy.stats import betabinom
 
 from pipelines.calibration import MAP_QUANTILES, Calibration, beta_binomial_cdf
 from pipelines.errors import CalibrationError
+from pipelines.places import GoodPlaces
 
 DIGEST = "ab" * 32
 QUANTILES = {"0.5": 0.125, "0.99": 1.5, "0.999": 2.0, "1.0": 3.75}
@@ -162,6 +163,29 @@ def test_the_file_keeps_every_bit_and_equal_calibrations_give_equal_bytes(tmp_pa
     assert sorted(tmp_path.iterdir()) == [first, second]  # nothing half-written stays behind
 
 
+def test_groups_and_places_are_kept_and_a_file_without_them_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    places = GoodPlaces.of(np.random.default_rng(4).exponential(size=200_000), 200_000)
+    names = ["", "camera 2", 'a"b\\u00e9\n', "caf\\xe9", "__proto__"]
+    groups = {name: (float(i), float(-i)) for i, name in enumerate(names)}
+    scores = tuple(score for group in groups.values() for score in group)
+    full = Calibration(model_sha256=DIGEST, scores=scores, map_quantiles=QUANTILES, places=places, groups=groups)
+    full.save(path)
+    assert path.stat().st_size < 8000
+    loaded = Calibration.load(path, model_sha256=DIGEST)
+    assert loaded == full
+    assert loaded.groups["camera 2"] == (-1.0, 1.0)
+    by_group = loaded.of_group("camera 2")
+    assert by_group is not None
+    assert by_group.p_values(np.array([0.0])).tolist() == [2 / 3]
+    assert loaded.of_group("unknown") is None
+    path.write_text(json.dumps(GOOD))
+    old = Calibration.load(path, model_sha256=DIGEST)
+    assert (old.places, old.groups) == (None, {})
+    old.save(path)
+    assert set(json.loads(path.read_text())) - set(GOOD) <= {"statistics", "groups"}
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "calibration.json"
     calibration([1.0]).save(path)
@@ -203,6 +227,11 @@ GOOD = {"format": 1, "model_sha256": DIGEST, "scores": [1.0, 2.0], "map_quantile
         (json.dumps(GOOD | {"map_quantiles": QUANTILES | {"1.0": 0.0}}), "must rise"),
         (json.dumps(GOOD | {"map_quantiles": QUANTILES | {"1.0": float("inf")}}), r"map_quantiles\.1\.0"),
         (json.dumps(GOOD | {"threshold": 3.0}), "threshold"),
+        (json.dumps(GOOD | {"groups": {"a": [1.0], "b": [2.5]}}), "the groups' scores are not the scores"),
+        (json.dumps(GOOD | {"groups": {"a": [1.0, 2.0], "b": []}}), "no calibration scores"),
+        (json.dumps(GOOD | {"places": {"places": 9, "shares": [0.5], "values": [1.0, 2.0]}}), "1 shares for 2 values"),
+        (json.dumps(GOOD | {"places": {"places": 9, "shares": [0.1, 0.5], "values": [1.0, 2.0]}}), "shares must fall"),
+        (json.dumps(GOOD | {"places": {"places": 9, "shares": [0.5, 0.1], "values": [2.0, 1.0]}}), "shares must fall"),
         (json.dumps({key: value for key, value in GOOD.items() if key != "scores"}), "scores"),
     ],
 )

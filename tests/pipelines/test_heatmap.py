@@ -11,7 +11,8 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from pipelines.calibration import Calibration
-from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail, visible
+from pipelines.heatmap import HeatScale, colourise, overlay, png, ramp_colours, thumbnail, visible
+from pipelines.places import GoodPlaces
 
 SCALE = HeatScale(1.0, 3.0)
 
@@ -60,8 +61,30 @@ def test_one_odd_calibration_pixel_does_not_dim_the_defects() -> None:
     assert (
         HeatScale.of(calibration(usual), empty)
         == HeatScale.of(calibration(usual | {"1.0": 500.0}), empty)
-        == (1.0, 3.5)
+        == (1.0, 3.5, ())
     )
+
+
+def test_a_colour_is_a_share_of_good_places() -> None:
+    """Under two models whose maps differ in every way, the same rarity has the same colour."""
+    generator = np.random.default_rng(3)
+    for good in (generator.standard_normal(400_000), 7 - 3 * np.log(generator.random(400_000))):
+        table = GoodPlaces.of(good, len(good))
+        scale = HeatScale.of(calibration({}).model_copy(update={"places": table}), good[None])
+        values = np.array([[table.value(share) for share in (0.5, 0.011, 1e-3, 1e-4, 1e-5)]])
+        expected = ramp_colours(np.array([0.0, 0.0, 0.35, 0.75, 0.85])).astype(int)
+        assert np.abs(colourise(values, scale)[0].astype(int) - expected).max() <= 3
+        assert (colourise(values, scale)[0, :2, 3] == 0).all()
+        beyond = colourise(np.array([[scale.high, 1e9]]), scale)[0]
+        assert (beyond == ramp_colours(np.array([1.0]))[0]).all()
+
+
+def test_few_or_equal_good_places_have_a_scale_too() -> None:
+    for good in (np.array([1.0]), np.full(500, 3.0), np.zeros(500), np.arange(60.0)):
+        scale = HeatScale.of(calibration({}).model_copy(update={"places": GoodPlaces.of(good, len(good))}), good[None])
+        heat = colourise(np.array([[good.max() - 1e-3, good.max() + 100]]), scale)
+        assert heat[0, 1].tolist() == ramp_colours(np.array([1.0]))[0].tolist()
+        assert heat[0, 0, 3] < heat[0, 1, 3]
 
 
 @pytest.mark.parametrize("calibrated", [None, calibration({})])

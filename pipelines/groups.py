@@ -1,0 +1,104 @@
+"""Thresholds by group: a sub-folder of images is judged by calibration images of the same sub-folder.
+
+Images of different cameras, products or shifts score differently. One threshold for all then promises its rate over
+the mixture alone: some groups have many false alarms, others hide their defects. A group with calibration images
+enough has the promise for itself (Mondrian conformal prediction: Vovk, Gammerman, Shafer, "Algorithmic Learning in a
+Random World" (2005), section 4.5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.calibration import Calibration
+from pipelines.errors import CalibrationError
+from pipelines.text import printable
+
+
+def group_of(relative: str, level: int = 0) -> str:
+    """The group of an image: a sub-folder of its path.
+
+    Args:
+        relative: Path below the folder, with "/".
+        level: Which of the sub-folders; 0 is the first.
+
+    >>> group_of("camera 2/a/1.png"), group_of("1.png"), group_of("good/camera 2/1.png", level=1)
+    ('camera 2', '', 'camera 2')
+    """
+    folders = relative.split("/")[:-1]
+    return folders[level] if level < len(folders) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupThresholds:
+    """Which groups have a threshold of their own.
+
+    Attributes:
+        rate: The promised false-alarm rate.
+        level: Which sub-folder of a path is the group.
+        own: Calibrations of the groups that can promise the rate.
+        thresholds: The same groups' thresholds.
+        few: Calibration images of the other groups.
+    """
+
+    rate: float
+    level: int
+    own: dict[str, Calibration]
+    thresholds: dict[str, float]
+    few: dict[str, int]
+
+    @classmethod
+    def of(cls, calibration: Calibration, rate: float, *, level: int = 0) -> GroupThresholds:
+        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold."""
+        own: dict[str, Calibration] = {}
+        thresholds: dict[str, float] = {}
+        few: dict[str, int] = {}
+        for name in calibration.groups:
+            group = calibration.of_group(name)
+            assert group is not None  # noqa: S101 - for the type checker: it is one of its groups
+            try:
+                thresholds[name] = group.threshold(rate)
+                own[name] = group
+            except CalibrationError:
+                few[name] = group.n
+        return cls(rate, level, own, thresholds, few)
+
+    def name(self, relative: str) -> str | None:
+        """The group whose threshold an image is judged by; None for that of all images."""
+        group = group_of(relative, self.level)
+        return group if group in self.own else None
+
+    @property
+    def needed(self) -> int:
+        """Calibration images that a group needs for the rate."""
+        return math.ceil(1 / self.rate - 1e-9) - 1
+
+    def describe(self, paths: Iterable[str]) -> list[dict[str, Any]]:
+        """What became of each group, of calibration and of these images: as records for run.json."""
+        images = Counter(group_of(path, self.level) for path in paths)
+        records = []
+        for name in sorted({*self.own, *self.few, *images}):
+            n = self.own[name].n if name in self.own else self.few.get(name, 0)
+            records.append({"name": name, "n": n, "threshold": self.thresholds.get(name), "images": images[name]})
+        return records
+
+    def explain(self, paths: Iterable[str]) -> Iterator[str]:
+        """The same in sentences."""
+        records = self.describe(paths)
+        with_own = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is not None]
+        without = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is None]
+        if with_own:
+            yield f"with a threshold of their own (calibration images): {', '.join(with_own)}"
+        if without:
+            yield (
+                f"judged by the threshold of all images, since {self.rate:g} takes {self.needed} calibration images of "
+                f"a group: {', '.join(without)}"
+            )
+
+
+def _shown(name: str) -> str:
+    return printable(name) if name else "(no sub-folder)"

@@ -1,0 +1,183 @@
+"""Abnormal regions: where a map lies above what good images show, as connected regions with an area and an outline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pipelines.calibration import Calibration
+from pipelines.heatmap import POSITIONS, position
+
+LOCAL_LEVEL = 1e-3
+"""A region is where fewer than this share of good images' places are as unusual."""
+MIN_AREA = 1e-3
+"""Share of the image below which a region is a speck and is left out."""
+LONGEST = 1024  # longest side of the map that is looked at: it is interpolated from a coarser grid
+_TOLERANCE = 0.15  # pixels that an outline may be off, for fewer points
+_LINE, _CASING = (255, 255, 255), (10, 20, 40)  # white within dark: seen on gold, on red and on any image
+
+Outline = NDArray[np.float64]  # (P, 2), x and y in pixels from the upper left corner, closed
+
+
+class Level(NamedTuple):
+    """What counts as abnormal at one place."""
+
+    value: float  # of the map; above it is abnormal
+    share: float  # of good images' places that are higher
+
+
+class Regions(NamedTuple):
+    """The abnormal regions of one image."""
+
+    number: int = 0
+    area: float = 0.0  # of all regions, in % of the image
+    box: tuple[int, int, int, int] | None = None  # of the largest: left, top, width, height in pixels
+    centre: tuple[float, float] | None = None  # of the largest: its centre of gravity, x and y in pixels
+    outlines: tuple[Outline, ...] = ()
+
+    def columns(self) -> dict[str, int | float | None]:
+        """As columns of a row."""
+        left, top, width, height = self.box or (None,) * 4
+        x, y = self.centre or (None, None)
+        return {
+            "regions": self.number,
+            "regions_percent": self.area,
+            "largest_left": left,
+            "largest_top": top,
+            "largest_width": width,
+            "largest_height": height,
+            "largest_x": x,
+            "largest_y": y,
+        }
+
+
+def local_level(calibration: Calibration | None) -> Level | None:
+    """From which value on a place is abnormal; None without good images' map values to tell it by.
+
+    `LOCAL_LEVEL`, or the smallest share that the good images can tell where they have too few places for it.
+    """
+    if calibration is None:
+        return None
+    if calibration.places is not None:
+        share = max(LOCAL_LEVEL, calibration.places.smallest)
+        return Level(calibration.places.value(share), share)
+    if calibration.map_quantiles:  # of an older file: four quantiles, of which one is at the level
+        return Level(calibration.map_quantiles["0.999"], LOCAL_LEVEL)
+    return None
+
+
+def find_regions(anomaly_map: NDArray[np.floating[Any]], level: Level | None) -> Regions | None:
+    """Connected regions (8 neighbours) above a level, without specks.
+
+    Args:
+        anomaly_map: (H, W), higher = more abnormal. NaN belongs to no region.
+        level: From `local_level`.
+
+    Returns:
+        None without a level.
+    """
+    if level is None:
+        return None
+    if not (anomaly_map > level.value).any():
+        return Regions()
+    from skimage.measure import label, regionprops  # 0.4 s, for the first image that needs it
+
+    step = math.ceil(max(anomaly_map.shape) / LONGEST)
+    above = np.nan_to_num(anomaly_map[::step, ::step].astype(np.float64) - level.value, nan=-1.0)
+    labels = label(above > 0, connectivity=2)
+    found = [region for region in regionprops(labels) if region.area >= MIN_AREA * labels.size]
+    if not found:
+        return Regions()
+    largest = max(found, key=lambda region: region.area)
+    height, width = anomaly_map.shape
+    top, left, bottom, right = (int(step * edge) for edge in largest.bbox)
+    y, x = (float(step * (at + 0.5)) for at in largest.centroid)
+    return Regions(
+        number=len(found),
+        area=100 * float(sum(region.area for region in found)) / labels.size,
+        box=(left, top, min(right, width) - left, min(bottom, height) - top),
+        centre=(round(min(x, width), 1), round(min(y, height), 1)),
+        outlines=tuple(
+            np.clip(step * outline, 0, (width, height))
+            for region in found
+            for outline in _outlines(above, labels == region.label, region.bbox)
+        ),
+    )
+
+
+def _outlines(above: NDArray[np.float64], region: NDArray[np.bool_], box: tuple[int, int, int, int]) -> list[Outline]:
+    """Outlines of one region, those of its holes too, where the map crosses the level between pixels."""
+    from skimage.measure import approximate_polygon, find_contours
+
+    rows, columns = (slice(max(0, low - 1), high + 1) for low, high in zip(box[:2], box[2:], strict=True))
+    field, inside = above[rows, columns], region[rows, columns]
+    cap = min(float(field[inside].max()), 1e30)
+    field = np.where(inside | (field <= 0), field, -cap).clip(-cap, cap)  # other regions are not this one's
+    padded = np.pad(field, 1, constant_values=-cap)  # a region at the image's edge is closed there
+    found = find_contours(padded, 0.0, fully_connected="high")
+    corner = np.array([rows.start, columns.start]) - 0.5  # of the padded field; a pixel's centre is half a pixel in
+    return [(approximate_polygon(outline, _TOLERANCE) + corner)[:, ::-1] for outline in found]
+
+
+def describe_scale(calibration: Calibration | None) -> dict[str, Any] | None:
+    """What the colours and outlines of a run mean, as a record for run.json; None where nothing is known.
+
+    Shares are of good images' places; `colours` pairs some with where on the ramp they are, from 0 to 1.
+    """
+    level = local_level(calibration)
+    if calibration is None or level is None:
+        return None
+    places = calibration.places
+    if places is None:
+        colours = [(0.01, 0.0), (0.001, 0.2)]  # low + (rare - low) of low + 5 * (rare - low)
+    else:
+        colours = [(share, at) for share, at in POSITIONS if share >= places.smallest]
+        colours.append((places.smallest, position(places.smallest)))
+    return {
+        "level": level.share,
+        "speck_percent": 100 * MIN_AREA,
+        "places": places and places.places,
+        "smallest": places and places.smallest,
+        "colours": sorted(set(colours), reverse=True),
+    }
+
+
+def svg_path(outlines: Sequence[Outline], scale: float) -> str:
+    """Outlines as the data of one SVG path.
+
+    Args:
+        outlines: In pixels of the image.
+        scale: Pixels of the drawing for each pixel of the image.
+
+    >>> svg_path([np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [0.0, 0.0]])], 0.5)
+    'M0 0L2 0L2 1Z'
+    """
+    return "".join(
+        "M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in (scale * outline[:-1]).round(1).tolist()) + "Z"
+        for outline in outlines
+    )
+
+
+def draw_outlines(picture: NDArray[np.uint8], outlines: Sequence[Outline]) -> NDArray[np.uint8]:
+    """Draw outlines on a picture: a white line within a dark one, as wide as suits the picture's size.
+
+    Args:
+        picture: (H, W, 3).
+        outlines: In pixels of the picture.
+
+    Returns:
+        (H, W, 3), another array.
+    """
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    line = max(1, round(max(picture.shape) / 400))
+    for colour, width in ((_CASING, 3 * line), (_LINE, line)):
+        for outline in outlines:
+            points = [(float(x), float(y)) for x, y in outline - 0.5]  # from edges to the pixel's centres
+            draw.line(points + points[1:2], fill=colour, width=width, joint="curve")
+    return np.asarray(image)

@@ -1,0 +1,149 @@
+"""Abnormal regions: counted, measured and outlined where they are, to the pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.calibration import Calibration
+from pipelines.places import GoodPlaces
+from pipelines.regions import (
+    LOCAL_LEVEL,
+    Level,
+    Regions,
+    describe_scale,
+    draw_outlines,
+    find_regions,
+    local_level,
+    svg_path,
+)
+
+LEVEL = Level(1.0, 0.001)
+
+
+def calibration(quantiles: dict[str, float], places: GoodPlaces | None = None) -> Calibration:
+    return Calibration(model_sha256="", scores=(1.0,), map_quantiles=quantiles, places=places)
+
+
+def two_regions() -> np.ndarray:
+    values = np.zeros((100, 200), np.float32)
+    values[10:30, 20:60] = 3.0  # 800 pixels
+    values[70:80, 150:160] = 2.0  # 100
+    values[50, 50] = 9.0  # one: a speck below 0.1 %
+    return values
+
+
+def test_regions_are_counted_and_measured() -> None:
+    found = find_regions(two_regions(), LEVEL)
+    assert found is not None
+    assert (found.number, found.area) == (2, pytest.approx(100 * 900 / 20_000))
+    assert (found.box, found.centre) == ((20, 10, 40, 20), (40.0, 20.0))
+    assert len(found.outlines) == 2
+    for outline, box in zip(found.outlines, ((20, 10, 60, 30), (150, 70, 160, 80)), strict=True):
+        np.testing.assert_array_equal(outline[0], outline[-1])
+        low, high = outline.min(axis=0), outline.max(axis=0)
+        assert np.abs(np.r_[low, high] - box).max() <= 0.5  # where the map crosses the level, between two pixels
+
+
+def test_nothing_above_the_level_is_no_region_and_no_level_is_no_answer() -> None:
+    assert find_regions(np.ones((5, 5), np.float32), LEVEL) == Regions()
+    assert find_regions(np.full((5, 5), np.nan, np.float32), LEVEL) == Regions()
+    assert find_regions(two_regions(), None) is None
+    specks = np.zeros((100, 200), np.float32)
+    specks[::9, ::9] = 5.0
+    assert find_regions(specks, LEVEL) == Regions()
+    assert set(Regions().columns().values()) == {0, None}
+
+
+def test_pixels_that_touch_by_a_corner_are_one_region() -> None:
+    values = np.zeros((20, 20), np.float32)
+    values[2:6, 2:6] = values[6:10, 6:10] = 2.0
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert (found.number, len(found.outlines), found.box) == (1, 1, (2, 2, 8, 8))
+
+
+def test_a_region_at_the_edge_is_closed_within_the_image_and_a_hole_is_outlined() -> None:
+    values = np.full((30, 40), 5.0, np.float32)
+    values[10:20, 10:20] = 0.0
+    values[12, 12] = np.nan
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert (found.number, found.box) == (1, (0, 0, 40, 30))
+    outer, hole = sorted(found.outlines, key=lambda outline: -np.ptp(outline, axis=0).sum())
+    assert outer.min(axis=0).tolist() == [0, 0]
+    assert outer.max(axis=0).tolist() == [40, 30]
+    assert np.abs(np.r_[hole.min(axis=0), hole.max(axis=0)] - [10, 10, 20, 20]).max() <= 0.5
+
+
+def test_a_region_beside_another_has_an_outline_of_its_own() -> None:
+    """One lies within the other's box."""
+    values = np.zeros((40, 40), np.float32)
+    values[2:38, 2:6] = values[2:6, 2:38] = 4.0
+    values[20:30, 20:30] = 4.0
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert (found.number, len(found.outlines)) == (2, 2)
+
+
+@pytest.mark.parametrize("odd", [np.inf, 3e38])
+def test_values_without_measure_have_an_outline(odd: float) -> None:
+    values = np.zeros((10, 10), np.float32)
+    values[3:6, 3:6] = odd
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert np.isfinite(found.outlines[0]).all()
+    assert found.box == (3, 3, 3, 3)
+
+
+def test_a_large_map_is_measured_in_pixels_of_the_image() -> None:
+    values = np.zeros((3001, 2000), np.float32)
+    values[600:1200, 1500:] = 2.0
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert found.box is not None
+    assert found.centre is not None
+    assert np.abs(np.array(found.box) - (1500, 600, 500, 600)).max() <= 3
+    assert np.abs(np.array(found.centre) - (1750, 900)).max() <= 3
+    assert found.area == pytest.approx(100 * 600 * 500 / (3001 * 2000), rel=0.01)
+    assert (found.outlines[0] <= (2000, 3001)).all()
+
+
+def test_the_level_is_a_share_of_good_places() -> None:
+    good = np.random.default_rng(0).standard_normal(100_000)
+    level = local_level(calibration({}, GoodPlaces.of(good, len(good))))
+    assert level is not None
+    assert level.share == LOCAL_LEVEL
+    assert (good > level.value).mean() == pytest.approx(LOCAL_LEVEL, rel=0.05)
+    few = local_level(calibration({}, GoodPlaces.of(good, 99)))
+    assert few == Level(pytest.approx(good.max()), 0.01)
+    assert local_level(calibration({"0.5": 0.0, "0.99": 1.0, "0.999": 1.5, "1.0": 3.0})) == Level(1.5, 0.001)
+    assert local_level(calibration({})) is None
+    assert local_level(None) is None
+
+
+def test_what_colours_mean_is_told_as_far_as_it_is_known() -> None:
+    scale = describe_scale(calibration({}, GoodPlaces.of(np.arange(5000.0), 5000)))
+    assert scale is not None
+    assert (scale["places"], scale["smallest"], scale["level"]) == (5000, 1 / 5001, 0.001)
+    assert [share for share, _ in scale["colours"]] == [0.01, 0.001, 1 / 5001]
+    assert describe_scale(None) is None
+
+
+def test_outlines_are_drawn_on_the_line_and_nowhere_else() -> None:
+    found = find_regions(two_regions(), LEVEL)
+    assert found is not None
+    picture = np.full((100, 200, 3), 128, np.uint8)
+    drawn = draw_outlines(picture, found.outlines)
+    changed = (drawn != picture).any(axis=2)
+    assert changed[10:30, 18:23].any(axis=1).all()  # the left side of the larger one
+    assert not changed[14:26, 25:55].any()  # within
+    assert not changed[35:65].any()  # between the two, where the speck is
+    assert (drawn == 255).all(axis=2).any()
+    assert (draw_outlines(picture, ()) == picture).all()
+
+
+def test_a_path_is_in_pixels_of_the_drawing() -> None:
+    square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 2000.0], [0.0, 0.0]])
+    assert svg_path([square], 0.5) == "M0 0L5 0L5 1000Z"
+    assert svg_path([], 1.0) == ""
