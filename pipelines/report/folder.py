@@ -33,6 +33,32 @@ class ModelFacts(_Record):
     card: str | None = None
 
 
+class GroupFacts(_Record):
+    """One sub-folder of a run that judged by group."""
+
+    name: str
+    n: int = 0  # calibration images
+    threshold: float | None = None  # its own; None: that of all images
+    images: int = 0
+
+
+class GroupedFacts(_Record):
+    """How a run judged by group."""
+
+    needed: int = 0  # calibration images that a group needs
+    groups: tuple[GroupFacts, ...] = ()
+
+
+class HeatFacts(_Record):
+    """What colours and outlines of heat maps mean, in shares of good images' places."""
+
+    level: float
+    speck_percent: float
+    places: int | None = None
+    smallest: float | None = None
+    colours: tuple[tuple[float, float], ...] = ()  # share, and where on the ramp it is
+
+
 class CalibrationFacts(_Record):
     """The held-out normal images that verdicts are made by."""
 
@@ -41,6 +67,7 @@ class CalibrationFacts(_Record):
     threshold: float
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     scores: tuple[float, ...] = ()
+    grouped: GroupedFacts | None = None
 
 
 class Counts(_Record):
@@ -60,6 +87,7 @@ class Run(_Record):
     command: str | None = None
     model: ModelFacts = ModelFacts()
     calibration: CalibrationFacts | None = None
+    heat: HeatFacts | None = None
     warnings: tuple[str, ...] = ()
     counts: Counts = Counts()
     timings: dict[str, float | None] = Field(default_factory=dict)
@@ -99,6 +127,14 @@ class Evaluation(_Record):
     defects: dict[str, Defect] = Field(default_factory=dict)
 
 
+class Near(_Record):
+    """A good image that one of the worst is close to."""
+
+    name: str
+    distance: float
+    thumbnail: bytes
+
+
 class Picture(_Record):
     """One of the worst images: a thumbnail and its heat map, of the same size."""
 
@@ -106,6 +142,15 @@ class Picture(_Record):
     score: float | None = None
     thumbnail: bytes
     heatmap: bytes | None = None
+    outlines: str | None = None  # of the abnormal regions, in pixels of the thumbnail
+    neighbours: tuple[Near, ...] | None = None
+    local_p_value: float | None = None
+    regions: int | None = None
+    regions_percent: float | None = None
+    largest_width: int | None = None
+    largest_height: int | None = None
+    largest_x: float | None = None
+    largest_y: float | None = None
 
 
 RecordT = TypeVar("RecordT", bound=_Record)
@@ -147,7 +192,7 @@ def read_gallery(path: Path) -> tuple[Picture, ...] | None:
     if not path.is_file():
         return None
     try:
-        rows = pq.read_table(path, columns=["path", "score", "thumbnail", "heatmap"]).to_pylist()
+        rows = pq.read_table(path).to_pylist()
         return tuple(Picture.model_validate(row) for row in rows)
     except (OSError, ValueError) as error:  # pyarrow's and pydantic's errors are ValueErrors
         raise FolderError(

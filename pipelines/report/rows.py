@@ -45,7 +45,7 @@ class Rows:
         failures: the first failed files.
         model: name of the model, as the rows say.
         version: its version, as the rows say.
-        threshold: the score above which a file is abnormal; None without calibration.
+        threshold: the score above which a file is abnormal; None without calibration, or where groups have their own.
     """
 
     verdicts: NDArray[np.uint8]
@@ -138,11 +138,12 @@ def _read(file: pq.ParquetFile, limit: int) -> Rows:
 
 
 def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint8], dict[str, str | None]]:
-    """Score and verdict of every row, and the first value of each column that says the same on all rows."""
+    """Score and verdict of every row, and the first value of each column that should say the same on all rows."""
     scores = np.empty(file.metadata.num_rows, np.float64)
     verdicts = np.empty(file.metadata.num_rows, np.uint8)
     facts: dict[str, str | None] = dict.fromkeys(_FACTS)
     wanted = [name for name in (*_NEEDED[1:], "is_anomaly", *_FACTS) if name in file.schema_arrow.names]
+    thresholds: set[float] = set()
     start = 0
     for batch in file.iter_batches(_BATCH, columns=wanted):
         end = start + len(batch)
@@ -157,7 +158,10 @@ def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint
             if facts[name] is None and name in wanted:
                 known = batch.column(name).drop_null()
                 facts[name] = str(known[0].as_py()) if len(known) else None
+        thresholds |= set(np.unique(floats(batch, "threshold")[~np.isnan(floats(batch, "threshold"))]).tolist())
         start = end
+    if len(thresholds) > 1:
+        facts["threshold"] = None
     return scores, verdicts, facts
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +26,7 @@ from pipelines.report.folder import (
 )
 from pipelines.report.histogram import histogram
 from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, packed, render_page, write_page
+from pipelines.report.pictures import gallery_data, legend
 from pipelines.report.rows import (
     ABNORMAL,
     FAILED,
@@ -67,6 +67,7 @@ def write_report(out: Path) -> Path:
     run = read_record(out / RUN, Run)
     gallery = read_gallery(out / GALLERY)
     evaluation = read_record(out / EVALUATION, Evaluation)
+    known = run or Run()
     html = render_page(
         "score.html",
         _facts(rows, run, gallery, evaluation),
@@ -74,7 +75,7 @@ def write_report(out: Path) -> Path:
             "rows": _row_data(rows),
             "histogram": _histogram_data(rows, run),
             "threshold": _threshold_data(rows, run),
-            "gallery": _gallery_data(gallery or (), out),
+            "gallery": gallery_data(gallery or (), known.heat, out),
         },
         styles=_STYLES,
         scripts=_SCRIPTS,
@@ -106,7 +107,9 @@ def _facts(
         "threshold": rows.threshold if rows.has_threshold else None,
         "promised": rate,
         "calibration": calibration,
+        "grouped": calibration.grouped if calibration else None,
         "has_gallery": bool(gallery),
+        "legend": legend(known.heat) if known.heat else None,
         "failures": rows.failures,
         "shown_rows": len(rows.worst) if rows.truncated else None,
         "metadata": _metadata(known.model.metadata),
@@ -226,24 +229,3 @@ def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
 def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:
     scores = np.array(calibration.scores if calibration else (), np.float64)
     return scores[np.isfinite(scores)]
-
-
-def _gallery_data(gallery: tuple[Picture, ...], out: Path) -> list[dict[str, object]]:
-    return [
-        {
-            "path": printable(picture.path),
-            "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
-            "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
-            "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
-            "map": printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
-        }
-        for picture in gallery
-    ]
-
-
-def _has_map(out: Path, path: str) -> bool:
-    inside = PurePosixPath("maps", f"{path}.png")
-    try:
-        return ".." not in inside.parts and (out / inside).is_file()
-    except (OSError, ValueError):  # a name that this file system cannot hold
-        return False

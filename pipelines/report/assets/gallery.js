@@ -2,8 +2,11 @@
 
 const FIRST_TILES = 24;
 
-/** @returns {{show: (path: string) => void, has: (path: string) => boolean}} */
-function startGallery(pictures, rows, threshold) {
+/**
+ * @param {{pictures: object[], good: string[]}} data the worst images, and thumbnails of good images that they are close to
+ * @returns {{show: (path: string) => void, has: (path: string) => boolean}}
+ */
+function startGallery({ pictures, good }, rows, threshold) {
   const root = document.documentElement;
   const grid = byId('gallery-grid');
   const rowOf = new Map();
@@ -15,6 +18,9 @@ function startGallery(pictures, rows, threshold) {
   const source = (kind, data) => `data:image/${kind};base64,${data}`;
   const photo = (picture, alt) => element('img', { src: source('jpeg', picture.thumbnail), alt, draggable: 'false' });
   const heat = (picture) => element('img', { src: source('png', picture.heatmap), alt: '', class: 'heat', draggable: 'false' });
+  // A white line within a dark one, which keep their width when the picture is enlarged.
+  const outlines = ({ outlines: d, size }) => (d && size ? drawing('svg', { class: 'outlines', viewBox: `0 0 ${size[0]} ${size[1]}`, 'aria-hidden': 'true' },
+    drawing('path', { class: 'outline-casing', d }), drawing('path', { class: 'outline-line', d })) : null);
   const items = pictures.map((picture) => ({ picture, row: rowOf.get(picture.path) ?? null, badge: null, tile: null }));
   let shown = [];
   let flaggedOnly = false;
@@ -26,13 +32,25 @@ function startGallery(pictures, rows, threshold) {
     return threshold ? VERDICTS[Number(threshold.exceeds(item.picture.score))] : 'unjudged';
   };
 
+  /** The closest good images: thumbnails with their names. */
+  function closest({ near }) {
+    if (!near.length) return null;
+    return element('span', { class: 'near' },
+      element('span', { class: 'near-title' }, 'Closest good images'),
+      element('span', { class: 'near-row' }, ...near.map(({ name, distance, thumbnail }) => element('span', { class: 'near-image', title: `${name}: ${formatNumber(distance, 2)} standard deviations away in latent space` },
+        element('span', { class: 'near-picture' }, element('img', { src: source('jpeg', good[thumbnail]), alt: '', draggable: 'false' })),
+        element('span', { class: 'near-name' }, name.slice(name.lastIndexOf('/') + 1)),
+        element('span', { class: 'near-distance' }, `distance ${formatNumber(distance, 2)}`)))));
+  }
+
   const lightbox = createLightbox({
     controls: [element('label', {}, 'Heat map', opacitySlider())],
     title: (item) => item.picture.path,
     view(item) {
       const image = photo(item.picture, `Image ${item.picture.path}`);
-      return createCompare({ before: [image], after: item.picture.heatmap ? [photo(item.picture, ''), heat(item.picture)] : [], beforeLabel: 'image', afterLabel: 'heat map' });
+      return createCompare({ before: [image], after: item.picture.heatmap ? [photo(item.picture, ''), heat(item.picture), verdict(item) === 'abnormal' ? outlines(item.picture) : null].filter(Boolean) : [], beforeLabel: 'image', afterLabel: 'heat map' });
     },
+    beside: (item) => closest(item.picture),
     details(item) {
       const fact = (label, value) => element('span', {}, `${label} `, element('strong', {}, value));
       const p = item.row !== null && rows.p_value ? rows.p_value[item.row] : null;
@@ -42,6 +60,7 @@ function startGallery(pictures, rows, threshold) {
         p !== null && Number.isFinite(p) ? fact('p-value', formatNumber(p, 2)) : null,
         item.row !== null ? fact('size', `${rows.width[item.row]} \u00d7 ${rows.height[item.row]}`) : null,
         item.row !== null && rows.note(item.row) ? element('span', {}, rows.note(item.row)) : null,
+        ...(verdict(item) === 'abnormal' ? item.picture.words : []).map((words) => element('span', {}, words)),
         item.picture.map ? element('span', {}, 'full-size map: ', element('code', {}, item.picture.map)) : null,
       ].filter(Boolean);
     },
@@ -51,10 +70,13 @@ function startGallery(pictures, rows, threshold) {
     const { picture } = item;
     item.badge = element('span', { class: 'badge' });
     item.tile = element('button', { type: 'button', class: 'tile', title: picture.path, click: () => lightbox.open(shown, shown.indexOf(item)) },
-      element('span', { class: 'tile-picture' }, photo(picture, ''), picture.heatmap ? heat(picture) : null),
+      element('span', { class: 'tile-picture' }, photo(picture, ''), picture.heatmap ? heat(picture) : null, outlines(picture)),
       element('span', { class: 'tile-text' },
         element('span', { class: 'tile-name' }, picture.path.slice(picture.path.lastIndexOf('/') + 1)),
-        element('span', { class: 'tile-line' }, formatNumber(picture.score), item.badge)));
+        element('span', { class: 'tile-line' }, formatNumber(picture.score), item.badge),
+        picture.words.length || picture.near.length
+          ? element('span', { class: 'tile-more' }, ...picture.words.map((words) => element('span', { class: 'tile-words' }, words)), closest(picture))
+          : null));
   }
 
   const more = byId('gallery-more');
@@ -75,6 +97,7 @@ function startGallery(pictures, rows, threshold) {
     for (const item of items) {
       const kind = verdict(item);
       item.badge.textContent = kind === 'unjudged' ? '' : kind;
+      item.tile.classList.toggle('tile-abnormal', kind === 'abnormal');
       item.badge.className = kind === 'unjudged' ? '' : `badge badge-${kind}`;
     }
     if (flaggedOnly) arrange();

@@ -5,15 +5,17 @@
  * @param {(item: object) => Node} options.view the picture
  * @param {(item: object) => string} options.title
  * @param {(item: object) => Node[]} options.details what is said below it
+ * @param {(item: object) => Node | null} options.beside what is shown next to the picture
  * @param {Node[]} options.controls shown in the head for every picture
  * @returns {{open: (items: object[], index: number) => void, refresh: () => void}}
  */
-function createLightbox({ view, title, details, controls }) {
+function createLightbox({ view, title, details, beside, controls }) {
   let items = [];
   let index = 0;
   const heading = element('p', { class: 'lightbox-title', id: 'lightbox-title' });
   const place = element('span', { class: 'lightbox-place' });
   const stage = element('div', { class: 'lightbox-view' });
+  const aside = element('div', { class: 'lightbox-aside' });
   const foot = element('div', { class: 'lightbox-foot', 'aria-live': 'polite' });
   const step = (by, label, sign) => element('button', { type: 'button', class: 'lightbox-button lightbox-step', 'aria-label': label, click: () => go(index + by) }, sign);
   const previous = step(-1, 'Previous image', '\u2190');
@@ -21,13 +23,14 @@ function createLightbox({ view, title, details, controls }) {
   const dialog = element('dialog', { class: 'lightbox', 'aria-labelledby': 'lightbox-title', tabindex: '-1' },
     element('div', { class: 'lightbox-head' }, heading, place, ...controls,
       element('button', { type: 'button', class: 'lightbox-button lightbox-close', 'aria-label': 'Close', click: () => dialog.close() }, '\u00d7')),
-    element('div', { class: 'lightbox-stage' }, previous, stage, next), foot);
+    element('div', { class: 'lightbox-stage' }, previous, stage, aside, next), foot);
   document.body.append(dialog);
 
   function go(to) {
     if (to < 0 || to >= items.length) return;
     index = to;
     stage.replaceChildren(view(items[index]));
+    aside.replaceChildren(...[beside(items[index])].filter(Boolean));
     heading.textContent = title(items[index]);
     heading.title = title(items[index]);
     refresh();

@@ -7,8 +7,8 @@ function startScorePage() {
   const axis = histogram && { low: histogram.edges[0], high: histogram.edges[histogram.edges.length - 1] };
   const threshold = settings && createThreshold(rows, settings, axis);
   if (histogram) startHistogram(histogram, threshold);
-  const pictures = readData('gallery');
-  const gallery = pictures.length ? startGallery(pictures, rows, threshold) : null;
+  const worst = readData('gallery');
+  const gallery = worst.pictures.length ? startGallery(worst, rows, threshold) : null;
   startTable(rows, threshold, gallery);
   if (threshold) startExploring(rows, threshold);
   startTips();

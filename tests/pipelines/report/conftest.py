@@ -16,7 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines import output
+from pipelines.heatmap import position
 from pipelines.report import write_report
+from pipelines.report.folder import HeatFacts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -150,6 +153,39 @@ def gallery_rows(rows: Sequence[dict[str, Any]], most: int = 64) -> list[dict[st
     ]
 
 
+HEAT = HeatFacts(
+    level=0.001,
+    speck_percent=0.1,
+    places=50_000,
+    smallest=2e-5,
+    colours=((0.01, 0.0), (0.001, 0.35), (0.0001, 0.75), (2e-5, position(2e-5))),
+)
+
+
+def picture_rows(near: list[list[str]]) -> list[dict[str, Any]]:
+    """Rows of gallery.parquet with all that a run writes, for images with these good images closest to them."""
+    rows = result_rows([2.0 - 0.1 * i for i in range(len(near))])
+    return [
+        row
+        | {
+            "local_p_value": 2e-5,
+            "regions": 2,
+            "regions_percent": 12.5,
+            "largest_left": 10,
+            "largest_top": 5,
+            "largest_width": 30,
+            "largest_height": 20,
+            "largest_x": 25.5,
+            "largest_y": 14.6,
+            "outlines": "M10 5L40 5L40 25L10 25Z",
+            "neighbours": [
+                {"name": name, "distance": 0.5 + k, "thumbnail": row["thumbnail"]} for k, name in enumerate(names)
+            ],
+        }
+        for row, names in zip(gallery_rows(rows), near, strict=True)
+    ]
+
+
 EVALUATION = {
     "image_auroc": 0.984,
     "image_auroc_interval": [0.961, 0.995],
@@ -182,6 +218,7 @@ class Maker:
     schema = SCHEMA
     rows = staticmethod(result_rows)
     run = staticmethod(run_record)
+    heat = HEAT
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -206,6 +243,15 @@ class Maker:
             pq.write_table(pa.Table.from_pylist(gallery_rows(rows)), out / ".kintsugi-run" / "gallery.parquet")
         if evaluation is not None:
             (out / "evaluation.json").write_text(json.dumps(evaluation))
+        return out
+
+    def pictured(self, near: list[list[str]]) -> Path:
+        """Write an output folder with everything that a run tells of its worst images."""
+        pictures = picture_rows(near)
+        rows = result_rows([row["score"] for row in pictures])
+        out = self.folder(rows, run=run_record(rows, heat=HEAT.model_dump()), gallery=False)
+        table = pa.Table.from_pylist(pictures, schema=output.GALLERY)
+        pq.write_table(table, out / ".kintsugi-run" / "gallery.parquet")
         return out
 
     def large(self, count: int) -> Path:

@@ -72,7 +72,7 @@ def test_a_finished_run(make) -> None:
         assert text in found.text, text
     assert "partial" not in found.text
     assert found.data["rows"]["counts"] == [7, 3, 1, 0]
-    assert len(found.data["gallery"]) == 10
+    assert len(found.data["gallery"]["pictures"]) == 10
 
 
 def test_the_model_is_told_for_people_first_and_in_full_below(make) -> None:
@@ -157,7 +157,7 @@ def test_a_map_is_named_only_where_it_is(make) -> None:
     for path in (out.parent / "escape.png.png", out / "maps" / "inside.png.png"):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    maps = {item["path"]: item["map"] for item in report(out).data["gallery"]}
+    maps = {item["path"]: item["map"] for item in report(out).data["gallery"]["pictures"]}
     assert maps == {"inside.png": "maps/inside.png.png", "../../escape.png": None}
 
 

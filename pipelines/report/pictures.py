@@ -1,0 +1,126 @@
+"""The pictures of a report: the worst images, what their heat maps say in words, and the closest good images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from pipelines.heatmap import position, ramp_colours
+from pipelines.report import words
+from pipelines.report.folder import HeatFacts, Picture
+from pipelines.text import printable
+
+_APART = 0.15  # of the legend's width between two marks
+
+
+def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) -> dict[str, object]:
+    """What the page's script shows of each picture; a good image that several are close to is there once."""
+    good: dict[str, int] = {}
+    thumbnails: list[str] = []
+    pictures: list[dict[str, object]] = []
+    for picture in gallery:
+        for near in picture.neighbours or ():
+            if near.name not in good:
+                good[near.name] = len(thumbnails)
+                thumbnails.append(base64.b64encode(near.thumbnail).decode("ascii"))
+        pictures.append(
+            {
+                "path": printable(picture.path),
+                "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
+                "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
+                "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
+                "map": printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
+                "outlines": picture.outlines or None,
+                "size": _size(picture.thumbnail) if picture.outlines else None,
+                "words": list(_sentences(picture, heat)) if heat else [],
+                "near": [
+                    {"name": printable(near.name), "distance": near.distance, "thumbnail": good[near.name]}
+                    for near in picture.neighbours or ()
+                ],
+            }
+        )
+    return {"pictures": pictures, "good": thumbnails}
+
+
+def _sentences(picture: Picture, heat: HeatFacts) -> list[str]:
+    """What a heat map shows, for people."""
+    found = []
+    if picture.regions is not None:
+        found.append(
+            words.regions(
+                picture.regions,
+                percent=picture.regions_percent,
+                size=(picture.largest_width, picture.largest_height),
+                centre=(picture.largest_x, picture.largest_y),
+            )
+        )
+    if picture.local_p_value is not None and heat.places and heat.smallest:
+        beyond = picture.local_p_value <= heat.smallest
+        found.append(words.worst_place(picture.local_p_value, places=heat.places, beyond=beyond))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A share of good images' places, and where its colour is on the legend."""
+
+    at: float  # from 0 to 1
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The colours of the heat maps.
+
+    Attributes:
+        stops: Place on the legend from 0 to 1, colour, opacity.
+        marks: What some places mean.
+        beyond: Where what no good image shows begins, from 0 to 1.
+        sentences: What the colours and outlines mean.
+    """
+
+    stops: tuple[tuple[float, str, float], ...]
+    marks: tuple[Mark, ...]
+    beyond: float
+    sentences: tuple[str, ...]
+
+
+def legend(heat: HeatFacts) -> Legend:
+    """The legend of a run's heat maps."""
+    at = np.linspace(0, 1, 21)
+    stops = tuple(
+        (round(float(place), 3), f"rgb({r},{g},{b})", round(int(a) / 255, 3))
+        for place, (r, g, b, a) in zip(at, ramp_colours(at), strict=True)
+    )
+    marks = tuple(
+        Mark(place, f"1 in {words.rounded(1 / share)}")
+        for share, place in heat.colours
+        if share in (0.01, 0.001, 0.0001)
+    )
+    if heat.smallest is not None and all(abs(mark.at - position(heat.smallest)) > _APART for mark in marks):
+        marks += (Mark(position(heat.smallest), f"1 in {words.rounded(1 / heat.smallest)}"),)
+    beyond = max((place for _, place in heat.colours), default=1.0) if heat.places else 1.0
+    sentences = words.colours(heat.level, heat.places, heat.smallest, heat.speck_percent)
+    return Legend(stops, marks, beyond, tuple(sentences))
+
+
+def _size(thumbnail: bytes) -> list[int] | None:
+    try:
+        with Image.open(io.BytesIO(thumbnail)) as picture:
+            return list(picture.size)
+    except OSError:
+        return None
+
+
+def _has_map(out: Path, path: str) -> bool:
+    inside = PurePosixPath("maps", f"{path}.png")
+    try:
+        return ".." not in inside.parts and (out / inside).is_file()
+    except (OSError, ValueError):  # a name that this file system cannot hold
+        return False
