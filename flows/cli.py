@@ -36,6 +36,10 @@ RateOption = Annotated[
     float | None,
     typer.Option("--false-alarms", help="Share of good images that may be flagged, between 0 and 1 (0.01 is 1 %)."),
 ]
+GroupsOption = Annotated[
+    bool,
+    typer.Option("--groups", help="Judge each sub-folder by the calibration images of the same sub-folder, if enough."),
+]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run over the same images.")
 ]
@@ -96,6 +100,7 @@ def score(
             "--false-discoveries", help="Instead of --false-alarms: share of the flagged images that may be good."
         ),
     ] = None,
+    groups: GroupsOption = False,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
@@ -106,7 +111,7 @@ def score(
 
         summary = score_folder(
             folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-            calibration=calibration,
+            groups=groups, calibration=calibration,
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")
@@ -130,12 +135,13 @@ def evaluate(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also keep rows, maps and a report here.")] = None,
     false_alarms: RateOption = None,
+    groups: GroupsOption = False,
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
     with _told_plainly(), _terminated_as_by_ctrl_c():
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms)
+        figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups)
         for line in describe_evaluation(figures):
             typer.echo(line)
         if out is not None:

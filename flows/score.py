@@ -37,7 +37,12 @@ TRIES: dict[str, Any] = {
 
 @flow(name="score", flow_run_name="score {folder.name} with {model}", persist_result=False)
 def score_flow(
-    folder: Path, model: str, out: Path, false_alarms: float | None = None, own_folder: bool = False
+    folder: Path,
+    model: str,
+    out: Path,
+    false_alarms: float | None = None,
+    own_folder: bool = False,
+    groups: bool = False,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -47,6 +52,7 @@ def score_flow(
         out: Output folder: new, or of an earlier run.
         false_alarms: Share of good images that may be flagged; default: the model's.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
+        groups: Judge each sub-folder by the calibration images of its own name, where there are enough.
 
     Returns:
         Counts, and where the report is.
@@ -54,7 +60,7 @@ def score_flow(
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run(), ExitStack() as held:
-        scoring = open_job(Sealed(held), folder, model, out, false_alarms).value
+        scoring = open_job(Sealed(held), folder, model, out, false_alarms, groups=groups).value
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
             for number, shard in enumerate(shards, start=1):
@@ -73,10 +79,10 @@ class Sealed(Generic[T]):
 
 @task(name="open", task_run_name="open {model}", **TRIES)
 def open_job(
-    held: Sealed[ExitStack], folder: Path, model: str, out: Path, false_alarms: float | None
+    held: Sealed[ExitStack], folder: Path, model: str, out: Path, false_alarms: float | None, *, groups: bool
 ) -> Sealed[Scoring]:
     """List the images, fetch the model, take the output folder; `held` closes all of it."""
-    return Sealed(held.value.enter_context(open_scoring(folder, model, out, false_alarms=false_alarms)))
+    return Sealed(held.value.enter_context(open_scoring(folder, model, out, false_alarms=false_alarms, groups=groups)))
 
 
 @task(name="shard", task_run_name="shard {number} of {total}", **TRIES)

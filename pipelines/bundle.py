@@ -16,10 +16,12 @@ from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
 from pipelines.build import find_task, likelihood_name, uses_embedded_backbone
-from pipelines.calibration import Calibration
+from pipelines.calibration import MAP_QUANTILES, Calibration
 from pipelines.data import TrainingData
 from pipelines.drift import STATISTICS, image_facts
 from pipelines.errors import ModelError
+from pipelines.groups import group_of
+from pipelines.heatmap import visible
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for
 from pipelines.job import Job
@@ -33,6 +35,7 @@ from pipelines.modelfile import (
     ModelFile,
     sha256_of,
 )
+from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
 from pipelines.session import SCORES, Session, keyed_noise
 from vaecore.export import export_decoder, export_scoring
@@ -44,7 +47,9 @@ PARITY = 1e-5  # largest relative difference of a score between torch and ONNX R
 PARITY_FEATURES = 1e-4  # the same through a backbone of fifty layers
 GALLERY_IMAGES = 256
 STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
-MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
+GALLERY_SIDE = 96  # pixels, the longest side of a thumbnail
+MAP_VALUES = 20_001  # of each image's map that the table of good places is made of
+MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
 
 def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> Metadata:
@@ -148,44 +153,72 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
         false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
     """
     scores: list[float] = []
+    groups: dict[str, list[float]] = {}
     statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
     pixels: list[NDArray[np.float32]] = []
+    highest = -np.inf
+    share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, len(files)) + 1)) + 0.5).astype(np.float64)
     for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
         values = session.run(image.pixels[None], [image.sha256], SCORES)
         scores.append(float(values["score"][0]))
+        groups.setdefault(group_of(image.file.relative), []).append(scores[-1])
         if len(scores) <= STATISTICS_IMAGES:
             facts = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
             for name, value in (facts | image_facts(image.pixels)).items():
                 statistics[name].append(value)
         flat = np.sort(values["anomaly_map"], axis=None)
-        pixels.append(flat[np.linspace(0, len(flat) - 1, 20_001).astype(int)])  # an even share of each image
-    quantiles = np.quantile(np.concatenate(pixels), [float(q) for q in MAP_QUANTILES])
+        pixels.append(flat[(share / len(share) * len(flat)).astype(int)])  # an even share of each image
+        highest = max(highest, float(flat[-1]))
+    pooled = np.append(np.concatenate(pixels), np.float32(highest))
+    quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
     calibration = Calibration(
         model_sha256=session.model.sha256,
         scores=tuple(scores),
         map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
         false_alarms=false_alarms,
         statistics={name: tuple(each) for name, each in statistics.items()},
+        places=GoodPlaces.of(pooled, len(scores) * places_in(session.metadata)),
+        groups={name: tuple(each) for name, each in groups.items()} if len(groups) > 1 else {},
     )
     calibration.save(session.model.folder / CALIBRATION_FILE)
     return calibration
 
 
+def places_in(metadata: Metadata) -> int:
+    """Places of one image: points of the finest grid of y, between which the anomaly map is interpolated."""
+    height, width = (max(1, side // min(metadata.strides)) for side in metadata.size)
+    return height * width
+
+
 def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
-    """Keep embeddings and thumbnails of good images, so that a report can show what normal looks like."""
-    embeddings, thumbnails, names = [], [], []
-    for image in decode_for(files[:GALLERY_IMAGES], session.metadata):
+    """Keep embeddings and thumbnails of good images, so that a report can show what normal looks like.
+
+    Args:
+        session: The exported file, open.
+        files: Of the training set, in the order of their names; those that are kept are spread evenly over it.
+    """
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), GALLERY_IMAGES)).round().astype(int))
+    embeddings, thumbnails, sizes, names = [], [], [], []
+    for image in decode_for([files[index] for index in chosen], session.metadata):
         if isinstance(image, Failed):
             continue
         embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
-        eight = image.pixels if image.pixels.dtype == np.uint8 else (image.pixels // 257).astype(np.uint8)
-        picture = PillowImage.fromarray(np.broadcast_to(eight, (*eight.shape[:2], 3)).copy()).resize((96, 96))
-        thumbnails.append(np.asarray(picture))
+        picture = PillowImage.fromarray(np.broadcast_to(visible(image.pixels), (*image.pixels.shape[:2], 3)).copy())
+        picture.thumbnail((GALLERY_SIDE, GALLERY_SIDE), PillowImage.Resampling.LANCZOS)
+        square = np.zeros((GALLERY_SIDE, GALLERY_SIDE, 3), np.uint8)
+        square[: picture.height, : picture.width] = np.asarray(picture)
+        thumbnails.append(square)
+        sizes.append((picture.height, picture.width))
         names.append(image.file.relative)
-    tensors = {"embedding": np.stack(embeddings), "thumbnail": np.stack(thumbnails)}
-    save_file(tensors, session.model.folder / GALLERY_FILE, metadata={"names": json.dumps(names)})
+    tensors = {
+        "embedding": np.stack(embeddings),
+        "thumbnail": np.stack(thumbnails),
+        "thumbnail_size": np.array(sizes, dtype=np.int32),
+    }
+    facts = {"names": json.dumps(names), "model_sha256": session.model.sha256}
+    save_file(tensors, session.model.folder / GALLERY_FILE, metadata=facts)
 
 
 def write_job(folder: Path, job: Job) -> None:

@@ -37,6 +37,7 @@ def evaluate_model(
     json_path: Path | None = None,
     out: Path | None = None,
     false_alarms: float | None = None,
+    groups: bool = False,
 ) -> dict[str, Any]:
     """Score a labelled folder and measure how well the scores tell good from bad.
 
@@ -46,6 +47,7 @@ def evaluate_model(
         json_path: Where to write the figures.
         out: Output folder for rows, maps and a report with the figures in it; none is kept when left out.
         false_alarms: The promised rate; default: the model's.
+        groups: Judge the sub-folders below `test/<label>` by their own calibration images, where there are enough.
 
     Returns:
         The figures of the evaluate contract.
@@ -74,8 +76,11 @@ def evaluate_model(
 
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
-        summary = score_folder(test, file, place, false_alarms=false_alarms, fresh=True, observer=observe)
-        result = figures_of(rows, pixels, Verdicts.of(file.calibration(), false_alarms))
+        summary = score_folder(
+            test, file, place, false_alarms=false_alarms, groups=groups, group_level=1, fresh=True, observer=observe
+        )
+        verdicts = Verdicts.of(file.calibration(), false_alarms, groups=groups, group_level=1)
+        result = figures_of(rows, pixels, verdicts)
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
@@ -109,10 +114,13 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
     labels = np.array([_label(row) for row in rows])
     bad = labels != GOOD
     n_good, n_bad = int((~bad).sum()), int(bad.sum())
-    flagged = scores > verdicts.threshold if verdicts.threshold is not None else None
+    flagged = None
+    if verdicts.threshold is not None:
+        flagged = np.array([verdicts.flags(row["path"], row["score"]) for row in rows], dtype=bool)
     overall, by_defect = pixels.results()
     interval = None
-    if verdicts.calibration is not None and verdicts.false_alarms is not None and n_good:
+    one_rule = verdicts.groups is None  # the law of the rate is known for one threshold, not for a mixture
+    if one_rule and verdicts.calibration is not None and verdicts.false_alarms is not None and n_good:
         interval = list(verdicts.calibration.interval(verdicts.false_alarms, n_good))
     return {
         **_ranking(scores, bad),

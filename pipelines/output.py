@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,18 @@ from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER, ImageFile
 from pipelines.text import for_spreadsheets
 
+# What the heat map of a flagged image shows; null for all others. README.md explains each.
+REGIONS = [
+    ("local_p_value", pa.float64()),
+    ("regions", pa.int32()),
+    ("regions_percent", pa.float64()),
+    ("largest_left", pa.int32()),
+    ("largest_top", pa.int32()),
+    ("largest_width", pa.int32()),
+    ("largest_height", pa.int32()),
+    ("largest_x", pa.float64()),
+    ("largest_y", pa.float64()),
+]
 RESULTS = pa.schema(
     [
         ("path", pa.string()),
@@ -48,11 +60,21 @@ RESULTS = pa.schema(
         ("is_anomaly", pa.bool_()),
         ("threshold", pa.float64()),
         ("note", pa.string()),
+        ("group", pa.string()),
+        *REGIONS,
     ]
 )
-PICTURES = [("thumbnail", pa.binary()), ("heatmap", pa.binary())]
-GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *PICTURES])
-VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold")  # known at the end, not part of a shard
+PICTURES = [
+    ("thumbnail", pa.binary()),
+    ("heatmap", pa.binary()),
+    ("outlines", pa.string()),  # of the abnormal regions: data of an SVG path, in pixels of the thumbnail
+    (
+        "neighbours",
+        pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
+    ),
+]
+GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *PICTURES])
+VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
     + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
@@ -149,8 +171,13 @@ class OutputFolder:
         tables = [pq.read_table(path, columns=columns) for path in paths]
         return pa.concat_tables(tables) if tables else SHARD.empty_table().select(columns or SHARD.names)
 
-    def done(self, files: Iterable[ImageFile], threshold: float | None) -> dict[str, float]:
-        """Paths that need no work, with their scores: scored, unchanged, and with the pictures that are due."""
+    def done(self, files: Iterable[ImageFile], flags: Callable[[str, float], bool]) -> dict[str, float]:
+        """Paths that need no work, with their scores: scored, unchanged, and with the pictures that are due.
+
+        Args:
+            files: What is asked for.
+            flags: Whether an image of that path and score is abnormal, and a heat map due.
+        """
         unchanged = {file.relative: (file.size, file.mtime_ns) for file in files}
         finished: dict[str, float] = {}
         pictured: set[str] = set()
@@ -160,7 +187,7 @@ class OutputFolder:
                 continue
             if row["pictured"]:
                 pictured.add(path)
-            if threshold is not None and score > threshold and not self.map_path(path).is_file():
+            if flags(path, score) and not self.map_path(path).is_file():
                 continue
             finished.setdefault(path, score)
         # When the worst images of an earlier run are gone, others move up: the gallery has no pictures of them yet.
@@ -205,7 +232,7 @@ class OutputFolder:
         wanted = {row["path"]: row["score"] for row in worst}
         pictures: dict[str, Row] = {}
         for path in sorted(self._shards.glob("*.parquet")):
-            for row in pq.read_table(path, columns=["path", "score", *dict(PICTURES)]).to_pylist():
+            for row in pq.read_table(path, columns=GALLERY.names).to_pylist():
                 if row["thumbnail"] is not None and wanted.get(row["path"]) == row["score"]:
                     pictures.setdefault(row["path"], row)
         table = pa.Table.from_pylist([pictures[path] for path in wanted if path in pictures], schema=GALLERY)

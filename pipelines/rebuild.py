@@ -11,6 +11,7 @@ from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
 from pipelines.report import write_report
+from pipelines.rows import forget_regions
 from pipelines.verdicts import Verdicts, count
 
 
@@ -37,14 +38,31 @@ def rebuild_report(out: Path | str) -> Path:
 
 def _gather(out: Path, run: dict[str, Any]) -> None:
     """Make results of the finished shards, with the verdicts that the run would have given."""
-    model, kept = run["model"], run["calibration"]
-    calibration = kept and Calibration(model_sha256=model["sha256"], scores=tuple(kept["scores"]), map_quantiles={})
+    model, kept = run["model"], run["calibration"] or {}
+    grouped = kept.get("grouped")
+    calibration = (
+        Calibration(
+            model_sha256=model["sha256"],
+            scores=tuple(kept["scores"]),
+            map_quantiles={},
+            groups={name: tuple(scores) for name, scores in grouped["scores"].items()} if grouped else {},
+        )
+        if kept
+        else None
+    )
     with OutputFolder(out, work_key=run["work_key"]).held() as output:
         rows = output.all_rows()
         if not rows:
             msg = f"the run in {out} was stopped before it had any results; start it again: {run['command']}"
             raise FolderError(msg)
-        Verdicts.of(calibration, kept and kept["false_alarms"]).fill(rows)
+        verdicts = Verdicts.of(
+            calibration,
+            kept.get("false_alarms"),
+            groups=bool(grouped),
+            group_level=grouped["level"] if grouped else 0,
+        )
+        verdicts.fill(rows)
+        forget_regions(rows)
         for row in rows:
             row.update(model=model["name"], version=model["version"])
         output.write_results(rows)

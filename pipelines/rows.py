@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipelines.drift import FACTS
 from pipelines.images import Failed, ImageFile, UnreadableFolder
-from pipelines.output import Row
+from pipelines.output import PICTURES, REGIONS, Row
 
 
 def empty_row(file: ImageFile) -> Row:
@@ -13,8 +15,9 @@ def empty_row(file: ImageFile) -> Row:
         "path": file.relative,
         "size": file.size,
         "mtime_ns": file.mtime_ns,
-        **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note", "thumbnail", "heatmap")),
+        **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
         **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
+        **dict.fromkeys(name for name, _ in (*REGIONS, *PICTURES)),
     }
 
 
@@ -27,3 +30,10 @@ def unreadable_row(place: UnreadableFolder) -> Row:
     """A row of a folder that could not be listed, with the reason."""
     file = ImageFile(place.path, place.relative, 0, 0)
     return empty_row(file) | {"status": "failed", "error": f"the folder cannot be read: {place.reason}"}
+
+
+def forget_regions(rows: Sequence[Row]) -> None:
+    """Say nothing of regions where the image as a whole is not abnormal: good images have odd places, too."""
+    for row in rows:
+        if not row["is_anomaly"]:
+            row.update(dict.fromkeys(name for name, _ in REGIONS))

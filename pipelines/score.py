@@ -8,46 +8,39 @@ Nothing here knows torch: the bound is computed inside the exported graph.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
-import json
 import logging
-import platform
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from pipelines.calibration import Calibration
+from pipelines.account import describe, work_key
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import FolderError
-from pipelines.heatmap import HeatScale, colourise, overlay, png, thumbnail
+from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, list_images
 from pipelines.inputs import decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
+from pipelines.neighbours import Gallery
+from pipelines.output import GALLERY_ROWS, PICTURES, OutputFolder, Row, worst_first, write_atomically
 from pipelines.progress import Advance, progress
+from pipelines.regions import Regions, draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
-from pipelines.rows import empty_row, failed_row, unreadable_row
-from pipelines.session import Session
+from pipelines.rows import empty_row, failed_row, forget_regions, unreadable_row
+from pipelines.session import SCORES, Session
 from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, count, values_of
 
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work
 KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
-NO_CALIBRATION = (
-    "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
-)
 
 Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
 
@@ -85,6 +78,8 @@ def score_folder(
     false_alarms: float | None = None,
     budget: int | None = None,
     false_discoveries: float | None = None,
+    groups: bool = False,
+    group_level: int = 0,
     calibration: Path | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
@@ -101,6 +96,9 @@ def score_folder(
         false_alarms: Share of good images that may be flagged; default: the model's, at least 1/(n+1).
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
+        groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
+            calibrated on enough of them to promise the rate for it; all others by all calibration images.
+        group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
         fresh: Forget the rows of earlier runs.
         observer: Called with every newly scored row and its anomaly map.
@@ -113,7 +111,7 @@ def score_folder(
     """
     with open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-        calibration=calibration, fresh=fresh, observer=observer,
+        groups=groups, group_level=group_level, calibration=calibration, fresh=fresh, observer=observer,
     ) as scoring:  # fmt: skip
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
@@ -131,6 +129,8 @@ def open_scoring(
     false_alarms: float | None = None,
     budget: int | None = None,
     false_discoveries: float | None = None,
+    groups: bool = False,
+    group_level: int = 0,
     calibration: Path | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
@@ -147,13 +147,16 @@ def open_scoring(
     found = list_images(folder)
     file = model if isinstance(model, ModelFile) else find_model(model)
     verdicts = Verdicts.of(
-        file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries
-    )
+        file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries,
+        groups=groups, group_level=group_level,
+    )  # fmt: skip
     session = Session(file, device=settings().device, threads=settings().workers)
-    output = OutputFolder(out, work_key=_work_key(file, verdicts.calibration), source=folder)
+    gallery = Gallery.of(file) if "embedding" in session.metadata.outputs else None
+    output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
-        scoring = Scoring(folder, found.files, found.unreadable, file, session, verdicts, output, observer)
-        output.write_json("run.json", scoring.describe(dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
+        scoring = Scoring(folder, found.files, found.unreadable, file, session, verdicts, output, gallery, observer)
+        scoring.tell_groups()
+        output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
         yield scoring
 
 
@@ -168,12 +171,13 @@ class Scoring:
     session: Session
     verdicts: Verdicts
     output: OutputFolder
+    gallery: Gallery | None = None  # good images to compare with
     observer: Observer | None = None
     left: int = 0
     drift: Drift | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _clock: float = field(default_factory=time.perf_counter)
+    clock: float = field(default_factory=time.perf_counter)
     _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
 
     @property
@@ -181,9 +185,15 @@ class Scoring:
         """Rows that there will be: one for each file, and for each sub-folder that cannot be read."""
         return len(self.files) + len(self.unreadable)
 
+    def tell_groups(self) -> None:
+        """Say once which sub-folders have a threshold of their own, which have none, and why."""
+        if self.verdicts.groups is not None:
+            for line in self.verdicts.groups.explain(file.relative for file in self.files):
+                log.info("groups %s", line)
+
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed are tried again."""
-        done = self.output.done(self.files, self.verdicts.threshold)
+        done = self.output.done(self.files, self.verdicts.flags)
         self._gallery = heapq.nlargest(GALLERY_ROWS, done.values())
         heapq.heapify(self._gallery)
         left = [file for file in self.files if file.relative not in done]
@@ -229,6 +239,7 @@ class Scoring:
         rows.sort(key=lambda row: str(row["path"]))
         self.verdicts = self.verdicts.settle(rows)
         self.verdicts.fill(rows)
+        forget_regions(rows)
         calibration = self.verdicts.calibration
         if calibration is not None and calibration.statistics:
             self.drift = check_drift(calibration.statistics, values_of(rows, STATISTICS))
@@ -239,7 +250,7 @@ class Scoring:
         self.output.write_gallery(rows)
         self.output.tidy(rows)
         counts = count(rows)
-        run = self.describe(counts, finished=True)
+        run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
         return ScoreSummary(
@@ -256,7 +267,9 @@ class Scoring:
 
     def _score(self, batch: Sequence[Decoded]) -> list[Row]:
         start = time.perf_counter()
-        values = self.session.run(np.stack([image.pixels for image in batch]), [image.sha256 for image in batch])
+        outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
+        pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
+        values = self.session.run(pixels, digests, outputs)
         self.seconds["run"] += time.perf_counter() - start
         start = time.perf_counter()
         rows = [self._row(image, values, index) for index, image in enumerate(batch)]
@@ -276,33 +289,42 @@ class Scoring:
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
         bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
         row |= scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
-        self._draw(row, image, values["anomaly_map"][index])
+        self._draw(row, image, {name: array[index] for name, array in values.items()})
         return row
 
-    def _draw(self, row: Row, image: Decoded, anomaly_map: NDArray[Any]) -> None:
-        """Heat map of a flagged image; thumbnails of what may belong to the worst of all."""
-        score = row["score"]
-        flagged = self.verdicts.threshold is not None and score > self.verdicts.threshold
+    def _draw(self, row: Row, image: Decoded, values: dict[str, NDArray[Any]]) -> None:
+        """Regions; heat map of a flagged image; thumbnails and neighbours of what may belong to the worst of all."""
+        score, anomaly_map = row["score"], values["anomaly_map"]
+        flagged = self.verdicts.flags(row["path"], score)
+        calibration = self.verdicts.calibration
+        regions = find_regions(anomaly_map, local_level(calibration)) or Regions()
+        if calibration is not None:
+            row |= regions.columns()
+        if calibration is not None and calibration.places is not None:
+            row["local_p_value"] = float(calibration.places.p_values(np.nanmax(anomaly_map)))
         worst = len(self._gallery) < GALLERY_ROWS or score >= self._gallery[0]
         if self.observer:
             self.observer(row, anomaly_map)
         if not flagged and not worst:
             return
-        heat = colourise(anomaly_map, HeatScale.of(self.verdicts.calibration, anomaly_map))
+        heat = colourise(anomaly_map, HeatScale.of(calibration, anomaly_map))
         if flagged:
             path = self.output.map_path(row["path"])
-            picture = png(overlay(image.pixels, heat))
+            picture = png(draw_outlines(overlay(image.pixels, heat), regions.outlines))
             write_atomically(path, lambda temporary: temporary.write_bytes(picture))
         if worst:
             push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
             push(self._gallery, score)
-            row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=320)
+            row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=LONGEST)
+            row["outlines"] = svg_path(regions.outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
+            if self.gallery is not None:
+                row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
 
     def _keep_worst_pictures(self, rows: Sequence[Row]) -> None:
         """Keep pictures of this shard's worst only: no other can be among the worst of all."""
         with_pictures = sorted((row for row in rows if row["thumbnail"] is not None), key=worst_first)
         for row in with_pictures[GALLERY_ROWS:]:
-            row["thumbnail"] = row["heatmap"] = None
+            row.update(dict.fromkeys(name for name, _ in PICTURES))
 
     def _timed(self, images: Iterator[Decoded | Failed]) -> Iterator[Decoded | Failed]:
         while True:
@@ -313,70 +335,8 @@ class Scoring:
                 return
             yield image
 
-    def _command(self) -> str:
-        """How to do the same again, whoever called."""
-        words = ["kintsugi", "score", str(self.folder.resolve()), "--model", self.model.pinned_ref]
-        words += ["--out", str(self.output.out.resolve())]
-        if self.verdicts.false_alarms is not None:
-            option = "--false-discoveries" if self.verdicts.discoveries else "--false-alarms"
-            words += [option, repr(self.verdicts.false_alarms)]
-        if self.verdicts.budget is not None:
-            words += ["--budget", str(self.verdicts.budget)]
-        return shlex.join(words)
-
     def _bottleneck(self) -> str:
         return f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}"
-
-    def describe(self, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
-        """The document of run.json: everything but the rows themselves."""
-        total = time.perf_counter() - self._clock
-        calibration = self.verdicts.calibration
-        warnings = [] if calibration else [NO_CALIBRATION]
-        if self.drift is not None and self.drift.drifted:
-            warnings.append(str(self.drift))
-        if self.unreadable:
-            warnings.append(f"{len(self.unreadable)} sub-folder(s) cannot be read: what is in them is not scored")
-        return {
-            "verb": "score",
-            "folder": str(self.folder.resolve()),
-            "command": self._command(),
-            "model": {
-                "ref": self.model.ref,
-                "name": self.model.name or self.session.metadata.name,
-                "version": self.model.version,
-                "sha256": self.model.sha256,
-                "metadata": self.session.metadata.model_dump(mode="json"),
-                "card": self.model.card,
-            },
-            "calibration": calibration
-            and {
-                "n": calibration.n,
-                "false_alarms": self.verdicts.false_alarms,
-                "threshold": self.verdicts.threshold,
-                "rule": self.verdicts.rule,
-                "scores": list(calibration.scores),
-            },
-            "drift": self.drift and asdict(self.drift),
-            "warnings": warnings,
-            "work_key": self.output.work_key,
-            "counts": counts | {"files": self.total},
-            "timings": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
-            | {"total": round(total, 3), "images_per_second": round(self.left / total, 2) if self.left else None},
-            "versions": {
-                "kintsugi": installed_version("kintsugi"),
-                "python": platform.python_version(),
-                "onnxruntime": onnxruntime.__version__,
-                "provider": self.session.provider,
-            },
-            "started": self.started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
-        }
-
-
-def _work_key(model: ModelFile, calibration: Calibration | None) -> str:
-    """What rows and maps depend on: the model, and the scale of the heat maps."""
-    scale = json.dumps(calibration.map_quantiles if calibration else None, sort_keys=True)
-    return hashlib.sha256(f"{model.sha256} {scale}".encode()).hexdigest()
 
 
 def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:

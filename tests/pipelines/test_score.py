@@ -184,7 +184,7 @@ def test_scores_do_not_depend_on_order_or_company(trained, rows_of, images: Path
 
 WITHOUT_TRAINING = """
 import sys
-TRAINING = "torch torchvision lightning mlflow prefect vaecore onnx skimage sklearn".split()
+TRAINING = "torch torchvision lightning mlflow prefect vaecore onnx sklearn".split()
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in TRAINING:
@@ -197,10 +197,10 @@ main()
 
 
 def test_the_worker_needs_neither_torch_nor_mlflow_nor_prefect(trained, rows_of, images: Path, tmp_path: Path) -> None:
-    """The exported file and calibration.json alone, in a process where the rest cannot be imported."""
+    """The exported file with calibration and gallery alone, in a process where the rest cannot be imported."""
     alone = tmp_path / "worker"
     alone.mkdir()
-    for name in ("model.onnx", "calibration.json"):
+    for name in ("model.onnx", "calibration.json", "gallery.safetensors"):
         shutil.copy(trained.bundle / name, alone)
     words = ["kintsugi", "score", images, "--model", alone / "model.onnx", "--out", tmp_path / "worker-out"]
     code = WITHOUT_TRAINING.format(words=[str(word) for word in words])
@@ -210,6 +210,8 @@ def test_the_worker_needs_neither_torch_nor_mlflow_nor_prefect(trained, rows_of,
     keys = ("path", "score", "elbo", "rate", "distortion", "p_value", "is_anomaly")
     worker, full = rows_of(tmp_path / "worker-out"), rows_of(tmp_path / "full")
     assert [[row[key] for key in keys] for row in worker] == [[row[key] for key in keys] for row in full]
+    gallery = ".kintsugi-run/gallery.parquet"
+    assert (tmp_path / "worker-out" / gallery).read_bytes() == (tmp_path / "full" / gallery).read_bytes()
 
 
 def test_the_summary_is_what_the_rows_say(trained, rows_of, images: Path, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""run.json: what a run over a folder was, and what it takes to do it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+
+from pipelines.calibration import Calibration
+from pipelines.modelfile import ModelFile
+from pipelines.regions import describe_scale
+
+if TYPE_CHECKING:
+    from pipelines.score import Scoring
+
+NO_CALIBRATION = (
+    "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
+)
+DRAWING = "regions 1"  # another one when rows or pictures of an earlier version must be made again
+
+
+def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
+    """The document of run.json: everything but the rows themselves."""
+    total = time.perf_counter() - scoring.clock
+    calibration = scoring.verdicts.calibration
+    warnings = [] if calibration else [NO_CALIBRATION]
+    if scoring.drift is not None and scoring.drift.drifted:
+        warnings.append(str(scoring.drift))
+    if scoring.unreadable:
+        warnings.append(f"{len(scoring.unreadable)} sub-folder(s) cannot be read: what is in them is not scored")
+    return {
+        "verb": "score",
+        "folder": str(scoring.folder.resolve()),
+        "command": _command(scoring),
+        "model": {
+            "ref": scoring.model.ref,
+            "name": scoring.model.name or scoring.session.metadata.name,
+            "version": scoring.model.version,
+            "sha256": scoring.model.sha256,
+            "metadata": scoring.session.metadata.model_dump(mode="json"),
+            "card": scoring.model.card,
+        },
+        "calibration": calibration
+        and {
+            "n": calibration.n,
+            "false_alarms": scoring.verdicts.false_alarms,
+            "threshold": scoring.verdicts.threshold,
+            "rule": scoring.verdicts.rule,
+            "scores": list(calibration.scores),
+            "grouped": _describe_groups(scoring),
+        },
+        "heat": describe_scale(calibration),
+        "drift": scoring.drift and asdict(scoring.drift),
+        "warnings": warnings,
+        "work_key": scoring.output.work_key,
+        "counts": counts | {"files": scoring.total},
+        "timings": {stage: round(seconds, 3) for stage, seconds in scoring.seconds.items()}
+        | {"total": round(total, 3), "images_per_second": round(scoring.left / total, 2) if scoring.left else None},
+        "versions": {
+            "kintsugi": installed_version("kintsugi"),
+            "python": platform.python_version(),
+            "onnxruntime": onnxruntime.__version__,
+            "provider": scoring.session.provider,
+        },
+        "started": scoring.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
+    }
+
+
+def work_key(model: ModelFile, calibration: Calibration | None) -> str:
+    """What rows and maps depend on: the model, the scale of the heat maps, and what is drawn and measured."""
+    scale = json.dumps(calibration and [calibration.map_quantiles, calibration.places and calibration.places.values])
+    return hashlib.sha256(f"{model.sha256} {scale} {DRAWING}".encode()).hexdigest()
+
+
+def _command(scoring: Scoring) -> str:
+    """How to do the same again, whoever called."""
+    words = ["kintsugi", "score", str(scoring.folder.resolve()), "--model", scoring.model.pinned_ref]
+    words += ["--out", str(scoring.output.out.resolve())]
+    if scoring.verdicts.false_alarms is not None:
+        option = "--false-discoveries" if scoring.verdicts.discoveries else "--false-alarms"
+        words += [option, repr(scoring.verdicts.false_alarms)]
+    if scoring.verdicts.budget is not None:
+        words += ["--budget", str(scoring.verdicts.budget)]
+    if scoring.verdicts.groups is not None:
+        words.append("--groups")
+    return shlex.join(words)
+
+
+def _describe_groups(scoring: Scoring) -> dict[str, Any] | None:
+    """What the report says about groups, and what it takes to judge by them again."""
+    groups, calibration = scoring.verdicts.groups, scoring.verdicts.calibration
+    if groups is None or calibration is None:
+        return None
+    return {
+        "level": groups.level,
+        "needed": groups.needed,
+        "groups": groups.describe(file.relative for file in scoring.files),
+        "scores": {name: list(scores) for name, scores in calibration.groups.items()},
+    }

@@ -1,0 +1,219 @@
+"""Thresholds by group: each group that can has the promise for itself, and every other image is judged by all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import score
+from pipelines.bundle import calibrate
+from pipelines.calibration import Calibration
+from pipelines.errors import CalibrationError
+from pipelines.evaluate import evaluate_model
+from pipelines.groups import GroupThresholds, group_of
+from pipelines.images import find_images
+from pipelines.modelfile import ModelFile, sha256_of
+from pipelines.rebuild import rebuild_report
+from pipelines.score import score_folder
+from pipelines.session import Session
+from pipelines.verdicts import Verdicts
+
+ODD = ["", " ", "caf\\xe9", "__proto__", "a\nb", "\u202egnp", "камера", "=1+1", "<b>", "a'b\"c", "50 %"]
+
+
+def calibration_of(groups: dict[str, Any]) -> Calibration:
+    scores = tuple(float(score) for group in groups.values() for score in group)
+    grouped = {name: tuple(map(float, group)) for name, group in groups.items()}
+    return Calibration(model_sha256="", scores=scores, map_quantiles={}, groups=grouped)
+
+
+def rows_of(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = [
+        {"path": f"{name}/{i}.png" if name else f"{i}.png", "status": "ok", "score": float(value)}
+        for name, values in scores.items()
+        for i, value in enumerate(values)
+    ]
+    return [*rows, {"path": "dark/broken.png", "status": "failed", "score": None}]
+
+
+def filled(verdicts: Verdicts, scores: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    rows = rows_of(scores)
+    verdicts.settle(rows).fill(rows)
+    assert (rows[-1]["is_anomaly"], rows[-1]["group"]) == (None, None)
+    return {name: [row for row in rows[:-1] if group_of(row["path"]) == name] for name in scores}
+
+
+def test_the_promise_is_kept_in_each_group_and_not_by_one_threshold_for_all() -> None:
+    generator = np.random.default_rng(0)
+    draw = {"dark": lambda n: generator.normal(0, 1, n), "bright": lambda n: generator.normal(4, 2, n)}
+    rates: dict[bool, dict[str, list[float]]] = {True: {"dark": [], "bright": []}, False: {"dark": [], "bright": []}}
+    for _ in range(200):
+        calibration = calibration_of({name: make(99) for name, make in draw.items()})
+        tested = {name: make(200) for name, make in draw.items()}
+        for grouped, kept in rates.items():
+            found = filled(Verdicts.of(calibration, 0.05, groups=grouped), tested)
+            for name, rows in found.items():
+                kept[name].append(np.mean([row["is_anomaly"] for row in rows]))
+    for name in draw:
+        assert np.mean(rates[True][name]) == pytest.approx(0.05, abs=0.006)
+    assert np.mean(rates[False]["dark"]) < 0.001
+    assert np.mean(rates[False]["bright"]) > 0.08
+
+
+def test_p_value_threshold_and_verdict_are_of_one_calibration() -> None:
+    generator = np.random.default_rng(1)
+    calibration = calibration_of({"dark": generator.normal(0, 1, 40), "bright": generator.normal(3, 1, 60)})
+    verdicts = Verdicts.of(calibration, 0.03, groups=True)
+    found = filled(verdicts, {"dark": generator.normal(1, 2, 50), "bright": generator.normal(3, 2, 50)})
+    for name, rows in found.items():
+        own = calibration.of_group(name)
+        assert own is not None
+        for row in rows:
+            assert row["group"] == name
+            assert row["threshold"] == own.threshold(0.03)
+            assert row["p_value"] == own.p_values(np.array([row["score"]]))[0]
+            assert row["is_anomaly"] == (row["p_value"] <= 0.03) == verdicts.flags(row["path"], row["score"])
+
+
+@pytest.mark.parametrize("name", ["unknown", "", "lonely"])
+def test_an_unknown_group_and_one_with_a_single_image_are_judged_by_all(name: str) -> None:
+    calibration = calibration_of({"dark": np.arange(50.0), "lonely": [7.5]})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    (row,) = filled(verdicts, {name: [48.5]})[name]
+    assert (row["group"], row["threshold"]) == (None, calibration.threshold(0.05))
+    assert row["p_value"] == calibration.p_values(np.array([48.5]))[0]
+    assert verdicts.threshold_of("dark/1.png") == calibration_of({"dark": np.arange(50.0)}).threshold(0.05)
+
+
+def test_a_single_image_suffices_where_it_can_promise_the_rate() -> None:
+    groups = GroupThresholds.of(calibration_of({"dark": np.arange(50.0), "lonely": [7.5]}), 0.5)
+    assert groups.thresholds["lonely"] == 7.5
+    assert (groups.needed, groups.few) == (1, {})
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.05, 19), (0.1, 9), (1 / 3, 2), (0.3, 3), (1 / 49, 48)])
+def test_as_many_images_as_are_said_to_be_needed_are_needed(rate: float, needed: int) -> None:
+    calibration = calibration_of({"enough": np.arange(needed), "few": np.arange(needed - 1), "all": np.arange(200)})
+    groups = GroupThresholds.of(calibration, rate)
+    assert groups.needed == needed
+    assert "enough" in groups.own
+    assert "few" not in groups.own
+
+
+def test_names_with_odd_characters_are_groups_like_others() -> None:
+    calibration = calibration_of({name: np.arange(20) + 100 * i for i, name in enumerate(ODD)})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    found = filled(verdicts, {name: [100.0 * i + 19.5, 100.0 * i + 18.5] for i, name in enumerate(ODD)})
+    for name, rows in found.items():
+        assert [(row["group"], row["is_anomaly"]) for row in rows] == [(name, True), (name, False)]
+    assert verdicts.groups is not None
+    (line,) = verdicts.groups.explain([])
+    assert "\n" not in line
+    assert "\u202e" not in line
+    assert "(no sub-folder) (20)" in line
+
+
+def test_the_group_is_the_first_sub_folder_or_the_one_asked_for() -> None:
+    assert [group_of(path) for path in ("a/b/c.png", "c.png", "a\\b/c.png", " /c.png")] == ["a", "", "a\\b", " "]
+    assert [group_of(path, level=1) for path in ("a/b/c.png", "a/c.png", "c.png")] == ["b", "", ""]
+
+
+def test_groups_promise_a_rate_and_nothing_else() -> None:
+    calibration = calibration_of({"a": [1.0] * 30, "b": [2.0] * 30})
+    for other in ({"budget": 3}, {"false_discoveries": 0.1}):
+        with pytest.raises(CalibrationError, match="give no budget and no false discoveries with groups"):
+            Verdicts.of(calibration, None, groups=True, **other)
+    assert Verdicts.of(None, None, groups=True).threshold_of("a/1.png") is None
+
+
+@pytest.fixture
+def grouped(trained, tmp_path: Path) -> Path:
+    """A bundle that was calibrated on two sub-folders with enough images for 20 %, one with too few, and none."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundle, bundle)
+    folder = tmp_path / "good"
+    for i, path in enumerate(sorted(trained.images.iterdir())[:28]):
+        name = ("line 1", "line 1", "línea/x", "line 1", "línea/x", "few" if i < 13 else "", "línea/x")[i % 7]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / name)
+    path = bundle / "model.onnx"
+    calibrate(Session(ModelFile(path=path, sha256=sha256_of(path), ref="x")), find_images(folder), None)
+    return bundle
+
+
+def test_calibration_knows_the_sub_folders(grouped: Path) -> None:
+    calibration = Calibration.load(grouped / "calibration.json", model_sha256=sha256_of(grouped / "model.onnx"))
+    assert {name: len(scores) for name, scores in calibration.groups.items()} == {
+        "": 2, "few": 2, "line 1": 12, "línea": 12,
+    }  # fmt: skip
+    assert calibration.places is not None
+    assert calibration.places.places == 28 * 48 * 40
+    assert (grouped / "calibration.json").stat().st_size < 30_000
+
+
+def test_a_run_judges_by_group_and_says_so_once(
+    grouped: Path, images: Path, rows_of, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.move(images / "good", images / "line 1")
+    with caplog.at_level(logging.INFO, logger="pipelines.score"):
+        summary = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2, groups=True)
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("groups ")]
+    assert told == [
+        "groups with a threshold of their own (calibration images): line 1 (12), línea (12)",
+        "groups judged by the threshold of all images, since 0.2 takes 4 calibration images of a group: "
+        "(no sub-folder) (2), crack (0), few (2)",
+    ]
+    rows = rows_of(tmp_path / "out")
+    assert {row["group"] for row in rows if row["path"].startswith("line 1/")} == {"line 1"}
+    assert {row["group"] for row in rows if row["path"].startswith("crack/")} == {None}
+    assert len({row["threshold"] for row in rows}) == 2
+    for row in rows:
+        assert (tmp_path / "out" / "maps" / f"{row['path']}.png").is_file() == row["is_anomaly"]
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["command"].endswith("--false-alarms 0.2 --groups")
+    by_name = {group["name"]: group for group in run["calibration"]["grouped"]["groups"]}
+    assert (by_name["línea"]["n"], by_name["línea"]["images"], by_name["crack"]["threshold"]) == (12, 0, None)
+    assert "promised in each of 2 groups" in (summary.rule or "")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Thresholds by group" in page
+    plain = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2)
+    assert plain.rule is None
+    assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
+    assert "Thresholds by group" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_stopped_run_is_reported_by_the_same_groups(grouped: Path, images: Path, rows_of, tmp_path: Path) -> None:
+    shutil.move(images / "good", images / "line 1")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    score_folder(images, grouped / "model.onnx", whole, false_alarms=0.2, groups=True)
+    with score.open_scoring(images, grouped / "model.onnx", out, false_alarms=0.2, groups=True) as scoring:
+        for shard in scoring.shards():
+            scoring.run(shard)
+    rebuild_report(out)
+    assert rows_of(out) == [row | {"model": "tiles"} for row in rows_of(whole)]
+
+
+def test_evaluation_judges_the_folders_below_the_labels(grouped: Path, images: Path, rows_of, tmp_path: Path) -> None:
+    for name in ("good", "crack"):
+        (tmp_path / "set" / "test" / name).mkdir(parents=True)
+        shutil.move(images / name, tmp_path / "set" / "test" / name / "line 1")
+    figures = evaluate_model(
+        tmp_path / "set", grouped / "model.onnx", out=tmp_path / "out", false_alarms=0.2, groups=True
+    )
+    rows = rows_of(tmp_path / "out")
+    assert {row["group"] for row in rows} == {"line 1"}
+    bad = [row["is_anomaly"] for row in rows if row["path"].startswith("crack")]
+    assert figures["tpr_at_threshold"] == np.mean(bad)
+    assert figures["fpr_interval"] is None
+
+
+def test_a_model_of_one_group_judges_by_all(trained, images: Path, rows_of, tmp_path: Path) -> None:
+    summary = score_folder(images, trained.model, tmp_path / "out", groups=True)
+    assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
+    assert summary.flagged == score_folder(images, trained.model, tmp_path / "plain").flagged
