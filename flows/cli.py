@@ -119,8 +119,9 @@ def score(
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
             rule = summary.rule or f"promised false-alarm rate {summary.false_alarms:.2%}"
+            which = "threshold of all other images" if groups and summary.rule else "threshold"
             typer.echo(
-                f"{summary.flagged} of {summary.ok} images look abnormal ({rule}, threshold {summary.threshold:.4f})"
+                f"{summary.flagged} of {summary.ok} images look abnormal ({rule}, {which} {summary.threshold:.4f})"
             )
         if summary.drift is not None and summary.drift.drifted:
             typer.echo(f"drift: {summary.drift}")

@@ -88,6 +88,12 @@ class GroupThresholds:
 
     def explain(self, paths: Iterable[str]) -> Iterator[str]:
         """The same in sentences."""
+        if not self.own and not self.few:
+            yield (
+                "not known to the model's calibration, so one threshold judges all images: its good images lay in one "
+                "folder, or an earlier version made it; train again with good images in sub-folders"
+            )
+            return
         records = self.describe(paths)
         with_own = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is not None]
         without = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is None]

@@ -301,7 +301,7 @@ class Scoring:
         if calibration is not None:
             row |= regions.columns()
         if calibration is not None and calibration.places is not None:
-            row["local_p_value"] = float(calibration.places.p_values(np.nanmax(anomaly_map)))
+            row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
         worst = len(self._gallery) < GALLERY_ROWS or score >= self._gallery[0]
         if self.observer:
             self.observer(row, anomaly_map)

@@ -90,8 +90,9 @@ class Verdicts:
             return f"at most {self.false_alarms:.2%} of the flagged images are good, on average (Benjamini-Hochberg)"
         if self.budget is not None:
             return f"at most the {self.budget} worst images are flagged"
-        if self.groups is not None:
-            return f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} groups"
+        if self.groups is not None and self.groups.own:
+            which = "group" if len(self.groups.own) == 1 else "groups"
+            return f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} {which}"
         return None
 
     def settle(self, rows: Sequence[Row]) -> Verdicts:

@@ -137,7 +137,7 @@ def regions(
     r"""The abnormal regions of an image in one sentence; sizes and places are in pixels of the image.
 
     >>> regions(2, percent=3.41, size=(61, 40), centre=(150.2, 64.9))
-    '2 abnormal regions cover 3.4\xa0% of the image; the largest is 61 × 40 pixels around x\xa0150, y\xa065.'
+    '2 abnormal regions cover 3.4\xa0% of the image; the largest is 61 × 40 pixels around x\xa0150,\xa0y\xa065.'
     """
     if not number or percent is None or None in (*size, *centre):
         return "No single region stands out: what is unusual is spread over the image, or in specks."
@@ -146,7 +146,7 @@ def regions(
     )
     which = "it" if number == 1 else "the largest"
     x, y = (f"{value or 0:.0f}" for value in centre)
-    return f"{covered}; {which} is {size[0]} × {size[1]} pixels around x{_NBSP}{x}, y{_NBSP}{y}."
+    return f"{covered}; {which} is {size[0]} × {size[1]} pixels around x{_NBSP}{x},{_NBSP}y{_NBSP}{y}."
 
 
 def worst_place(share: float, *, places: int, beyond: bool) -> str:

@@ -213,7 +213,14 @@ def test_evaluation_judges_the_folders_below_the_labels(grouped: Path, images: P
     assert figures["fpr_interval"] is None
 
 
-def test_a_model_of_one_group_judges_by_all(trained, images: Path, rows_of, tmp_path: Path) -> None:
-    summary = score_folder(images, trained.model, tmp_path / "out", groups=True)
+def test_a_model_of_one_group_judges_by_all_and_says_why(
+    trained, images: Path, rows_of, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="pipelines.score"):
+        summary = score_folder(images, trained.model, tmp_path / "out", groups=True)
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("groups ")]
+    assert len(told) == 1
+    assert "train again with good images in sub-folders" in told[0]
+    assert summary.rule is None
     assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
     assert summary.flagged == score_folder(images, trained.model, tmp_path / "plain").flagged
