@@ -19,7 +19,9 @@ from pipelines.plan import Plan
 from pipelines.settings import settings
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
+from vaecore.networks import TwoLevelVAE
 from vaecore.representations import Features, Pixels, Representation
+from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, all_tasks
 
 log = logging.getLogger(__name__)
@@ -148,6 +150,12 @@ def check_network_options(job: Job, plan: Plan) -> None:
     if job.model.standardise and not _can_standardise(job, plan):
         msg = f"{job.path}: 'model.standardise' needs 'model.target' pixels, a continuous likelihood and score 'elbo'"
         raise JobError(msg)
+    if (job.model.score == "ratio") > (job.model.levels == 2):
+        msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
+        raise JobError(msg)
+    if job.model.levels == 2 and plan.target.window is not None:
+        msg = f"{job.path}: 'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
+        raise JobError(msg)
     if unknown := sorted(set(_network_options(job)) - set(inspect.signature(plan.target.network).parameters)):
         key = {"latent_grid": "latent"}.get(unknown[0], unknown[0])
         msg = f"{job.path}: 'model.{key}' is no option of the network on {plan.target_name}; leave it out"
@@ -156,13 +164,19 @@ def check_network_options(job: Job, plan: Plan) -> None:
 
 def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Module:
     """The network, with the options that the job sets; the rest are the network's own."""
-    return plan.target.network(
+    network = plan.target.network(
         channels=representation.channels,
         size=representation.size,
         likelihood=build_likelihood(job, plan),
         stages=plan.stages,
         **{**_usual_options(job, plan), **_network_options(job)},
     )
+    return TwoLevelVAE(network) if job.model.levels == 2 else network
+
+
+def score_kind(job: Job) -> ScoreKind:
+    """What the score is made of, apart from the complexity, which is learned after training."""
+    return "elbo" if job.model.score == "complexity" else job.model.score
 
 
 def _usual_options(job: Job, plan: Plan) -> Mapping[str, Any]:

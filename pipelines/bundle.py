@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
@@ -66,7 +67,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> M
         size_multiple=1,  # any size: the graph resizes
         halo=None,
         target=plan.target_name,
-        backbone=None if plan.target_name == "pixels" else job.model.backbone,
+        backbone=job.model.backbone if plan.target.features else None,
         strides=plan.strides,
         composite=graph.representation.weight is not None,
         dims=graph.representation.dims,
@@ -87,7 +88,10 @@ def describe_score(graph: ScoringGraph) -> str:
     """How the score is made of the bound, in words."""
     if graph.typicality is not None:
         return "distance of -ELBO and complexity from good images', in standard deviations"
-    what = "-ELBO per dimension of y"
+    if graph.kind == "iwae":
+        return "minus the importance-weighted bound, per dimension of y"
+    what = "-ELBO" if graph.kind == "elbo" else "ELBO less the bound from the upper latents"
+    what += " per dimension of y"
     if graph.statistics.used:
         what += ", standardised at each place"
     return f"{what}: {graph.pooling}"
@@ -118,7 +122,9 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     drawable = graph.representation.drawable
     wanted = ("score", "restored") if drawable else ("score",)
     limit = PARITY if drawable else PARITY_FEATURES
-    scale = 1e-6 if drawable else 0.1  # a score in nats per dimension of y crosses zero, where "relative" means nothing
+    # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what cancelled.
+    # A pixel's density reaches the logarithm of its levels.
+    scale = math.log(session.metadata.value_range[1]) if drawable else 0.1
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):

@@ -63,6 +63,8 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     """
     if table.score == "complexity":
         return Choice(Pooling(), PlaceStatistics(), {}, _typicality(graph, examples))
+    if table.score == "iwae":
+        return Choice(Pooling(), PlaceStatistics(), {})
     share = aligned_share(examples)
     aligned = table.aligned
     if aligned is None:
@@ -115,11 +117,11 @@ def aligned_share(examples: Examples) -> float:
 
 
 def _bounds(graph: ScoringGraph, batches: Iterable[Tensor]) -> Iterator[tuple[BoundMaps, Tensor]]:
-    """The bound of each batch, and the batch; the noise repeats."""
+    """What the score is made of for each batch, and the batch; the noise repeats."""
     generator = torch.Generator().manual_seed(0)
     for y in batches:
         noise = torch.randn((len(y), 1, *graph.network.latent_shape), generator=generator)
-        yield graph.bound(y, noise), y
+        yield graph.judged(y, noise, graph.bound(y, noise)), y
 
 
 @torch.inference_mode()
@@ -148,7 +150,7 @@ def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
         noise = torch.randn((1, 1, *graph.network.latent_shape), generator=generator)
         y = graph.to_y(torch.from_numpy(pixels[None]))
-        into.append(statistics(graph.usual(graph.places(graph.bound(y, noise)))))
+        into.append(statistics(graph.usual(graph.places(graph.judged(y, noise, graph.bound(y, noise))))))
 
     with progress(log, "choose the score", len(files), "images") as advance:
         for image in decode_for(files, plan.image_format):

@@ -165,8 +165,7 @@ class Fit(L.LightningModule):
             given = damaged.contiguous(memory_format=torch.channels_last)
         maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
-        prior = self.network.prior(maps.posterior)
-        loss = training_loss(maps, prior, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
+        loss = training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
         self._losses.append(loss.detach())
         return loss
 

@@ -67,9 +67,10 @@ class ModelTable(Record):
         pattern=r"^(auto|mean|(top|soft):[0-9.]+)$",
         description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
     )
-    score: Literal["elbo", "complexity"] = Field(
+    levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
+    score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
         "elbo",
-        description="-ELBO; or less the image's own complexity, how far from usual (pixels only)",
+        description="-ELBO; with the image's own complexity (pixels only); how much the lower of two levels adds; IWAE",
     )
     aligned: bool | None = Field(None, description="Whether all images show one object in one place")
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")

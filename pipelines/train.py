@@ -32,6 +32,7 @@ from pipelines.build import (
     check_network_options,
     find_task,
     likelihood_name,
+    score_kind,
     training_device,
 )
 from pipelines.card import write_card
@@ -111,7 +112,8 @@ def prepare(job: Job) -> Prepared:
 
 def _is_open(job: Job) -> bool:
     """Whether the job leaves it to the images which features are used."""
-    return all(choice is None for choice in (job.model.target, job.model.strides, job.model.smooth))
+    asked = (job.model.target, job.model.strides, job.model.smooth)
+    return all(choice is None for choice in asked) and job.model.levels == 1
 
 
 def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> TrainedModel:
@@ -157,11 +159,13 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         if representation.drawable:
             run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
-        graph = ScoringGraph(prepared.model, plan.image_format, representation).eval()
+        kind = score_kind(job)
+        graph = ScoringGraph(prepared.model, plan.image_format, representation, kind=kind).eval()
         choice = choose_score(graph, examples, data, plan, job.model)
         graph = ScoringGraph(
-            prepared.model, plan.image_format, representation, choice.pooling, choice.statistics, choice.typicality
-        ).eval()
+            prepared.model, plan.image_format, representation, choice.pooling, choice.statistics, choice.typicality,
+            kind=kind,
+        ).eval()  # fmt: skip
 
         folder = Path(temporary) / "model"
         metadata = bundle.describe(job, plan, data, graph)

@@ -24,19 +24,23 @@ from vaecore.likelihoods.base import Distribution, Likelihood
 class DiagonalGaussian:
     """A normal distribution over latents with independent dimensions: the posterior q, or a prior p."""
 
-    mean: Float[Tensor, "B Z h w"]
-    log_scale: Float[Tensor, "B Z h w"]
+    mean: Float[Tensor, "*B Z h w"]
+    log_scale: Float[Tensor, "*B Z h w"]
+
+    def for_samples(self) -> DiagonalGaussian:
+        """The same with an axis for samples, (B, 1, Z, h, w)."""
+        return DiagonalGaussian(self.mean.unsqueeze(1), self.log_scale.unsqueeze(1))
 
     def sample(self, noise: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
         """Reparameterised samples: mean + scale * noise, with standard normal noise given from outside."""
         return self.mean.unsqueeze(1) + self.log_scale.exp().unsqueeze(1) * noise
 
-    def log_prob(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+    def log_prob(self, z: Float[Tensor, "*B Z h w"]) -> Float[Tensor, "*B Z h w"]:
         """Log-density of each latent dimension."""
-        error = (z - self.mean.unsqueeze(1)) * torch.exp(-self.log_scale.unsqueeze(1))
-        return -0.5 * error.square() - self.log_scale.unsqueeze(1) - 0.5 * math.log(2 * math.pi)
+        error = (z - self.mean) * torch.exp(-self.log_scale)
+        return -0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
 
-    def kl(self, other: DiagonalGaussian) -> Float[Tensor, "B Z h w"]:
+    def kl(self, other: DiagonalGaussian) -> Float[Tensor, "*B Z h w"]:
         """KL(self || other) of each latent dimension, in closed form; never negative."""
         log_ratio = self.log_scale - other.log_scale
         shift = (self.mean - other.mean) * torch.exp(-other.log_scale)
@@ -53,12 +57,22 @@ class LatentVariableModel(Protocol):
         """q(z | y)."""
         ...
 
-    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
-        """p(z), in the shape of a posterior."""
+    def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:
+        """p(z) by sample, or with S = 1 where it is the same for all; a level may depend on the one above."""
         ...
 
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""
+        ...
+
+
+class HierarchicalModel(LatentVariableModel, Protocol):
+    """Two levels of latents: p(z) = p(lower | upper) p(upper), the lower ones first in Z."""
+
+    lower_channels: int
+
+    def from_above(self, z: Float[Tensor, "B S Z h w"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
+        """z with its lower level drawn anew from p(lower | upper)."""
         ...
 
 
@@ -75,12 +89,17 @@ class Elbo(NamedTuple):
 
 
 class BoundMaps(NamedTuple):
-    """The same bound in parts: distortion of each dimension of y, rate of each cell of the latent grid."""
+    """The same bound in parts: distortion of each dimension of y, KL of each latent."""
 
     distortion: Float[Tensor, "B C H W"]
-    rate: Float[Tensor, "B h w"]
+    kl: Float[Tensor, "B Z h w"]
     posterior: DiagonalGaussian
     likelihood: Distribution  # p(y | z) of all S samples, sample-major within an image: B*S first
+
+    @property
+    def rate(self) -> Float[Tensor, "B h w"]:
+        """Rate of each cell of the latent grid."""
+        return self.kl.sum(dim=1)
 
     def total(self) -> Elbo:
         """Sum over dimensions and cells."""
@@ -126,15 +145,39 @@ def bound_maps(
     Returns:
         Distortion (mean over samples) and rate (closed form), in nats.
     """
-    samples = noise.shape[1]
     posterior = model.posterior(y if given is None else given)
-    p_y = model.decode(posterior.sample(noise).flatten(0, 1))
+    z = posterior.sample(noise)
+    p_y = model.decode(z.flatten(0, 1))
+    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
+    return BoundMaps(-_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
+
+
+def bound_from_above(
+    model: HierarchicalModel,
+    y: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B S Z h w"],
+    *,
+    weight: Float[Tensor, "C 1 1"] | None = None,
+) -> BoundMaps:
+    """The looser bound that infers the upper latents only and draws the lower ones from their prior.
+
+    Its distance to the full bound is how much an image needs details that what it is of does not imply: large for what
+    the model has not seen, also where the likelihood itself is not small.
+
+    Source: Havtorn, Frellsen, Hauberg, Maaloe 2021, "Hierarchical VAEs know what they don't know", eqs. 6 and 7.
+    """
+    posterior = model.posterior(y)
+    z = posterior.sample(noise)
+    p_y = model.decode(model.from_above(z, noise).flatten(0, 1))
+    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
+    kl = torch.cat([torch.zeros_like(kl[:, : model.lower_channels]), kl[:, model.lower_channels :]], dim=1)
+    return BoundMaps(-_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
+
+
+def _log_prob(p_y: Distribution, y: Tensor, samples: int, weight: Tensor | None) -> Float[Tensor, "B S C H W"]:
     repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
-    log_p = p_y.log_prob(repeated).unflatten(0, (-1, samples)).mean(dim=1)
-    if weight is not None:
-        log_p = log_p * weight
-    rate = posterior.kl(model.prior(posterior)).sum(dim=1)
-    return BoundMaps(-log_p, rate, posterior, p_y)
+    log_p: Tensor = p_y.log_prob(repeated).unflatten(0, (-1, samples))
+    return log_p if weight is None else torch.mul(log_p, weight)
 
 
 def elbo(
@@ -148,34 +191,37 @@ def elbo(
     return bound_maps(model, y, noise, weight=weight).total()
 
 
-def iwae(model: LatentVariableModel, y: Float[Tensor, "B C H W"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
+def iwae(
+    model: LatentVariableModel,
+    y: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B S Z h w"],
+    *,
+    weight: Float[Tensor, "C 1 1"] | None = None,
+) -> Float[Tensor, " B"]:
     """The S-sample importance-weighted bound of each image, in nats: tighter as S grows.
 
     Returns:
-        log (1/S) sum_s p(y, z_s) / q(z_s | y), shape (B,).
+        log (1/S) sum_s p(y, z_s) / q(z_s | y).
 
     Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", eq. 8.
     """
     samples = noise.shape[1]
     posterior = model.posterior(y)
     z = posterior.sample(noise)
-    p_y = model.decode(z.flatten(0, 1))
-    repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
-    log_p_y = p_y.log_prob(repeated).sum(dim=(1, 2, 3)).unflatten(0, (-1, samples))
-    log_ratio = (model.prior(posterior).log_prob(z) - posterior.log_prob(z)).sum(dim=(2, 3, 4))
-    return torch.logsumexp(log_p_y + log_ratio, dim=1) - math.log(samples)
+    log_p_y = _log_prob(model.decode(z.flatten(0, 1)), y, samples, weight).sum(dim=(2, 3, 4))
+    log_ratio = (model.prior(z).log_prob(z) - posterior.for_samples().log_prob(z)).sum(dim=(2, 3, 4))
+    log_weight = log_p_y + log_ratio
+    # log S as a sum over samples, so that an exported graph takes any number of them
+    return torch.logsumexp(log_weight, dim=1) - torch.logsumexp(torch.zeros_like(log_weight), dim=1)
 
 
-def training_loss(
-    maps: BoundMaps, prior: DiagonalGaussian, *, beta: float = 1.0, free_bits: float = 0.0
-) -> Float[Tensor, ""]:
+def training_loss(maps: BoundMaps, *, beta: float = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
     """What training minimises, in nats per dimension of y: distortion + beta * rate, with a floor under the rate.
 
     Never reported as the ELBO: that is always `elbo`.
 
     Args:
         maps: The bound of a batch.
-        prior: p(z) of the same batch.
         beta: Weight of the rate (Higgins et al. 2017, "beta-VAE"); 1 is the bound.
         free_bits: Nats for each latent channel that cost nothing (Kingma et al. 2016, "Improved variational
             inference with inverse autoregressive flow", eq. 15); the mean over the batch is taken first.
@@ -183,7 +229,7 @@ def training_loss(
     Returns:
         A scalar.
     """
-    rate_by_channel = maps.posterior.kl(prior).sum(dim=(2, 3)).mean(dim=0)
+    rate_by_channel = maps.kl.sum(dim=(2, 3)).mean(dim=0)
     if free_bits > 0:
         rate_by_channel = rate_by_channel.clamp(min=free_bits)
     distortion = maps.distortion.sum(dim=(1, 2, 3)).mean()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.bound import BoundMaps, LatentVariableModel, attribution, bound_maps
+from vaecore.bound import (
+    BoundMaps,
+    HierarchicalModel,
+    LatentVariableModel,
+    attribution,
+    bound_from_above,
+    bound_maps,
+    iwae,
+)
 from vaecore.complexity import code_length, density_offset
 from vaecore.image_format import ImageFormat, resize
+from vaecore.networks.two_level_vae import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Representation
+
+ScoreKind = Literal["elbo", "ratio", "iwae"]
 
 # Outputs of the model-file contract with their units, in graph order.
 DRAWN = {"restored": "image levels", "restored_scale": "image levels"}  # where y is an image
@@ -51,6 +63,8 @@ class ScoringGraph(_Graph):
         pooling: Pooling | None = None,
         statistics: PlaceStatistics | None = None,
         typicality: Typicality | None = None,
+        *,
+        kind: ScoreKind = "elbo",
     ) -> None:
         """Wrap a network that satisfies `LatentVariableModel`.
 
@@ -62,11 +76,17 @@ class ScoringGraph(_Graph):
             statistics: Of good images at each place, where the images show an aligned object.
             typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
                 corrected for complexity (`vaecore.complexity`). y must be pixels.
+            kind: What the score is made of: "elbo"; "ratio", how much the bound gains from the lower of two levels of
+                latents (`bound_from_above`); "iwae", the importance-weighted bound of the image as a whole.
 
         Raises:
-            ValueError: A typicality, but y is not the image.
+            ValueError: A typicality, but y is not the image; a ratio, but one level of latents.
         """
         super().__init__(model, image_format)
+        if kind == "ratio" and not isinstance(model, TwoLevelVAE):
+            msg = "a likelihood ratio between levels needs a network with two levels of latents"
+            raise ValueError(msg)
+        self.kind = kind
         if typicality is not None and not representation.drawable:
             msg = "only a bound on pixels can be corrected for complexity: features have no code length"
             raise ValueError(msg)
@@ -101,6 +121,19 @@ class ScoringGraph(_Graph):
             distortion = distortion + self._offset - complexity
         return attribution(self.representation.by_place(distortion), maps.rate)
 
+    def judged(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps) -> BoundMaps:
+        """What the score is made of: the bound itself, or by how much it is tighter than that from the upper level."""
+        if self.kind != "ratio":
+            return maps
+        above = bound_from_above(cast("HierarchicalModel", self.model), y, noise, weight=self.representation.weight)
+        return maps._replace(distortion=above.distortion - maps.distortion, kl=above.kl - maps.kl)
+
+    def unlikely(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], usual: Tensor) -> Tensor:
+        """The score (N,): places pooled, or the importance-weighted bound, which has none."""
+        if self.kind != "iwae":
+            return self.pooling(usual)
+        return -iwae(self.network, y, noise, weight=self.representation.weight) / self.representation.dims
+
     def usual(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
         """What is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
         usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
@@ -133,10 +166,10 @@ class ScoringGraph(_Graph):
         maps = self.bound(y, noise)
         total = maps.total()
         complexity = None if self.typicality is None else code_length(y)
-        places = self.places(maps, complexity)
+        places = self.places(self.judged(y, noise, maps), complexity)
         usual = self.usual(places)
         shown = usual if self.statistics.used else places
-        score = self.pooling(usual)
+        score = self.unlikely(y, noise, usual)
         if self.typicality is not None and complexity is not None:
             score = self.typicality(self.pair(maps, complexity))
         scored = {

@@ -6,9 +6,18 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from vaecore.bound import BoundMaps, DiagonalGaussian, attribution, bound_maps, elbo, iwae, training_loss
+from vaecore.bound import (
+    BoundMaps,
+    DiagonalGaussian,
+    attribution,
+    bound_from_above,
+    bound_maps,
+    elbo,
+    iwae,
+    training_loss,
+)
 from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import ConvVAE, LinearVAE
+from vaecore.networks import ConvVAE, LinearVAE, TwoLevelVAE
 
 LATENTS, SIZE = 3, (4, 5)
 
@@ -70,7 +79,7 @@ def test_training_a_linear_vae_reaches_probabilistic_pca(images: Tensor, optimum
     def closure() -> Tensor:
         optimiser.zero_grad()
         maps = bound_maps(model, images, noise)
-        loss = training_loss(maps, model.prior(maps.posterior))
+        loss = training_loss(maps)
         loss.backward()
         return loss
 
@@ -141,13 +150,12 @@ def test_the_same_noise_gives_the_same_bound_to_the_bit(conv: ConvVAE) -> None:
 def test_beta_and_free_bits_change_training_only(conv: ConvVAE) -> None:
     y, noise = torch.rand(2, 1, 32, 48), torch.randn(2, 1, *conv.latent_shape)
     maps = bound_maps(conv, y, noise)
-    prior = conv.prior(maps.posterior)
     bound, dims = maps.total(), y[0].numel()
-    plain = training_loss(maps, prior)
+    plain = training_loss(maps)
     torch.testing.assert_close(plain, -bound.value.mean() / dims)
-    heavier = training_loss(maps, prior, beta=3.0)
+    heavier = training_loss(maps, beta=3.0)
     torch.testing.assert_close(heavier, (bound.distortion + 3 * bound.rate).mean() / dims)
-    floored = training_loss(maps, prior, free_bits=1e6)
+    floored = training_loss(maps, free_bits=1e6)
     torch.testing.assert_close(floored, (bound.distortion.mean() + 1e6 * conv.latent_shape[0]) / dims)
 
 
@@ -171,3 +179,55 @@ def test_vector_latents_for_the_lecture_case(channels: int) -> None:
     maps = bound_maps(model, y, torch.randn(3, 1, 2, 1, 1))
     assert maps.posterior.mean.shape == (3, 2, 1, 1)
     torch.testing.assert_close(by_place(maps).sum(dim=(1, 2)), -maps.total().value, rtol=1e-5, atol=1e-3)
+
+
+def test_an_upper_level_that_says_nothing_changes_nothing(conv: ConvVAE) -> None:
+    """Its first weights make p(grid | upper) the standard normal and q(upper | y) its own prior."""
+    model = TwoLevelVAE(conv, upper_channels=2, width=8)
+    y = torch.rand(3, 1, 32, 48)
+    noise = torch.randn(3, 5, *model.latent_shape)
+    with torch.no_grad():
+        maps, plain = bound_maps(model, y, noise), bound_maps(conv, y, noise[:, :, :4])
+    torch.testing.assert_close(maps.total().value, plain.total().value)
+    assert maps.kl[:, 4:].abs().max() < 1e-6
+    torch.testing.assert_close(maps.kl[:, :4], plain.kl)
+
+
+@pytest.fixture(scope="module")
+def two_levels(conv: ConvVAE) -> TwoLevelVAE:
+    torch.manual_seed(1)
+    model = TwoLevelVAE(conv, upper_channels=1, width=8)
+    for parameter in [*model.to_upper.parameters(), *model.to_prior.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.double()
+
+
+def test_the_rate_of_two_levels_is_the_expected_log_ratio(two_levels: TwoLevelVAE) -> None:
+    y = torch.rand(2, 1, 32, 48, dtype=torch.float64)
+    noise = torch.randn(2, 4000, *two_levels.latent_shape, generator=torch.Generator().manual_seed(2)).double()
+    with torch.no_grad():
+        posterior = two_levels.posterior(y)
+        z = posterior.sample(noise)
+        kl = posterior.for_samples().kl(two_levels.prior(z)).mean(dim=1).sum(dim=(1, 2, 3))
+        ratio = posterior.for_samples().log_prob(z) - two_levels.prior(z).log_prob(z)
+    found = ratio.sum(dim=(2, 3, 4))
+    error = float(found.std(dim=1).max()) / 4000**0.5
+    torch.testing.assert_close(found.mean(dim=1), kl, rtol=0, atol=4 * error)
+    assert (kl > 0).all()
+
+
+def test_the_ratio_between_levels_is_nought_where_the_upper_one_knows_the_lower(
+    two_levels: TwoLevelVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = torch.rand(3, 1, 32, 48, dtype=torch.float64)
+    noise = torch.randn(3, 2, *two_levels.latent_shape, generator=torch.Generator().manual_seed(3)).double()
+    with torch.no_grad():
+        full, above = bound_maps(two_levels, y, noise), bound_from_above(two_levels, y, noise)
+        assert above.kl[:, :4].abs().max() == 0
+        torch.testing.assert_close(above.kl[:, 4:], full.kl[:, 4:])
+        lower = DiagonalGaussian(
+            *(part[:, None, :4].expand(-1, 2, -1, -1, -1) for part in (full.posterior.mean, full.posterior.log_scale))
+        )
+        monkeypatch.setattr(two_levels, "_below", lambda _: lower)
+        full, above = bound_maps(two_levels, y, noise), bound_from_above(two_levels, y, noise)
+    torch.testing.assert_close(above.total().value, full.total().value)

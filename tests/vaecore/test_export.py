@@ -15,6 +15,7 @@ from vaecore.backbones import Backbone
 from vaecore.export import METADATA_KEY, export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
+from vaecore.networks import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
@@ -30,6 +31,7 @@ CASES = [
     ("features", "gaussian", 1, 8, {}),
     ("features", "laplace", 3, 16, {}),
     ("details", "shared_gaussian", 1, 8, {}),
+    ("two levels", "gaussian", 1, 8, {}),  # features, scored by the ratio between levels
     ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
 ]
 
@@ -43,10 +45,12 @@ def graph_of(
     discretised = kind is DiscretisedLogisticLikelihood
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
-    exposed, target = target == "exposed", target.replace("exposed", "pixels")
+    exposed, levels = target == "exposed", target == "two levels"
+    target = {"exposed": "pixels", "two levels": "features"}.get(target, target)
     if target == "pixels":
-        levels = image_format.maximum if discretised else None
-        representation = Pixels(channels=channels, size=SIZE, levels=levels, standardise=exposed)
+        representation = Pixels(
+            channels=channels, size=SIZE, levels=image_format.maximum if discretised else None, standardise=exposed
+        )
     else:
         whiten = target == "details"
         representation = Features(
@@ -62,6 +66,7 @@ def graph_of(
         stages=2 if target == "pixels" else 1,
         **options,
     )
+    model = TwoLevelVAE(model) if levels else model
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         torch.nn.init.normal_(parameter, std=0.1)
     pooling, statistics = Pooling(), PlaceStatistics()
@@ -69,7 +74,8 @@ def graph_of(
         finest = (8, 12) if target == "features" else SIZE
         pooling, statistics = Pooling("top", 0.1), PlaceStatistics(torch.randn(finest), 1 + torch.rand(finest))
     typicality = Typicality(torch.rand(20, 2)) if target == "pixels" and name == "laplace" else None
-    graph = ScoringGraph(model, image_format, representation, pooling, statistics, typicality)
+    kind = "ratio" if levels else "iwae" if name == "shared_gaussian" else "elbo"
+    graph = ScoringGraph(model, image_format, representation, pooling, statistics, typicality, kind=kind)
     return graph.eval()
 
 

@@ -3,5 +3,6 @@
 from vaecore.networks.bottleneck_vae import BottleneckVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
+from vaecore.networks.two_level_vae import TwoLevelVAE
 
-__all__ = ["BottleneckVAE", "ConvVAE", "LinearVAE"]
+__all__ = ["BottleneckVAE", "ConvVAE", "LinearVAE", "TwoLevelVAE"]

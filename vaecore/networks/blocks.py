@@ -37,9 +37,9 @@ class ResidualBlock(nn.Module):
 class StandardPrior:
     """p(z) = N(0, I)."""
 
-    def prior(self, like: DiagonalGaussian) -> DiagonalGaussian:
-        """p(z), in the shape of a posterior."""
-        zeros = torch.zeros_like(like.mean)
+    def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:
+        """p(z), the same for all samples: (B, 1, Z, h, w)."""
+        zeros = torch.zeros_like(z[:, :1])
         return DiagonalGaussian(zeros, zeros)
 
 
