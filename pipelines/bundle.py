@@ -122,8 +122,8 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     drawable = graph.representation.drawable
     wanted = ("score", "restored") if drawable else ("score",)
     limit = PARITY if drawable else PARITY_FEATURES
-    # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what cancelled,
-    # which for pixels is as large as the logarithm of their levels.
+    # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what
+    # cancelled, which for pixels is as large as the logarithm of their levels.
     scale = math.log(session.metadata.value_range[1]) if drawable else 0.1
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
