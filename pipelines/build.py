@@ -77,18 +77,21 @@ def build_representation(job: Job, plan: Plan, data: TrainingData) -> Representa
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
+    standardise = standardises(job, plan, data)
+    what = "every image gets the same brightness and contrast" if standardise else "brightness and contrast are kept"
+    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * exposure_share(data))
     if plan.target.features:
-        return build_features(job, plan)
+        return build_features(job, plan, standardise=standardise)
     likelihood = IMAGE_LIKELIHOODS[likelihood_name(job, plan)]
     return Pixels(
         channels=plan.image_format.channels,
         size=plan.size,
         levels=plan.image_format.maximum if likelihood.discrete else None,
-        standardise=_standardises(job, plan, data),
+        standardise=standardise,
     )
 
 
-def build_features(job: Job, plan: Plan) -> Features:
+def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
     """Features of the job's backbone.
 
     Raises:
@@ -101,6 +104,7 @@ def build_features(job: Job, plan: Plan) -> Features:
             input_size=plan.size,
             smooth=target.smooth if asked.smooth is None else asked.smooth,
             whiten=target.whiten,
+            standardise=standardise,
             weights=asked.stride_weights,
         )
     except (ValueError, OSError) as error:
@@ -108,21 +112,17 @@ def build_features(job: Job, plan: Plan) -> Features:
         raise JobError(msg) from None
 
 
-def _standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
+def standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
     """Whether images get one brightness and contrast: asked for, or because exposure is what differs most."""
     if job.model.standardise is not None or not _can_standardise(job, plan):
         return bool(job.model.standardise)
-    share = exposure_share(data)
-    standardises = share >= EXPOSURE_VARIES
-    what = "every image gets the same brightness and contrast" if standardises else "brightness and contrast are kept"
-    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * share)
-    return standardises
+    return exposure_share(data) >= EXPOSURE_VARIES
 
 
 def _can_standardise(job: Job, plan: Plan) -> bool:
     """A code length and a discrete likelihood are of levels, which standardised images have no more."""
     continuous = not IMAGE_LIKELIHOODS[likelihood_name(job, plan)].discrete
-    return not plan.target.features and continuous and job.model.score != "complexity"
+    return plan.target.features or (continuous and job.model.score != "complexity")
 
 
 def exposure_share(data: TrainingData) -> float:
@@ -148,7 +148,7 @@ def check_network_options(job: Job, plan: Plan) -> None:
         )
         raise JobError(msg)
     if job.model.standardise and not _can_standardise(job, plan):
-        msg = f"{job.path}: 'model.standardise' needs 'model.target' pixels, a continuous likelihood and score 'elbo'"
+        msg = f"{job.path}: 'model.standardise' does not go with levels: a discrete likelihood, or score 'complexity'"
         raise JobError(msg)
     if (job.model.score == "ratio") > (job.model.levels == 2):
         msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"

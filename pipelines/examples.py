@@ -91,7 +91,8 @@ def _extracted(
     data: TrainingData, image_format: ImageFormat, representation: Features, device: str
 ) -> NDArray[np.float16]:
     # The contents, too: a file that could not be read before moves all that come after it.
-    stamp = f"{representation.backbone.digest()} {representation.input_size} {representation.smooth} {data.digest}"
+    form = [representation.input_size, representation.smooth, representation.standardises]
+    stamp = f"{representation.backbone.digest()} {form} {data.digest}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
         if not path.is_file():

@@ -51,7 +51,7 @@ class ModelTable(Record):
     stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
     smooth: bool | None = Field(None, description="Average features over 3x3 places")
     standardise: bool | None = Field(
-        None, description="Same brightness and contrast for every image (pixels; default: if exposure varies most)"
+        None, description="Same brightness and contrast for every image (default: if exposure varies most)"
     )
     size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
         None, description="Working size: [height, width], or the longest side"

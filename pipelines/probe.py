@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.build import build_features
+from pipelines.build import build_features, standardises
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.figures import separation
@@ -49,9 +49,10 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData) -> bool:
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or the wider view's strides.
     """
-    views = {wide.target_name: build_features(job, wide)}
+    standardise = standardises(job, wide, data)
+    views = {wide.target_name: build_features(job, wide, standardise=standardise)}
     try:
-        views[fine.target_name] = build_features(job, fine)
+        views[fine.target_name] = build_features(job, fine, standardise=standardise)
     except JobError:
         return False  # the backbone has no finer maps
     fitted, good, bad = _images(data, fine)

@@ -95,8 +95,7 @@ class Pixels(Representation):
     def normalise(self, extracted: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         """Round to levels where there are any, or set brightness and contrast."""
         if self.standardises:
-            mean, std = _exposure(extracted)
-            return (extracted - mean) * (USUAL_CONTRAST / std) + USUAL_BRIGHTNESS
+            return _usually_exposed(extracted)
         return extracted if self.levels is None else torch.floor(extracted * self.levels + OFF_HALF) / self.levels
 
     def by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
@@ -113,6 +112,11 @@ class Pixels(Representation):
             stddev = stddev * (contrast / USUAL_CONTRAST)
         full_size = (image.shape[2], image.shape[3])
         return resize(mean, full_size), resize(stddev, full_size)
+
+
+def _usually_exposed(image: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    mean, std = _exposure(image)
+    return (image - mean) * (USUAL_CONTRAST / std) + USUAL_BRIGHTNESS
 
 
 def _exposure(image: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
@@ -145,6 +149,7 @@ class Features(Representation):
         input_size: tuple[int, int],
         smooth: bool = True,
         whiten: bool = False,
+        standardise: bool = False,
         weights: Sequence[float] | None = None,
     ) -> None:
         """Choose the size that images are resized to.
@@ -154,6 +159,7 @@ class Features(Representation):
             input_size: Height and width, multiples of the largest stride.
             smooth: Average over 3x3 places: steadies textures, and hides defects of a few pixels.
             whiten: Turn the channels of each place, of all strides together, into uncorrelated ones of unit variance.
+            standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
             weights: Of each stride's log-likelihood in the composite; default: all equal. Scaled to a mean of one over
                 the dimensions of y, so that figures per dimension keep their scale.
 
@@ -173,7 +179,8 @@ class Features(Representation):
         if len(shares) != len(backbone.strides) or min(shares) <= 0:
             msg = f"{len(backbone.strides)} strides need as many weights above 0, not {shares}"
             raise ValueError(msg)
-        self.backbone, self.input_size, self.smooth, self.whiten = backbone, input_size, smooth, whiten
+        self.backbone, self.input_size = backbone, input_size
+        self.smooth, self.whiten, self.standardises = smooth, whiten, standardise
         self.size = (input_size[0] // coarsest, input_size[1] // coarsest)
         self._factors = [coarsest // stride for stride in backbone.strides]
         self._groups = [width * factor**2 for width, factor in zip(backbone.channels, self._factors, strict=True)]
@@ -187,7 +194,10 @@ class Features(Representation):
 
     def extract(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Resize, run the backbone, average; grey images are shown to it as three equal channels."""
-        return self.arrange(self.backbone(resize(image, self.input_size).expand(-1, 3, -1, -1)))
+        shown = resize(image, self.input_size)
+        if self.standardises:
+            shown = _usually_exposed(shown)
+        return self.arrange(self.backbone(shown.expand(-1, 3, -1, -1)))
 
     def arrange(self, maps: Sequence[Float[Tensor, "B C h2 w2"]]) -> Float[Tensor, "B D h w"]:
         """Average the backbone's maps, and put them on one grid."""

@@ -113,6 +113,14 @@ def test_standardised_pixels_do_not_know_the_exposure() -> None:
     torch.testing.assert_close(pixels(0.3 * image + 0.1), y)
 
 
+def test_features_can_be_blind_to_exposure() -> None:
+    image = torch.rand(2, 1, 64, 64)
+    backbone = Backbone()
+    plain, blind = (Features(backbone, input_size=(64, 64), standardise=choice) for choice in (False, True))
+    torch.testing.assert_close(blind(0.3 * image + 0.1), blind(image), rtol=1e-3, atol=1e-4)
+    assert (plain(0.3 * image + 0.1) - plain(image)).abs().max() > 0.1
+
+
 def test_a_standardised_picture_is_drawn_with_its_own_exposure() -> None:
     pixels = Pixels(channels=3, size=(16, 24), standardise=True)
     image = 0.2 + 0.3 * torch.rand(2, 3, 16, 24)
