@@ -68,11 +68,12 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         DataError: Too few images; the message says how many are needed.
     """
     files = find_images(job.data.train)
+    most = job.data.max_images or plan.target.most_images
     stamp = json.dumps(
         {
             "folder": str(job.data.train),
             "files": [(file.relative, file.size, file.mtime_ns) for file in files],
-            "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, job.data.max_images],
+            "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, most],
             "max_pixels": settings().max_pixels,
             "kintsugi": installed_version("kintsugi"),
         }
@@ -82,7 +83,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):  # trainings over one folder start together: one of them decodes
         if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
-            _decode_into(files, plan, job.data.max_images, pixels_path, index_path)
+            _decode_into(files, plan, most, pixels_path, index_path)
         index = json.loads(index_path.read_text())
         pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
     kept = [files[position] for position in index["keep"]]

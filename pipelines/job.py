@@ -36,7 +36,10 @@ class DataTable(Record):
     """`[data]`: where the images are; paths are relative to the job file."""
 
     train: Path = Field(description="Folder of good images")
-    max_images: PositiveInt = Field(200_000, description="More than this: a subset, drawn by content hash")
+    max_images: PositiveInt | None = Field(
+        None,
+        description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
+    )
 
 
 class ModelTable(Record):

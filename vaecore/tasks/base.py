@@ -37,6 +37,7 @@ class Target:
     window: int | None = None  # places along a side of the random windows that are trained on; None: whole maps
     finer: str | None = None  # the target that is tried, too, where the job leaves the choice to the images
 
+    most_images: int = 200_000  # of a folder, where the job says nothing: bounds the disk that their y takes
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network, where the job says nothing
     few_images: int = 0  # below this many training images the encoder sees them noisy, and the score leans on the worst
 

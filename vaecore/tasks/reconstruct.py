@@ -42,6 +42,7 @@ TASK = Task(
             strides=(8, 16),
             whiten=True,
             window=16,
+            most_images=20_000,
             few_images=200,
         ),
         "pixels": Target(
