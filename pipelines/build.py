@@ -71,15 +71,12 @@ def likelihood_name(job: Job, plan: Plan) -> str:
     return name
 
 
-def build_representation(job: Job, plan: Plan, data: TrainingData) -> Representation:
+def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Representation:
     """What y is.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
-    standardise = standardises(job, plan, data)
-    what = "every image gets the same brightness and contrast" if standardise else "brightness and contrast are kept"
-    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * exposure_share(data))
     if plan.target.features:
         return build_features(job, plan, standardise=standardise)
     likelihood = IMAGE_LIKELIHOODS[likelihood_name(job, plan)]
@@ -116,7 +113,11 @@ def standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
     """Whether images get one brightness and contrast: asked for, or because exposure is what differs most."""
     if job.model.standardise is not None or not _can_standardise(job, plan):
         return bool(job.model.standardise)
-    return exposure_share(data) >= EXPOSURE_VARIES
+    share = exposure_share(data)
+    varies = share >= EXPOSURE_VARIES
+    what = "every image gets the same brightness and contrast" if varies else "brightness and contrast are kept"
+    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * share)
+    return varies
 
 
 def _can_standardise(job: Job, plan: Plan) -> bool:
@@ -129,9 +130,11 @@ def exposure_share(data: TrainingData) -> float:
     """Share of the pixels' variance over the train split that the images' mean brightness makes up."""
     indices = np.array(data.split["train"])
     some = indices[np.linspace(0, len(indices) - 1, min(len(indices), EXPOSURE_IMAGES)).astype(int)]
-    pixels = [data.pixels[index].astype(np.float64) for index in some]
-    between = np.var([each.mean() for each in pixels])
-    return float(between / max(between + np.mean([each.var() for each in pixels]), 1e-12))
+    facts = np.array(
+        [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.pixels[i], np.float64) for i in some)]
+    )
+    between, within = facts[:, 0].var(), facts[:, 1].mean()
+    return float(between / max(between + within, 1e-12))
 
 
 def check_network_options(job: Job, plan: Plan) -> None:
@@ -150,6 +153,9 @@ def check_network_options(job: Job, plan: Plan) -> None:
     if job.model.standardise and not _can_standardise(job, plan):
         msg = f"{job.path}: 'model.standardise' does not go with levels: a discrete likelihood, or score 'complexity'"
         raise JobError(msg)
+    if unused := _unused(job, plan):
+        msg = f"{job.path}: 'model.{unused[0]}' has no meaning {unused[1]}; leave it out"
+        raise JobError(msg)
     if (job.model.score == "ratio") > (job.model.levels == 2):
         msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
         raise JobError(msg)
@@ -160,6 +166,17 @@ def check_network_options(job: Job, plan: Plan) -> None:
         key = {"latent_grid": "latent"}.get(unknown[0], unknown[0])
         msg = f"{job.path}: 'model.{key}' is no option of the network on {plan.target_name}; leave it out"
         raise JobError(msg)
+
+
+def _unused(job: Job, plan: Plan) -> tuple[str, str] | None:
+    """The first option that says something which nothing would look at, and why."""
+    asked = {key for key, value in job.model if value != type(job.model).model_fields[key].default}
+    of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
+    if not plan.target.features and (found := [key for key in of_features if key in asked]):
+        return found[0], f"where 'model.target' is {plan.target_name}"
+    if job.model.score in ("complexity", "iwae") and (found := [key for key in ("pooling", "aligned") if key in asked]):
+        return found[0], f"where 'model.score' is '{job.model.score}': it is of the image as a whole"
+    return None
 
 
 def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Module:

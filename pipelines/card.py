@@ -23,6 +23,8 @@ def write_card(
     calibration: Calibration,
     decision: Decision,
     measured: dict[str, float],
+    *,
+    standardised: bool = False,
 ) -> str:
     """Write card.md into the bundle and return its text.
 
@@ -35,6 +37,7 @@ def write_card(
         calibration: Of the same file.
         decision: The promotion rule's, with its figures.
         measured: Training's own figures: parity, seconds, held-out bound.
+        standardised: Every image gets the same brightness and contrast first.
     """
     rate = calibration.default_false_alarms()
     images = {name: len(indices) for name, indices in data.split.items()}
@@ -50,6 +53,10 @@ def write_card(
         f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
         f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in "
         "camera, light or subject get high scores because they are unlike it, not because they are defective.",
+        *(
+            ["", "Every image gets the same brightness and contrast first: exposure alone changes no score."]
+            * standardised
+        ),
         "",
         "## Training data",
         "",

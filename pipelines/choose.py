@@ -11,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.damaged import spread, with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.examples import Examples
 from pipelines.figures import separation
-from pipelines.images import Decoded, Failed
-from pipelines.inputs import decode_for
+from pipelines.images import Decoded
 from pipelines.job import ModelTable
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.session import keyed_generator
-from pipelines.synthetic import synthesize
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
@@ -143,7 +141,7 @@ def _typicality(graph: ScoringGraph, examples: Examples) -> Typicality:
 @torch.inference_mode()
 def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData, plan: Plan) -> tuple[Tensor, Tensor]:
     """Maps of held-out good images, and of damaged copies of them."""
-    files = data.files_of("select")[:SELECT_IMAGES]
+    files = spread(data.files_of("select"), SELECT_IMAGES)
     maps: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def score(pixels: NDArray[Any], image: Decoded, into: list[Tensor]) -> None:
@@ -153,12 +151,9 @@ def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData
         into.append(statistics(graph.usual(graph.places(graph.judged(y, noise, graph.bound(y, noise))))))
 
     with progress(log, "choose the score", len(files), "images") as advance:
-        for image in decode_for(files, plan.image_format):
+        for image, copies in with_damage(files, plan.image_format, DEFECTS_PER_IMAGE):
             advance()
-            if isinstance(image, Failed):
-                continue
             score(image.pixels, image, maps[0])
-            rng = keyed_generator(image.sha256)
-            for _ in range(DEFECTS_PER_IMAGE):
-                score(synthesize(image.pixels, rng).image, image, maps[1])
+            for copy in copies:
+                score(copy, image, maps[1])
     return torch.cat(maps[0]), torch.cat(maps[1])

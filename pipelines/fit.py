@@ -77,8 +77,8 @@ class Recipe:
     seed: int = 0
 
     @classmethod
-    def of(cls, table: TrainTable, target: Target, images: int) -> Recipe:
-        """Fill in what the job leaves open, for a number of training images."""
+    def of(cls, table: TrainTable, target: Target, images: int, *, stride: int = 1) -> Recipe:
+        """Fill in what the job leaves open, for a number of training images and a network of some stride."""
         usual = "noise" if images < target.few_images else "none"  # few images are not learned by heart so soon
         return cls(
             steps=table.steps or target.steps_for(images),
@@ -87,7 +87,7 @@ class Recipe:
             beta=table.beta,
             free_bits=table.free_bits,
             patience=table.patience or target.patience,
-            window=target.window,
+            window=None if target.window is None else -(-target.window // stride) * stride,
             corruption=table.corruption or usual,
             seed=table.seed,
         )

@@ -10,22 +10,18 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.build import build_features, standardises
+from pipelines.build import build_features
+from pipelines.damaged import spread, with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.figures import separation
-from pipelines.images import Failed
-from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.session import keyed_generator
-from pipelines.synthetic import synthesize
 from vaecore.image_format import resize
 from vaecore.pooling import POOLINGS
 from vaecore.representations import Features
@@ -37,7 +33,7 @@ DEFECTS_PER_IMAGE = 3
 CLEARLY_BETTER = 0.03  # AUROC by which details, which take longer, have to beat the wider view
 
 
-def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData) -> bool:
+def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData, *, standardise: bool) -> bool:
     """Whether damaged images stand out clearly better in fine features than in those of the wider view.
 
     Args:
@@ -45,21 +41,29 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData) -> bool:
         wide: What is chosen in doubt.
         fine: The alternative, on images at least as large.
         data: Whose images are looked at: some are fitted, others damaged, none of those kept for calibration.
+        standardise: Whether every image gets the same brightness and contrast.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or the wider view's strides.
     """
-    standardise = standardises(job, wide, data)
-    views = {wide.target_name: build_features(job, wide, standardise=standardise)}
+    views = {wide.target_name: View(build_features(job, wide, standardise=standardise))}
     try:
-        views[fine.target_name] = build_features(job, fine, standardise=standardise)
+        views[fine.target_name] = View(build_features(job, fine, standardise=standardise))
     except JobError:
         return False  # the backbone has no finer maps
-    fitted, good, bad = _images(data, fine)
-    figures = {}
-    for name, features in views.items():
-        scores = _scores(features, fitted, [*good, *bad], f"look at {name}")
-        figures[name] = max(separation(each[: len(good)], each[len(good) :]) for each in scores)
+    train = spread(data.files_of("train"), FITTED_IMAGES + DAMAGED_IMAGES)
+    fitted = train[: min(FITTED_IMAGES, -(-len(train) // 2))]
+    others = spread([*data.files_of("select"), *train[len(fitted) :]], DAMAGED_IMAGES)
+    with progress(log, "look at the images", len(fitted) + len(others), "images") as advance:
+        for image, _ in with_damage(fitted, fine.image_format, 0):
+            advance()
+            for view in views.values():
+                view.learn(_resized(image.pixels, fine))
+        for image, copies in with_damage(others, fine.image_format, DEFECTS_PER_IMAGE):
+            advance()
+            for view in views.values():
+                view.judge(_resized(image.pixels, fine), [_resized(copy, fine) for copy in copies])
+    figures = {name: view.separation() for name, view in views.items()}
     helps = figures[fine.target_name] >= figures[wide.target_name] + CLEARLY_BETTER
     log.info(
         "chosen: %s (synthetic defects show with AUROC %s)",
@@ -69,55 +73,59 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData) -> bool:
     return helps
 
 
-def _images(data: TrainingData, plan: Plan) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Images to fit, others that are good, and damaged copies of those: (1, C, h, w) at the plan's size."""
-    train, select = data.files_of("train"), data.files_of("select")
-    fitted, good, bad = [], [], []
-    for image in decode_for(train[:FITTED_IMAGES], plan.image_format):
-        if not isinstance(image, Failed):
-            fitted.append(_resized(image.pixels, plan))
-    others = [*select, *train[FITTED_IMAGES:]][:DAMAGED_IMAGES]
-    for image in decode_for(others, plan.image_format):
-        if not isinstance(image, Failed):
-            rng = keyed_generator(image.sha256)
-            good.append(_resized(image.pixels, plan))
-            bad += [_resized(synthesize(image.pixels, rng).image, plan) for _ in range(DEFECTS_PER_IMAGE)]
-    return fitted, good, bad
-
-
 def _resized(pixels: NDArray[Any], plan: Plan) -> Tensor:
     return resize(plan.image_format.to_unit(torch.from_numpy(pixels[None])), plan.size)
 
 
-@torch.inference_mode()
-def _scores(
-    features: Features, fitted: Sequence[Tensor], images: Sequence[Tensor], what: str
-) -> list[NDArray[np.float32]]:
-    """Scores of images by every pooling."""
-    with progress(log, what, len(fitted) + len(images), "images") as advance:
+class View:
+    """How well damaged images stand out in some features."""
 
-        def extract(image: Tensor) -> Tensor:
-            advance()
-            return features.extract(image)
+    def __init__(self, features: Features) -> None:
+        """Start with no image seen."""
+        self._features, self._distances = features, Distances(features.channels)
+        self._good: list[Tensor] = []
+        self._bad: list[Tensor] = []
 
-        distances = Distances(torch.cat([extract(image) for image in fitted]))
-        places = torch.cat([distances(extract(image)) for image in images])
-    return [pooling(places).numpy() for pooling in POOLINGS]
+    @torch.inference_mode()
+    def learn(self, image: Tensor) -> None:
+        """Take in a good image, (1, C, H, W)."""
+        self._distances.learn(self._features.extract(image))
+
+    @torch.inference_mode()
+    def judge(self, good: Tensor, bad: Sequence[Tensor]) -> None:
+        """Measure a further good image, and damaged copies of it."""
+        self._good.append(self._distances(self._features.extract(good)))
+        self._bad += [self._distances(self._features.extract(each)) for each in bad]
+
+    def separation(self) -> float:
+        """AUROC between good and damaged images, by the pooling that is best."""
+        good, bad = torch.cat(self._good), torch.cat(self._bad)
+        return max(separation(pooling(good).numpy(), pooling(bad).numpy()) for pooling in POOLINGS)
 
 
 class Distances:
-    """Mahalanobis distances of places to those of other images."""
+    """Mahalanobis distances of places to those of other images, which are gone through one at a time."""
 
-    def __init__(self, maps: Tensor) -> None:
-        """Fit mean and covariance to every place of maps (N, D, h, w)."""
+    def __init__(self, channels: int) -> None:
+        """Start with no place seen."""
+        self._count = 0
+        self._sum = torch.zeros(channels, dtype=torch.float64)
+        self._products = torch.zeros(channels, channels, dtype=torch.float64)
+        self._factor: Tensor | None = None
+
+    def learn(self, maps: Tensor) -> None:
+        """Take in every place of maps (N, D, h, w)."""
         rows = maps.transpose(0, 1).flatten(1).double()
-        self._mean = rows.mean(dim=1)
-        covariance = torch.cov(rows)
-        ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12)
-        self._factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+        self._count, self._sum = self._count + rows.shape[1], self._sum + rows.sum(dim=1)
+        self._products, self._factor = self._products + rows @ rows.T, None
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Squared distance over D, (N, h, w), of each place of maps (N, D, h, w)."""
-        error = maps.transpose(0, 1).flatten(1).double() - self._mean[:, None]
+        mean = self._sum / self._count
+        if self._factor is None:
+            covariance = self._products / self._count - torch.outer(mean, mean)
+            ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12)
+            self._factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(mean), dtype=torch.float64))
+        error = maps.transpose(0, 1).flatten(1).double() - mean[:, None]
         distances: Tensor = torch.linalg.solve_triangular(self._factor, error, upper=False).square().mean(dim=0)
         return distances.view(maps.shape[0], *maps.shape[2:]).float()

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.calibration import Calibration
+from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.figures import separation
-from pipelines.images import Failed, ImageFile
-from pipelines.inputs import decode_for
+from pipelines.images import ImageFile
 from pipelines.job import PromoteTable
 from pipelines.modelfile import SPLIT_FILE, ModelFile
-from pipelines.session import Session, keyed_generator
+from pipelines.session import Session
 from pipelines.settings import settings
-from pipelines.synthetic import synthesize
 
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
@@ -91,14 +90,9 @@ def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) 
     session = Session(model, device=settings().device, threads=settings().workers)
     good: list[float] = []
     bad: list[float] = []
-    for image in decode_for(files, session.metadata):
-        if isinstance(image, Failed):
-            continue
-        generator = keyed_generator(image.sha256)
-        good.append(float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0]))
-        for _ in range(DEFECTS_PER_IMAGE):
-            defective, _, _ = synthesize(image.pixels, generator)
-            bad.append(float(session.run(defective[None], [image.sha256], ("score",))["score"][0]))
+    for image, copies in with_damage(files, session.metadata, DEFECTS_PER_IMAGE):
+        for pixels, scores in ((image.pixels, good), *((copy, bad) for copy in copies)):
+            scores.append(float(session.run(pixels[None], [image.sha256], ("score",))["score"][0]))
     calibration = model.calibration()
     figures = {"synthetic_auroc": separation(good, bad)}
     if calibration is not None:

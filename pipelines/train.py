@@ -33,6 +33,7 @@ from pipelines.build import (
     find_task,
     likelihood_name,
     score_kind,
+    standardises,
     training_device,
 )
 from pipelines.card import write_card
@@ -54,7 +55,7 @@ from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
-from vaecore.representations import Representation
+from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, closed_form_variance
 
 log = logging.getLogger(__name__)
@@ -98,21 +99,24 @@ def prepare(job: Job) -> Prepared:
     check_network_options(job, plan)
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
+    standardise = standardises(job, plan, data)
     if (finer := plan.target.finer) is not None and _is_open(job):
         fine = make_plan(job, task, found, finer)
-        if details_help(job, plan, fine, data):
+        if details_help(job, plan, fine, data, standardise=standardise):
             plan, data = fine, load_training_data(job, fine)
+            _announce_images(job, plan, data)  # a large folder may be cut to fewer images
     for line in plan.reasons:
         log.info("%s", line)
-    representation = build_representation(job, plan, data)
+    representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     model = build_network(job, plan, representation)
-    return Prepared(job, plan, representation, model, data, Recipe.of(job.train, plan.target, len(data.split["train"])))
+    recipe = Recipe.of(job.train, plan.target, len(data.split["train"]), stride=2**plan.stages)
+    return Prepared(job, plan, representation, model, data, recipe)
 
 
 def _is_open(job: Job) -> bool:
     """Whether the job leaves it to the images which features are used."""
-    asked = (job.model.target, job.model.strides, job.model.smooth)
+    asked = (job.model.target, job.model.strides, job.model.stride_weights, job.model.smooth)
     return all(choice is None for choice in asked) and job.model.levels == 1
 
 
@@ -182,7 +186,9 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         champion = _champion(registry, job.name)
         decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
         measured = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
-        card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
+        card = write_card(
+            folder, job, plan, data, metadata, calibration, decision, measured, standardised=representation.standardises
+        )
         run.text("card.md", card)
         figures = {**measured, **decision.figures}
         run.metrics(figures, done)
@@ -226,7 +232,11 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
         "chosen.stages": plan.stages,
         "chosen.strides": plan.strides,
         "chosen.latent_shape": prepared.network.latent_shape,
-        **{f"chosen.{name}": getattr(prepared.recipe, name) for name in ("steps", "batch", "learning_rate")},
+        "chosen.standardise": prepared.representation.standardises,
+        **{
+            f"chosen.{name}": getattr(prepared.recipe, name)
+            for name in ("steps", "batch", "learning_rate", "corruption")
+        },
     }
 
 
@@ -242,7 +252,7 @@ def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> by
     noise = torch.randn((len(y), 1, *network.latent_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         mean = bound_maps(network, y, noise).likelihood.mean
-    sheet = make_grid(torch.cat([y, mean.clamp(0, 1)]), nrow=len(y), padding=4, pad_value=1.0)
+    sheet = make_grid(torch.cat([y, mean]).clamp(0, 1), nrow=len(y), padding=4, pad_value=1.0)
     buffer = io.BytesIO()
     PillowImage.fromarray((sheet.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(buffer, "png")
     return buffer.getvalue()
@@ -275,6 +285,7 @@ def _work_key(prepared: Prepared) -> str:
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
         "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
+        "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],
         "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights

@@ -104,8 +104,10 @@ class Typicality(nn.Module):
             squares = ((rows - mean) @ precision * (rows - mean)).sum(dim=1)
             if len(rows) >= FEWEST_TRIMMED:
                 kept = rows[squares <= squares.quantile(0.9)]
+        # Images that are all alike have no spread: a difference of a thousandth of a nat is none.
+        covariance = torch.linalg.inv(precision) * squares.median() / (2 * math.log(2)) + 1e-6 * torch.eye(2)
         self.register_buffer("mean", mean.float())
-        self.register_buffer("precision", (precision * (2 * math.log(2) / squares.median())).float())
+        self.register_buffer("precision", torch.linalg.inv(covariance).float())
 
     def forward(self, pairs: Float[Tensor, "B 2"]) -> Float[Tensor, " B"]:
         """Distance of each pair."""

@@ -20,7 +20,7 @@ from vaecore.image_format import OFF_HALF, resize
 USUAL_BRIGHTNESS, USUAL_CONTRAST = 0.5, 0.2  # of standardised images: most values stay within [0, 1]
 LEAST_CHANNEL = 1e-8  # variance: a channel that is the same everywhere says nothing, and must not divide by nothing
 LEAST_VARIANCE = 1e-4  # of a whitened channel before it is scaled, in variances of the channels that it is made of
-LEAST_CONTRAST = 0.01  # below it an image shows nothing but noise, which must not be blown up
+LEAST_CONTRAST = 0.002  # half an 8-bit level: below it an image shows nothing but noise, which must not be blown up
 
 
 class Representation(nn.Module, ABC):
@@ -30,6 +30,7 @@ class Representation(nn.Module, ABC):
     size: tuple[int, int]  # height and width of y's grid
     input_size: tuple[int, int]  # height and width that images are resized to
     drawable: bool  # y is an image: its reconstruction can be looked at
+    standardises: bool  # every image gets the same brightness and contrast first
     weight: Tensor | None  # (C, 1, 1), of each channel's log-likelihood; None where y holds the image once
 
     @property

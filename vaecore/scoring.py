@@ -195,6 +195,8 @@ class DecoderGraph(_Graph):
 
     def forward(self, latent: Float[Tensor, "N Z h w"]) -> Tensor:
         """Decode to pixels (N, H, W, C) at the working size."""
+        if isinstance(self.model, TwoLevelVAE):  # the upper level decides what the lower noise becomes
+            latent = self.model.from_above(latent[:, None], latent[:, None])[:, 0]
         return self.image_format.from_unit(self.network.decode(latent).mean)
 
 

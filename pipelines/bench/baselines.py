@@ -20,7 +20,7 @@ from pipelines.bench.memory import (
     embedding,
     rows_of,
 )
-from pipelines.build import build_representation, training_device
+from pipelines.build import build_representation, standardises, training_device
 from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.fit import Recipe
 from pipelines.job import Job
@@ -105,7 +105,8 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
 
 def _representation(material: Material, device: str) -> tuple[Representation, Examples]:
     """What the software's own network is given: y, and that of every image."""
-    representation = build_representation(material.job, material.plan, material.data)
+    standardise = standardises(material.job, material.plan, material.data)
+    representation = build_representation(material.job, material.plan, standardise=standardise)
     return representation, make_examples(material.data, material.plan.image_format, representation, device)
 
 

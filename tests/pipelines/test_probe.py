@@ -24,7 +24,10 @@ def test_distances_are_those_of_mahalanobis() -> None:
     maps = generator.standard_normal((40, 3, 4, 5))
     places = maps[:30].transpose(0, 2, 3, 1).reshape(-1, 3)
     inverse = np.linalg.inv(np.cov(places.T))
-    found = Distances(torch.from_numpy(maps[:30]))(torch.from_numpy(maps[30:]))
+    distances = Distances(3)
+    for part in (maps[:10], maps[10:30]):
+        distances.learn(torch.from_numpy(part))
+    found = distances(torch.from_numpy(maps[30:]))
     assert found.shape == (10, 4, 5)
     expected = mahalanobis(maps[33, :, 2, 4], places.mean(axis=0), inverse) ** 2 / 3
     assert float(found[3, 2, 4]) == pytest.approx(expected, rel=1e-2)  # the ridge is a thousandth
@@ -50,7 +53,7 @@ def test_the_answer_repeats_and_decides(job: Job, monkeypatch: pytest.MonkeyPatc
     task, found = find_task(job), survey(job)
     wide, fine = make_plan(job, task, found), make_plan(job, task, found, "details")
     data = load_training_data(job, wide)
-    figures = [details_help(job, wide, fine, data) for _ in range(2)]
+    figures = [details_help(job, wide, fine, data, standardise=False) for _ in range(2)]
     assert figures[0] is figures[1]
     for margin, chosen in ((-1.0, "details"), (1.0, "features")):
         monkeypatch.setattr(probe, "CLEARLY_BETTER", margin)
@@ -72,5 +75,5 @@ def test_a_backbone_without_fine_maps_keeps_the_wider_view(job: Job, monkeypatch
     wide, fine = make_plan(job, task, found), make_plan(job, task, found, "details")
     coarse_only = make_plan(with_model(job, strides=(64,)), task, found, "details")
     assert coarse_only.strides == (64,)
-    assert not details_help(job, wide, coarse_only, load_training_data(job, wide))
-    assert details_help(job, wide, fine, load_training_data(job, wide))
+    assert not details_help(job, wide, coarse_only, load_training_data(job, wide), standardise=False)
+    assert details_help(job, wide, fine, load_training_data(job, wide), standardise=False)

@@ -68,7 +68,8 @@ def graph_of(
     )
     model = TwoLevelVAE(model) if levels else model
     for parameter in model.parameters():  # away from the zero start of the residual blocks
-        torch.nn.init.normal_(parameter, std=0.1)
+        # (between levels less so: their ratio is a difference of two bounds, which 32 bits keep only if these are sane)
+        torch.nn.init.normal_(parameter, std=0.05 if levels else 0.1)
     pooling, statistics = Pooling(), PlaceStatistics()
     if bit_depth == 16:  # another way from places to the score
         finest = (8, 12) if target == "features" else SIZE
@@ -113,7 +114,9 @@ def test_torch_and_onnx_runtime_agree(
         found = run(path, image=image, noise=noise)
         assert list(found) == list(expected) == list(graph.outputs)
         for output in ("score", "elbo", "rate", "distortion"):
-            np.testing.assert_allclose(found[output], expected[output].numpy(), rtol=tolerance, err_msg=output)
+            np.testing.assert_allclose(
+                found[output], expected[output].numpy(), rtol=tolerance, atol=1e-6, err_msg=output
+            )
         map_tolerance = 1e-3 * max(1.0, float(expected["anomaly_map"].abs().max()))
         np.testing.assert_allclose(found["anomaly_map"], expected["anomaly_map"].numpy(), rtol=1e-3, atol=map_tolerance)
         np.testing.assert_allclose(found["embedding"], expected["embedding"].numpy(), rtol=1e-4, atol=1e-4)

@@ -10,6 +10,8 @@ from vaecore.bound import DiagonalGaussian, LatentVariableModel
 from vaecore.likelihoods.base import Distribution, Likelihood
 from vaecore.networks.blocks import bounded_gaussian
 
+UPPER_LATENTS = 16  # at least
+
 
 class TwoLevelVAE(nn.Module):
     """Any network with a grid of latents, and an upper level over it: p(upper) p(grid | upper) p(y | grid).
@@ -23,20 +25,22 @@ class TwoLevelVAE(nn.Module):
     latent_shape: tuple[int, int, int]
     likelihood: Likelihood
 
-    def __init__(self, lower: nn.Module, *, upper_channels: int = 1, width: int = 256) -> None:
+    def __init__(self, lower: nn.Module, *, upper_channels: int | None = None, width: int = 256) -> None:
         """Put a level above a network.
 
         Args:
             lower: Satisfies `LatentVariableModel`; its prior is replaced.
-            upper_channels: Upper latents for each cell of the grid: as many times its cells in all.
+            upper_channels: Upper latents for each cell of the grid: as many times its cells in all. Default: as many as
+                make 16 in all.
             width: Units of the two hidden layers between the levels.
         """
         super().__init__()
         self.lower = lower
         self.likelihood = self._lower.likelihood
         self.lower_channels, height, width_of_grid = self._lower.latent_shape
-        self.latent_shape = (self.lower_channels + upper_channels, height, width_of_grid)
         cells = height * width_of_grid
+        upper_channels = upper_channels or -(-UPPER_LATENTS // cells)
+        self.latent_shape = (self.lower_channels + upper_channels, height, width_of_grid)
         self._grid = (height, width_of_grid)
         self.to_upper = _between(self.lower_channels * cells, width, 2 * upper_channels * cells)
         self.to_prior = _between(upper_channels * cells, width, 2 * self.lower_channels * cells)

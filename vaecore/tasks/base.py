@@ -39,7 +39,7 @@ class Target:
 
     most_images: int = 200_000  # of a folder, where the job says nothing: bounds the disk that their y takes
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network, where the job says nothing
-    few_images: int = 0  # below this many training images the encoder sees them noisy, and the score leans on the worst
+    few_images: int = 0  # below this many training images the encoder sees them noisy, and the pooling is the usual one
 
     @property
     def features(self) -> bool:

@@ -1,0 +1,35 @@
+"""Good images beside damaged copies of them: what choices before and after training are made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.inputs import decode_for
+from pipelines.session import keyed_generator
+from pipelines.synthetic import synthesize
+
+if TYPE_CHECKING:
+    from pipelines.modelfile import Metadata
+    from vaecore.image_format import ImageFormat
+
+
+def with_damage(
+    files: Sequence[ImageFile], form: ImageFormat | Metadata, copies: int
+) -> Iterator[tuple[Decoded, list[NDArray[Any]]]]:
+    """Each readable image, and copies of it with synthetic defects; equal contents get equal defects."""
+    for image in decode_for(files, form):
+        if not isinstance(image, Failed):
+            generator = keyed_generator(image.sha256)
+            yield image, [synthesize(image.pixels, generator).image for _ in range(copies)]
+
+
+def spread(files: Sequence[ImageFile], most: int) -> list[ImageFile]:
+    """At most so many of the files, evenly over their order: sub-folders are cameras, or days."""
+    if len(files) <= most:
+        return list(files)
+    return [files[index] for index in np.linspace(0, len(files) - 1, most).astype(int)]
