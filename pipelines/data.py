@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -147,6 +149,9 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
         leftover.unlink()
     temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp.npy")
     shape = (len(positions), height, width, plan.image_format.channels)
+    require_space(
+        temporary.parent, math.prod(shape) * np.dtype(pixel_type(plan.image_format)).itemsize, "decoded images"
+    )
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=pixel_type(plan.image_format), shape=shape)
     keep: list[int] = []
     digests: dict[str, None] = {}
@@ -168,6 +173,21 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
     array.flush()
     temporary.replace(pixels_path)
     write_json(index_path, {"keep": keep, "sha256": list(digests), "failed": failed, "duplicates": duplicates})
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin a file that the disk cannot hold: a memory map on a full disk ends the process without a word.
+
+    Raises:
+        DataError: Too little is free; the message says how much is needed.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        msg = (
+            f"{what} take {needed / 1e9:.1f} GB under {folder}, and {free / 1e9:.1f} GB are free there: make room, "
+            "move KINTSUGI_HOME, or set 'data.max_images'"
+        )
+        raise DataError(msg)
 
 
 def _by_name_hash(files: list[ImageFile]) -> list[int]:

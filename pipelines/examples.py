@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.data import SplitName, TrainingData
+from pipelines.data import SplitName, TrainingData, require_space
 from pipelines.locks import locked
 from pipelines.progress import progress
 from vaecore.image_format import ImageFormat
@@ -109,6 +110,7 @@ def _extract_into(
     for leftover in path.parent.glob("features-*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
     temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
+    require_space(path.parent, 2 * math.prod(shape), "features")
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     representation.to(device)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,3 +175,12 @@ def _all_but_the_first(files: list, form: ImageFormat):
 def test_no_more_is_kept_from_training_than_the_promise_needs(count: int, calibrate: int, select: int) -> None:
     split = split_by_content(digests(count))
     assert (len(split["calibrate"]), len(split["select"])) == (calibrate, select)
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tiles)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match=r"decoded images take 0\.0 GB under .*, and 0\.0 GB are free"):
+        load_training_data(job, plan_of(job))
