@@ -40,6 +40,7 @@ from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
 from pipelines.session import SCORES, Session, keyed_noise
 from vaecore.export import export_decoder, export_scoring
+from vaecore.representations import Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> M
         target=plan.target_name,
         backbone=job.model.backbone if plan.target.features else None,
         strides=plan.strides,
+        places=grid_of(graph.representation),
         composite=graph.representation.weight is not None,
         dims=graph.representation.dims,
         likelihood=likelihood_name(job, plan),
@@ -82,6 +84,12 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> M
         images={name: len(indices) for name, indices in data.split.items()},
         kintsugi=installed_version("kintsugi"),
     )
+
+
+def grid_of(representation: Representation) -> tuple[int, int]:
+    """Rows and columns of the grid that the anomaly map is interpolated from."""
+    rows, columns = representation.by_place(torch.zeros(1, representation.channels, *representation.size)).shape[1:]
+    return rows, columns
 
 
 def describe_score(graph: ScoringGraph) -> str:
@@ -193,9 +201,9 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
 
 
 def places_in(metadata: Metadata) -> int:
-    """Places of one image: points of the finest grid of y, between which the anomaly map is interpolated."""
-    height, width = (max(1, side // min(metadata.strides)) for side in metadata.size)
-    return height * width
+    """Places of one image: points of the anomaly map's own grid. An older file is taken to have the finest stride's."""
+    finest = [max(1, side // min(metadata.strides)) for side in metadata.size]
+    return math.prod(metadata.places or finest)
 
 
 def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:

@@ -39,6 +39,7 @@ class Metadata(BaseModel):
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
+    places: tuple[int, int] | None = None  # rows and columns of the anomaly map's own grid; older files do not say
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: int  # D, the dimensions of y
     likelihood: str
