@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-RAREST = 1e-5
-"""The smallest share that the table holds, where there are places enough."""
 _STEPS = (8.0, 6.3, 5.0, 4.0, 3.2, 2.5, 2.0, 1.6, 1.25, 1.0)  # ten to a decade, of nearly equal ratio
 _SHARES = tuple(float(f"{step}e-{decade}") for decade in range(1, 6) for step in _STEPS if decade > 1 or step <= 5)
 _DIGITS = 7  # of a value in the table: what float32 holds
@@ -29,8 +27,8 @@ class GoodPlaces(BaseModel):
     Attributes:
         places: Places of good images that stand behind the table: those of the network's grid, since the pixels between
             them are interpolated and say nothing of their own.
-        shares: Falling, from one half (more where many values are equal) to 1/(places + 1) or `RAREST`.
-        values: Rising, in the map's nats per pixel. The last share is that of values above the last one.
+        shares: Falling, from one half (more where many values are equal) to 1/(places + 1).
+        values: Rising, in the map's nats per pixel; the last one is the highest of all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +61,7 @@ class GoodPlaces(BaseModel):
         ordered = np.sort(values, axis=None)
         smallest = 1 / (places + 1)
         entries: list[tuple[float, float]] = []
-        for share in [*(share for share in _SHARES if share > smallest), max(smallest, RAREST)]:
+        for share in [*(share for share in _SHARES if share > smallest), smallest]:
             rank = 1 - (share * (places + 1) - 1) / max(1, places - 1)  # 1: the highest value itself
             value = float(f"{np.quantile(ordered, min(max(rank, 0.0), 1.0)):.{_DIGITS}g}")
             as_high = (1 + places * float(np.mean(ordered >= value))) / (places + 1)
@@ -71,8 +69,8 @@ class GoodPlaces(BaseModel):
             entry = (as_high if tied else share, value)
             if not entries or (entry[0] < entries[-1][0] and value > entries[-1][1]):
                 entries.append(entry)
-        if entries[-1][0] > max(smallest, RAREST):
-            entries.append((max(smallest, RAREST), entries[-1][1]))  # of what is above them all
+        if entries[-1][0] > smallest:
+            entries.append((smallest, entries[-1][1]))  # of what is above them all
         shares, found = zip(*entries, strict=True)
         return cls(places=places, shares=shares, values=found)
 

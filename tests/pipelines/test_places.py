@@ -12,7 +12,7 @@ from pipelines.places import GoodPlaces
 def test_new_good_places_have_shares_as_rare_as_they_say() -> None:
     generator = np.random.default_rng(0)
     table = GoodPlaces.of(generator.gamma(2.0, size=1_000_000), 1_000_000)
-    assert table.smallest == 1e-5
+    assert table.smallest == 1 / 1_000_001
     found = table.p_values(generator.gamma(2.0, size=(1000, 4000)))
     for share in (0.4, 0.1, 0.013, 1e-3, 2e-4):
         assert (found <= share).mean() == pytest.approx(share, rel=0.1)
@@ -56,6 +56,15 @@ def test_odd_values() -> None:
     found = table.p_values(np.array([[-np.inf, np.inf, np.nan]], np.float32))
     assert found[0, :2].tolist() == pytest.approx([1.0, 1 / 1001])
     assert np.isnan(found[0, 2])
+
+
+def test_the_table_ends_at_the_highest_good_value_however_many_places_there_are() -> None:
+    """Only what is above every good place is said to be."""
+    good = np.random.default_rng(3).standard_normal(400_000)
+    table = GoodPlaces.of(good, 400_000)
+    assert table.values[-1] == pytest.approx(good.max(), rel=1e-6)
+    second, above = table.p_values(np.array([np.sort(good)[-2], good.max() + 1]))
+    assert second > above == table.smallest == 1 / 400_001
 
 
 def test_one_odd_good_image_moves_the_rarest_shares_only() -> None:
