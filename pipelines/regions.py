@@ -15,8 +15,10 @@ from pipelines.heatmap import POSITIONS, position
 
 LOCAL_LEVEL = 1e-3
 """A region is where fewer than this share of good images' places are as unusual."""
-MIN_AREA = 1e-3
-"""Share of the image below which a region is a speck and is left out."""
+SPECK_PLACES = 0.5
+"""Places below which a region is a speck and is left out: less than one place of the map's own grid."""
+SPECK_AREA = 1e-3
+"""Share of the image below which it is where the grid is not known."""
 LONGEST = 1024  # longest side of the map that is looked at: it is interpolated from a coarser grid
 _TOLERANCE = 0.15  # pixels that an outline may be off, for fewer points
 _LINE, _CASING = (255, 255, 255), (10, 20, 40)  # white within dark: seen on gold, on red and on any image
@@ -29,6 +31,7 @@ class Level(NamedTuple):
 
     value: float  # of the map; above it is abnormal
     share: float  # of good images' places that are higher
+    speck: float = SPECK_AREA  # share of the image below which a region is left out
 
 
 class Regions(NamedTuple):
@@ -65,7 +68,8 @@ def local_level(calibration: Calibration | None) -> Level | None:
         return None
     if calibration.places is not None:
         share = max(LOCAL_LEVEL, calibration.places.smallest)
-        return Level(calibration.places.value(share), share)
+        in_each_image = calibration.places.places / calibration.n
+        return Level(calibration.places.value(share), share, SPECK_PLACES / in_each_image)
     if calibration.map_quantiles:  # of an older file: four quantiles, of which one is at the level
         return Level(calibration.map_quantiles["0.999"], LOCAL_LEVEL)
     return None
@@ -90,7 +94,7 @@ def find_regions(anomaly_map: NDArray[np.floating[Any]], level: Level | None) ->
     step = math.ceil(max(anomaly_map.shape) / LONGEST)
     above = np.nan_to_num(anomaly_map[::step, ::step].astype(np.float64) - level.value, nan=-1.0)
     labels = label(above > 0, connectivity=2)
-    found = [region for region in regionprops(labels) if region.area >= MIN_AREA * labels.size]
+    found = [region for region in regionprops(labels) if region.area >= level.speck * labels.size]
     if not found:
         return Regions()
     largest = max(found, key=lambda region: region.area)
@@ -105,17 +109,19 @@ def find_regions(anomaly_map: NDArray[np.floating[Any]], level: Level | None) ->
         outlines=tuple(
             np.clip(step * outline, 0, (width, height))
             for region in found
-            for outline in _outlines(above, labels == region.label, region.bbox)
+            for outline in _outlines(above, labels, region.label, region.bbox)
         ),
     )
 
 
-def _outlines(above: NDArray[np.float64], region: NDArray[np.bool_], box: tuple[int, int, int, int]) -> list[Outline]:
+def _outlines(
+    above: NDArray[np.float64], labels: NDArray[np.integer[Any]], label: int, box: tuple[int, int, int, int]
+) -> list[Outline]:
     """Outlines of one region, those of its holes too, where the map crosses the level between pixels."""
     from skimage.measure import approximate_polygon, find_contours
 
     rows, columns = (slice(max(0, low - 1), high + 1) for low, high in zip(box[:2], box[2:], strict=True))
-    field, inside = above[rows, columns], region[rows, columns]
+    field, inside = above[rows, columns], labels[rows, columns] == label
     cap = min(float(field[inside].max()), 1e30)
     field = np.where(inside | (field <= 0), field, -cap).clip(-cap, cap)  # other regions are not this one's
     padded = np.pad(field, 1, constant_values=-cap)  # a region at the image's edge is closed there
@@ -140,7 +146,7 @@ def describe_scale(calibration: Calibration | None) -> dict[str, Any] | None:
         colours.append((places.smallest, position(places.smallest)))
     return {
         "level": level.share,
-        "speck_percent": 100 * MIN_AREA,
+        "speck_percent": 100 * level.speck,
         "places": places and places.places,
         "smallest": places and places.smallest,
         "colours": sorted(set(colours), reverse=True),

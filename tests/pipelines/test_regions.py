@@ -116,10 +116,27 @@ def test_the_level_is_a_share_of_good_places() -> None:
     assert level.share == LOCAL_LEVEL
     assert (good > level.value).mean() == pytest.approx(LOCAL_LEVEL, rel=0.05)
     few = local_level(calibration({}, GoodPlaces.of(good, 99)))
-    assert few == Level(pytest.approx(good.max()), 0.01)
+    assert few == Level(pytest.approx(good.max()), 0.01, pytest.approx(0.5 / 99))
     assert local_level(calibration({"0.5": 0.0, "0.99": 1.0, "0.999": 1.5, "1.0": 3.0})) == Level(1.5, 0.001)
     assert local_level(calibration({})) is None
     assert local_level(None) is None
+
+
+def test_a_speck_is_smaller_than_half_a_place_of_the_maps_own_grid() -> None:
+    """A place of 64 x 64 is a smaller share of the image than a thousandth: its pixels are a region none the less."""
+    two_images = calibration({}, GoodPlaces.of(np.zeros(100), 2 * 64 * 64)).model_copy(update={"scores": (1.0, 2.0)})
+    level = local_level(two_images)
+    assert level is not None
+    assert level.speck == pytest.approx(0.5 / 64**2)
+    values = np.zeros((512, 512), np.float32)
+    values[8:16, 8:16] = 5.0  # one place of 8 x 8 pixels
+    values[100:105, 100:105] = 5.0  # less than half of one
+    found = find_regions(values, level)
+    assert found is not None
+    assert (found.number, found.box) == (1, (8, 8, 8, 8))
+    scale = describe_scale(two_images)
+    assert scale is not None
+    assert scale["speck_percent"] == 100 * level.speck
 
 
 def test_what_colours_mean_is_told_as_far_as_it_is_known() -> None:
