@@ -104,7 +104,7 @@ def _facts(
         "unjudged": rows.count(UNJUDGED),
         "judged": judged,
         "scored": len(rows.known_scores),
-        "threshold": rows.threshold if rows.has_threshold else None,
+        "threshold": rows.threshold if _movable(rows, run) else None,
         "promised": rate,
         "calibration": calibration,
         "grouped": calibration.grouped if calibration else None,
@@ -204,12 +204,12 @@ def _histogram_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
 
 
 def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
-    """What the movable threshold needs; None where the rows have no verdicts.
+    """What the movable threshold needs; None where it cannot be moved.
 
     `above` counts all images above each calibration score, so that a moved threshold gives exact counts even where
     only the worst rows are in the page.
     """
-    if not rows.has_threshold:
+    if not _movable(rows, run):
         return None
     calibration = run.calibration if run else None
     held_out = np.unique(_calibration_scores(calibration))[::-1]
@@ -224,6 +224,11 @@ def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
         "n": len(every),
         "above": packed(above, "u4"),
     }
+
+
+def _movable(rows: Rows, run: Run | None) -> bool:
+    """Whether one threshold judged all images, and all calibration images tell its rate: not so by groups."""
+    return rows.has_threshold and not (run and run.calibration and run.calibration.grouped)
 
 
 def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:

@@ -75,6 +75,18 @@ def test_a_finished_run(make) -> None:
     assert len(found.data["gallery"]["pictures"]) == 10
 
 
+def test_a_run_by_groups_has_no_movable_threshold_even_where_all_images_are_of_one(make) -> None:
+    """Its figures would be of all calibration images, which did not judge these."""
+    rows = make.rows(make.scores)
+    run = make.run(rows)
+    group = {"name": "line", "n": 99, "threshold": make.threshold, "images": len(rows)}
+    run["calibration"] |= {"grouped": {"needed": 99, "groups": [group], "others": {"n": 99, "promised": False}}}
+    found = report(make.folder(rows, run=run))
+    assert found.data["threshold"] is None
+    assert "Drag the golden line" not in found.text
+    assert "Drag the golden line" in report(make.folder(rows, name="plain")).text
+
+
 def test_the_model_is_told_for_people_first_and_in_full_below(make) -> None:
     rows = make.rows(make.scores)
     run = make.run(rows)
