@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from pipelines.calibration import Calibration
-from pipelines.modelfile import ModelFile
-from pipelines.regions import describe_scale
+from pipelines.modelfile import GALLERY_FILE, ModelFile, sha256_of
+from pipelines.regions import describe_scale, local_level
 
 if TYPE_CHECKING:
     from pipelines.score import Scoring
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NO_CALIBRATION = (
     "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
 )
-DRAWING = "regions 1"  # another one when rows or pictures of an earlier version must be made again
+DRAWING = "regions 2"  # another one when rows or pictures of an earlier version must be made again
 
 
 def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
@@ -34,6 +34,9 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     warnings = [] if calibration else [NO_CALIBRATION]
     if scoring.drift is not None and scoring.drift.drifted:
         warnings.append(str(scoring.drift))
+    groups = scoring.verdicts.groups
+    if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
+        warnings.append(warning)
     if scoring.unreadable:
         warnings.append(f"{len(scoring.unreadable)} sub-folder(s) cannot be read: what is in them is not scored")
     return {
@@ -54,6 +57,7 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
             "false_alarms": scoring.verdicts.false_alarms,
             "threshold": scoring.verdicts.threshold,
             "rule": scoring.verdicts.rule,
+            "options": scoring.verdicts.options,
             "scores": list(calibration.scores),
             "grouped": _describe_groups(scoring),
         },
@@ -76,20 +80,26 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
 
 
 def work_key(model: ModelFile, calibration: Calibration | None) -> str:
-    """What rows and maps depend on: the model, the scale of the heat maps, and what is drawn and measured."""
-    scale = json.dumps(calibration and [calibration.map_quantiles, calibration.places and calibration.places.values])
-    return hashlib.sha256(f"{model.sha256} {scale} {DRAWING}".encode()).hexdigest()
+    """What rows and maps depend on: the model, its gallery, the good places, and what is drawn and measured."""
+    gallery = model.folder / GALLERY_FILE
+    made_of = [
+        model.sha256,
+        sha256_of(gallery) if gallery.is_file() else None,
+        calibration and [calibration.map_quantiles, calibration.places and calibration.places.model_dump()],
+        local_level(calibration),
+        DRAWING,
+    ]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _command(scoring: Scoring) -> str:
     """How to do the same again, whoever called."""
     words = ["kintsugi", "score", str(scoring.folder.resolve()), "--model", scoring.model.pinned_ref]
     words += ["--out", str(scoring.output.out.resolve())]
-    if scoring.verdicts.false_alarms is not None:
-        option = "--false-discoveries" if scoring.verdicts.discoveries else "--false-alarms"
-        words += [option, repr(scoring.verdicts.false_alarms)]
-    if scoring.verdicts.budget is not None:
-        words += ["--budget", str(scoring.verdicts.budget)]
+    if scoring.calibration_file is not None:
+        words += ["--calibration", str(scoring.calibration_file.resolve())]
+    for name, number in scoring.verdicts.options.items():
+        words += [f"--{name.replace('_', '-')}", repr(number)]
     if scoring.verdicts.groups is not None:
         words.append("--groups")
     return shlex.join(words)
@@ -103,6 +113,7 @@ def _describe_groups(scoring: Scoring) -> dict[str, Any] | None:
     return {
         "level": groups.level,
         "needed": groups.needed,
+        "others": {"n": groups.rest.n, "promised": groups.promised},
         "groups": groups.describe(file.relative for file in scoring.files),
         "scores": {name: list(scores) for name, scores in calibration.groups.items()},
     }

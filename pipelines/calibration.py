@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -94,9 +95,14 @@ class Calibration(BaseModel):
 
     def of_group(self, name: str) -> Calibration | None:
         """The calibration by one group's images alone; None where none is known of it."""
-        if name not in self.groups:
+        return self.of_groups([name])
+
+    def of_groups(self, names: Iterable[str]) -> Calibration | None:
+        """The calibration by these groups' images together; None where none is known of any."""
+        scores = tuple(score for name in names for score in self.groups.get(name, ()))
+        if not scores:
             return None
-        return Calibration(model_sha256=self.model_sha256, scores=self.groups[name], map_quantiles=self.map_quantiles)
+        return Calibration(model_sha256=self.model_sha256, scores=scores, map_quantiles=self.map_quantiles)
 
     @cached_property
     def _ascending(self) -> NDArray[np.float64]:

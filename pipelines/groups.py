@@ -2,8 +2,9 @@
 
 Images of different cameras, products or shifts score differently. One threshold for all then promises its rate over
 the mixture alone: some groups have many false alarms, others hide their defects. A group with calibration images
-enough has the promise for itself (Mondrian conformal prediction: Vovk, Gammerman, Shafer, "Algorithmic Learning in a
-Random World" (2005), section 4.5).
+enough has the promise for itself; all others are one more group together, of which the same holds, so that the promise
+over all images is kept too (Mondrian conformal prediction: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random
+World" (2005), section 4.5).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def group_of(relative: str, level: int = 0) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GroupThresholds:
-    """Which groups have a threshold of their own.
+    """Which groups have a threshold of their own, and what all other images are judged by.
 
     Attributes:
         rate: The promised false-alarm rate.
@@ -43,6 +44,10 @@ class GroupThresholds:
         own: Calibrations of the groups that can promise the rate.
         thresholds: The same groups' thresholds.
         few: Calibration images of the other groups.
+        rest: What images of other groups, and of groups that calibration never saw, are judged by together: the
+            calibration images of the groups in `few`, or all where these cannot promise the rate.
+        rest_threshold: Its threshold.
+        promised: Whether the rate is promised for them, because `rest` is of their own kind.
     """
 
     rate: float
@@ -50,10 +55,17 @@ class GroupThresholds:
     own: dict[str, Calibration]
     thresholds: dict[str, float]
     few: dict[str, int]
+    rest: Calibration
+    rest_threshold: float
+    promised: bool
 
     @classmethod
     def of(cls, calibration: Calibration, rate: float, *, level: int = 0) -> GroupThresholds:
-        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold."""
+        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold, and all others one.
+
+        Raises:
+            CalibrationError: All calibration images together are too few for that rate.
+        """
         own: dict[str, Calibration] = {}
         thresholds: dict[str, float] = {}
         few: dict[str, int] = {}
@@ -65,10 +77,14 @@ class GroupThresholds:
                 own[name] = group
             except CalibrationError:
                 few[name] = group.n
-        return cls(rate, level, own, thresholds, few)
+        rest = calibration.of_groups(few) if own else calibration
+        promised = rest is not None and rest.smallest_rate <= rate
+        if rest is None or not promised:
+            rest = calibration
+        return cls(rate, level, own, thresholds, few, rest, rest.threshold(rate), promised)
 
     def name(self, relative: str) -> str | None:
-        """The group whose threshold an image is judged by; None for that of all images."""
+        """The group whose threshold an image is judged by; None for the others'."""
         group = group_of(relative, self.level)
         return group if group in self.own else None
 
@@ -86,6 +102,18 @@ class GroupThresholds:
             records.append({"name": name, "n": n, "threshold": self.thresholds.get(name), "images": images[name]})
         return records
 
+    def without_promise(self, paths: Iterable[str]) -> str | None:
+        """A warning where images are judged by calibration images of other kinds, which promise nothing for them."""
+        images = sum(self.name(path) is None for path in paths)
+        if self.promised or not images:
+            return None
+        known = sum(self.few.values())
+        return (
+            f"{images} images lie in sub-folders for which no false-alarm rate is promised: {self.rate:g} takes "
+            f"{self.needed} calibration images, and all such sub-folders together have {known}; they are judged by all "
+            f"{self.rest.n} calibration images, which are mostly of other sub-folders"
+        )
+
     def explain(self, paths: Iterable[str]) -> Iterator[str]:
         """The same in sentences."""
         if not self.own and not self.few:
@@ -99,10 +127,15 @@ class GroupThresholds:
         without = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is None]
         if with_own:
             yield f"with a threshold of their own (calibration images): {', '.join(with_own)}"
-        if without:
+        if without and self.promised:
             yield (
-                f"judged by the threshold of all images, since {self.rate:g} takes {self.needed} calibration images of "
-                f"a group: {', '.join(without)}"
+                f"judged together by their {self.rest.n} calibration images, since {self.rate:g} takes {self.needed} "
+                f"of a group; the rate is promised for all of them as one, not for each: {', '.join(without)}"
+            )
+        elif without:
+            yield (
+                f"without a promise of their own, judged by all {self.rest.n} calibration images, since {self.rate:g} "
+                f"takes {self.needed} of a group or of all these together: {', '.join(without)}"
             )
 
 

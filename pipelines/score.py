@@ -31,7 +31,7 @@ from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.output import GALLERY_ROWS, PICTURES, OutputFolder, Row, worst_first, write_atomically
 from pipelines.progress import Advance, progress
-from pipelines.regions import Regions, draw_outlines, find_regions, local_level, svg_path
+from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
 from pipelines.rows import empty_row, failed_row, forget_regions, unreadable_row
 from pipelines.session import SCORES, Session
@@ -60,6 +60,7 @@ class ScoreSummary:
     images_per_second: float | None
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
+    by_group: int = 0  # images judged by a threshold of their own group
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def score_folder(
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
         groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
-            calibrated on enough of them to promise the rate for it; all others by all calibration images.
+            calibrated on enough of them to promise the rate for it; all others together by the remaining calibration
+            images, or by all of them, without a promise, where these are too few.
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
         fresh: Forget the rows of earlier runs.
@@ -155,6 +157,7 @@ def open_scoring(
     output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
         scoring = Scoring(folder, found.files, found.unreadable, file, session, verdicts, output, gallery, observer)
+        scoring.calibration_file = calibration
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
         yield scoring
@@ -173,6 +176,7 @@ class Scoring:
     output: OutputFolder
     gallery: Gallery | None = None  # good images to compare with
     observer: Observer | None = None
+    calibration_file: Path | None = None  # where it is not the one beside the model
     left: int = 0
     drift: Drift | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
@@ -260,6 +264,7 @@ class Scoring:
             threshold=self.verdicts.threshold,
             rule=self.verdicts.rule,
             drift=self.drift,
+            by_group=sum(row["group"] is not None for row in rows),
             images_per_second=run["timings"]["images_per_second"],
             files=self.total,
             **counts,
@@ -297,9 +302,10 @@ class Scoring:
         score, anomaly_map = row["score"], values["anomaly_map"]
         flagged = self.verdicts.flags(row["path"], score)
         calibration = self.verdicts.calibration
-        regions = find_regions(anomaly_map, local_level(calibration)) or Regions()
-        if calibration is not None:
+        regions = find_regions(anomaly_map, local_level(calibration))
+        if regions is not None:
             row |= regions.columns()
+        outlines = regions.outlines if regions is not None else ()
         if calibration is not None and calibration.places is not None:
             row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
         worst = len(self._gallery) < GALLERY_ROWS or score >= self._gallery[0]
@@ -310,13 +316,13 @@ class Scoring:
         heat = colourise(anomaly_map, HeatScale.of(calibration, anomaly_map))
         if flagged:
             path = self.output.map_path(row["path"])
-            picture = png(draw_outlines(overlay(image.pixels, heat), regions.outlines))
+            picture = png(draw_outlines(overlay(image.pixels, heat), outlines))
             write_atomically(path, lambda temporary: temporary.write_bytes(picture))
         if worst:
             push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
             push(self._gallery, score)
             row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=LONGEST)
-            row["outlines"] = svg_path(regions.outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
+            row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
 

@@ -22,7 +22,8 @@ class Verdicts:
     Attributes:
         calibration: The good images' scores.
         false_alarms: The promised rate, or the promised share of false discoveries where that is the rule.
-        threshold: Scores above it are abnormal. Until `settle` has seen all scores it is where it can be lowest.
+        threshold: Scores above it are abnormal, but for those of groups with their own. Until `settle` has seen all
+            scores it is where it can be lowest.
         budget: Flag at most so many images, the worst of those above the threshold.
         discoveries: Promise a share of the flagged images that are good, instead of a share of the good ones flagged.
         groups: Thresholds of sub-folders that have their own; None: one threshold for all.
@@ -53,7 +54,7 @@ class Verdicts:
             false_alarms: The promised rate; None: the calibration's own.
             budget: Flag at most so many images.
             false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
-            groups: Judge each sub-folder by its own calibration images where it has enough of them.
+            groups: Judge each sub-folder by its own calibration images where it has enough; the others together.
             group_level: Which sub-folder of a path is its group; 0 is the first.
 
         Raises:
@@ -70,11 +71,13 @@ class Verdicts:
         if false_discoveries is not None:
             return cls(calibration, false_discoveries, calibration.threshold(false_discoveries), discoveries=True)
         rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
-        own = GroupThresholds.of(calibration, rate, level=group_level) if groups else None
-        return cls(calibration, rate, calibration.threshold(rate), budget, groups=own)
+        if groups:
+            own = GroupThresholds.of(calibration, rate, level=group_level)
+            return cls(calibration, rate, own.rest_threshold, groups=own)
+        return cls(calibration, rate, calibration.threshold(rate), budget)
 
     def threshold_of(self, path: str) -> float | None:
-        """The threshold that an image is judged by: its group's where it has one, else that of all images."""
+        """The threshold that an image is judged by: its group's where it has one, else that of all others."""
         group = self.groups.name(path) if self.groups else None
         return self.threshold if self.groups is None or group is None else self.groups.thresholds[group]
 
@@ -92,8 +95,18 @@ class Verdicts:
             return f"at most the {self.budget} worst images are flagged"
         if self.groups is not None and self.groups.own:
             which = "group" if len(self.groups.own) == 1 else "groups"
-            return f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} {which}"
+            rule = f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} {which}"
+            return f"{rule}, and in all others together" if self.groups.promised else rule
         return None
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The rule, as `of` takes it and the command line has options for it; empty without calibration."""
+        if self.false_alarms is None:
+            return {}
+        if self.discoveries:
+            return {"false_discoveries": self.false_alarms}
+        return {"false_alarms": self.false_alarms} | ({} if self.budget is None else {"budget": self.budget})
 
     def settle(self, rows: Sequence[Row]) -> Verdicts:
         """Move the threshold to where the rule puts it, now that every score is known.
@@ -119,7 +132,8 @@ class Verdicts:
             row.update(p_value=None, is_anomaly=None, threshold=None, group=None)
         if self.calibration is None or not scored:
             return
-        p_values = self.calibration.p_values(np.array([row["score"] for row in scored]))
+        calibration = self.calibration if self.groups is None else self.groups.rest
+        p_values = calibration.p_values(np.array([row["score"] for row in scored]))
         for row, p_value in zip(scored, p_values, strict=True):
             row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
         if self.groups is not None:

@@ -38,8 +38,15 @@ class GroupFacts(_Record):
 
     name: str
     n: int = 0  # calibration images
-    threshold: float | None = None  # its own; None: that of all images
+    threshold: float | None = None  # its own; None: that of all others
     images: int = 0
+
+
+class OtherFacts(_Record):
+    """What sub-folders without a threshold of their own were judged by."""
+
+    n: int = 0  # calibration images
+    promised: bool = False  # these are of such sub-folders themselves, and enough for the rate
 
 
 class GroupedFacts(_Record):
@@ -47,6 +54,7 @@ class GroupedFacts(_Record):
 
     needed: int = 0  # calibration images that a group needs
     groups: tuple[GroupFacts, ...] = ()
+    others: OtherFacts = OtherFacts()
 
 
 class HeatFacts(_Record):

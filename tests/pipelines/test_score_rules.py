@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.account import work_key
 from pipelines.errors import CalibrationError
+from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.score import score_folder
 
 
@@ -56,3 +59,39 @@ def test_darker_images_are_reported_as_drift_and_unchanged_ones_are_not(trained,
     assert run["drift"]["drifted"] is True
     assert any("not like the calibration images" in warning for warning in run["warnings"])
     assert "not like the calibration images" in (tmp_path / "dark-out" / "report.html").read_text()
+
+
+def test_the_command_names_another_calibration_file(trained, images: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other calibration.json"
+    shutil.copy(trained.bundle / "calibration.json", other)
+    score_folder(images, trained.model, tmp_path / "out", calibration=other)
+    words = shlex.split(json.loads((tmp_path / "out" / "run.json").read_text())["command"])
+    assert words[words.index("--calibration") + 1] == str(other)
+
+
+def test_rows_are_made_again_for_another_gallery_or_other_shares(trained, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundle, bundle)
+    file = ModelFile(path=bundle / "model.onnx", sha256=sha256_of(bundle / "model.onnx"), ref="x")
+    calibration = file.calibration()
+    assert calibration is not None
+    assert calibration.places is not None
+    places = calibration.places.model_copy(update={"shares": tuple(share / 2 for share in calibration.places.shares)})
+    keys = [work_key(file, calibration), work_key(file, calibration.model_copy(update={"places": places}))]
+    (bundle / "gallery.safetensors").rename(bundle / "elsewhere")
+    keys.append(work_key(file, calibration))
+    assert len(set(keys)) == 3
+    (bundle / "elsewhere").rename(bundle / "gallery.safetensors")
+    assert work_key(file, calibration) == keys[0]
+
+
+def test_regions_that_cannot_be_told_are_null_not_none_found(trained, images: Path, rows_of, tmp_path: Path) -> None:
+    """A calibration without values of maps gives verdicts, but no level for a place."""
+    document = json.loads((trained.bundle / "calibration.json").read_text())
+    document |= {"map_quantiles": {}}
+    del document["places"]
+    (tmp_path / "plain.json").write_text(json.dumps(document))
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.9, calibration=tmp_path / "plain.json")
+    flagged = [row for row in rows_of(tmp_path / "out") if row["is_anomaly"]]
+    assert flagged
+    assert {(row["regions"], row["regions_percent"], row["local_p_value"]) for row in flagged} == {(None, None, None)}
