@@ -20,6 +20,7 @@ from pipelines.groups import GroupThresholds, group_of
 from pipelines.images import find_images
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.rebuild import rebuild_report
+from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import score_folder
 from pipelines.session import Session
 from pipelines.verdicts import Verdicts
@@ -79,6 +80,56 @@ def test_p_value_threshold_and_verdict_are_of_one_calibration() -> None:
             assert row["threshold"] == own.threshold(0.03)
             assert row["p_value"] == own.p_values(np.array([row["score"]]))[0]
             assert row["is_anomaly"] == (row["p_value"] <= 0.03) == verdicts.flags(row["path"], row["score"])
+
+
+def test_small_groups_are_one_more_group_so_that_the_promise_over_all_images_is_kept() -> None:
+    """By all calibration images, the small groups alone would use up what is promised for all."""
+    generator = np.random.default_rng(2)
+    names = {"large": 99, "a": 12, "b": 12, "unseen": 0}
+    draw = {name: (lambda n, at=0.0 if name == "large" else 3.0: generator.normal(at, 1, n)) for name in names}
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(300):
+        calibration = calibration_of({name: draw[name](n) for name, n in names.items() if n})
+        found = filled(Verdicts.of(calibration, 0.05, groups=True), {name: draw[name](100) for name in names})
+        for name, rows in found.items():
+            rates[name].append(np.mean([row["is_anomaly"] for row in rows]))
+    for name in names:
+        assert np.mean(rates[name]) == pytest.approx(0.05 if name == "large" else 0.04, abs=0.012), name
+
+
+def test_verdicts_of_small_groups_are_of_their_pooled_calibration() -> None:
+    calibration = calibration_of({"large": np.arange(50.0), "a": np.arange(100.0, 110), "b": np.arange(110.0, 120)})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    pooled = calibration.of_groups(["a", "b"])
+    assert pooled is not None
+    assert verdicts.threshold == pooled.threshold(0.05) == 119.0
+    for row in (filled(verdicts, {name: [118.5]})[name][0] for name in ("a", "b", "unknown")):
+        assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, 119.0, False)
+        assert row["p_value"] == pooled.p_values(np.array([118.5]))[0]
+    assert verdicts.groups is not None
+    assert verdicts.groups.without_promise(["a/1.png", "unknown/1.png"]) is None
+
+
+def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_says_so(
+    grouped: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.move(images / "good", images / "line 1")
+    with caplog.at_level(logging.INFO, logger="pipelines.score"):
+        summary = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.1, groups=True)
+    warning = (
+        "4 images lie in sub-folders for which no false-alarm rate is promised: 0.1 takes 9 calibration images, and "
+        "all such sub-folders together have 4; they are judged by all 28 calibration images, which are mostly of other "
+        "sub-folders"
+    )
+    told = [record.getMessage() for record in caplog.records]
+    assert any("groups without a promise of their own, judged by all 28 calibration images" in line for line in told)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["warnings"] == [warning]
+    assert run["calibration"]["grouped"]["others"] == {"n": 28, "promised": False}
+    assert (summary.rule or "").endswith("promised in each of 2 groups")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "4 images lie in sub-folders for which no false-alarm rate is promised" in page
+    assert "all images, without a promise of its own" in page
 
 
 @pytest.mark.parametrize("name", ["unknown", "", "lonely"])
@@ -166,8 +217,8 @@ def test_a_run_judges_by_group_and_says_so_once(
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("groups ")]
     assert told == [
         "groups with a threshold of their own (calibration images): line 1 (12), línea (12)",
-        "groups judged by the threshold of all images, since 0.2 takes 4 calibration images of a group: "
-        "(no sub-folder) (2), crack (0), few (2)",
+        "groups judged together by their 4 calibration images, since 0.2 takes 4 of a group; the rate is promised for "
+        "all of them as one, not for each: (no sub-folder) (2), crack (0), few (2)",
     ]
     rows = rows_of(tmp_path / "out")
     assert {row["group"] for row in rows if row["path"].startswith("line 1/")} == {"line 1"}
@@ -179,9 +230,13 @@ def test_a_run_judges_by_group_and_says_so_once(
     assert run["command"].endswith("--false-alarms 0.2 --groups")
     by_name = {group["name"]: group for group in run["calibration"]["grouped"]["groups"]}
     assert (by_name["línea"]["n"], by_name["línea"]["images"], by_name["crack"]["threshold"]) == (12, 0, None)
-    assert "promised in each of 2 groups" in (summary.rule or "")
+    assert "promised in each of 2 groups, and in all others together" in (summary.rule or "")
+    assert summary.by_group == 12
+    assert run["warnings"] == []
+    assert run["calibration"]["grouped"]["others"] == {"n": 4, "promised": True}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Thresholds by group" in page
+    assert "All others are judged together, by 4 calibration images" in page
     plain = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2)
     assert plain.rule is None
     assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
@@ -211,6 +266,11 @@ def test_evaluation_judges_the_folders_below_the_labels(grouped: Path, images: P
     bad = [row["is_anomaly"] for row in rows if row["path"].startswith("crack")]
     assert figures["tpr_at_threshold"] == np.mean(bad)
     assert figures["fpr_interval"] is None
+
+
+def test_the_interval_of_the_rate_is_told_where_one_threshold_judged_all(trained, tmp_path: Path) -> None:
+    plain, by_group = (evaluate_model(MAGNETIC_TILE, trained.model, groups=groups) for groups in (False, True))
+    assert by_group["fpr_interval"] == plain["fpr_interval"] is not None
 
 
 def test_a_model_of_one_group_judges_by_all_and_says_why(
