@@ -55,16 +55,20 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
         if not rows:
             msg = f"the run in {out} was stopped before it had any results; start it again: {run['command']}"
             raise FolderError(msg)
+        options = kept.get("options") or {"false_alarms": kept.get("false_alarms")}  # an older run may have kept none
         verdicts = Verdicts.of(
             calibration,
-            kept.get("false_alarms"),
+            options.get("false_alarms"),
+            budget=options.get("budget"),
+            false_discoveries=options.get("false_discoveries"),
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
-        )
+        ).settle(rows)
         verdicts.fill(rows)
         forget_regions(rows)
         for row in rows:
             row.update(model=model["name"], version=model["version"])
         output.write_results(rows)
         output.write_gallery(rows)
-        output.write_json("run.json", run | {"counts": run["counts"] | count(rows)})
+        settled = kept | {"threshold": verdicts.threshold} if kept else None
+        output.write_json("run.json", run | {"counts": run["counts"] | count(rows), "calibration": settled})

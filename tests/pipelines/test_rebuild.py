@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,25 @@ def test_a_stopped_run_has_a_report_too(
     assert "has not finished" in page
     score_folder(images, trained.model, tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 16
+
+
+@pytest.mark.parametrize(("kind", "number"), [("budget", 3), ("false_discoveries", 0.5), ("false_alarms", 0.4)])
+def test_a_stopped_run_is_reported_by_its_own_rule(
+    trained, rows_of, images: Path, tmp_path: Path, kind: str, number: float
+) -> None:
+    asked = {"false_alarms": 0.9, kind: number} if kind == "budget" else {kind: number}
+    score_folder(images, trained.model, tmp_path / "whole", **asked)
+    with score.open_scoring(images, trained.model, tmp_path / "out", **asked) as scoring:
+        for shard in scoring.shards():
+            scoring.run(shard)
+    rebuild_report(tmp_path / "out")
+    verdicts, whole = (
+        [(row["path"], row["is_anomaly"], row["threshold"]) for row in rows_of(tmp_path / name)]
+        for name in ("out", "whole")
+    )
+    assert verdicts == whole
+    settled = json.loads((tmp_path / "out" / "run.json").read_text())["calibration"]
+    assert (settled["options"], settled["threshold"]) == (asked, whole[0][2])
 
 
 def test_a_run_without_results_has_no_report_and_stays_as_it_is(trained, images: Path, tmp_path: Path) -> None:
