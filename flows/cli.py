@@ -119,10 +119,10 @@ def score(
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
             rule = summary.rule or f"promised false-alarm rate {summary.false_alarms:.2%}"
-            which = "threshold of all other images" if groups and summary.rule else "threshold"
-            typer.echo(
-                f"{summary.flagged} of {summary.ok} images look abnormal ({rule}, {which} {summary.threshold:.4f})"
-            )
+            which = "threshold of all other images" if summary.by_group else "threshold"
+            if summary.by_group < summary.ok:
+                rule += f", {which} {summary.threshold:.4f}"
+            typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
         if summary.drift is not None and summary.drift.drifted:
             typer.echo(f"drift: {summary.drift}")
         typer.echo(f"report: {summary.report}")

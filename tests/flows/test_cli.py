@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from flows.cli import REF, app
 from flows.demo import next_commands
 from pipelines.modelfile import sha256_of
 from pipelines.models import FORMS
 from pipelines.sample import MAGNETIC_TILE
+from pipelines.score import ScoreSummary
 
 
 @pytest.fixture
@@ -44,6 +46,22 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert f"report: {tmp_path / 'out' / 'report.html'}" in done.stdout
     assert "images look abnormal (promised false-alarm rate 5.26%" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("by_group", "told"),
+    [(10, "(by group)"), (4, "(by group, threshold of all other images 1.5000)"), (0, "(by group, threshold 1.5000)")],
+)
+def test_the_threshold_of_other_images_is_told_where_there_are_any(
+    by_group: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = ScoreSummary(
+        out=tmp_path, report=tmp_path / "report.html", files=10, ok=10, failed=0, flagged=2, false_alarms=0.01,
+        threshold=1.5, images_per_second=None, rule="by group", by_group=by_group,
+    )  # fmt: skip
+    monkeypatch.setattr("pipelines.score.score_folder", lambda *_, **__: summary)
+    arguments = ["score", str(tmp_path), "--model", "x.onnx", "--out", str(tmp_path / "out"), "--groups"]
+    assert f"2 of 10 images look abnormal {told}\n" in CliRunner().invoke(app, arguments).output
 
 
 def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path: Path) -> None:
