@@ -17,8 +17,10 @@ LOCAL_LEVEL = 1e-3
 """A region is where fewer than this share of good images' places are as unusual."""
 SPECK_PLACES = 0.5
 """Places below which a region is a speck and is left out: less than one place of the map's own grid."""
+SPECK_LEAST = 2.5e-4
+"""Share of the image that a region has at least, however fine the grid: on pixels, one of them is noise."""
 SPECK_AREA = 1e-3
-"""Share of the image below which it is where the grid is not known."""
+"""The limit where the grid is not known."""
 LONGEST = 1024  # longest side of the map that is looked at: it is interpolated from a coarser grid
 _TOLERANCE = 0.15  # pixels that an outline may be off, for fewer points
 _LINE, _CASING = (255, 255, 255), (10, 20, 40)  # white within dark: seen on gold, on red and on any image
@@ -69,7 +71,7 @@ def local_level(calibration: Calibration | None) -> Level | None:
     if calibration.places is not None:
         share = max(LOCAL_LEVEL, calibration.places.smallest)
         in_each_image = calibration.places.places / calibration.n
-        return Level(calibration.places.value(share), share, SPECK_PLACES / in_each_image)
+        return Level(calibration.places.value(share), share, max(SPECK_LEAST, SPECK_PLACES / in_each_image))
     if calibration.map_quantiles:  # of an older file: four quantiles, of which one is at the level
         return Level(calibration.map_quantiles["0.999"], LOCAL_LEVEL)
     return None
