@@ -123,20 +123,28 @@ def test_the_level_is_a_share_of_good_places() -> None:
 
 
 def test_a_speck_is_smaller_than_half_a_place_of_the_maps_own_grid() -> None:
-    """A place of 64 x 64 is a smaller share of the image than a thousandth: its pixels are a region none the less."""
-    two_images = calibration({}, GoodPlaces.of(np.zeros(100), 2 * 64 * 64)).model_copy(update={"scores": (1.0, 2.0)})
+    """A place of 32 x 32 is a smaller share of the image than a thousandth: its pixels are a region none the less."""
+    two_images = calibration({}, GoodPlaces.of(np.zeros(100), 2 * 32 * 32)).model_copy(update={"scores": (1.0, 2.0)})
     level = local_level(two_images)
     assert level is not None
-    assert level.speck == pytest.approx(0.5 / 64**2)
+    assert level.speck == pytest.approx(0.5 / 32**2)
     values = np.zeros((512, 512), np.float32)
-    values[8:16, 8:16] = 5.0  # one place of 8 x 8 pixels
-    values[100:105, 100:105] = 5.0  # less than half of one
+    values[16:32, 16:32] = 5.0  # one place of 16 x 16 pixels
+    values[100:110, 100:110] = 5.0  # less than half of one
     found = find_regions(values, level)
     assert found is not None
-    assert (found.number, found.box) == (1, (8, 8, 8, 8))
+    assert (found.number, found.box) == (1, (16, 16, 16, 16))
     scale = describe_scale(two_images)
     assert scale is not None
     assert scale["speck_percent"] == 100 * level.speck
+
+
+def test_one_pixel_of_a_fine_grid_is_a_speck() -> None:
+    level = local_level(
+        calibration({}, GoodPlaces.of(np.zeros(100), 3 * 256 * 256)).model_copy(update={"scores": (1.0, 2.0, 3.0)})
+    )
+    assert level is not None
+    assert level.speck == pytest.approx(2.5e-4)
 
 
 def test_what_colours_mean_is_told_as_far_as_it_is_known() -> None:
