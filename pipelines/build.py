@@ -17,6 +17,7 @@ from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.settings import settings
+from pipelines.spread import spread
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
 from vaecore.networks import TwoLevelVAE
@@ -128,8 +129,7 @@ def _can_standardise(job: Job, plan: Plan) -> bool:
 
 def exposure_share(data: TrainingData) -> float:
     """Share of the pixels' variance over the train split that the images' mean brightness makes up."""
-    indices = np.array(data.split["train"])
-    some = indices[np.linspace(0, len(indices) - 1, min(len(indices), EXPOSURE_IMAGES)).astype(int)]
+    some = spread(data.split["train"], EXPOSURE_IMAGES)
     facts = np.array(
         [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.pixels[i], np.float64) for i in some)]
     )
@@ -156,7 +156,7 @@ def check_network_options(job: Job, plan: Plan) -> None:
     if unused := _unused(job, plan):
         msg = f"{job.path}: 'model.{unused[0]}' has no meaning {unused[1]}; leave it out"
         raise JobError(msg)
-    if (job.model.score == "ratio") > (job.model.levels == 2):
+    if job.model.score == "ratio" and job.model.levels != 2:
         msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
         raise JobError(msg)
     if job.model.levels == 2 and plan.target.window is not None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.damaged import spread, with_damage
+from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.examples import Examples
@@ -20,6 +20,7 @@ from pipelines.images import Decoded
 from pipelines.job import ModelTable
 from pipelines.plan import Plan
 from pipelines.progress import progress
+from pipelines.spread import spread
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality

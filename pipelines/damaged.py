@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.images import Decoded, Failed, ImageFile
@@ -26,10 +25,3 @@ def with_damage(
         if not isinstance(image, Failed):
             generator = keyed_generator(image.sha256)
             yield image, [synthesize(image.pixels, generator).image for _ in range(copies)]
-
-
-def spread(files: Sequence[ImageFile], most: int) -> list[ImageFile]:
-    """At most so many of the files, evenly over their order: sub-folders are cameras, or days."""
-    if len(files) <= most:
-        return list(files)
-    return [files[index] for index in np.linspace(0, len(files) - 1, most).astype(int)]

@@ -21,6 +21,7 @@ from torch import Tensor
 from pipelines.data import SplitName, TrainingData, require_space
 from pipelines.locks import locked
 from pipelines.progress import progress
+from pipelines.spread import spread
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 
@@ -60,9 +61,8 @@ class Examples:
 
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
-        indices = np.array(self.split[name])
-        if most is not None and most < len(indices):
-            indices = indices[np.linspace(0, len(indices) - 1, most).astype(int)]
+        all_of_it = self.split[name]
+        indices = np.array(all_of_it if most is None else spread(all_of_it, most))
         for part in np.array_split(indices, -(-len(indices) // size)):
             yield self.batch(part)
 

@@ -12,6 +12,7 @@ from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.job import Job
+from pipelines.spread import spread
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
@@ -47,8 +48,7 @@ def survey(job: Job) -> Survey:
     Raises:
         DataError: None of them can be read.
     """
-    files = find_images(job.data.train)
-    some = [files[index] for index in np.linspace(0, len(files) - 1, min(len(files), SURVEY_FILES)).astype(int)]
+    some = spread(find_images(job.data.train), SURVEY_FILES)
     sizes: list[tuple[int, int]] = []
     grey = sixteen = 0
     reasons: Counter[str] = Counter()

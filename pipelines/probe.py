@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.build import build_features
-from pipelines.damaged import spread, with_damage
+from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.figures import separation
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.progress import progress
+from pipelines.spread import spread
 from vaecore.image_format import resize
+from vaecore.moments import Moments
 from vaecore.pooling import POOLINGS
 from vaecore.representations import Features
 
@@ -57,12 +59,14 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData, *, standa
     with progress(log, "look at the images", len(fitted) + len(others), "images") as advance:
         for image, _ in with_damage(fitted, fine.image_format, 0):
             advance()
+            good = _resized(image.pixels, fine)
             for view in views.values():
-                view.learn(_resized(image.pixels, fine))
+                view.learn(good)
         for image, copies in with_damage(others, fine.image_format, DEFECTS_PER_IMAGE):
             advance()
+            good, bad = _resized(image.pixels, fine), [_resized(copy, fine) for copy in copies]
             for view in views.values():
-                view.judge(_resized(image.pixels, fine), [_resized(copy, fine) for copy in copies])
+                view.judge(good, bad)
     figures = {name: view.separation() for name, view in views.items()}
     helps = figures[fine.target_name] >= figures[wide.target_name] + CLEARLY_BETTER
     log.info(
@@ -108,24 +112,22 @@ class Distances:
 
     def __init__(self, channels: int) -> None:
         """Start with no place seen."""
-        self._count = 0
-        self._sum = torch.zeros(channels, dtype=torch.float64)
-        self._products = torch.zeros(channels, channels, dtype=torch.float64)
-        self._factor: Tensor | None = None
+        self._moments = Moments(channels)
+        self._fitted: tuple[Tensor, Tensor] | None = None
 
     def learn(self, maps: Tensor) -> None:
         """Take in every place of maps (N, D, h, w)."""
-        rows = maps.transpose(0, 1).flatten(1).double()
-        self._count, self._sum = self._count + rows.shape[1], self._sum + rows.sum(dim=1)
-        self._products, self._factor = self._products + rows @ rows.T, None
+        self._moments.add(maps)
+        self._fitted = None
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Squared distance over D, (N, h, w), of each place of maps (N, D, h, w)."""
-        mean = self._sum / self._count
-        if self._factor is None:
-            covariance = self._products / self._count - torch.outer(mean, mean)
+        if self._fitted is None:
+            covariance = self._moments.covariance
             ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12)
-            self._factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(mean), dtype=torch.float64))
+            factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+            self._fitted = self._moments.mean, factor
+        mean, factor = self._fitted
         error = maps.transpose(0, 1).flatten(1).double() - mean[:, None]
-        distances: Tensor = torch.linalg.solve_triangular(self._factor, error, upper=False).square().mean(dim=0)
+        distances: Tensor = torch.linalg.solve_triangular(factor, error, upper=False).square().mean(dim=0)
         return distances.view(maps.shape[0], *maps.shape[2:]).float()

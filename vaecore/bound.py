@@ -154,6 +154,7 @@ def bound_maps(
 
 def bound_from_above(
     model: HierarchicalModel,
+    maps: BoundMaps,
     y: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B S Z h w"],
     *,
@@ -161,17 +162,16 @@ def bound_from_above(
 ) -> BoundMaps:
     """The looser bound that infers the upper latents only and draws the lower ones from their prior.
 
-    Its distance to the full bound is how much an image needs details that what it is of does not imply: large for what
-    the model has not seen, also where the likelihood itself is not small.
+    `maps` is the full bound of the same y, noise and weight. The distance to it is how much an image needs details that
+    what it is of does not imply: large for what the model has not seen, also where the likelihood itself is not small.
 
     Source: Havtorn, Frellsen, Hauberg, Maaloe 2021, "Hierarchical VAEs know what they don't know", eqs. 6 and 7.
     """
-    posterior = model.posterior(y)
-    z = posterior.sample(noise)
+    z = maps.posterior.sample(noise)
     p_y = model.decode(model.from_above(z, noise).flatten(0, 1))
-    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
-    kl = torch.cat([torch.zeros_like(kl[:, : model.lower_channels]), kl[:, model.lower_channels :]], dim=1)
-    return BoundMaps(-_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
+    lower, upper = maps.kl[:, : model.lower_channels], maps.kl[:, model.lower_channels :]
+    distortion = -_log_prob(p_y, y, z.shape[1], weight).mean(dim=1)
+    return BoundMaps(distortion, torch.cat([torch.zeros_like(lower), upper], dim=1), maps.posterior, p_y)
 
 
 def _log_prob(p_y: Distribution, y: Tensor, samples: int, weight: Tensor | None) -> Float[Tensor, "B S C H W"]:

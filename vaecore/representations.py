@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from vaecore.backbones import Backbone
 from vaecore.bound import spread
 from vaecore.image_format import OFF_HALF, resize
+from vaecore.moments import Moments
 
 USUAL_BRIGHTNESS, USUAL_CONTRAST = 0.5, 0.2  # of standardised images: most values stay within [0, 1]
 LEAST_CHANNEL = 1e-8  # variance: a channel that is the same everywhere says nothing, and must not divide by nothing
@@ -248,13 +249,10 @@ class Features(Representation):
         self.std.copy_(std.repeat_interleave(repeats)[:, None, None])
 
     def _whiten(self, batches: Iterable[Float[Tensor, "B D h w"]]) -> None:
-        places, total = 0, torch.zeros(self.channels, dtype=torch.float64)
-        products = torch.zeros(self.channels, self.channels, dtype=torch.float64)
+        moments = Moments(self.channels)
         for batch in batches:
-            rows = batch.transpose(0, 1).flatten(1).double()
-            places, total, products = places + rows.shape[1], total + rows.sum(dim=1), products + rows @ rows.T
-        mean = total / places
-        covariance = products / places - torch.outer(mean, mean)
+            moments.add(batch)
+        mean, covariance = moments.mean, moments.covariance
         std = covariance.diagonal().clamp(min=LEAST_CHANNEL).sqrt()
         variances, vectors = torch.linalg.eigh(covariance / torch.outer(std, std))
         self.mean.copy_(mean[:, None, None])

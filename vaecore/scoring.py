@@ -125,7 +125,8 @@ class ScoringGraph(_Graph):
         """What the score is made of: the bound itself, or by how much it is tighter than that from the upper level."""
         if self.kind != "ratio":
             return maps
-        above = bound_from_above(cast("HierarchicalModel", self.model), y, noise, weight=self.representation.weight)
+        model = cast("HierarchicalModel", self.model)
+        above = bound_from_above(model, maps, y, noise, weight=self.representation.weight)
         return maps._replace(distortion=above.distortion - maps.distortion, kl=above.kl - maps.kl)
 
     def unlikely(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], usual: Tensor) -> Tensor:
