@@ -137,12 +137,21 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also keep rows, maps and a report here.")] = None,
     false_alarms: RateOption = None,
     groups: GroupsOption = False,
+    regret: Annotated[
+        bool, typer.Option("--regret", help="Also rank the images by likelihood regret: seconds for each image.")
+    ] = False,
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
     with _told_plainly(), _terminated_as_by_ctrl_c():
+        if regret:
+            from flows.preflight import TO_TRAIN, require
+
+            require(*TO_TRAIN)
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        figures = evaluate_model(folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups)
+        figures = evaluate_model(
+            folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
+        )
         for line in describe_evaluation(figures):
             typer.echo(line)
         if out is not None:

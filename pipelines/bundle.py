@@ -54,8 +54,8 @@ MAP_VALUES = 20_001  # of each image's map that the table of good places is made
 MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
 
-def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> Metadata:
-    """What goes into the file as metadata."""
+def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corruption: str) -> Metadata:
+    """What goes into the file as metadata; `corruption` is of what the encoder saw in training."""
     embedded = uses_embedded_backbone(job, plan)
     return Metadata(
         name=job.name,
@@ -70,6 +70,10 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph) -> M
         target=plan.target_name,
         backbone=job.model.backbone if plan.target.features else None,
         strides=plan.strides,
+        stages=plan.stages,
+        standardised=graph.representation.standardises,
+        whitened=plan.target.whiten,
+        corruption=corruption,
         places=grid_of(graph.representation),
         composite=graph.representation.weight is not None,
         dims=graph.representation.dims,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
-from pipelines.images import read_image, to_model_input
+from pipelines.images import find_images, read_image, to_model_input
 from pipelines.models import find_model
 from pipelines.output import Row, write_json
 from pipelines.report import write_report
@@ -28,6 +28,8 @@ from pipelines.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 GOOD = "good"
+QUANTITIES = {"elbo": -1, "distortion": 1, "rate": 1}
+"""What else an image can be ranked by, and the sign with which higher is more abnormal."""
 
 
 def evaluate_model(
@@ -38,6 +40,7 @@ def evaluate_model(
     out: Path | None = None,
     false_alarms: float | None = None,
     groups: bool = False,
+    regret: bool = False,
 ) -> dict[str, Any]:
     """Score a labelled folder and measure how well the scores tell good from bad.
 
@@ -48,6 +51,7 @@ def evaluate_model(
         out: Output folder for rows, maps and a report with the figures in it; none is kept when left out.
         false_alarms: The promised rate; default: the model's.
         groups: Judge the sub-folders below `test/<label>` by their own calibration images, where there are enough.
+        regret: Also rank the images by likelihood regret: slow, and needs the training extra.
 
     Returns:
         The figures of the evaluate contract.
@@ -84,6 +88,11 @@ def evaluate_model(
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
+        if regret:
+            from pipelines.regret import regret_of  # needs torch, which scoring does without
+
+            regrets = regret_of(file, find_images(test))
+            result["quantities"]["regret"] = _quantity(rows, [regrets[row["path"]] for row in rows])
         if out is not None:
             write_json(out / "evaluation.json", result)
             write_report(out)
@@ -104,6 +113,8 @@ def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
     yield f"image AUROC {text(figures['image_auroc'])}{spread} on {images}"
     for key in ("image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold", "images_per_second"):
         yield f"{key:18} {text(figures[key])}"
+    others = ", ".join(f"{name} {text(block['image_auroc'])}" for name, block in figures["quantities"].items())
+    yield f"image AUROC of other quantities of the bound: {others}"
     for name, block in figures["defects"].items():
         yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
 
@@ -134,6 +145,7 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
         "threshold": verdicts.threshold,
         "false_alarms": verdicts.false_alarms,
         "roc": roc_points(scores, bad) if n_good and n_bad else [],
+        "quantities": {name: _quantity(rows, [sign * row[name] for row in rows]) for name, sign in QUANTITIES.items()},
         "defects": {
             str(defect): {
                 "n": int((labels == defect).sum()),
@@ -141,6 +153,19 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
                 **_pixel(by_defect.get(str(defect))),
                 "tpr_at_threshold": _share(flagged, labels == defect),
             }
+            for defect in np.unique(labels[bad])
+        },
+    }
+
+
+def _quantity(rows: list[Row], values: Sequence[float]) -> dict[str, Any]:
+    """How well one number of each image ranks them, in all and for each defect."""
+    labels, numbers = np.array([_label(row) for row in rows]), np.array(values)
+    bad = labels != GOOD
+    return {
+        "image_auroc": image_auroc(numbers, bad).value,
+        "defects": {
+            str(defect): image_auroc(numbers[(labels == defect) | ~bad], bad[(labels == defect) | ~bad]).value
             for defect in np.unique(labels[bad])
         },
     }

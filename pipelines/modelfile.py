@@ -19,6 +19,7 @@ DECODER_FILE = "decoder.onnx"
 CARD_FILE = "card.md"
 JOB_FILE = "job.toml"
 SPLIT_FILE = "split.json"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 class Metadata(BaseModel):
@@ -40,6 +41,10 @@ class Metadata(BaseModel):
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
     places: tuple[int, int] | None = None  # rows and columns of the anomaly map's own grid; older files do not say
+    stages: int | None = None  # halvings; older files do not say
+    standardised: bool = False  # every image gets the same brightness and contrast first
+    whitened: bool = False  # channels of features are made uncorrelated first
+    corruption: str = "none"  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: int  # D, the dimensions of y
     likelihood: str

@@ -53,6 +53,7 @@ from pipelines.registry import Registry, Version
 from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
+from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.representations import Features, Representation
@@ -172,7 +173,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         ).eval()  # fmt: skip
 
         folder = Path(temporary) / "model"
-        metadata = bundle.describe(job, plan, data, graph)
+        metadata = bundle.describe(job, plan, data, graph, prepared.recipe.corruption)
         log.info("exporting to ONNX and comparing it with torch")
         file = bundle.write_model(folder, graph, metadata)
         parity = bundle.check_parity(file, graph, data.files_of("select"))
@@ -181,6 +182,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         bundle.write_gallery(session, data.files_of("train"))
         write_split(folder / SPLIT_FILE, data)
         bundle.write_job(folder, job)
+        write_weights(file, graph)
 
         registry = Registry()
         champion = _champion(registry, job.name)

@@ -145,7 +145,18 @@ def bound_maps(
     Returns:
         Distortion (mean over samples) and rate (closed form), in nats.
     """
-    posterior = model.posterior(y if given is None else given)
+    return bound_under(model, model.posterior(y if given is None else given), y, noise, weight=weight)
+
+
+def bound_under(
+    model: LatentVariableModel,
+    posterior: DiagonalGaussian,
+    y: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B S Z h w"],
+    *,
+    weight: Float[Tensor, "C 1 1"] | None = None,
+) -> BoundMaps:
+    """The bound under any q(z), wherever it comes from. See `bound_maps`."""
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1))
     kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)

@@ -18,6 +18,7 @@ from vaecore.bound import (
 )
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import ConvVAE, LinearVAE, TwoLevelVAE
+from vaecore.regret import likelihood_regret
 
 LATENTS, SIZE = 3, (4, 5)
 
@@ -233,3 +234,24 @@ def test_the_ratio_between_levels_is_nought_where_the_upper_one_knows_the_lower(
         full = bound_maps(two_levels, y, noise)
         above = bound_from_above(two_levels, full, y, noise)
     torch.testing.assert_close(above.total().value, full.total().value)
+
+
+def test_regret_is_what_a_wrong_posterior_loses(images: Tensor, optimum: tuple[LinearVAE, float]) -> None:
+    """At the optimum nothing can be gained; a posterior that is off by known steps loses a known part of the bound."""
+    model, some = optimum[0], images[:20]
+    noise = sigma_points(len(some))
+    assert likelihood_regret(model, some, noise).max() < 1e-3
+
+    class Off(torch.nn.Module):
+        likelihood, latent_shape, decode, prior = model.likelihood, model.latent_shape, model.decode, model.prior
+
+        def posterior(self, y: Tensor) -> DiagonalGaussian:
+            right = model.posterior(y)
+            return DiagonalGaussian(right.mean + 0.5, right.log_scale + 0.3)
+
+    with torch.no_grad():
+        lost = elbo(model, some, noise).value - elbo(Off(), some, noise).value
+    assert lost.min() > 1
+    torch.testing.assert_close(likelihood_regret(Off(), some, noise, steps=300), lost, rtol=1e-3, atol=1e-3)
+    alone = likelihood_regret(Off(), some[3:4], noise[:1], steps=50)
+    torch.testing.assert_close(alone, likelihood_regret(Off(), some, noise, steps=50)[3:4])

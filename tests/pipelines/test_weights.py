@@ -1,0 +1,87 @@
+"""A model's weights make the network again that the exported graph holds, and nothing else does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipelines.errors import ModelError
+from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.images import find_images
+from pipelines.inputs import decode_for
+from pipelines.modelfile import WEIGHTS_FILE, ModelFile, sha256_of
+from pipelines.regret import regret_of
+from pipelines.sample import MAGNETIC_TILE
+from pipelines.session import Session, keyed_noise
+from pipelines.train import train_model
+from pipelines.weights import load_network
+
+
+def file_of(bundle: Path) -> ModelFile:
+    path = bundle / "model.onnx"
+    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+
+def elbos(file: ModelFile) -> tuple[float, float]:
+    """Of one image: by the exported graph, and by the network that the weights make."""
+    session, graph = Session(file, device="cpu"), load_network(file)
+    image = next(iter(decode_for(find_images(MAGNETIC_TILE / "test" / "crack"), session.metadata)))
+    noise = keyed_noise(image.sha256, (session.metadata.samples, *session.metadata.latent_shape))
+    with torch.no_grad():
+        maps = graph.bound(graph.to_y(torch.from_numpy(np.array(image.pixels[None]))), torch.from_numpy(noise[None]))
+    return float(session.run(image.pixels[None], [image.sha256], ("elbo",))["elbo"][0]), float(maps.total().value[0])
+
+
+def test_the_network_is_the_one_that_was_exported(trained) -> None:
+    exported, again = elbos(file_of(trained.bundle))
+    assert again == pytest.approx(exported, rel=1e-5)
+
+
+def test_with_features_two_levels_and_one_brightness(tiles: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'name = "t"\ntask = "reconstruct"\n[data]\ntrain = "{tiles}"\n[model]\ntarget = "features"\nsize = 64\n'
+        "levels = 2\nstandardise = true\nwidth = 8\nlatent_channels = 4\n[train]\nsteps = 3\n"
+    )
+    train_model(job)
+    bundle = next((tmp_path / "home" / "models").glob("*/model.onnx")).parent
+    metadata = Session(file_of(bundle), device="cpu").metadata
+    assert (metadata.standardised, metadata.whitened, metadata.corruption, metadata.stages) == (True, False, "noise", 1)
+    exported, again = elbos(file_of(bundle))
+    assert again == pytest.approx(exported, rel=1e-4)
+
+
+def test_weights_that_do_not_belong_are_refused(trained, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundle, bundle)
+    weights, file = bundle / WEIGHTS_FILE, file_of(bundle)
+    tensors = load_file(weights)
+    save_file(tensors, weights, metadata={"model_sha256": "0" * 64, "backbone": ""})
+    with pytest.raises(ModelError, match="belongs to another model file"):
+        load_network(file)
+    save_file(tensors, weights, metadata={"model_sha256": file.sha256, "backbone": "0" * 64})
+    with pytest.raises(ModelError, match="the backbone's weights are others"):
+        load_network(file)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="is damaged"):
+        load_network(file)
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"has no weights\.safetensors beside it"):
+        load_network(file)
+
+
+def test_evaluation_by_regret(trained, tmp_path: Path) -> None:
+    for part in ("test/good", "test/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
+    figures = evaluate_model(tmp_path, trained.model, regret=True)
+    assert set(figures["quantities"]) == {"elbo", "distortion", "rate", "regret"}
+    assert 0 <= figures["quantities"]["regret"]["defects"]["crack"] <= 1
+    assert any("regret 0." in line for line in describe_evaluation(figures))
+    values = regret_of(file_of(trained.bundle), find_images(tmp_path / "test"), steps=30)
+    assert len(values) == 16
+    assert min(values.values()) > 0
