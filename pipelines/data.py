@@ -31,6 +31,7 @@ from pipelines.locks import locked
 from pipelines.output import write_atomically, write_json
 from pipelines.plan import Plan
 from pipelines.progress import progress
+from pipelines.prune import prune_cache
 from pipelines.settings import settings
 from vaecore.image_format import resize
 
@@ -83,6 +84,8 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
     index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lock").touch()
+    prune_cache(folder.parent)
     with locked(folder / "lock"):  # trainings over one folder start together: one of them decodes
         if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
             _decode_into(files, plan, most, pixels_path, index_path)

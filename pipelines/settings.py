@@ -31,6 +31,10 @@ class Settings(BaseSettings):
         250_000_000, ge=1, description="Larger images are refused as decompression bombs (pixels per image)."
     )
 
+    cache_gb: float = Field(
+        50.0, ge=0, description="Decoded images and features of past trainings are kept up to this many gigabytes."
+    )
+
     @property
     def tracking_uri(self) -> str:
         """MLflow's address: `MLFLOW_TRACKING_URI`, or SQLite under `home`."""

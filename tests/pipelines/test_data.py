@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.inputs import decode_for
 from pipelines.job import Job, job_from_document
+from pipelines.locks import locked
 from pipelines.plan import Plan, make_plan, survey, working_size
 from pipelines.sample import MAGNETIC_TILE
 from vaecore.image_format import ImageFormat
@@ -184,3 +187,24 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(DataError, match=r"decoded images take 0\.0 GB under .*, and 0\.0 GB are free"):
         load_training_data(job, plan_of(job))
+
+
+def test_the_oldest_caches_go_when_there_is_no_more_room(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = own_home / "cache" / "data"
+    now = time.time()
+    for name, days in {"oldest": 9, "old": 5, "held": 20, "today": 0.1}.items():
+        folder = cache / name
+        folder.mkdir(parents=True)
+        (folder / "pixels.npy").write_bytes(bytes(1_000_000))
+        (folder / "lock").touch()
+        os.utime(folder / "lock", (now - days * 86_400, now - days * 86_400))
+    monkeypatch.setenv("KINTSUGI_CACHE_GB", "0.0025")
+    job = job_of(MAGNETIC_TILE / "train" / "good")
+    with locked(cache / "held" / "lock"):
+        load_training_data(job, plan_of(job))
+    left = {folder.name for folder in cache.iterdir()}
+    assert len(left) == 3
+    assert {"held", "today"} < left
+    assert not left & {"oldest", "old"}
