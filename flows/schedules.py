@@ -16,6 +16,7 @@ from pipelines.job import Job
 from pipelines.timing import interval
 
 JOBS = Path("jobs")
+RULES = ("budget", "false_discoveries", "groups")  # of which images are flagged, other than the model's own rate
 GIVE = "give job files, or folders that hold some"
 
 
@@ -40,7 +41,8 @@ class Planned:
             return {"job": str(self.job.path)}
         table = self.job.schedule
         model = f"{self.job.name}@champion"
-        return {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True}
+        rule = {name: value for name in RULES if (value := getattr(table, name))}
+        return {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True, **rule}
 
 
 def find_jobs(paths: Sequence[Path]) -> list[Path]:

@@ -43,6 +43,8 @@ def score_flow(
     false_alarms: float | None = None,
     own_folder: bool = False,
     groups: bool = False,
+    budget: int | None = None,
+    false_discoveries: float | None = None,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -53,6 +55,8 @@ def score_flow(
         false_alarms: Share of good images that may be flagged; default: the model's.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
         groups: Judge each sub-folder by the calibration images of its own name, where there are enough.
+        budget: Flag at most so many images, the worst of those that would be flagged.
+        false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
 
     Returns:
         Counts, and where the report is.
@@ -60,7 +64,10 @@ def score_flow(
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run(), ExitStack() as held:
-        scoring = open_job(Sealed(held), folder, model, out, false_alarms, groups=groups).value
+        rule = {
+            "false_alarms": false_alarms, "groups": groups, "budget": budget, "false_discoveries": false_discoveries,
+        }  # fmt: skip
+        scoring = open_job(Sealed(held), folder, model, out, rule).value
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
             for number, shard in enumerate(shards, start=1):
@@ -78,11 +85,9 @@ class Sealed(Generic[T]):
 
 
 @task(name="open", task_run_name="open {model}", **TRIES)
-def open_job(
-    held: Sealed[ExitStack], folder: Path, model: str, out: Path, false_alarms: float | None, *, groups: bool
-) -> Sealed[Scoring]:
+def open_job(held: Sealed[ExitStack], folder: Path, model: str, out: Path, rule: dict[str, Any]) -> Sealed[Scoring]:
     """List the images, fetch the model, take the output folder; `held` closes all of it."""
-    return Sealed(held.value.enter_context(open_scoring(folder, model, out, false_alarms=false_alarms, groups=groups)))
+    return Sealed(held.value.enter_context(open_scoring(folder, model, out, **rule)))
 
 
 @task(name="shard", task_run_name="shard {number} of {total}", **TRIES)

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from pipelines import timing
@@ -120,6 +121,11 @@ class ScheduleTable(Record):
     score: str | None = Field(None, description="When to score `folder`")
     folder: Path | None = Field(None, description="What to score")
     out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
+    budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
+    false_discoveries: float | None = Field(
+        None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
+    )
+    groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
     timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
 
@@ -130,6 +136,14 @@ class ScheduleTable(Record):
             msg = f"neither cron nor interval; {timing.FORMS}"
             raise ValueError(msg)
         return when
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ScheduleTable:
+        rules = [name for name in ("budget", "false_discoveries", "groups") if getattr(self, name)]
+        if len(rules) > 1:
+            msg = f"{' and '.join(rules)} are rules of their own: leave all but one out"
+            raise ValueError(msg)
+        return self
 
     @field_validator("timezone")
     @classmethod

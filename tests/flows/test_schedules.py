@@ -52,8 +52,25 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ("budget = 20", {"budget": 20}),
+        ("false_discoveries = 0.1", {"false_discoveries": 0.1}),
+        ("groups = true", {"groups": True}),
+    ],
+)
+def test_the_rule_of_the_schedule_reaches_the_flow(job, rule, value):
+    (planned,) = plan([job(f'score = "1d"\nfolder = "inbox"\nout = "reports"\n{rule}')])
+    assert planned.parameters.items() > value.items()
+
+
+@pytest.mark.parametrize(
     ("schedule", "says"),
     [
+        (
+            'score = "1d"\nfolder = "i"\nout = "o"\nbudget = 9\ngroups = true',
+            "budget and groups are rules of their own",
+        ),
         ('train = "0 25 * * *"', "neither cron nor interval"),
         ('train = "every day"', "write a cron line"),
         ('train = "0s"', "neither cron nor interval"),

@@ -59,10 +59,10 @@ def job(monkeypatch, home):
     made = SimpleNamespace(opened=[], failures=[])
 
     @contextmanager
-    def open_scoring(folder, model, out, *, false_alarms, groups):
+    def open_scoring(folder, model, out, **rule):
         scoring = FakeScoring(out, model)
         scoring.failures = made.failures
-        made.opened.append((folder, model, out, false_alarms, groups))
+        made.opened.append((folder, model, out, rule))
         made.scoring = scoring
         yield scoring
 
@@ -92,10 +92,11 @@ def artifact(client, key):
 
 
 def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wait_for):
-    summary = score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05, groups=True)
+    summary = score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05, budget=7)
 
     assert summary.flagged == 4
-    assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05, True)]
+    rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None}
+    assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", rule)]
     run = last_run(client)
     assert run.name == "score inbox with tiles@champion"
     assert run.state.type == StateType.COMPLETED
@@ -176,7 +177,7 @@ def test_what_the_pipeline_logs_is_in_the_runs_log(job, client, tmp_path, wait_f
 
 def test_a_scheduled_run_writes_into_a_folder_of_its_own(job, tmp_path):
     score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "reports", own_folder=True)
-    ((_, _, out, _, _),) = job.opened
+    ((_, _, out, _),) = job.opened
     assert out.parent == tmp_path / "reports"
     time, name = out.name[:20], out.name[20:]
     assert datetime.strptime(time, "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=UTC) <= datetime.now(UTC)

@@ -30,7 +30,7 @@ def train_model(job, *, overrides):
 
 
 @contextmanager
-def open_scoring(folder, model, out, *, false_alarms, groups):
+def open_scoring(folder, model, out, **_):
     note("score", folder=str(folder), model=model, out=str(out))
     summary = SimpleNamespace(
         report=out / "report.html", files=1, ok=1, failed=0, flagged=0,
