@@ -53,7 +53,9 @@ class ModelTable(Record):
     backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
     stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
-    smooth: bool | None = Field(None, description="Average features over 3x3 places")
+    smooth: bool | Literal["both"] | None = Field(
+        None, description="Average features over 3x3 places; both: averaged, mostly for the score, and not, for the map"
+    )
     standardise: bool | None = Field(
         None, description="Same brightness and contrast for every image (default: if exposure varies most)"
     )

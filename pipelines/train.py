@@ -55,11 +55,13 @@ from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
-from vaecore.likelihoods import SharedGaussianLikelihood
+from vaecore.likelihoods import GaussianLikelihood, SharedGaussianLikelihood
+from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
-from vaecore.scoring import ScoringGraph, closed_form_variance
+from vaecore.scoring import ScoringGraph, squared_error
 
 log = logging.getLogger(__name__)
+LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         choice = choose_score(graph, examples, data, plan, job.model)
         graph = ScoringGraph(
             prepared.model, plan.image_format, representation, choice.pooling, choice.statistics, choice.typicality,
-            kind=kind,
+            _localisation(prepared, examples), kind=kind,
         ).eval()  # fmt: skip
 
         folder = Path(temporary) / "model"
@@ -245,7 +247,17 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
 def _freeze_scale(network: LatentVariableModel, examples: Examples) -> None:
     if isinstance(network.likelihood, SharedGaussianLikelihood):
         generator = torch.Generator().manual_seed(0)
-        network.likelihood.set_variance(closed_form_variance(network, examples.batches("train", 32), generator))
+        network.likelihood.set_variance(squared_error(network, examples.batches("train", 32), generator).mean())
+
+
+def _localisation(prepared: Prepared, examples: Examples) -> Localisation | None:
+    """Of features with a scale for each place; elsewhere the map is the bound's own."""
+    of_places = isinstance(prepared.network.likelihood, GaussianLikelihood)
+    if not (of_places and isinstance(prepared.representation, Features) and score_kind(prepared.job) == "elbo"):
+        return None
+    generator = torch.Generator().manual_seed(0)
+    batches = examples.batches("train", 32, LOCALISATION_IMAGES)
+    return Localisation(squared_error(prepared.network, batches, generator))
 
 
 def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> bytes:

@@ -160,7 +160,7 @@ def bound_under(
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1))
     kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
-    return BoundMaps(-_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
+    return BoundMaps(-sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
 
 
 def bound_from_above(
@@ -181,11 +181,14 @@ def bound_from_above(
     z = maps.posterior.sample(noise)
     p_y = model.decode(model.from_above(z, noise).flatten(0, 1))
     lower, upper = maps.kl[:, : model.lower_channels], maps.kl[:, model.lower_channels :]
-    distortion = -_log_prob(p_y, y, z.shape[1], weight).mean(dim=1)
+    distortion = -sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1)
     return BoundMaps(distortion, torch.cat([torch.zeros_like(lower), upper], dim=1), maps.posterior, p_y)
 
 
-def _log_prob(p_y: Distribution, y: Tensor, samples: int, weight: Tensor | None) -> Float[Tensor, "B S C H W"]:
+def sampled_log_prob(
+    p_y: Distribution, y: Float[Tensor, "B C H W"], samples: int, weight: Tensor | None = None
+) -> Float[Tensor, "B S C H W"]:
+    """Log-likelihood of each dimension of y under each of S samples, times its channel's weight; p_y holds B*S."""
     repeated = y.unsqueeze(1).expand(-1, samples, -1, -1, -1).flatten(0, 1)
     log_p: Tensor = p_y.log_prob(repeated).unflatten(0, (-1, samples))
     return log_p if weight is None else torch.mul(log_p, weight)
@@ -219,7 +222,7 @@ def iwae(
     samples = noise.shape[1]
     posterior = model.posterior(y)
     z = posterior.sample(noise)
-    log_p_y = _log_prob(model.decode(z.flatten(0, 1)), y, samples, weight).sum(dim=(2, 3, 4))
+    log_p_y = sampled_log_prob(model.decode(z.flatten(0, 1)), y, samples, weight).sum(dim=(2, 3, 4))
     log_ratio = (model.prior(z).log_prob(z) - posterior.for_samples().log_prob(z)).sum(dim=(2, 3, 4))
     log_weight = log_p_y + log_ratio
     # log S as a sum over samples, so that an exported graph takes any number of them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,11 @@ from vaecore.moments import Moments
 USUAL_BRIGHTNESS, USUAL_CONTRAST = 0.5, 0.2  # of standardised images: most values stay within [0, 1]
 LEAST_CHANNEL = 1e-8  # variance: a channel that is the same everywhere says nothing, and must not divide by nothing
 LEAST_VARIANCE = 1e-4  # of a whitened channel before it is scaled, in variances of the channels that it is made of
+AVERAGED_SHARE = 0.75
+"""Of the bound that is of averaged maps where y holds both, and of the anomaly map that is of maps as they are."""
 LEAST_CONTRAST = 0.002  # half an 8-bit level: below it an image shows nothing but noise, which must not be blown up
+
+Smooth = Literal[True, False, "both"]
 
 
 class Representation(nn.Module, ABC):
@@ -33,6 +38,7 @@ class Representation(nn.Module, ABC):
     drawable: bool  # y is an image: its reconstruction can be looked at
     standardises: bool  # every image gets the same brightness and contrast first
     weight: Tensor | None  # (C, 1, 1), of each channel's log-likelihood; None where y holds the image once
+    local_weight: Tensor | None  # the same in the anomaly map
 
     @property
     def dims(self) -> int:
@@ -68,6 +74,7 @@ class Pixels(Representation):
 
     drawable = True
     weight = None
+    local_weight = None
 
     def __init__(
         self, *, channels: int, size: tuple[int, int], levels: int | None = None, standardise: bool = False
@@ -129,7 +136,10 @@ def _exposure(image: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
 
 
 class Features(Representation):
-    """y is a backbone's maps, averaged over 3x3 places or not, each channel standardised over the training set.
+    """y is a backbone's maps, averaged over 3x3 places, as they are, or both; channels are standardised over the set.
+
+    Averaged maps tell good images from bad ones best, maps as they are where it is: with both, the bound is mostly of
+    the former, the anomaly map mostly of the latter (`local_weight`).
 
     Maps of several strides are put on the coarsest one's grid, finer places becoming channels, which loses nothing.
     Whitened, all channels of a place are turned into as many uncorrelated ones (their principal components, each
@@ -149,7 +159,7 @@ class Features(Representation):
         backbone: Backbone,
         *,
         input_size: tuple[int, int],
-        smooth: bool = True,
+        smooth: Smooth = True,
         whiten: bool = False,
         standardise: bool = False,
         weights: Sequence[float] | None = None,
@@ -159,7 +169,8 @@ class Features(Representation):
         Args:
             backbone: Frozen network with its strides.
             input_size: Height and width, multiples of the largest stride.
-            smooth: Average over 3x3 places: steadies textures, and hides defects of a few pixels.
+            smooth: Average over 3x3 places: steadies textures, and hides defects of a few pixels. "both": averaged and
+                not, as a composite.
             whiten: Turn the channels of each place, of all strides together, into uncorrelated ones of unit variance.
             standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
             weights: Of each stride's log-likelihood in the composite; default: all equal. Scaled to a mean of one over
@@ -184,12 +195,15 @@ class Features(Representation):
         self.backbone, self.input_size = backbone, input_size
         self.smooth, self.whiten, self.standardises = smooth, whiten, standardise
         self.size = (input_size[0] // coarsest, input_size[1] // coarsest)
-        self._factors = [coarsest // stride for stride in backbone.strides]
-        self._groups = [width * factor**2 for width, factor in zip(backbone.channels, self._factors, strict=True)]
+        self._averaged = (True, False) if smooth == "both" else (smooth,)
+        self._widths = list(backbone.channels) * len(self._averaged)
+        self._factors = [coarsest // stride for stride in backbone.strides] * len(self._averaged)
+        self._groups = [width * factor**2 for width, factor in zip(self._widths, self._factors, strict=True)]
         self.channels = sum(self._groups)
-        each = torch.cat([torch.full((n,), float(share)) for n, share in zip(self._groups, shares, strict=True)])
-        composite = len(shares) > 1 and not whiten
-        self.register_buffer("weight", (each / each.mean())[:, None, None] if composite else None)
+        composite = len(self._groups) > 1 and not whiten
+        of_bound, of_map = (AVERAGED_SHARE, 1 - AVERAGED_SHARE), (1 - AVERAGED_SHARE, AVERAGED_SHARE)
+        self.register_buffer("weight", self._weight(shares, of_bound) if composite else None)
+        self.register_buffer("local_weight", self._weight(shares, of_map) if composite else None)
         self.register_buffer("axes", torch.eye(self.channels) if whiten else None)
         self.register_buffer("mean", torch.zeros(self.channels, 1, 1))
         self.register_buffer("std", torch.ones(self.channels, 1, 1))
@@ -203,9 +217,9 @@ class Features(Representation):
 
     def arrange(self, maps: Sequence[Float[Tensor, "B C h2 w2"]]) -> Float[Tensor, "B D h w"]:
         """Average the backbone's maps, and put them on one grid."""
-        if self.smooth:
-            maps = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
-        return torch.cat([F.pixel_unshuffle(m, f) for m, f in zip(maps, self._factors, strict=True)], dim=1)
+        averaged = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
+        all_maps = [m for each in self._averaged for m in (averaged if each else maps)]
+        return torch.cat([F.pixel_unshuffle(m, f) for m, f in zip(all_maps, self._factors, strict=True)], dim=1)
 
     def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         """Standardise each channel of each stride, and whiten."""
@@ -232,7 +246,7 @@ class Features(Representation):
         if self.axes is not None:
             self._whiten(batches)
             return
-        sums = [torch.zeros(3, width, dtype=torch.float64) for width in self.backbone.channels]
+        sums = [torch.zeros(3, width, dtype=torch.float64) for width in self._widths]
         for batch in batches:
             for part, factor, stride in zip(self._parts(batch), self._factors, sums, strict=True):
                 values = F.pixel_shuffle(part, factor).transpose(0, 1).flatten(1).double()  # channel, all places
@@ -242,9 +256,7 @@ class Features(Representation):
         count, total, square = torch.cat(sums, dim=1)
         mean = total / count
         std = (square / count - mean.square()).clamp(min=LEAST_CHANNEL).sqrt()
-        repeats = torch.cat(
-            [torch.full((c,), f**2) for c, f in zip(self.backbone.channels, self._factors, strict=True)]
-        )
+        repeats = torch.cat([torch.full((c,), f**2) for c, f in zip(self._widths, self._factors, strict=True)])
         self.mean.copy_(mean.repeat_interleave(repeats)[:, None, None])
         self.std.copy_(std.repeat_interleave(repeats)[:, None, None])
 
@@ -259,6 +271,13 @@ class Features(Representation):
         self.std.copy_(std[:, None, None])
         assert self.axes is not None  # noqa: S101 - for the type checker
         self.axes.copy_((vectors / (variances.clamp(min=0) + LEAST_VARIANCE).sqrt()).T)
+
+    def _weight(self, shares: Sequence[float], of_averaged: tuple[float, float]) -> Float[Tensor, "D 1 1"]:
+        """A weight for each channel, one on average: its stride's, times that of being averaged or not."""
+        factors = of_averaged if len(self._averaged) == 2 else (1.0,)
+        each = [share * factor for factor in factors for share in shares]
+        weight = torch.cat([torch.full((n,), value) for n, value in zip(self._groups, each, strict=True)])
+        return (weight / weight.mean())[:, None, None]
 
     def _parts(self, values: Float[Tensor, "B D h w"]) -> list[Float[Tensor, "B D2 h w"]]:
         """The channels of each stride."""

@@ -20,6 +20,7 @@ from vaecore.bound import (
 )
 from vaecore.complexity import code_length, density_offset
 from vaecore.image_format import ImageFormat, resize
+from vaecore.localisation import Localisation
 from vaecore.networks.two_level_vae import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Representation
@@ -63,6 +64,7 @@ class ScoringGraph(_Graph):
         pooling: Pooling | None = None,
         statistics: PlaceStatistics | None = None,
         typicality: Typicality | None = None,
+        localisation: Localisation | None = None,
         *,
         kind: ScoreKind = "elbo",
     ) -> None:
@@ -76,6 +78,7 @@ class ScoringGraph(_Graph):
             statistics: Of good images at each place, where the images show an aligned object.
             typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
                 corrected for complexity (`vaecore.complexity`). y must be pixels.
+            localisation: What the anomaly map is made of; default: the bound itself, like the score.
             kind: What the score is made of: "elbo"; "ratio", how much the bound gains from the lower of two levels of
                 latents (`bound_from_above`); "iwae", the importance-weighted bound of the image as a whole.
 
@@ -91,6 +94,7 @@ class ScoringGraph(_Graph):
             msg = "only a bound on pixels can be corrected for complexity: features have no code length"
             raise ValueError(msg)
         self.typicality = typicality
+        self.localisation = localisation
         self.representation = representation
         self.pooling = pooling or Pooling()
         self.statistics = statistics or PlaceStatistics()
@@ -99,6 +103,8 @@ class ScoringGraph(_Graph):
     def outputs(self) -> dict[str, str]:
         """Names and units of what `forward` returns, in order."""
         units = {**DRAWN, **SCORED} if self.representation.drawable else dict(SCORED)
+        if self.localisation is not None:
+            units["anomaly_map"] = "nats per place of y, at a scale between the place's and the channel's"
         if self.typicality is not None:
             units["score"] = "standard deviations of good images, to either side"
         elif self.statistics.used:
@@ -128,6 +134,14 @@ class ScoringGraph(_Graph):
         model = cast("HierarchicalModel", self.model)
         above = bound_from_above(model, maps, y, noise, weight=self.representation.weight)
         return maps._replace(distortion=above.distortion - maps.distortion, kl=above.kl - maps.kl)
+
+    def located(
+        self, y: Float[Tensor, "N C h w"], maps: BoundMaps, samples: int, places: Float[Tensor, "N h w"]
+    ) -> Float[Tensor, "N h w"]:
+        """The anomaly map: `places`, or what the localisation makes of the same prediction."""
+        if self.localisation is None:
+            return places
+        return self.representation.by_place(self.localisation(y, maps, samples, self.representation.local_weight))
 
     def unlikely(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], usual: Tensor) -> Tensor:
         """The score (N,): places pooled, or the importance-weighted bound, which has none."""
@@ -169,7 +183,7 @@ class ScoringGraph(_Graph):
         complexity = None if self.typicality is None else code_length(y)
         places = self.places(self.judged(y, noise, maps), complexity)
         usual = self.usual(places)
-        shown = usual if self.statistics.used else places
+        shown = usual if self.statistics.used else self.located(y, maps, noise.shape[1], places)
         score = self.unlikely(y, noise, usual)
         if self.typicality is not None and complexity is not None:
             score = self.typicality(self.pair(maps, complexity))
@@ -202,8 +216,10 @@ class DecoderGraph(_Graph):
 
 
 @torch.no_grad()
-def closed_form_variance(model: LatentVariableModel, batches: Iterable[Tensor], generator: torch.Generator) -> Tensor:
-    """Mean squared error over a data set under the posterior: the shared scale's optimum, frozen at export.
+def squared_error(model: LatentVariableModel, batches: Iterable[Tensor], generator: torch.Generator) -> Tensor:
+    """Mean squared error of each channel under the posterior, over a data set.
+
+    Its mean is the shared scale's optimum, frozen at export; its root is how far off a channel usually is.
 
     Args:
         model: The trained network.
@@ -211,12 +227,12 @@ def closed_form_variance(model: LatentVariableModel, batches: Iterable[Tensor], 
         generator: Source of the latent noise.
 
     Returns:
-        The variance, a scalar tensor.
+        (C,) variances.
     """
     total, count = torch.zeros((), dtype=torch.float64), 0
     for y in batches:
         noise = torch.randn((len(y), 1, *model.latent_shape), generator=generator).to(y.device)
         mean = bound_maps(model, y, noise).likelihood.mean
-        total += (y - mean).square().sum().double().cpu()
-        count += y.numel()
+        total = total + (y - mean).square().mean(dim=(2, 3)).sum(dim=0).double().cpu()
+        count += len(y)
     return (total / count).float()

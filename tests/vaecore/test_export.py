@@ -15,6 +15,7 @@ from vaecore.backbones import Backbone
 from vaecore.export import METADATA_KEY, export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
+from vaecore.localisation import Localisation
 from vaecore.networks import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Features, Pixels, Representation
@@ -32,6 +33,7 @@ CASES = [
     ("features", "laplace", 3, 16, {}),
     ("details", "shared_gaussian", 1, 8, {}),
     ("two levels", "gaussian", 1, 8, {}),  # features, scored by the ratio between levels
+    ("both", "gaussian", 1, 8, {}),  # features averaged and not, with a map of its own
     ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
 ]
 
@@ -45,8 +47,8 @@ def graph_of(
     discretised = kind is DiscretisedLogisticLikelihood
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
-    exposed, levels = target == "exposed", target == "two levels"
-    target = {"exposed": "pixels", "two levels": "features"}.get(target, target)
+    exposed, levels, both = target == "exposed", target == "two levels", target == "both"
+    target = {"exposed": "pixels", "two levels": "features", "both": "features"}.get(target, target)
     if target == "pixels":
         representation = Pixels(
             channels=channels, size=SIZE, levels=image_format.maximum if discretised else None, standardise=exposed
@@ -54,8 +56,9 @@ def graph_of(
     else:
         whiten = target == "details"
         representation = Features(
-            Backbone(strides=(8, 16)), input_size=(64, 96), whiten=whiten, weights=None if whiten else (1, 2)
-        )
+            Backbone(strides=(8, 16)), input_size=(64, 96), whiten=whiten, smooth="both" if both else True,
+            weights=None if whiten else (1, 2),
+        )  # fmt: skip
         representation.standardise([representation.extract(torch.rand(4, channels, 64, 96))])
     model = task.targets[target].network(
         channels=representation.channels,
@@ -76,8 +79,10 @@ def graph_of(
         pooling, statistics = Pooling("top", 0.1), PlaceStatistics(torch.randn(finest), 1 + torch.rand(finest))
     typicality = Typicality(torch.rand(20, 2)) if target == "pixels" and name == "laplace" else None
     kind = "ratio" if levels else "iwae" if name == "shared_gaussian" else "elbo"
-    graph = ScoringGraph(model, image_format, representation, pooling, statistics, typicality, kind=kind)
-    return graph.eval()
+    localisation = Localisation(torch.rand(representation.channels)) if both else None
+    return ScoringGraph(
+        model, image_format, representation, pooling, statistics, typicality, localisation, kind=kind
+    ).eval()
 
 
 def run(path: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -55,6 +55,23 @@ def test_weights_keep_the_scale_of_figures_per_dimension(features: Features) -> 
     assert Features(Backbone(), input_size=(64, 64)).weight is None
 
 
+def test_both_averaged_maps_and_maps_as_they_are() -> None:
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth="both", weights=(3, 1))
+    backbone = made.backbone
+    averaged, plain = (Features(backbone, input_size=(64, 96), smooth=choice) for choice in (True, False))
+    image = IMAGES[:1]
+    torch.testing.assert_close(made.extract(image), torch.cat([averaged.extract(image), plain.extract(image)], dim=1))
+    assert made.by_place(made.extract(image)).shape == (1, 8, 12)
+    for weight, of_averaged in ((made.weight, 3.0), (made.local_weight, 1 / 3)):
+        fine, coarse, sharp, sharp_coarse = (float(weight[i]) for i in (0, 160, 272, -1))
+        assert weight.mean() == pytest.approx(1, abs=1e-5)
+        assert (fine / coarse, sharp / sharp_coarse) == (pytest.approx(3), pytest.approx(3))
+        assert fine / sharp == pytest.approx(of_averaged)
+    assert torch.equal(averaged.weight, averaged.local_weight)
+    only = Features(Backbone(), input_size=(64, 96))
+    assert only.weight is only.local_weight is None
+
+
 def test_grey_images_are_shown_as_three_equal_channels() -> None:
     made = Features(Backbone(), input_size=(64, 64))
     grey = torch.rand(2, 1, 80, 50)

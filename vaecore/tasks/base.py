@@ -10,7 +10,7 @@ from torch import nn
 
 from vaecore.image_format import ImageFormat
 from vaecore.pooling import Pooling
-from vaecore.representations import Representation
+from vaecore.representations import Representation, Smooth
 
 GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
 
@@ -32,7 +32,7 @@ class Target:
 
     # Where y is features of a backbone:
     strides: tuple[int, ...] = ()  # reductions at which its maps are taken; none: y is the image
-    smooth: bool = False  # averaged over 3x3 places
+    smooth: Smooth = False  # averaged over 3x3 places
     whiten: bool = False  # channels of a place made uncorrelated
     window: int | None = None  # places along a side of the random windows that are trained on; None: whole maps
     finer: str | None = None  # the target that is tried, too, where the job leaves the choice to the images

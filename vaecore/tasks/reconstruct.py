@@ -22,7 +22,7 @@ FEATURES = Target(
     # Large defects show best in the mean of all places, small ones in the highest: this loses little on either.
     pooling=Pooling("soft", 2.0),
     strides=(16,),
-    smooth=True,
+    smooth="both",
     finer="details",
     few_images=200,
 )
