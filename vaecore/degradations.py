@@ -1,0 +1,82 @@
+"""What makes c from y: noise, JPEG, smaller pictures. Plain functions; an equal generator gives equal damage.
+
+Images are (B, C, H, W) with values in [0, 1]; noise may leave that range, as in the papers: it is not clipped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+LEVELS = 255.0  # sigmas are given in 8-bit levels, as the papers do
+
+Images = Float[Tensor, "B C H W"]
+Strength = Float[Tensor, " B"]  # one for each image
+
+
+def gaussian_noise(y: Images, sigma: float | Strength, generator: torch.Generator) -> Images:
+    """Add Gaussian noise of a standard deviation in 8-bit levels, in float and unclipped.
+
+    Source: the protocol of Zhang et al. 2017, "Beyond a Gaussian denoiser", section IV.A.
+    """
+    return y + _each(sigma, y) / LEVELS * _normal(y, generator)
+
+
+def poisson_noise(y: Images, sigma: float | Strength, generator: torch.Generator) -> Images:
+    """Photon noise: its variance grows with the brightness, and is sigma^2 (8-bit levels) at middle grey."""
+    peak = 0.5 * (LEVELS / _each(sigma, y).clamp(min=1e-3)).square()  # photons at white
+    photons = torch.poisson((y.clamp(0, 1) * peak).cpu(), generator=generator)
+    return photons.to(y.device) / peak
+
+
+def speckle(y: Images, sigma: float | Strength, generator: torch.Generator) -> Images:
+    """Noise in proportion to the brightness, of standard deviation sigma (8-bit levels) at middle grey."""
+    return y + 2 * y * _each(sigma, y) / LEVELS * _normal(y, generator)
+
+
+def jpeg(y: Images, quality: int) -> Images:
+    """Write as JPEG and read again; one or three channels."""
+    pixels = (y.clamp(0, 1) * LEVELS).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    read = []
+    for each in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(each[..., 0] if each.shape[2] == 1 else each).save(buffer, "jpeg", quality=quality)
+        read.append(np.asarray(Image.open(buffer)).reshape(each.shape))
+    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(y) / LEVELS
+
+
+def smaller(y: Images, scale: int) -> Images:
+    """Bicubic and antialiased, as Pillow and Matlab do it, rounded to 8 bits; sides are multiples of the scale."""
+    size = (y.shape[2] // scale, y.shape[3] // scale)
+    reduced = F.interpolate(y, size=size, mode="bicubic", antialias=True, align_corners=False)
+    return (reduced.clamp(0, 1) * LEVELS).round() / LEVELS
+
+
+def blur(y: Images, sigma: float | Strength) -> Images:
+    """A Gaussian of standard deviation sigma in pixels; the border is mirrored."""
+    radius = math.ceil(4 * float(torch.as_tensor(sigma).max()))
+    radius = min(radius, y.shape[2] - 1, y.shape[3] - 1)  # more cannot be mirrored
+    steps = torch.arange(-radius, radius + 1, device=y.device, dtype=y.dtype)
+    weight = torch.exp(-0.5 * (steps / _each(sigma, y).flatten()[:, None]).square())
+    weight = (weight / weight.sum(dim=1, keepdim=True)).repeat_interleave(y.shape[1], 0)[:, None]  # B*C, 1, K
+    planes = F.pad(y, [radius] * 4, mode="reflect").flatten(0, 1)[None]
+    groups = planes.shape[1]
+    across = F.conv2d(planes, weight.expand(groups, 1, -1)[:, :, None], groups=groups)
+    down = F.conv2d(across, weight.expand(groups, 1, -1)[..., None], groups=groups)
+    return down.view_as(y)
+
+
+def _each(value: float | Tensor, y: Tensor) -> Float[Tensor, "B 1 1 1"]:
+    each = torch.as_tensor(value, dtype=y.dtype, device=y.device)
+    return each.expand(len(y))[:, None, None, None]
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
