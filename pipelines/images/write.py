@@ -68,8 +68,8 @@ def _to_8_bits(samples: Samples) -> NDArray[np.uint8]:
 def _png(samples: Samples, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
     import imagecodecs
 
-    # Its own guess of the room that is needed forgets the byte before every row: too little for a narrow image.
-    room = samples.nbytes + samples.nbytes // 1000 + 2 * samples.shape[0] + 1024
+    # Its own guess of the room that is needed forgets the byte before every row, and the ends of 8 KiB chunks.
+    room = samples.nbytes + samples.nbytes // 100 + 2 * samples.shape[0] + 4096
     plain = bytes(imagecodecs.png_encode(samples[..., 0] if samples.shape[2] == 1 else samples, level=6, out=room))
     chunks = b""
     if icc is not None:
