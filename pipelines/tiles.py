@@ -1,0 +1,98 @@
+"""Large images in tiles, without seams: each is run with a margin of the network's halo, and the margin is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Tile(NamedTuple):
+    """A part of an image: what of it is kept, and what has to be seen for it. Rows and columns, in pixels."""
+
+    kept: tuple[slice, slice]
+    seen: tuple[slice, slice]
+
+    @property
+    def within(self) -> tuple[slice, slice]:
+        """What is kept, counted from the corner of what is seen."""
+        rows, columns = (
+            slice(kept.start - seen.start, kept.stop - seen.start)
+            for kept, seen in zip(self.kept, self.seen, strict=True)
+        )
+        return rows, columns
+
+
+def cut(height: int, width: int, *, side: int, halo: int, multiple: int) -> Iterator[Tile]:
+    """Divide an image into tiles, row by row.
+
+    Args:
+        height: Of the image, a multiple of `multiple`.
+        width: As well.
+        side: Most pixels that are kept along a side; rounded down to the multiple, at least one of it.
+        halo: Pixels of margin, a multiple of `multiple`.
+        multiple: The network's total stride: tiles begin on multiples of it, or they would not show what the whole
+            image does.
+
+    Raises:
+        ValueError: Height, width or halo is not a multiple.
+    """
+    if height % multiple or width % multiple or halo % multiple:
+        msg = f"{height} x {width} with a halo of {halo} is not in multiples of {multiple}"
+        raise ValueError(msg)
+    step = max(multiple, side // multiple * multiple)
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            spans = ((top, height), (left, width))
+            kept = tuple(slice(start, min(start + step, end)) for start, end in spans)
+            seen = tuple(
+                slice(max(0, part.start - halo), min(end, part.stop + halo))
+                for part, (_, end) in zip(kept, spans, strict=True)
+            )
+            yield Tile((kept[0], kept[1]), (seen[0], seen[1]))
+
+
+def padded(image: NDArray[np.generic], multiple: int) -> NDArray[np.generic]:
+    """An image (H, W, C) mirrored beyond its lower and right border until both sides are multiples."""
+    height, width = image.shape[:2]
+    missing = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
+    return np.pad(image, missing, mode="symmetric") if any(after for _, after in missing) else image
+
+
+def run_in_tiles(
+    image: NDArray[np.generic],
+    run: Callable[[Floats], tuple[Floats, ...]],
+    keep: Callable[[tuple[slice, slice], tuple[Floats, ...]], None],
+    *,
+    to_float: Callable[[NDArray[np.generic]], Floats],
+    side: int,
+    halo: int,
+    multiple: int,
+    upscale: int = 1,
+) -> None:
+    """Run a network over an image of any size; memory holds one tile as floats.
+
+    Args:
+        image: (H, W, C), as the file has it.
+        run: From a tile (1, h, w, C) to outputs (1, h * upscale, w * upscale, ...).
+        keep: Called with rows and columns of the result, and the outputs there without their batch axis.
+        to_float: From a part of the image to what `run` takes.
+        side: Most pixels of the input that are kept of a tile, along a side.
+        halo: Pixels of margin; a multiple of `multiple`.
+        multiple: The network's total stride.
+        upscale: How much larger its output is.
+    """
+    height, width = image.shape[:2]
+    whole = padded(image, multiple)
+    for tile in cut(*whole.shape[:2], side=side, halo=halo, multiple=multiple):
+        outputs = run(to_float(whole[tile.seen])[None])
+        place, inside = [], []
+        for kept, within, end in zip(tile.kept, tile.within, (height, width), strict=True):
+            stop = min(kept.stop, end)  # what was mirrored is no part of the result
+            place.append(slice(kept.start * upscale, stop * upscale))
+            inside.append(slice(within.start * upscale, (within.start + stop - kept.start) * upscale))
+        keep((place[0], place[1]), tuple(output[0, inside[0], inside[1]] for output in outputs))
