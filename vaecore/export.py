@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import Dim
 
 from vaecore.quiet import quiet
+from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.scoring import DecoderGraph, ScoringGraph
 
 OPSET = 20
@@ -44,6 +45,14 @@ def export_decoder(graph: DecoderGraph, path: Path, metadata: Mapping[str, Any])
     """Write the decoder alone, for sampling; the batch is dynamic."""
     latent = torch.zeros((2, *graph.network.latent_shape))
     _export(graph, (latent,), {"latent": {0: Dim("n", min=1)}}, ["latent"], ["image"], path, metadata)
+
+
+def export_restoration(graph: RestorationGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a restoration graph: batch, height and width stay dynamic, the sides being multiples of the network's."""
+    multiple, channels = graph.network.multiple, graph.network.channels
+    image = torch.zeros((2, 3 * multiple, 5 * multiple, channels))
+    sides = {1: multiple * Dim("rows", min=1), 2: multiple * Dim("columns", min=1)}
+    _export(graph, (image,), {"image": {0: Dim("n", min=1), **sides}}, ["image"], list(OUTPUTS), path, metadata)
 
 
 def _export(

@@ -47,7 +47,7 @@ class Restorer(nn.Module):
             upscale: How much larger the restored image is: 1, 2, 3 or 4.
         """
         super().__init__()
-        self.outputs, self.upscale, self.blocks = outputs, upscale, tuple(blocks)
+        self.channels, self.outputs, self.upscale, self.blocks = channels, outputs, upscale, tuple(blocks)
         self.head = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, widths[0], 3, padding=1))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for wide, narrow, count in zip(widths[1:], widths, blocks, strict=False):

@@ -1,0 +1,54 @@
+"""The restoration graph: a degraded image in, the restored one and its error bar out. This is what gets exported.
+
+Nothing is drawn from a posterior here: where y is unknown the network reports p(y|c) itself, mean and scale.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaecore.likelihoods.gaussian import Gaussian, GaussianLikelihood
+from vaecore.networks.restorer import Restorer
+
+OUTPUTS = {"restored": "share of the range of values", "restored_scale": "share of the range of values"}
+
+
+class RestorationGraph(nn.Module):
+    """Images as files have them, channels last, to p(y|c) in the same form."""
+
+    factor: Tensor
+
+    def __init__(
+        self, network: Restorer, likelihood: GaussianLikelihood, factor: Float[Tensor, " C"] | None = None
+    ) -> None:
+        """Wrap a trained network.
+
+        Args:
+            network: Whose input has as many channels as the images.
+            likelihood: From its output to p(y|c).
+            factor: By which the scale of each channel is multiplied, learned on held-out images; default: one.
+        """
+        super().__init__()
+        self.network, self.likelihood = network, likelihood
+        self.register_buffer("factor", torch.ones(network.outputs) if factor is None else factor)
+
+    def predict(self, c: Float[Tensor, "B C H W"]) -> Gaussian:
+        """p(y | c), its scale as the network gives it."""
+        predicted: Gaussian = self.likelihood(self.network(c))
+        return predicted
+
+    def forward(self, image: Float[Tensor, "N H W C"]) -> dict[str, Tensor]:
+        """Restore a batch.
+
+        Args:
+            image: Values divided by the largest that their type holds, not clipped; height and width are multiples of
+                the network's.
+
+        Returns:
+            `OUTPUTS`, each (N, H2, W2, C2): the mean, which may leave [0, 1] a little, and the standard deviation.
+        """
+        predicted = self.predict(image.permute(0, 3, 1, 2))
+        scale = predicted.stddev * self.factor[:, None, None]
+        return {"restored": predicted.mean.permute(0, 2, 3, 1), "restored_scale": scale.permute(0, 2, 3, 1)}
