@@ -1,22 +1,13 @@
-"""The training loop: Lightning around the bound. A run that was killed goes on where its last check ended."""
+"""What a VAE is trained with: batches of y, the bound, its held-out value. The loop itself is `pipelines.loop`."""
 
 from __future__ import annotations
 
-import io
-import logging
-import pickle
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,23 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines.examples import Examples, Window
 from pipelines.job import TrainTable
-from pipelines.progress import Advance, progress
+from pipelines.loop import OnCheck, Trainable, run
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS
-from vaecore.quiet import quiet
 from vaecore.tasks import Target
 
-log = logging.getLogger(__name__)
-
-CHECKS = 20  # checks of the bound on held-out images, and checkpoints, in a full run
-EMA_DECAY = 0.995
 VALIDATION_BATCH = 16
-
-LOUD = ("lightning.pytorch", "lightning.fabric", "lightning")  # on workers, devices, intervals: decided below
-
-BEST, LAST = "best.ckpt", "last.ckpt"
-
-OnCheck = Callable[[int, dict[str, float]], None]
 
 
 class Batches(Dataset[Tensor]):
@@ -118,20 +98,17 @@ def windows_of(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) 
     return [(slice(int(top), int(top) + side), slice(int(left), int(left) + side)) for top, left in corners]
 
 
-class Fit(L.LightningModule):
+class Fit(Trainable):
     """Maximise the bound of the training images; watch it on the held-out ones."""
 
     weight: Tensor | None
 
     def __init__(self, model: nn.Module, examples: Examples, recipe: Recipe, weight: Tensor | None = None) -> None:
         """Tie a network to its data and its budget; `weight` is of each channel's log-likelihood."""
-        super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)  # 4 to 8 times faster on a CPU
+        super().__init__(model, recipe.steps, recipe.patience)
         self.recipe = recipe
-        self.stretch = max(1, -(-recipe.steps // CHECKS))
         self.register_buffer("weight", weight, persistent=False)
         self._examples = examples
-        self._losses: list[Tensor] = []
 
     @property
     def network(self) -> LatentVariableModel:
@@ -140,8 +117,8 @@ class Fit(L.LightningModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
-        steps = min(self.stretch, self.recipe.steps - self.current_epoch * self.stretch)
-        order = shuffled(np.array(self._examples.split["train"]), self.recipe, max(1, steps), self.current_epoch)
+        images = np.array(self._examples.split["train"])
+        order = shuffled(images, self.recipe, self.stretch_steps, self.current_epoch)
         windows = windows_of(self._examples.size, self.recipe, len(order), self.current_epoch)
         return DataLoader(Batches(self._examples, list(order), windows), batch_size=None, num_workers=0)
 
@@ -165,9 +142,7 @@ class Fit(L.LightningModule):
             given = damaged.contiguous(memory_format=torch.channels_last)
         maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
-        loss = training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
-        self._losses.append(loss.detach())
-        return loss
+        return self.note_loss(training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits))
 
     def validation_step(self, y: Tensor, index: int) -> None:
         """The plain bound of held-out images, always under the same noise."""
@@ -176,12 +151,6 @@ class Fit(L.LightningModule):
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
-
-    def take_losses(self) -> float:
-        """Mean training loss since the last call."""
-        losses = torch.stack(self._losses or [torch.zeros(())]).mean()
-        self._losses.clear()
-        return float(losses)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW under a one-cycle schedule over the whole budget."""
@@ -196,32 +165,6 @@ class Fit(L.LightningModule):
 
     def _generator(self, key: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.recipe.seed * 2_000_003 + key)
-
-
-def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-    """Exponential moving average of the weights; its memory grows with the run, so that it forgets the random start."""
-    decay = min(EMA_DECAY, (1 + float(updates)) / (10 + float(updates)))
-    return torch.lerp(current, average, decay) if average.is_floating_point() else current
-
-
-class Watch(Callback):
-    """Tell the progress bar and the tracker what happens."""
-
-    def __init__(self, advance: Advance, on_check: OnCheck) -> None:
-        """Keep the two listeners."""
-        self._advance, self._on_check = advance, on_check
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:  # noqa: ANN401
-        """Count a step."""
-        value = trainer.callback_metrics.get("select_elbo")
-        self._advance(1, "" if value is None else f"held-out ELBO {float(value):.4f} nats per dimension")
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Report a check."""
-        assert isinstance(module, Fit)  # noqa: S101 - ours, always
-        if not trainer.sanity_checking:
-            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._on_check(trainer.global_step, {**figures, "train_loss": module.take_losses()})
 
 
 def fit(
@@ -248,98 +191,5 @@ def fit(
     Returns:
         Steps done.
     """
-    steps = recipe.steps
-    done, ended = _progress_of(folder, steps)
-    if done:
-        log.info("%s step %d of %d (%s)", "had ended at" if ended else "going on from", done, steps, folder)
-    if not ended:
-        module = Fit(model, examples, recipe, weight)
-        with quiet(*LOUD), progress(log, "train", steps, "steps", done) as advance:
-            trainer = L.Trainer(
-                accelerator="gpu" if device == "cuda" else "cpu",
-                devices=1,
-                precision="bf16-mixed" if device == "cuda" else "32-true",
-                max_steps=steps,
-                callbacks=[
-                    WeightAveraging(avg_fn=ema),
-                    *_early_stopping(recipe),
-                    Watch(advance, on_check),
-                    *_checkpoints(folder),
-                ],
-                reload_dataloaders_every_n_epochs=1,
-                num_sanity_val_steps=0,
-                gradient_clip_val=1.0,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                logger=False,
-            )
-            with _keyboard_interrupt():
-                trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
-        done = int(trainer.global_step)
-    state = _load(folder / (LAST if recipe.patience is None else BEST))["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    model.to(memory_format=torch.contiguous_format).eval()
-    return done
-
-
-def _early_stopping(recipe: Recipe) -> list[Callback]:
-    if recipe.patience is None:
-        return []
-    return [EarlyStopping(monitor="select_elbo", mode="max", patience=recipe.patience, check_on_train_epoch_end=False)]
-
-
-def _checkpoints(folder: Path) -> list[Callback]:
-    """The best check's weights, and the state of the last check.
-
-    The order counts: a run killed between the two files goes on from the check before and writes the same best again.
-    """
-    best = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor="select_elbo",
-        mode="max",
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
-    last = ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
-    return [best, last]
-
-
-def _progress_of(folder: Path, steps: int) -> tuple[int, bool]:
-    """Steps behind the folder's last check, and whether the run had ended there; (0, False) where nothing is usable.
-
-    Lightning forgets that a run stopped early, and would train on.
-    """
-    if not (folder / LAST).is_file():
-        return 0, False
-    for file in (folder / BEST, folder / LAST):
-        try:
-            state = _load(file)
-        except (FileNotFoundError, KeyError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            log.warning("%s cannot be read (%s): removing this run's checkpoints and starting afresh", file, reason)
-            for checkpoint in folder.glob("*.ckpt"):
-                checkpoint.unlink()
-            return 0, False
-    stopping = state["callbacks"].get(EarlyStopping("select_elbo", mode="max").state_key)
-    stopped = stopping is not None and stopping["stopping_reason"] != EarlyStoppingReason.NOT_STOPPED.value
-    return int(state["global_step"]), stopped or state["global_step"] >= steps
-
-
-def _load(file: Path) -> dict[str, Any]:
-    content = io.BytesIO(file.read_bytes())  # read first: only the disk can raise OSError, which is not damage
-    state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
-    return state
-
-
-@contextmanager
-def _keyboard_interrupt() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt again: Lightning makes it sys.exit(1) and leaves SIGINT ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, handler)
-            raise error.__context__ from None
-        raise
+    module = Fit(model, examples, recipe, weight)
+    return run(module, folder=folder, device=device, on_check=on_check)

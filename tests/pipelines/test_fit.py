@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_means_a_fresh_start(
     path = runs.folder / name / file
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with caplog.at_level(logging.WARNING, "pipelines.fit"):
+    with caplog.at_level(logging.WARNING, "pipelines.loop"):
         runs.check(runs.start(name))
     assert runs.steps == runs.all_steps
     assert [record.levelname for record in caplog.records if str(path) in record.getMessage()] == ["WARNING"]

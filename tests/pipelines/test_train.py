@@ -22,8 +22,9 @@ from pipelines.build import find_task
 from pipelines.bundle import check_parity, describe, write_job, write_model
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
 from pipelines.examples import make_examples
-from pipelines.fit import ema, fit
+from pipelines.fit import fit
 from pipelines.job import load_job
+from pipelines.loop import ema
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.models import find_model
 from pipelines.registry import Registry

@@ -1,0 +1,216 @@
+"""The training loop: Lightning around a network. A run that was killed goes on where its last check ended."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from torch import Tensor, nn
+
+from pipelines.progress import Advance, progress
+from vaecore.quiet import quiet
+
+log = logging.getLogger(__name__)
+
+CHECKS = 20  # checks on held-out images, and checkpoints, in a full run
+EMA_DECAY = 0.995
+
+LOUD = ("lightning.pytorch", "lightning.fabric", "lightning")  # on workers, devices, intervals: decided below
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+OnCheck = Callable[[int, dict[str, float]], None]
+
+
+class Trainable(L.LightningModule):
+    """A network and how it is trained; an epoch of Lightning's is a stretch between two checks.
+
+    Attributes:
+        model: What is trained.
+        steps: Optimiser steps in all.
+        patience: Checks without a better bound that end training; None: go to the end and keep the last weights.
+        watched: What is logged at each check, higher being better, and decides which weights are best.
+        unit: Of what is watched, for people.
+    """
+
+    model: nn.Module
+    steps: int
+    patience: int | None
+    watched: str = "select_elbo"
+    unit: str = "held-out ELBO {:.4f} nats per dimension"
+
+    def __init__(self, model: nn.Module, steps: int, patience: int | None) -> None:
+        """Put the network into the layout that is 4 to 8 times faster on a CPU."""
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.steps, self.patience = steps, patience
+        self.stretch = max(1, -(-steps // CHECKS))
+        self._losses: list[Tensor] = []
+
+    @property
+    def stretch_steps(self) -> int:
+        """Steps of the current stretch; the last one may be shorter."""
+        return max(1, min(self.stretch, self.steps - self.current_epoch * self.stretch))
+
+    def note_loss(self, loss: Tensor) -> Tensor:
+        """Remember a step's loss for `take_losses`."""
+        self._losses.append(loss.detach())
+        return loss
+
+    def take_losses(self) -> float:
+        """Mean training loss since the last call."""
+        losses = torch.stack(self._losses or [torch.zeros(())]).mean()
+        self._losses.clear()
+        return float(losses)
+
+
+def ema(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+    """Exponential moving average of the weights; its memory grows with the run, so that it forgets the random start."""
+    decay = min(EMA_DECAY, (1 + float(updates)) / (10 + float(updates)))
+    return torch.lerp(current, average, decay) if average.is_floating_point() else current
+
+
+class Watch(Callback):
+    """Tell the progress bar and the tracker what happens."""
+
+    def __init__(self, advance: Advance, on_check: OnCheck) -> None:
+        """Keep the two listeners."""
+        self._advance, self._on_check = advance, on_check
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:  # noqa: ANN401
+        """Count a step."""
+        module = trainer.lightning_module
+        assert isinstance(module, Trainable)  # noqa: S101 - ours, always
+        value = trainer.callback_metrics.get(module.watched)
+        self._advance(1, "" if value is None else module.unit.format(float(value)))
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Report a check."""
+        assert isinstance(module, Trainable)  # noqa: S101 - ours, always
+        if not trainer.sanity_checking:
+            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self._on_check(trainer.global_step, {**figures, "train_loss": module.take_losses()})
+
+
+def run(module: Trainable, *, folder: Path, device: str, on_check: OnCheck) -> int:
+    """Train; leave in `module.model` the weights of the best check, or the last ones where nothing stops early.
+
+    Args:
+        module: Network, data and budget.
+        folder: Checkpoints; a run that finds one there goes on from it.
+        device: "cpu" or "cuda".
+        on_check: Called with the step and the figures of each check.
+
+    Returns:
+        Steps done.
+    """
+    steps = module.steps
+    done, ended = _progress_of(folder, module)
+    if done:
+        log.info("%s step %d of %d (%s)", "had ended at" if ended else "going on from", done, steps, folder)
+    if not ended:
+        with quiet(*LOUD), progress(log, "train", steps, "steps", done) as advance:
+            trainer = L.Trainer(
+                accelerator="gpu" if device == "cuda" else "cpu",
+                devices=1,
+                precision="bf16-mixed" if device == "cuda" else "32-true",
+                max_steps=steps,
+                callbacks=[
+                    WeightAveraging(avg_fn=ema),
+                    *_early_stopping(module),
+                    Watch(advance, on_check),
+                    *_checkpoints(folder, module),
+                ],
+                reload_dataloaders_every_n_epochs=1,
+                num_sanity_val_steps=0,
+                gradient_clip_val=1.0,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                logger=False,
+            )
+            with _keyboard_interrupt():
+                trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
+        done = int(trainer.global_step)
+    state = _load(folder / (LAST if module.patience is None else BEST))["state_dict"]
+    module.model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    )
+    module.model.to(memory_format=torch.contiguous_format).eval()
+    return done
+
+
+def _early_stopping(module: Trainable) -> list[Callback]:
+    if module.patience is None:
+        return []
+    return [_stopping(module, check_on_train_epoch_end=False)]
+
+
+def _stopping(module: Trainable, **options: Any) -> EarlyStopping:  # noqa: ANN401
+    return EarlyStopping(monitor=module.watched, mode="max", patience=module.patience or 1, **options)
+
+
+def _checkpoints(folder: Path, module: Trainable) -> list[Callback]:
+    """The best check's weights, and the state of the last check.
+
+    The order counts: a run killed between the two files goes on from the check before and writes the same best again.
+    """
+    best = ModelCheckpoint(
+        folder,
+        filename=Path(BEST).stem,
+        monitor=module.watched,
+        mode="max",
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    last = ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
+    return [best, last]
+
+
+def _progress_of(folder: Path, module: Trainable) -> tuple[int, bool]:
+    """Steps behind the folder's last check, and whether the run had ended there; (0, False) where nothing is usable.
+
+    Lightning forgets that a run stopped early, and would train on.
+    """
+    if not (folder / LAST).is_file():
+        return 0, False
+    for file in (folder / BEST, folder / LAST):
+        try:
+            state = _load(file)
+        except (FileNotFoundError, KeyError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            log.warning("%s cannot be read (%s): removing this run's checkpoints and starting afresh", file, reason)
+            for checkpoint in folder.glob("*.ckpt"):
+                checkpoint.unlink()
+            return 0, False
+    stopping = state["callbacks"].get(_stopping(module).state_key)
+    stopped = stopping is not None and stopping["stopping_reason"] != EarlyStoppingReason.NOT_STOPPED.value
+    return int(state["global_step"]), stopped or state["global_step"] >= module.steps
+
+
+def _load(file: Path) -> dict[str, Any]:
+    content = io.BytesIO(file.read_bytes())  # read first: only the disk can raise OSError, which is not damage
+    state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
+    return state
+
+
+@contextmanager
+def _keyboard_interrupt() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt again: Lightning makes it sys.exit(1) and leaves SIGINT ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise error.__context__ from None
+        raise
