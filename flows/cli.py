@@ -144,9 +144,9 @@ def evaluate(
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
     with _told_plainly(), _terminated_as_by_ctrl_c():
         if regret:
-            from flows.preflight import TO_TRAIN, require
+            from flows.preflight import require
 
-            require(*TO_TRAIN)
+            require("torch", "timm")
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
         figures = evaluate_model(

@@ -17,11 +17,11 @@ from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.settings import settings
-from pipelines.spread import spread
+from pipelines.spacing import evenly_spaced
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
 from vaecore.networks import TwoLevelVAE
-from vaecore.representations import Features, Pixels, Representation
+from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, all_tasks
 
@@ -89,8 +89,8 @@ def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Represen
     )
 
 
-def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
-    """Features of the job's backbone.
+def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | None = None) -> Features:
+    """Features of the job's backbone; `smooth` takes the place of the job's choice.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
@@ -100,7 +100,7 @@ def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
         return Features(
             Backbone(asked.backbone, strides=plan.strides, weights=asked.backbone_weights),
             input_size=plan.size,
-            smooth=target.smooth if asked.smooth is None else asked.smooth,
+            smooth=smoothing(job, plan) if smooth is None else smooth,
             whiten=target.whiten,
             standardise=standardise,
             weights=asked.stride_weights,
@@ -108,6 +108,17 @@ def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
     except (ValueError, OSError) as error:
         msg = f"{job.path}: 'model.backbone' {asked.backbone}: {error}"
         raise JobError(msg) from None
+
+
+def smoothing(job: Job, plan: Plan) -> Smooth:
+    """Whether features are averaged; "both" only where the anomaly map then is of those that are not."""
+    usual = True if plan.target.smooth == "both" and not has_own_map(job, plan) else plan.target.smooth
+    return usual if job.model.smooth is None else job.model.smooth
+
+
+def has_own_map(job: Job, plan: Plan) -> bool:
+    """Whether the anomaly map is made of features under a tempered scale; elsewhere it is the bound's own."""
+    return plan.target.features and likelihood_name(job, plan) == "gaussian" and score_kind(job) == "elbo"
 
 
 def standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
@@ -129,7 +140,7 @@ def _can_standardise(job: Job, plan: Plan) -> bool:
 
 def exposure_share(data: TrainingData) -> float:
     """Share of the pixels' variance over the train split that the images' mean brightness makes up."""
-    some = spread(data.split["train"], EXPOSURE_IMAGES)
+    some = evenly_spaced(data.split["train"], EXPOSURE_IMAGES)
     facts = np.array(
         [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.pixels[i], np.float64) for i in some)]
     )
@@ -155,6 +166,12 @@ def check_network_options(job: Job, plan: Plan) -> None:
         raise JobError(msg)
     if unused := _unused(job, plan):
         msg = f"{job.path}: 'model.{unused[0]}' has no meaning {unused[1]}; leave it out"
+        raise JobError(msg)
+    if job.model.smooth == "both" and (plan.target.whiten or not has_own_map(job, plan)):
+        msg = (
+            f"{job.path}: 'model.smooth' is 'both', for features that are not whitened, with likelihood 'gaussian' and "
+            "score 'elbo'; set true or false"
+        )
         raise JobError(msg)
     if job.model.score == "ratio" and job.model.levels != 2:
         msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"

@@ -39,6 +39,7 @@ from pipelines.modelfile import (
 from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
 from pipelines.session import SCORES, Session, keyed_noise
+from pipelines.spacing import evenly_spaced
 from vaecore.export import export_decoder, export_scoring
 from vaecore.representations import Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
@@ -46,6 +47,7 @@ from vaecore.scoring import DecoderGraph, ScoringGraph
 log = logging.getLogger(__name__)
 
 PARITY = 1e-5  # largest relative difference of a score between torch and ONNX Runtime, fp32
+PARITY_MAP = 1e-3  # largest difference at a place, relative to the map's highest value
 PARITY_FEATURES = 1e-4  # the same through a backbone of fifty layers
 GALLERY_IMAGES = 256
 STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
@@ -71,8 +73,8 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         backbone=job.model.backbone if plan.target.features else None,
         strides=plan.strides,
         stages=plan.stages,
+        smooth=getattr(graph.representation, "smooth", None),
         standardised=graph.representation.standardises,
-        whitened=plan.target.whiten,
         corruption=corruption,
         places=grid_of(graph.representation),
         composite=graph.representation.weight is not None,
@@ -132,7 +134,7 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     session = Session(file, device="cpu")
     shape = (session.metadata.samples, *session.metadata.latent_shape)
     drawable = graph.representation.drawable
-    wanted = ("score", "restored") if drawable else ("score",)
+    wanted = ("score", "anomaly_map", *(("restored",) if drawable else ()))
     limit = PARITY if drawable else PARITY_FEATURES
     # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what
     # cancelled, which for pixels is as large as the logarithm of their levels.
@@ -152,10 +154,13 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
         levels = 0
         if drawable:
             levels = np.abs(found["restored"].astype(np.int64) - expected["restored"].numpy().astype(np.int64)).max()
-        if not difference <= limit or levels > 1:  # not-a-number is no agreement either
+        expected_map = expected["anomaly_map"].numpy()
+        apart = float(np.abs(found["anomaly_map"] - expected_map).max() / max(1.0, np.abs(expected_map).max()))
+        if not (difference <= limit and apart <= PARITY_MAP) or levels > 1:  # not-a-number is no agreement either
             msg = (
                 f"the exported model does not agree with torch: score {found['score'][0]:.7g} against {score:.7g}"
-                f" (limit {limit:g} relative), restored image {levels} levels apart (limit 1); it was not registered"
+                f" (limit {limit:g} relative), map {apart:.2g} of its highest value apart (limit {PARITY_MAP:g}),"
+                f" restored image {levels} levels apart (limit 1); it was not registered"
             )
             raise ModelError(msg)
         worst = max(worst, difference)
@@ -217,9 +222,8 @@ def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
         session: The exported file, open.
         files: Of the training set, in the order of their names; those that are kept are spread evenly over it.
     """
-    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), GALLERY_IMAGES)).round().astype(int))
     embeddings, thumbnails, sizes, names = [], [], [], []
-    for image in decode_for([files[index] for index in chosen], session.metadata):
+    for image in decode_for(evenly_spaced(files, GALLERY_IMAGES), session.metadata):
         if isinstance(image, Failed):
             continue
         embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])

@@ -20,7 +20,7 @@ from pipelines.images import Decoded
 from pipelines.job import ModelTable
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.spread import spread
+from pipelines.spacing import evenly_spaced
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
@@ -35,6 +35,7 @@ SELECT_IMAGES = 64
 DEFECTS_PER_IMAGE = 3
 CLEARLY_BETTER = 0.04  # AUROC by which another pooling has to beat the usual one: synthetic defects are small ones
 BATCH = 16
+NO_STATISTICS = (PlaceStatistics(), PlaceStatistics())  # of what is pooled, and of the anomaly map
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Choice:
 
     pooling: Pooling
     statistics: PlaceStatistics
+    map_statistics: PlaceStatistics
     synthetic_auroc: dict[str, float]  # of each pooling that was tried
     typicality: Typicality | None = None
 
@@ -51,7 +53,7 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     """Choose statistics by place and pooling for a trained model.
 
     Args:
-        graph: The trained model, on the CPU, without statistics; its own pooling is not looked at.
+        graph: The trained model, on the CPU, without statistics; its own pooling is not looked at, its localisation is.
         examples: y of the folder.
         data: The files of the folder; the select split is damaged and scored.
         plan: Format of the images.
@@ -61,19 +63,19 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
         JobError: The job's pooling has a value that it cannot have.
     """
     if table.score == "complexity":
-        return Choice(Pooling(), PlaceStatistics(), {}, _typicality(graph, examples))
+        return Choice(Pooling(), *NO_STATISTICS, {}, _typicality(graph, examples))
     if table.score == "iwae":
-        return Choice(Pooling(), PlaceStatistics(), {})
+        return Choice(Pooling(), *NO_STATISTICS, {})
     share = aligned_share(examples)
     aligned = table.aligned
     if aligned is None:
         aligned = share >= ALIGNED_FROM and len(examples.split["train"]) >= FEWEST_ALIGNED
-    statistics = _statistics(graph, examples) if aligned else PlaceStatistics()
+    both = statistics, _ = _statistics(graph, examples) if aligned else NO_STATISTICS
     what = "standardising each place, the images are aligned" if aligned else "every place alike, nothing is aligned"
     log.info("%s: the mean image holds %.0f %% of the variance", what, 100 * share)
     wanted = wanted_pooling(table)
     if wanted is not None:
-        return Choice(wanted, statistics, {})
+        return Choice(wanted, *both, {})
     good, bad = _places(graph, statistics, data, plan)
     figures = {str(candidate): separation(candidate(good).numpy(), candidate(bad).numpy()) for candidate in POOLINGS}
     usual, best = plan.target.pooling, max(POOLINGS, key=lambda candidate: figures[str(candidate)])
@@ -82,7 +84,7 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
         best = usual
     others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
     log.info("score: %s (AUROC on synthetic defects: %s)", best, others)
-    return Choice(best, statistics, figures)
+    return Choice(best, *both, figures)
 
 
 def wanted_pooling(table: ModelTable) -> Pooling | None:
@@ -124,9 +126,17 @@ def _bounds(graph: ScoringGraph, batches: Iterable[Tensor]) -> Iterator[tuple[Bo
 
 
 @torch.inference_mode()
-def _statistics(graph: ScoringGraph, examples: Examples) -> PlaceStatistics:
-    bounds = _bounds(graph, examples.batches("train", BATCH, STATISTICS_IMAGES))
-    values = torch.cat([graph.usual(graph.places(maps)) for maps, _ in bounds])
+def _statistics(graph: ScoringGraph, examples: Examples) -> tuple[PlaceStatistics, PlaceStatistics]:
+    """Of what is pooled, and of the anomaly map."""
+    pooled, shown = [], []
+    for maps, y in _bounds(graph, examples.batches("train", BATCH, STATISTICS_IMAGES)):
+        places = graph.places(maps)
+        pooled.append(graph.usual(places))
+        shown.append(graph.located(y, maps, 1, places))
+    return _at_places(torch.cat(pooled)), _at_places(torch.cat(shown))
+
+
+def _at_places(values: Tensor) -> PlaceStatistics:
     # A place where good images hardly differ must not turn a trifle into an alarm.
     scale = values.std(dim=0)
     return PlaceStatistics(values.mean(dim=0).clone(), scale.clamp(min=0.1 * float(scale.median())).clone())
@@ -142,7 +152,7 @@ def _typicality(graph: ScoringGraph, examples: Examples) -> Typicality:
 @torch.inference_mode()
 def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData, plan: Plan) -> tuple[Tensor, Tensor]:
     """Maps of held-out good images, and of damaged copies of them."""
-    files = spread(data.files_of("select"), SELECT_IMAGES)
+    files = evenly_spaced(data.files_of("select"), SELECT_IMAGES)
     maps: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def score(pixels: NDArray[Any], image: Decoded, into: list[Tensor]) -> None:

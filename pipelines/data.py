@@ -27,11 +27,10 @@ from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for, pixel_type
 from pipelines.job import Job
-from pipelines.locks import locked
 from pipelines.output import write_atomically, write_json
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.prune import prune_cache
+from pipelines.prune import cache_folder
 from pipelines.settings import settings
 from vaecore.image_format import resize
 
@@ -83,10 +82,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     )
     folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
     index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "lock").touch()
-    prune_cache(folder.parent)
-    with locked(folder / "lock"):  # trainings over one folder start together: one of them decodes
+    with cache_folder(folder):  # trainings over one folder start together: one of them decodes
         if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
             _decode_into(files, plan, most, pixels_path, index_path)
         index = json.loads(index_path.read_text())
@@ -188,7 +184,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         msg = (
             f"{what} take {needed / 1e9:.1f} GB under {folder}, and {free / 1e9:.1f} GB are free there: make room, "
-            "move KINTSUGI_HOME, or set 'data.max_images'"
+            "move KINTSUGI_HOME, lower KINTSUGI_CACHE_GB (caches of past trainings), or set 'data.max_images'"
         )
         raise DataError(msg)
 

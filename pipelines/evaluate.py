@@ -58,6 +58,7 @@ def evaluate_model(
 
     Raises:
         FolderError: The folder is not in that layout.
+        ModelError: Regret, but the model's weights are not beside it.
     """
     folder = Path(folder)
     test = folder / "test"
@@ -65,6 +66,11 @@ def evaluate_model(
         msg = f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout)"
         raise FolderError(msg)
     file = find_model(model)  # once: between two looks, another version may become champion
+    graph = None
+    if regret:
+        from pipelines.weights import load_network  # needs torch, which scoring does without
+
+        graph = load_network(file)  # first: what is missing is told before hours of work
     pixels = PixelFigures()
     rows: list[Row] = []
 
@@ -88,17 +94,23 @@ def evaluate_model(
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
-        if regret:
-            from pipelines.regret import regret_of  # needs torch, which scoring does without
+        _keep(result, json_path, out)
+        if graph is not None:
+            from pipelines.regret import regret_of
 
-            regrets = regret_of(file, find_images(test))
-            result["quantities"]["regret"] = _quantity(rows, [regrets[row["path"]] for row in rows])
-        if out is not None:
-            write_json(out / "evaluation.json", result)
-            write_report(out)
+            regrets = regret_of(graph, find_images(test))
+            ranked = [row for row in rows if row["path"] in regrets]
+            result["quantities"]["regret"] = _quantity(ranked, [regrets[row["path"]] for row in ranked])
+            _keep(result, json_path, out)
+    return result
+
+
+def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> None:
+    if out is not None:
+        write_json(out / "evaluation.json", result)
+        write_report(out)
     if json_path is not None:
         write_json(json_path, result)
-    return result
 
 
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:

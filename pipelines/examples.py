@@ -21,7 +21,7 @@ from torch import Tensor
 from pipelines.data import SplitName, TrainingData, require_space
 from pipelines.locks import locked
 from pipelines.progress import progress
-from pipelines.spread import spread
+from pipelines.spacing import evenly_spaced
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 
@@ -62,7 +62,7 @@ class Examples:
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
         all_of_it = self.split[name]
-        indices = np.array(all_of_it if most is None else spread(all_of_it, most))
+        indices = np.array(all_of_it if most is None else evenly_spaced(all_of_it, most))
         for part in np.array_split(indices, -(-len(indices) // size)):
             yield self.batch(part)
 
@@ -91,9 +91,9 @@ def make_examples(
 def _extracted(
     data: TrainingData, image_format: ImageFormat, representation: Features, device: str
 ) -> NDArray[np.float16]:
-    # The contents, too: a file that could not be read before moves all that come after it.
+    # The contents in their order, too: a file that could not be read before moves all that come after it.
     form = [representation.input_size, representation.smooth, representation.standardises]
-    stamp = f"{representation.backbone.digest()} {form} {data.digest}"
+    stamp = f"{representation.backbone.digest()} {form} {' '.join(data.sha256)}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
         if not path.is_file():

@@ -233,6 +233,10 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
         job = Job.model_validate({**document, "path": path.resolve()})
     except ValidationError as error:
         raise JobError(_explain(error, path)) from None
+    for key in ("budget", "false_discoveries", "groups"):
+        if job.schedule.score is None and getattr(job.schedule, key):
+            msg = f"{path}: 'schedule.{key}' says what scheduled scoring flags, and there is no 'schedule.score'"
+            raise JobError(msg)
     for key in ("folder", "out"):
         if job.schedule.score is not None and getattr(job.schedule, key) is None:
             msg = f"{path}: 'schedule.score' needs 'schedule.{key}': name the folder"
@@ -267,15 +271,29 @@ def _apply(document: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, path: Path) -> str:
     lines = []
     for problem in error.errors():
-        location = tuple(str(part) for part in problem["loc"])
+        location = _fields(problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown_key(location, path))
         elif problem["type"] == "missing":
             lines.append(f"{path}: '{'.'.join(location)}' is missing; it is needed")
         else:
             detail = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: '{'.'.join(location)}' is {problem['input']!r}: {detail}")
+            value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+            lines.append(f"{path}: '{'.'.join(location)}'{value}: {detail}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _fields(location: Sequence[int | str]) -> tuple[str, ...]:
+    """The part of a location that the job file knows: pydantic adds the kinds of value that it has tried."""
+    record: Any = Job
+    known: list[str] = []
+    for part in location:
+        fields = getattr(record, "model_fields", None)
+        if fields is None:
+            break
+        known.append(str(part))
+        record = fields[part].annotation if part in fields else None
+    return tuple(known)
 
 
 def _unknown_key(location: tuple[str, ...], path: Path) -> str:

@@ -42,9 +42,9 @@ class Metadata(BaseModel):
     strides: tuple[int, ...] = (1,)  # of its maps
     places: tuple[int, int] | None = None  # rows and columns of the anomaly map's own grid; older files do not say
     stages: int | None = None  # halvings; older files do not say
-    standardised: bool = False  # every image gets the same brightness and contrast first
-    whitened: bool = False  # channels of features are made uncorrelated first
-    corruption: str = "none"  # of what the encoder saw in training
+    smooth: bool | Literal["both"] | None = None  # features are averaged over 3x3 places
+    standardised: bool | None = None  # every image gets the same brightness and contrast first
+    corruption: str | None = None  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: int  # D, the dimensions of y
     likelihood: str

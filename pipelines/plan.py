@@ -12,7 +12,7 @@ from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.job import Job
-from pipelines.spread import spread
+from pipelines.spacing import evenly_spaced
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
@@ -48,7 +48,7 @@ def survey(job: Job) -> Survey:
     Raises:
         DataError: None of them can be read.
     """
-    some = spread(find_images(job.data.train), SURVEY_FILES)
+    some = evenly_spaced(find_images(job.data.train), SURVEY_FILES)
     sizes: list[tuple[int, int]] = []
     grey = sixteen = 0
     reasons: Counter[str] = Counter()

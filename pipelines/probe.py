@@ -22,7 +22,7 @@ from pipelines.figures import separation
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.progress import progress
-from pipelines.spread import spread
+from pipelines.spacing import evenly_spaced
 from vaecore.image_format import resize
 from vaecore.moments import Moments
 from vaecore.pooling import POOLINGS
@@ -48,14 +48,14 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData, *, standa
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or the wider view's strides.
     """
-    views = {wide.target_name: View(build_features(job, wide, standardise=standardise))}
+    views = {wide.target_name: View(build_features(job, wide, standardise=standardise, smooth=True))}
     try:
         views[fine.target_name] = View(build_features(job, fine, standardise=standardise))
     except JobError:
         return False  # the backbone has no finer maps
-    train = spread(data.files_of("train"), FITTED_IMAGES + DAMAGED_IMAGES)
+    train = evenly_spaced(data.files_of("train"), FITTED_IMAGES + DAMAGED_IMAGES)
     fitted = train[: min(FITTED_IMAGES, -(-len(train) // 2))]
-    others = spread([*data.files_of("select"), *train[len(fitted) :]], DAMAGED_IMAGES)
+    others = evenly_spaced([*data.files_of("select"), *train[len(fitted) :]], DAMAGED_IMAGES)
     with progress(log, "look at the images", len(fitted) + len(others), "images") as advance:
         for image, _ in with_damage(fitted, fine.image_format, 0):
             advance()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.locks import locked
@@ -15,29 +15,51 @@ log = logging.getLogger(__name__)
 DAY = 86_400.0  # seconds: what was used since may be in use
 
 
-def prune_cache(cache: Path) -> None:
-    """Remove the folders that were used longest ago until the rest is within `KINTSUGI_CACHE_GB`.
+@contextlib.contextmanager
+def cache_folder(folder: Path) -> Iterator[None]:
+    """Hold one folder of the cache, made if need be; others that have long not been used make room first.
 
-    A folder is used when its file `lock` is touched. None of the last day's is removed, whatever their size.
+    A folder is used when its file `lock` is touched, which happens under the lock of the whole cache: what is touched
+    here cannot be removed by another process at the same time.
     """
-    folders = sorted((_last_used(folder), folder) for folder in cache.iterdir() if (folder / "lock").is_file())
+    cache = folder.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "lock"):
+        folder.mkdir(exist_ok=True)
+        (folder / "lock").touch()
+        _prune(cache)
+    with locked(folder / "lock"):
+        yield
+
+
+def _prune(cache: Path) -> None:
+    """Empty the folders that were used longest ago until the rest is within `KINTSUGI_CACHE_GB`.
+
+    None that was used within a day is touched, whatever the size. Lock files stay: see `locked`.
+    """
+    folders = sorted((lock.stat().st_mtime, lock.parent) for lock in cache.glob("*/lock"))
     total = sum(_size(folder) for _, folder in folders)
     for used, folder in folders:
         if total <= settings().cache_gb * 1e9 or time.time() - used < DAY:
             return
+        before = _size(folder)
+        if not before:
+            continue
         with contextlib.suppress(BlockingIOError), locked(folder / "lock", wait=False):
-            if _last_used(folder) > used:  # by another training, this moment
-                continue
-            size = _size(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= size
+            for path in folder.iterdir():
+                if path.name != "lock":
+                    with contextlib.suppress(OSError):  # another user's, in a home that is shared
+                        path.unlink()
+            freed = before - _size(folder)
+            total -= freed
             since = time.strftime("%F", time.localtime(used))
-            log.info("removed %.2f GB of decoded images, not used since %s", size / 1e9, since)
-
-
-def _last_used(folder: Path) -> float:
-    return (folder / "lock").stat().st_mtime
+            log.info("removed %.2f GB of decoded images, not used since %s", freed / 1e9, since)
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    """Bytes of its files; one that goes meanwhile (a temporary one that gets its name) counts as none."""
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total

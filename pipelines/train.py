@@ -31,6 +31,7 @@ from pipelines.build import (
     build_representation,
     check_network_options,
     find_task,
+    has_own_map,
     likelihood_name,
     score_kind,
     standardises,
@@ -55,7 +56,7 @@ from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
-from vaecore.likelihoods import GaussianLikelihood, SharedGaussianLikelihood
+from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
@@ -166,13 +167,13 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         if representation.drawable:
             run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
-        kind = score_kind(job)
-        graph = ScoringGraph(prepared.model, plan.image_format, representation, kind=kind).eval()
-        choice = choose_score(graph, examples, data, plan, job.model)
+        parts, kind = (prepared.model, plan.image_format, representation), score_kind(job)
+        localisation = _localisation(prepared, examples)
+        plain = ScoringGraph(*parts, localisation=localisation, kind=kind).eval()
+        choice = choose_score(plain, examples, data, plan, job.model)
         graph = ScoringGraph(
-            prepared.model, plan.image_format, representation, choice.pooling, choice.statistics, choice.typicality,
-            _localisation(prepared, examples), kind=kind,
-        ).eval()  # fmt: skip
+            *parts, choice.pooling, choice.statistics, choice.typicality, localisation, choice.map_statistics, kind=kind
+        ).eval()
 
         folder = Path(temporary) / "model"
         metadata = bundle.describe(job, plan, data, graph, prepared.recipe.corruption)
@@ -217,6 +218,12 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
             f"promise {least:.2%} at best: add good images, raise 'calibrate.fraction', or ask for {least:.4f}"
         )
         raise JobError(msg)
+    if (share := job.schedule.false_discoveries) is not None and share < least:
+        msg = (
+            f"{job.path}: 'schedule.false_discoveries' is {share:g}, but {split['calibrate']} calibration images can "
+            f"promise {least:.2%} at best: add good images, or ask for {least:.4f}"
+        )
+        raise JobError(msg)
     colour = "grey" if plan.image_format.channels == 1 else "colour"
     log.info(
         "%d %d-bit %s images: %d to train, %d to select, %d to calibrate",
@@ -252,8 +259,7 @@ def _freeze_scale(network: LatentVariableModel, examples: Examples) -> None:
 
 def _localisation(prepared: Prepared, examples: Examples) -> Localisation | None:
     """Of features with a scale for each place; elsewhere the map is the bound's own."""
-    of_places = isinstance(prepared.network.likelihood, GaussianLikelihood)
-    if not (of_places and isinstance(prepared.representation, Features) and score_kind(prepared.job) == "elbo"):
+    if not has_own_map(prepared.job, prepared.plan):
         return None
     generator = torch.Generator().manual_seed(0)
     batches = examples.batches("train", 32, LOCALISATION_IMAGES)

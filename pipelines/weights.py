@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,17 +13,18 @@ from pipelines.errors import ModelError
 from pipelines.job import load_job
 from pipelines.modelfile import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.plan import Plan
-from pipelines.session import Session
+from pipelines.session import Session, keyed_noise
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph
 
 BACKBONE = "representation.backbone."  # frozen: its weights are where they came from
+PARITY = 1e-3  # of the ELBO of a made-up image: coarse, since it only has to tell one network from another
 
 
 def write_weights(file: ModelFile, graph: ScoringGraph) -> None:
     """Write network and statistics of y into the bundle; of a backbone only the digest."""
-    tensors = {name: value.contiguous() for name, value in _learned(graph).items()}
+    tensors = {name: value.clone().contiguous() for name, value in _learned(graph).items()}  # two names, one tensor
     facts = {"model_sha256": file.sha256, "backbone": _digest(graph.representation)}
     save_file(tensors, file.folder / WEIGHTS_FILE, metadata=facts)
 
@@ -33,34 +33,42 @@ def load_network(file: ModelFile) -> ScoringGraph:
     """The network and y of a model file as they were trained, on the CPU; without pooling and what else makes scores.
 
     Raises:
-        ModelError: The bundle has no weights, they are damaged or belong to another file, or the backbone has changed.
+        ModelError: The bundle has no weights or no job, they are damaged or of another file, the backbone has changed,
+            or this version builds another network from them.
     """
-    path = file.folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ModelError(f"{file.ref} has no {WEIGHTS_FILE} beside it, only the exported graph: train it again")
-    metadata = Session(file, device="cpu").metadata
+    for name in (WEIGHTS_FILE, JOB_FILE):
+        if not (file.folder / name).is_file():
+            msg = f"{file.ref} has no {name} beside it: fetch the whole model, or train it again if it never had one"
+            raise ModelError(msg)
+    session = Session(file, device="cpu")
+    graph = _built(file, session)
+    _fill(graph, file)
+    _compare(graph, session)
+    return graph
+
+
+def _built(file: ModelFile, session: Session) -> ScoringGraph:
+    metadata = session.metadata
     job = load_job(file.folder / JOB_FILE)
-    task = find_task(job)
-    if metadata.stages is None:
-        raise ModelError(
-            f"{file.ref} was exported by kintsugi {metadata.kintsugi}, without what this needs: train it again"
-        )
+    if metadata.stages is None or metadata.standardised is None:
+        raise ModelError(f"{file.ref} was exported by kintsugi {metadata.kintsugi}, which kept no weights")
+    if metadata.backbone is not None:  # the default has changed before
+        job = job.model_copy(update={"model": job.model.model_copy(update={"smooth": metadata.smooth})})
     plan = Plan(
         image_format=ImageFormat(channels=metadata.channels, bit_depth=metadata.bit_depth),
         target_name=metadata.target,
-        target=task.targets[metadata.target],
+        target=find_task(job).targets[metadata.target],
         size=metadata.size,
         stages=metadata.stages,
         strides=metadata.strides,
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)
     model = build_network(job, plan, representation)
-    graph = ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
-    _fill(graph, path, file)
-    return graph
+    return ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
 
 
-def _fill(graph: ScoringGraph, path: Path, file: ModelFile) -> None:
+def _fill(graph: ScoringGraph, file: ModelFile) -> None:
+    path = file.folder / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as stored:
             facts = stored.metadata() or {}
@@ -70,15 +78,27 @@ def _fill(graph: ScoringGraph, path: Path, file: ModelFile) -> None:
     if facts.get("model_sha256") != file.sha256:
         raise ModelError(f"{path} belongs to another model file than {file.path}: fetch the model again")
     if facts.get("backbone") != _digest(graph.representation):
-        raise ModelError(
-            f"{file.ref}: the backbone's weights are others than in training: restore them, or train again"
-        )
+        raise ModelError(f"{file.ref}: the backbone's weights are others than in training: restore them")
     wanted = _learned(graph)
-    if wanted.keys() != tensors.keys():
-        raise ModelError(f"{path} holds another network than {file.path.name} says: train it again")
+    if {name: value.shape for name, value in wanted.items()} != {name: value.shape for name, value in tensors.items()}:
+        raise ModelError(f"this version of kintsugi builds another network than that of {path}: train it again")
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(tensors[name])
+
+
+@torch.no_grad()
+def _compare(graph: ScoringGraph, session: Session) -> None:
+    """The same weights in another network would give other numbers without a word: one image tells."""
+    form = graph.image_format
+    largest, pixel = form.maximum + 1, np.uint8 if form.bit_depth == 8 else np.uint16
+    image = np.random.default_rng(0).integers(0, largest, (1, *graph.representation.input_size, form.channels), pixel)
+    noise = keyed_noise("0" * 64, (session.metadata.samples, *graph.network.latent_shape))
+    maps = graph.bound(graph.to_y(torch.from_numpy(image)), torch.from_numpy(noise[None]))
+    here, exported = float(maps.total().value[0]), float(session.run(image, ["0" * 64], ("elbo",))["elbo"][0])
+    if not abs(here - exported) <= PARITY * max(abs(exported), 1.0):
+        msg = f"this version of kintsugi makes another network of the weights of {session.model.ref}: train it again"
+        raise ModelError(msg)
 
 
 def _learned(graph: ScoringGraph) -> dict[str, Tensor]:

@@ -178,12 +178,15 @@ class Features(Representation):
 
         Raises:
             ValueError: The size is not a multiple of the stride, there is not one weight for each stride, or there are
-                weights for whitened features, whose channels belong to no stride.
+                weights for whitened features, whose channels belong to no stride, or these are to be both.
         """
         super().__init__()
         coarsest = max(backbone.strides)
         if input_size[0] % coarsest or input_size[1] % coarsest:
             msg = f"size {input_size[0]} x {input_size[1]} is not a multiple of the backbone's stride {coarsest}"
+            raise ValueError(msg)
+        if whiten and smooth == "both":
+            msg = "whitened features are of one kind: averaged or not, but not both"
             raise ValueError(msg)
         if whiten and weights is not None:
             msg = "whitened features are of all strides together: they take no weights of strides"

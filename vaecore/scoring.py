@@ -37,6 +37,7 @@ SCORED = {
     "score": "nats per dimension, higher is more abnormal",
     "embedding": "prior standard deviations",
 }
+STANDARDISED = "standard deviations of good images at the same place"
 
 
 class _Graph(nn.Module):
@@ -65,6 +66,7 @@ class ScoringGraph(_Graph):
         statistics: PlaceStatistics | None = None,
         typicality: Typicality | None = None,
         localisation: Localisation | None = None,
+        map_statistics: PlaceStatistics | None = None,
         *,
         kind: ScoreKind = "elbo",
     ) -> None:
@@ -79,6 +81,7 @@ class ScoringGraph(_Graph):
             typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
                 corrected for complexity (`vaecore.complexity`). y must be pixels.
             localisation: What the anomaly map is made of; default: the bound itself, like the score.
+            map_statistics: Of good images' maps at each place, as `statistics`.
             kind: What the score is made of: "elbo"; "ratio", how much the bound gains from the lower of two levels of
                 latents (`bound_from_above`); "iwae", the importance-weighted bound of the image as a whole.
 
@@ -95,6 +98,7 @@ class ScoringGraph(_Graph):
             raise ValueError(msg)
         self.typicality = typicality
         self.localisation = localisation
+        self.map_statistics = map_statistics or PlaceStatistics()
         self.representation = representation
         self.pooling = pooling or Pooling()
         self.statistics = statistics or PlaceStatistics()
@@ -108,7 +112,9 @@ class ScoringGraph(_Graph):
         if self.typicality is not None:
             units["score"] = "standard deviations of good images, to either side"
         elif self.statistics.used:
-            units |= dict.fromkeys(("anomaly_map", "score"), "standard deviations of good images at the same place")
+            units["score"] = STANDARDISED
+        if self.map_statistics.used:
+            units["anomaly_map"] = STANDARDISED
         return units
 
     def to_y(self, image: Tensor) -> Float[Tensor, "N C h w"]:
@@ -183,7 +189,7 @@ class ScoringGraph(_Graph):
         complexity = None if self.typicality is None else code_length(y)
         places = self.places(self.judged(y, noise, maps), complexity)
         usual = self.usual(places)
-        shown = usual if self.statistics.used else self.located(y, maps, noise.shape[1], places)
+        shown = self.map_statistics(self.located(y, maps, noise.shape[1], places))
         score = self.unlikely(y, noise, usual)
         if self.typicality is not None and complexity is not None:
             score = self.typicality(self.pair(maps, complexity))

@@ -38,6 +38,20 @@ def test_image_figures_agree_with_scikit_learn(evaluated: tuple[dict, Path]) -> 
     assert figures["tpr_at_threshold"] == flagged[np.array(labels)].mean()
 
 
+def test_quantities_of_the_bound_rank_with_their_own_sign(evaluated: tuple[dict, Path]) -> None:
+    figures, out = evaluated
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    labels = [not row["path"].startswith("good/") for row in rows]
+    for name, sign in {"elbo": -1, "distortion": 1, "rate": 1}.items():
+        expected = roc_auc_score(labels, [sign * row[name] for row in rows])
+        assert figures["quantities"][name]["image_auroc"] == pytest.approx(expected)
+    cracks = [
+        (row["elbo"], label) for row, label in zip(rows, labels, strict=True) if row["path"][:4] in ("good", "crac")
+    ]
+    expected = roc_auc_score([label for _, label in cracks], [-elbo for elbo, _ in cracks])
+    assert figures["quantities"]["elbo"]["defects"]["crack"] == pytest.approx(expected)
+
+
 def test_the_contract_of_the_json(evaluated: tuple[dict, Path]) -> None:
     _, out = evaluated
     stored = json.loads((out.parent / "figures.json").read_text())

@@ -302,7 +302,7 @@ def test_parity_notices_one_weight_and_a_score_that_is_no_number(trained, tmp_pa
         torch.nn.init.normal_(parameter, std=0.1)
     graph = find_task(job).graph(prepared.model, prepared.plan.image_format, prepared.representation).eval()
     files = prepared.data.files_of("select")
-    file = write_model(tmp_path, graph, describe(job, prepared.plan, prepared.data, graph))
+    file = write_model(tmp_path, graph, describe(job, prepared.plan, prepared.data, graph, "none"))
     assert check_parity(file, graph, files) <= 1e-5
     for factor in (1.01, np.inf):
         proto = onnx.load(file.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 
 from pipelines.errors import ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
@@ -46,12 +48,13 @@ def test_with_features_two_levels_and_one_brightness(tiles: Path, tmp_path: Path
     job = tmp_path / "job.toml"
     job.write_text(
         f'name = "t"\ntask = "reconstruct"\n[data]\ntrain = "{tiles}"\n[model]\ntarget = "features"\nsize = 64\n'
-        "levels = 2\nstandardise = true\nwidth = 8\nlatent_channels = 4\n[train]\nsteps = 3\n"
+        'levels = 2\nscore = "ratio"\nlikelihood = "shared_gaussian"\nstandardise = true\nwidth = 8\n'
+        "latent_channels = 4\n[train]\nsteps = 3\n"
     )
     train_model(job)
     bundle = next((tmp_path / "home" / "models").glob("*/model.onnx")).parent
     metadata = Session(file_of(bundle), device="cpu").metadata
-    assert (metadata.standardised, metadata.whitened, metadata.corruption, metadata.stages) == (True, False, "noise", 1)
+    assert (metadata.standardised, metadata.smooth, metadata.corruption, metadata.stages) == (True, True, "noise", 1)
     exported, again = elbos(file_of(bundle))
     assert again == pytest.approx(exported, rel=1e-4)
 
@@ -73,15 +76,33 @@ def test_weights_that_do_not_belong_are_refused(trained, tmp_path: Path) -> None
     weights.unlink()
     with pytest.raises(ModelError, match=r"has no weights\.safetensors beside it"):
         load_network(file)
+    with pytest.raises(ModelError, match=r"has no weights\.safetensors beside it"):  # before anything is scored
+        evaluate_model(MAGNETIC_TILE, file.path, regret=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_network_than_the_exported_one_is_noticed(trained, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundle, bundle)
+    weights, file = bundle / WEIGHTS_FILE, file_of(bundle)
+    tensors, facts = load_file(weights), {"model_sha256": file.sha256, "backbone": ""}
+    name = next(name for name in tensors if name.endswith("weight"))
+    save_file(tensors | {name: 2 * tensors[name]}, weights, metadata=facts)
+    with pytest.raises(ModelError, match="makes another network of the weights"):
+        load_network(file)
+    save_file(tensors | {name: tensors[name][:1].clone()}, weights, metadata=facts)
+    with pytest.raises(ModelError, match="builds another network than that of"):
+        load_network(file)
 
 
 def test_evaluation_by_regret(trained, tmp_path: Path) -> None:
     for part in ("test/good", "test/crack"):
         shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
-    figures = evaluate_model(tmp_path, trained.model, regret=True)
+    figures = evaluate_model(tmp_path, trained.model, regret=True, json_path=tmp_path / "figures.json")
     assert set(figures["quantities"]) == {"elbo", "distortion", "rate", "regret"}
-    assert 0 <= figures["quantities"]["regret"]["defects"]["crack"] <= 1
-    assert any("regret 0." in line for line in describe_evaluation(figures))
-    values = regret_of(file_of(trained.bundle), find_images(tmp_path / "test"), steps=30)
+    values = regret_of(load_network(file_of(trained.bundle)), find_images(tmp_path / "test"))
     assert len(values) == 16
-    assert min(values.values()) > 0
+    expected = roc_auc_score([not path.startswith("good/") for path in values], list(values.values()))
+    assert figures["quantities"]["regret"]["image_auroc"] == pytest.approx(expected)
+    assert any("regret" in line for line in describe_evaluation(figures))
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures

@@ -239,8 +239,7 @@ def test_the_ratio_between_levels_is_nought_where_the_upper_one_knows_the_lower(
 def test_regret_is_what_a_wrong_posterior_loses(images: Tensor, optimum: tuple[LinearVAE, float]) -> None:
     """At the optimum nothing can be gained; a posterior that is off by known steps loses a known part of the bound."""
     model, some = optimum[0], images[:20]
-    noise = sigma_points(len(some))
-    assert likelihood_regret(model, some, noise).max() < 1e-3
+    none = likelihood_regret(model, some, torch.Generator().manual_seed(0))
 
     class Off(torch.nn.Module):
         likelihood, latent_shape, decode, prior = model.likelihood, model.latent_shape, model.decode, model.prior
@@ -250,8 +249,10 @@ def test_regret_is_what_a_wrong_posterior_loses(images: Tensor, optimum: tuple[L
             return DiagonalGaussian(right.mean + 0.5, right.log_scale + 0.3)
 
     with torch.no_grad():
-        lost = elbo(model, some, noise).value - elbo(Off(), some, noise).value
-    assert lost.min() > 1
-    torch.testing.assert_close(likelihood_regret(Off(), some, noise, steps=300), lost, rtol=1e-3, atol=1e-3)
-    alone = likelihood_regret(Off(), some[3:4], noise[:1], steps=50)
-    torch.testing.assert_close(alone, likelihood_regret(Off(), some, noise, steps=50)[3:4])
+        lost = (elbo(model, some, sigma_points(20)).value - elbo(Off(), some, sigma_points(20)).value).mean()
+    assert lost > 1
+    assert abs(none.mean()) < 0.02 * lost
+    found = likelihood_regret(Off(), some, torch.Generator().manual_seed(0), steps=300)
+    assert found.mean().item() == pytest.approx(lost.item(), rel=0.1)
+    again = likelihood_regret(Off(), some, torch.Generator().manual_seed(0), steps=300)
+    assert torch.equal(found, again)

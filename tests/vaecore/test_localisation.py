@@ -7,13 +7,13 @@ import torch
 from torch.distributions import Normal
 
 from vaecore.backbones import Backbone
-from vaecore.bound import bound_maps
+from vaecore.bound import DiagonalGaussian, bound_maps
 from vaecore.image_format import ImageFormat
-from vaecore.likelihoods import GaussianLikelihood, LaplaceLikelihood
+from vaecore.likelihoods import Gaussian, GaussianLikelihood, LaplaceLikelihood
 from vaecore.localisation import Localisation
 from vaecore.networks import BottleneckVAE
 from vaecore.representations import Features
-from vaecore.scoring import ScoringGraph
+from vaecore.scoring import ScoringGraph, squared_error
 
 CHANNELS, SIZE = 6, (8, 12)
 
@@ -60,4 +60,29 @@ def test_it_changes_the_map_and_not_the_score() -> None:
         one, other = plain(image, noise), located(image, noise)
     torch.testing.assert_close(one["score"], other["score"])
     assert (one["anomaly_map"] - other["anomaly_map"]).abs().max() > 1
+    with torch.no_grad():
+        y = located.to_y(image)
+        maps = bound_maps(model, y, noise)
+        weighted = located.localisation(y, maps, 2, None) * features.local_weight
+    at_places = weighted[:, :112].sum(dim=1) + weighted[:, 112:].sum(dim=1)
+    torch.testing.assert_close(located.located(y, maps, 2, torch.zeros(())), at_places, rtol=1e-4, atol=1e-2)
     assert "at a scale between" in located.outputs["anomaly_map"]
+
+
+def test_squared_error_is_of_each_channel() -> None:
+    class Nought(torch.nn.Module):
+        latent_shape = (1, 1, 1)
+
+        def posterior(self, y: torch.Tensor) -> DiagonalGaussian:
+            return DiagonalGaussian(torch.zeros(len(y), 1, 1, 1), torch.zeros(len(y), 1, 1, 1))
+
+        def prior(self, _: torch.Tensor) -> DiagonalGaussian:
+            return DiagonalGaussian(torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1))
+
+        def decode(self, z: torch.Tensor) -> Gaussian:
+            return Gaussian(torch.zeros(len(z), 3, 4, 5), torch.zeros(()))
+
+    spread = torch.tensor([0.5, 1.0, 3.0])[:, None, None]
+    batches = [spread * torch.ones(2, 3, 4, 5), -spread * torch.ones(7, 3, 4, 5)]
+    found = squared_error(Nought(), batches, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.tensor([0.25, 1.0, 9.0]))

@@ -119,6 +119,8 @@ def test_whitened_channels_are_uncorrelated_and_of_unit_variance() -> None:
 def test_whitened_features_take_no_weights_of_strides() -> None:
     with pytest.raises(ValueError, match="whitened features are of all strides together"):
         Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, weights=(1, 2))
+    with pytest.raises(ValueError, match="averaged or not, but not both"):
+        Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, smooth="both")
 
 
 def test_standardised_pixels_do_not_know_the_exposure() -> None:

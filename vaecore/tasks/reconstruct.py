@@ -25,6 +25,7 @@ FEATURES = Target(
     smooth="both",
     finer="details",
     few_images=200,
+    most_images=100_000,
 )
 
 DETAILS = replace(

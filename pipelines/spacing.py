@@ -10,10 +10,10 @@ import numpy as np
 Item = TypeVar("Item")
 
 
-def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of the items, the first and the last among them, in order; all where they are no more.
+def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, from the first to the last, in order; all where they are no more.
 
-    >>> spread("abcdefg", 3), spread("ab", 3)
-    (['a', 'd', 'g'], ['a', 'b'])
+    >>> evenly_spaced("abcdefg", 3), evenly_spaced("ab", 3), evenly_spaced("ab", 1)
+    (['a', 'd', 'g'], ['a', 'b'], ['a'])
     """
     return [items[index] for index in np.linspace(0, len(items) - 1, min(len(items), most)).astype(int)]
