@@ -69,6 +69,7 @@ def write_card(
         "",
         f"- task `{job.task}`, likelihood `{metadata.likelihood}`, latents {metadata.latent_shape}, "
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
+        *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         f"- score: {metadata.score}",
         f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
         "",
