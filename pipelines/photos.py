@@ -1,0 +1,145 @@
+"""Clean images of any size in one flat file on disk: what an image-to-image network is trained on, crop by crop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.images import Failed, ImageFile
+from pipelines.inputs import decode_for, pixel_type
+from pipelines.output import write_json
+from pipelines.progress import progress
+from pipelines.prune import cache_folder
+from pipelines.settings import settings
+from vaecore.image_format import ImageFormat
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photos:
+    """Distinct readable images of a folder, in the order of their names.
+
+    Attributes:
+        files: Where they come from.
+        sha256: Of the files.
+        pixel_sha256: Of the decoded pixels: a copy in another format has the same.
+        sizes: Height and width of each.
+        starts: Where each begins in `flat`.
+        flat: All samples, one image after the other, rows first; a memory map.
+        image_format: Channels and depth.
+    """
+
+    files: tuple[ImageFile, ...]
+    sha256: tuple[str, ...]
+    pixel_sha256: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+    flat: NDArray[Any]
+    image_format: ImageFormat
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.files)
+
+    def image(self, index: int) -> NDArray[Any]:
+        """All of an image, (H, W, C), still on disk."""
+        height, width = self.sizes[index]
+        size = height * width * self.image_format.channels
+        return self.flat[self.starts[index] : self.starts[index] + size].reshape(height, width, -1)
+
+    def crops(self, indices: Sequence[int], side: int, random: np.random.Generator) -> NDArray[Any]:
+        """A random square of each of some images, turned and mirrored at random: (B, side, side, C).
+
+        Where an image is smaller than that, it is mirrored beyond its border.
+        """
+        crops = []
+        for index in indices:
+            image = self.image(index)
+            top, left = (int(random.integers(max(0, length - side) + 1)) for length in image.shape[:2])
+            crop = image[top : top + side, left : left + side]
+            missing = [(0, side - length) for length in crop.shape[:2]]
+            if any(after for _, after in missing):
+                crop = np.pad(crop, [*missing, (0, 0)], mode="symmetric")
+            crop = np.rot90(crop, int(random.integers(4)))
+            crops.append(crop[:, ::-1] if random.integers(2) else crop)
+        return np.stack(crops)
+
+
+def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos:
+    """Decode images into one file under KINTSUGI_HOME; later runs over the same files reuse it.
+
+    Raises:
+        DataError: None can be read.
+    """
+    stamp = json.dumps(
+        {
+            "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
+            "format": [image_format.channels, image_format.bit_depth],
+            "max_pixels": settings().max_pixels,
+            "kintsugi": installed_version("kintsugi"),
+        }
+    )
+    folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
+    with cache_folder(folder):
+        if not (folder / "photos.json").is_file():
+            _decode_into(folder, files, image_format)
+        index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
+        if not index["keep"]:
+            (folder / "photos.json").unlink()  # what could not be read may be readable next time
+            reason = index["failed"][0][1] if index["failed"] else "there are none"
+            msg = f"none of {len(files)} images can be read; the first: {reason}"
+            raise DataError(msg)
+        flat = np.memmap(folder / "photos.raw", dtype=pixel_type(image_format), mode="r")
+    for position, reason in index["failed"]:
+        log.warning("left out %s: %s", files[position].relative, reason)
+    sizes = tuple((int(height), int(width)) for height, width in index["sizes"])
+    lengths = [height * width * image_format.channels for height, width in sizes]
+    return Photos(
+        files=tuple(files[position] for position in index["keep"]),
+        sha256=tuple(index["sha256"]),
+        pixel_sha256=tuple(index["pixel_sha256"]),
+        sizes=sizes,
+        starts=tuple(int(start) for start in np.cumsum([0, *lengths[:-1]])),
+        flat=flat,
+        image_format=image_format,
+    )
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """sha256 of an image's size and samples (H, W, C), whatever file they were in."""
+    header = f"{pixels.shape} {pixels.dtype.name}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _decode_into(folder: Path, files: Sequence[ImageFile], image_format: ImageFormat) -> None:
+    temporary = folder / f"photos.{os.getpid()}.tmp"
+    index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
+    with temporary.open("wb") as flat, progress(log, "read", len(files), "images") as advance:
+        for position, image in enumerate(decode_for(files, image_format)):
+            advance()
+            if isinstance(image, Failed):
+                index["failed"].append((position, image.reason))
+                continue
+            digest = pixel_digest(image.pixels)
+            if digest in index["pixel_sha256"]:
+                continue
+            flat.write(np.ascontiguousarray(image.pixels).tobytes())
+            for name, value in (
+                ("keep", position), ("sha256", image.sha256), ("pixel_sha256", digest),
+                ("sizes", image.pixels.shape[:2]),
+            ):  # fmt: skip
+                index[name].append(value)
+    temporary.replace(folder / "photos.raw")
+    write_json(folder / "photos.json", index)

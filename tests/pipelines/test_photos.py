@@ -1,0 +1,79 @@
+"""Images of many sizes in one file: what is read back, crops within them, copies, and files that are broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.errors import DataError
+from pipelines.images import find_images
+from pipelines.photos import Photos, load_photos, pixel_digest
+from vaecore.image_format import ImageFormat
+
+RGB = ImageFormat(channels=3, bit_depth=8)
+SIZES = [(40, 60), (5, 90), (33, 33), (1, 1)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "photos"
+    made.mkdir()
+    for number, (height, width) in enumerate(SIZES):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(made / f"{number}.png")
+    return made
+
+
+def load(folder: Path) -> Photos:
+    return load_photos(find_images(folder), RGB)
+
+
+def test_every_image_is_read_back_and_the_next_time_from_disk(folder: Path, own_home: Path) -> None:
+    photos = load(folder)
+    assert photos.sizes == tuple(SIZES)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        assert np.array_equal(photos.image(number), pixels)
+        assert photos.pixel_sha256[number] == pixel_digest(pixels)
+    (raw,) = own_home.rglob("photos.raw")
+    before = raw.stat().st_mtime_ns
+    assert np.array_equal(load(folder).flat, photos.flat)
+    assert raw.stat().st_mtime_ns == before
+
+
+def test_copies_in_another_format_and_broken_files_are_left_out(folder: Path) -> None:
+    with Image.open(folder / "0.png") as image:
+        image.save(folder / "copy.bmp")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert [file.relative for file in load(folder).files] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_none_that_can_be_read_is_an_error_and_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    for _ in range(2):
+        with pytest.raises(DataError, match="none of 1 images can be read; the first: is truncated"):
+            load(folder)
+    Image.new("RGB", (9, 9)).save(folder / "a.jpg")
+    assert load(folder).sizes == ((9, 9),)
+
+
+def test_crops_are_parts_of_their_image_turned_or_mirrored(folder: Path) -> None:
+    photos, random = load(folder), np.random.default_rng(0)
+    seen = set()
+    for _ in range(40):
+        (crop,) = photos.crops([2], 8, random)
+        windows = np.lib.stride_tricks.sliding_window_view(photos.image(2), (8, 8, 3)).reshape(-1, 8, 8, 3)
+        views = [np.rot90(view, turns) for view in (crop, crop[:, ::-1]) for turns in range(4)]
+        hits = [number for number, view in enumerate(views) if (windows == view).all(axis=(1, 2, 3)).any()]
+        assert hits
+        seen.update(hits)
+    assert seen == set(range(8))
+    assert photos.crops([0, 1, 3], 16, random).shape == (3, 16, 16, 3)  # smaller ones are mirrored
+    again = [photos.crops([0, 1], 8, np.random.default_rng(5)) for _ in range(2)]
+    assert np.array_equal(*again)
