@@ -52,3 +52,31 @@ class RestorationGraph(nn.Module):
         predicted = self.predict(image.permute(0, 3, 1, 2))
         scale = predicted.stddev * self.factor[:, None, None]
         return {"restored": predicted.mean.permute(0, 2, 3, 1), "restored_scale": scale.permute(0, 2, 3, 1)}
+
+
+SCALE_SHARE = 0.01  # the two heads share no weights, so this only keeps the scale's gradient out of their common norm
+CHARBONNIER = 1e-3  # below this share of the range an error counts as its square
+
+
+def restoration_loss(predicted: Gaussian, y: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """What training minimises: the mean's error, and the scale's negative log-likelihood given that mean.
+
+    The bound itself weighs each pixel's error by its predicted scale, and gives up on what is hard; PSNR does not. So
+    the mean is trained by its error alone, and the scale on what the mean leaves.
+
+    Source: the Charbonnier loss as in Lai et al. 2017, "Deep Laplacian pyramid networks"; the two fitted apart: Skafte,
+    Jorgensen, Hauberg 2019, "Reliable training and estimation of variance networks" (mean-variance split).
+    """
+    error = (predicted.mean - y).square()
+    of_mean = (error + CHARBONNIER**2).sqrt().mean()
+    of_scale = -Gaussian(predicted.mean.detach(), predicted.log_scale).log_prob(y).mean()
+    return of_mean + SCALE_SHARE * of_scale
+
+
+def psnr(restored: Float[Tensor, "B C H W"], y: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Peak signal-to-noise ratio of each image in dB, for values in [0, 1]: the restored ones are clipped to it first.
+
+    At most 100 dB, for images that are equal.
+    """
+    error = (restored.clamp(0, 1) - y).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error.clamp(min=1e-10))

@@ -8,11 +8,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 from vaecore.export import export_restoration
-from vaecore.likelihoods import GaussianLikelihood
+from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph
+from vaecore.restoration import OUTPUTS, RestorationGraph, psnr, restoration_loss
 
 
 @pytest.mark.parametrize(("channels", "upscale"), [(3, 1), (1, 2), (3, 3)])
@@ -44,3 +45,27 @@ def test_the_factor_widens_the_scale_of_its_channel_only() -> None:
     torch.testing.assert_close(
         wide["restored_scale"] / plain["restored_scale"], torch.tensor([1.0, 3, 1]).expand(1, 8, 8, 3)
     )
+
+
+def test_the_mean_s_loss_knows_nothing_of_the_scale() -> None:
+    y, mean = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8, requires_grad=True)
+    gradients = []
+    for log_scale in (torch.full((2, 3, 8, 8), -3.0), torch.zeros(2, 3, 8, 8)):
+        (gradient,) = torch.autograd.grad(restoration_loss(Gaussian(mean, log_scale), y), mean)
+        gradients.append(gradient)
+    assert torch.equal(*gradients)
+
+
+def test_the_best_scale_is_the_root_of_the_mean_squared_error() -> None:
+    y, mean = torch.randn(1, 1, 200, 200), torch.zeros(1, 1, 200, 200)
+    losses = [restoration_loss(Gaussian(mean, torch.tensor(scale).log()), y * 0.1) for scale in (0.09, 0.1, 0.11)]
+    assert losses[1] < min(losses[0], losses[2])
+
+
+def test_psnr_is_scikit_image_s() -> None:
+    y, restored = torch.rand(3, 3, 20, 30), torch.rand(3, 3, 20, 30) * 1.4 - 0.2
+    for each, image, other in zip(psnr(restored, y), y, restored.clamp(0, 1), strict=True):
+        assert float(each) == pytest.approx(
+            peak_signal_noise_ratio(image.numpy(), other.numpy(), data_range=1), abs=1e-4
+        )
+    assert psnr(y, y).tolist() == [100, 100, 100]
