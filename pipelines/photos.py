@@ -59,7 +59,7 @@ class Photos:
         size = height * width * self.image_format.channels
         return self.flat[self.starts[index] : self.starts[index] + size].reshape(height, width, -1)
 
-    def crops(self, indices: Sequence[int], side: int, random: np.random.Generator) -> NDArray[Any]:
+    def crops(self, indices: Sequence[int] | NDArray[np.int64], side: int, random: np.random.Generator) -> NDArray[Any]:
         """A random square of each of some images, turned and mirrored at random: (B, side, side, C).
 
         Where an image is smaller than that, it is mirrored beyond its border.

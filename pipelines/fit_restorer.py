@@ -1,0 +1,155 @@
+"""What an image-to-image network is trained with: crops, damage made on the device, PSNR on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipelines.loop import Trainable
+from pipelines.photos import Photos
+from vaecore.likelihoods import Gaussian, GaussianLikelihood
+from vaecore.networks import Restorer
+from vaecore.restoration import psnr, restoration_loss
+
+CHECK_IMAGES = 32
+CHECK_SIDE = 256  # pixels of each held-out image, from its middle
+
+Damage = Callable[[Tensor, torch.Generator], Tensor]  # y to c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorerRecipe:
+    """Settings of one training."""
+
+    steps: int
+    batch: int = 16
+    crop: int = 64  # side of y in training
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+class _Crops(Dataset[Tensor]):
+    """The batches of one stretch: a function of seed, stretch and number alone, so that a run that goes on repeats."""
+
+    def __init__(
+        self, photos: Photos, indices: NDArray[np.int64], recipe: RestorerRecipe, first: int, count: int
+    ) -> None:
+        self._photos, self._indices, self._recipe, self._first, self._count = photos, indices, recipe, first, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Tensor:
+        if number >= self._count:
+            raise IndexError(number)
+        random = np.random.default_rng((self._recipe.seed, self._first + number))
+        # Large images are drawn more often: a crop of each size of area is as likely.
+        areas = np.array([height * width for height, width in (self._photos.sizes[i] for i in self._indices)], float)
+        chosen = random.choice(self._indices, self._recipe.batch, p=areas / areas.sum())
+        return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random))
+
+
+class FitRestorer(Trainable):
+    """Bring restored crops near clean ones; watch PSNR on the middles of held-out images."""
+
+    watched = "select_psnr"
+    unit = "held-out PSNR {:.2f} dB"
+
+    def __init__(
+        self,
+        network: Restorer,
+        likelihood: GaussianLikelihood,
+        photos: Photos,
+        split: dict[str, Sequence[int]],
+        damage: Damage,
+        recipe: RestorerRecipe,
+    ) -> None:
+        """Tie a network to its data and its budget.
+
+        Args:
+            network: To be trained.
+            likelihood: From its output to p(y|c).
+            photos: Clean images.
+            split: Which of them are trained on ("train") and looked at ("select").
+            damage: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
+            recipe: Steps, batch, crop.
+        """
+        super().__init__(network, recipe.steps, None)
+        self.likelihood, self.recipe = likelihood, recipe
+        self._photos, self._damage = photos, damage
+        self._train = np.array(split["train"], dtype=np.int64)
+        self._select = list(split["select"])[:CHECK_IMAGES]
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Batches of the current stretch."""
+        first = self.current_epoch * self.stretch
+        return DataLoader(
+            _Crops(self._photos, self._train, self.recipe, first, self.stretch_steps), batch_size=None, num_workers=0
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """The middle of each held-out image, one at a time: they differ in size."""
+        return DataLoader(_Middles(self._photos, self._select, self._multiple), batch_size=None, num_workers=0)
+
+    @property
+    def _multiple(self) -> int:
+        network = self.model
+        assert isinstance(network, Restorer)  # noqa: S101 - for the type checker
+        return network.multiple * network.upscale
+
+    def training_step(self, crops: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """One step on damaged crops."""
+        y = self._unit(crops)
+        return self.note_loss(restoration_loss(self._predict(self._damage(y, self._generator(self.global_step))), y))
+
+    def validation_step(self, middle: Tensor, index: int) -> None:
+        """PSNR under damage that is the same at every check."""
+        y = self._unit(middle)
+        predicted = self._predict(self._damage(y, self._generator(10**9 + index)))
+        self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
+        self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, a short warm-up, then a cosine to nothing over the whole budget."""
+        rate = self.recipe.learning_rate
+        optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, max_lr=rate, total_steps=self.steps + 1, pct_start=min(0.1, 500 / (self.steps + 1))
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _unit(self, pixels: Tensor) -> Tensor:
+        """Integer pixels (B, H, W, C) as y."""
+        return self._photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
+
+    def _predict(self, c: Tensor) -> Gaussian:
+        predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))
+        return predicted
+
+    def _generator(self, key: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(self.recipe.seed * 2_000_000_011 + key)
+
+
+class _Middles(Dataset[Tensor]):
+    def __init__(self, photos: Photos, indices: Sequence[int], multiple: int) -> None:
+        self._photos, self._indices, self._multiple = photos, indices, multiple
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> Tensor:
+        image = self._photos.image(self._indices[number])
+        parts = []
+        for length in image.shape[:2]:
+            side = max(1, min(length, CHECK_SIDE) // self._multiple) * self._multiple
+            parts.append(slice((length - min(side, length)) // 2, (length - min(side, length)) // 2 + side))
+        cut = image[parts[0], parts[1]]
+        missing = [(0, -length % self._multiple) for length in cut.shape[:2]]
+        return torch.from_numpy(np.pad(cut, [*missing, (0, 0)], mode="symmetric")[None])

@@ -1,0 +1,64 @@
+"""Training an image-to-image network: it learns, a killed run gives the same weights, small images are taken."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.fit_restorer import FitRestorer, RestorerRecipe
+from pipelines.images import find_images
+from pipelines.loop import run
+from pipelines.photos import Photos, load_photos
+from pipelines.sample import MAGNETIC_TILE
+from vaecore.degradations import gaussian_noise
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import Restorer
+
+GREY = ImageFormat(channels=1, bit_depth=8)
+STEPS = 60
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def module(photos: Photos) -> FitRestorer:
+    torch.manual_seed(0)
+    network = Restorer(channels=1, outputs=1, widths=(8, 12), blocks=(1, 1))
+    split = {"train": range(4, len(photos)), "select": range(4)}
+    recipe = RestorerRecipe(steps=STEPS, batch=4, crop=32, learning_rate=5e-3)
+    damage = partial(_noisy, sigma=25.0)
+    return FitRestorer(network, GaussianLikelihood(), photos, split, damage, recipe)
+
+
+def _noisy(y: torch.Tensor, generator: torch.Generator, sigma: float) -> torch.Tensor:
+    return gaussian_noise(y, sigma, generator)
+
+
+@pytest.fixture
+def photos() -> Photos:
+    return load_photos(find_images(MAGNETIC_TILE / "train" / "good")[:16], GREY)
+
+
+def test_it_learns_and_a_killed_run_gives_the_same_weights(photos: Photos, tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+    whole = module(photos)
+    assert run(whole, folder=tmp_path / "a", device="cpu", on_check=lambda _, figures: seen.append(figures)) == STEPS
+    noisy = 20 * torch.log10(torch.tensor(255 / 25))
+    assert seen[-1]["select_psnr"] > float(noisy) + 3
+    assert seen[-1]["select_log_likelihood"] > seen[0]["select_log_likelihood"] + 0.5
+
+    def kill(step: int, _: dict[str, float]) -> None:
+        if step >= STEPS // 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(module(photos), folder=tmp_path / "b", device="cpu", on_check=kill)
+    again = module(photos)
+    run(again, folder=tmp_path / "b", device="cpu", on_check=lambda *_: None)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
