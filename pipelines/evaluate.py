@@ -91,6 +91,9 @@ def evaluate_model(
         )
         verdicts = Verdicts.of(file.calibration(), false_alarms, groups=groups, group_level=1)
         result = figures_of(rows, pixels, verdicts)
+        result["quantities"] = {
+            name: _quantity(rows, [sign * row[name] for row in rows]) for name, sign in QUANTITIES.items()
+        }
         if pixels.unmasked:
             log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
@@ -157,7 +160,6 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
         "threshold": verdicts.threshold,
         "false_alarms": verdicts.false_alarms,
         "roc": roc_points(scores, bad) if n_good and n_bad else [],
-        "quantities": {name: _quantity(rows, [sign * row[name] for row in rows]) for name, sign in QUANTITIES.items()},
         "defects": {
             str(defect): {
                 "n": int((labels == defect).sum()),
