@@ -118,7 +118,9 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos
 
 
 def pixel_digest(pixels: NDArray[Any]) -> str:
-    """sha256 of an image's size and samples (H, W, C), whatever file they were in."""
+    """sha256 of an image's size and samples (H, W, C), whatever file they were in: 8 bits scaled to 16 are 8 bits."""
+    if pixels.dtype == np.uint16 and not (pixels % 257).any():
+        pixels = (pixels // 257).astype(np.uint8)
     header = f"{pixels.shape} {pixels.dtype.name}".encode()
     return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 

@@ -1,0 +1,71 @@
+"""No training on test images: known benchmarks, and every folder that was evaluated here, are kept apart by pixels.
+
+An image is known by the sha256 of its decoded pixels, so that another file format, name or metadata does not hide it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.output import write_json
+from pipelines.photos import Photos, pixel_digest
+from pipelines.settings import settings
+
+DIGITS = 16  # of a digest that are kept: one chance in 10^19 of a wrong alarm for each pair
+NAMED = 3  # images that a message names
+
+
+def known_benchmarks() -> dict[str, str]:
+    """Digests of the test images of known benchmarks, in colour and as grey, with the benchmark's name."""
+    document: dict[str, list[str]] = json.loads((files("pipelines") / "benchmarks.json").read_text(encoding="utf-8"))
+    return {digest: name for name, digests in document.items() for digest in digests}
+
+
+def remember_test_images(folder: Path, pixels: Mapping[str, NDArray[Any]]) -> None:
+    """Record, under KINTSUGI_HOME, the images of a folder that was evaluated on: by name, as the model took them."""
+    digests = sorted(pixel_digest(each)[:DIGITS] for each in pixels.values())
+    place = settings().home / "test-images"
+    place.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": digests})
+
+
+def check_leakage(photos: Photos) -> None:
+    """Refuse training images that are test images.
+
+    Raises:
+        DataError: Some are; the message says which, and of what.
+    """
+    test = known_benchmarks() | _evaluated()
+    found: dict[str, list[str]] = {}
+    for file, digest in zip(photos.files, photos.pixel_sha256, strict=True):
+        if (name := test.get(digest[:DIGITS])) is not None:
+            found.setdefault(name, []).append(file.relative)
+    if not found:
+        return
+    which = "; ".join(
+        f"{len(names)} of {name} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+        for name, names in found.items()
+    )
+    msg = f"training images are test images: {which}. A figure on them would mean nothing: take them out of the folder"
+    raise DataError(msg)
+
+
+def _evaluated() -> dict[str, str]:
+    place = settings().home / "test-images"
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))]
+    return {digest: f"the test images in {each['folder']}" for each in documents for digest in each["digests"]}
+
+
+def digests_of(rgb: NDArray[np.uint8], grey: NDArray[np.uint8]) -> list[str]:
+    """What an image is known by: in colour (H, W, 3) and as grey (H, W, 1)."""
+    return [pixel_digest(each)[:DIGITS] for each in (rgb, grey)]
