@@ -16,4 +16,4 @@ def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
     >>> evenly_spaced("abcdefg", 3), evenly_spaced("ab", 3), evenly_spaced("ab", 1)
     (['a', 'd', 'g'], ['a', 'b'], ['a'])
     """
-    return [items[index] for index in np.linspace(0, len(items) - 1, min(len(items), most)).astype(int)]
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]

@@ -93,12 +93,13 @@ def _facts(
     failed, flagged = rows.count(FAILED), rows.count(ABNORMAL)
     ok = rows.total - failed
     rate = calibration.false_alarms if calibration else None
+    rule = None if calibration is None or calibration.grouped else calibration.rule
     judged = ok - rows.count(UNJUDGED)
     return {
         "run": known,
         "model_name": known.model.name or rows.model or "unknown model",
         "model_version": known.model.version or rows.version,
-        "headline": words.headline(ok=ok, failed=failed, judged=judged, flagged=flagged, rate=rate),
+        "headline": words.headline(ok=ok, failed=failed, judged=judged, flagged=flagged, rate=rate, rule=rule),
         "partial": _missing(rows, run, gallery),
         "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
         "unjudged": rows.count(UNJUDGED),
@@ -227,8 +228,9 @@ def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
 
 
 def _movable(rows: Rows, run: Run | None) -> bool:
-    """Whether one threshold judged all images, and all calibration images tell its rate: not so by groups."""
-    return rows.has_threshold and not (run and run.calibration and run.calibration.grouped)
+    """Whether one threshold judged all images and promises a rate: not so by groups, or under another rule."""
+    calibration = run.calibration if run else None
+    return rows.has_threshold and not (calibration and (calibration.grouped or calibration.rule))
 
 
 def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:

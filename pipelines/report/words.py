@@ -93,7 +93,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | None) -> str:
+def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | None, rule: str | None = None) -> str:
     """The verdict of a run in one sentence.
 
     Args:
@@ -102,13 +102,16 @@ def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | N
         judged: images of `ok` that have a verdict.
         flagged: images of `judged` that are abnormal.
         rate: the false-alarm rate that was promised, in 0..1; None where it is not known.
+        rule: what took its place, in words, as a budget or a share of false discoveries.
     """
     if not ok:
         return f"No image could be scored: {plural(failed, 'file')} failed"
     if judged:
         who = f"None of {judged:,}" if not flagged else f"{flagged:,} of {judged:,}"
         text = f"{who} images {'look' if flagged != 1 else 'looks'} abnormal"
-        if rate is not None:
+        if rule is not None:
+            text += f": {rule}"
+        elif rate is not None:
             text += f" at a promised false-alarm rate of {percent(rate)}"
         if judged < ok:
             text += f"; {plural(ok - judged, 'image')} without a verdict"

@@ -84,6 +84,12 @@ def test_headline_says_the_verdict(counts: dict[str, int | float | None], text: 
     assert words.headline(**counts) == text
 
 
+def test_headline_under_another_rule_promises_no_false_alarm_rate() -> None:
+    rule = "at most the 5 worst images are flagged"
+    text = words.headline(ok=40, failed=0, judged=40, flagged=5, rate=0.0625, rule=rule)
+    assert text == "5 of 40 images look abnormal: at most the 5 worst images are flagged"
+
+
 @pytest.mark.parametrize("module", [words, histogram, page], ids=lambda module: module.__name__)
 def test_examples_in_the_documentation(module: ModuleType) -> None:
     result = doctest.testmod(module)
