@@ -80,10 +80,11 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     figures = {str(candidate): separation(candidate(good).numpy(), candidate(bad).numpy()) for candidate in POOLINGS}
     usual, best = plan.target.pooling, max(POOLINGS, key=lambda candidate: figures[str(candidate)])
     few = len(examples.split["train"]) < plan.target.few_images  # then too few are left to choose on
+    reason = "clearly better on synthetic defects than the usual one"
     if few or figures[str(best)] < figures[str(usual)] + CLEARLY_BETTER:
-        best = usual
+        best, reason = usual, "the usual one: " + ("too few images to choose on" if few else "none is clearly better")
     others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
-    log.info("score: %s (AUROC on synthetic defects: %s)", best, others)
+    log.info("score: %s (%s; AUROC on synthetic defects: %s)", best, reason, others)
     return Choice(best, *both, figures)
 
 

@@ -38,7 +38,10 @@ def load_network(file: ModelFile) -> ScoringGraph:
     """
     for name in (WEIGHTS_FILE, JOB_FILE):
         if not (file.folder / name).is_file():
-            msg = f"{file.ref} has no {name} beside it: fetch the whole model, or train it again if it never had one"
+            msg = (
+                f"{file.ref} has no {name} beside it: copy it from the folder that `kintsugi models show NAME@alias` "
+                "prints, or train again if it never had one"
+            )
             raise ModelError(msg)
     session = Session(file, device="cpu")
     graph = _built(file, session)
