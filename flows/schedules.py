@@ -16,7 +16,6 @@ from pipelines.job import Job
 from pipelines.timing import interval
 
 JOBS = Path("jobs")
-RULES = ("budget", "false_discoveries", "groups")  # of which images are flagged, other than the model's own rate
 GIVE = "give job files, or folders that hold some"
 
 
@@ -41,8 +40,7 @@ class Planned:
             return {"job": str(self.job.path)}
         table = self.job.schedule
         model = f"{self.job.name}@champion"
-        rule = {name: value for name in RULES if (value := getattr(table, name))}
-        return {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True, **rule}
+        return {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True, **table.rule}
 
 
 def find_jobs(paths: Sequence[Path]) -> list[Path]:

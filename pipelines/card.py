@@ -23,8 +23,6 @@ def write_card(
     calibration: Calibration,
     decision: Decision,
     measured: dict[str, float],
-    *,
-    standardised: bool = False,
 ) -> str:
     """Write card.md into the bundle and return its text.
 
@@ -37,7 +35,6 @@ def write_card(
         calibration: Of the same file.
         decision: The promotion rule's, with its figures.
         measured: Training's own figures: parity, seconds, held-out bound.
-        standardised: Every image gets the same brightness and contrast first.
     """
     rate = calibration.default_false_alarms()
     images = {name: len(indices) for name, indices in data.split.items()}
@@ -55,7 +52,7 @@ def write_card(
         "camera, light or subject get high scores because they are unlike it, not because they are defective.",
         *(
             ["", "Every image gets the same brightness and contrast first: exposure alone changes no score."]
-            * standardised
+            * bool(metadata.standardised)
         ),
         "",
         "## Training data",

@@ -70,13 +70,13 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     aligned = table.aligned
     if aligned is None:
         aligned = share >= ALIGNED_FROM and len(examples.split["train"]) >= FEWEST_ALIGNED
-    both = statistics, _ = _statistics(graph, examples) if aligned else NO_STATISTICS
+    statistics = _statistics(graph, examples) if aligned else NO_STATISTICS
     what = "standardising each place, the images are aligned" if aligned else "every place alike, nothing is aligned"
     log.info("%s: the mean image holds %.0f %% of the variance", what, 100 * share)
     wanted = wanted_pooling(table)
     if wanted is not None:
-        return Choice(wanted, *both, {})
-    good, bad = _places(graph, statistics, data, plan)
+        return Choice(wanted, *statistics, {})
+    good, bad = _places(graph, statistics[0], data, plan)
     figures = {str(candidate): separation(candidate(good).numpy(), candidate(bad).numpy()) for candidate in POOLINGS}
     usual, best = plan.target.pooling, max(POOLINGS, key=lambda candidate: figures[str(candidate)])
     few = len(examples.split["train"]) < plan.target.few_images  # then too few are left to choose on
@@ -85,7 +85,7 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
         best, reason = usual, "the usual one: " + ("too few images to choose on" if few else "none is clearly better")
     others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
     log.info("score: %s (%s; AUROC on synthetic defects: %s)", best, reason, others)
-    return Choice(best, *both, figures)
+    return Choice(best, *statistics, figures)
 
 
 def wanted_pooling(table: ModelTable) -> Pooling | None:

@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,6 @@ from pipelines.output import write_atomically, write_json
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
-from pipelines.settings import settings
 from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)
@@ -71,18 +69,13 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     """
     files = find_images(job.data.train)
     most = job.data.max_images or plan.target.most_images
-    stamp = json.dumps(
-        {
-            "folder": str(job.data.train),
-            "files": [(file.relative, file.size, file.mtime_ns) for file in files],
-            "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, most],
-            "max_pixels": settings().max_pixels,
-            "kintsugi": installed_version("kintsugi"),
-        }
-    )
-    folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
-    index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
-    with cache_folder(folder):  # trainings over one folder start together: one of them decodes
+    stamp = {
+        "folder": str(job.data.train),
+        "files": [(file.relative, file.size, file.mtime_ns) for file in files],
+        "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, most],
+    }
+    with cache_folder(stamp) as folder:  # trainings over one folder start together: one of them decodes
+        index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
         if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
             _decode_into(files, plan, most, pixels_path, index_path)
         index = json.loads(index_path.read_text())

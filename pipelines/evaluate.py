@@ -161,13 +161,13 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
         "false_alarms": verdicts.false_alarms,
         "roc": roc_points(scores, bad) if n_good and n_bad else [],
         "defects": {
-            str(defect): {
+            defect: {
                 "n": int((labels == defect).sum()),
-                **_ranking(scores[(labels == defect) | ~bad], bad[(labels == defect) | ~bad]),
-                **_pixel(by_defect.get(str(defect))),
+                **_ranking(scores[among], bad[among]),
+                **_pixel(by_defect.get(defect)),
                 "tpr_at_threshold": _share(flagged, labels == defect),
             }
-            for defect in np.unique(labels[bad])
+            for defect, among in _against_good(labels)
         },
     }
 
@@ -178,11 +178,15 @@ def _quantity(rows: list[Row], values: Sequence[float]) -> dict[str, Any]:
     bad = labels != GOOD
     return {
         "image_auroc": image_auroc(numbers, bad).value,
-        "defects": {
-            str(defect): image_auroc(numbers[(labels == defect) | ~bad], bad[(labels == defect) | ~bad]).value
-            for defect in np.unique(labels[bad])
-        },
+        "defects": {defect: image_auroc(numbers[among], bad[among]).value for defect, among in _against_good(labels)},
     }
+
+
+def _against_good(labels: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Each kind of defect, and which images are of it or good."""
+    good = labels == GOOD
+    for defect in np.unique(labels[~good]):
+        yield str(defect), (labels == defect) | good
 
 
 def _ranking(scores: NDArray[Any], bad: NDArray[Any]) -> dict[str, Any]:

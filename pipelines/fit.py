@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -105,7 +104,7 @@ class Fit(Trainable):
 
     def __init__(self, model: nn.Module, examples: Examples, recipe: Recipe, weight: Tensor | None = None) -> None:
         """Tie a network to its data and its budget; `weight` is of each channel's log-likelihood."""
-        super().__init__(model, recipe.steps, recipe.patience)
+        super().__init__(model, recipe.steps, recipe.learning_rate, recipe.patience)
         self.recipe = recipe
         self.register_buffer("weight", weight, persistent=False)
         self._examples = examples
@@ -151,14 +150,6 @@ class Fit(Trainable):
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW under a one-cycle schedule over the whole budget."""
-        optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.recipe.learning_rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=self.recipe.learning_rate, total_steps=self.recipe.steps + 1, pct_start=0.1
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _noise(self, shape: tuple[int, ...], key: int) -> Tensor:
         return torch.randn(shape, generator=self._generator(key)).to(self.device)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.loop import Trainable
 from pipelines.photos import Photos
+from pipelines.tiles import padded
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import psnr, restoration_loss
@@ -42,6 +42,9 @@ class _Crops(Dataset[Tensor]):
         self, photos: Photos, indices: NDArray[np.int64], recipe: RestorerRecipe, first: int, count: int
     ) -> None:
         self._photos, self._indices, self._recipe, self._first, self._count = photos, indices, recipe, first, count
+        # Large images are drawn more often: a crop of each size of area is as likely.
+        areas = np.array([photos.sizes[index] for index in indices], dtype=float).prod(axis=1)
+        self._chances = areas / areas.sum()
 
     def __len__(self) -> int:
         return self._count
@@ -50,9 +53,7 @@ class _Crops(Dataset[Tensor]):
         if number >= self._count:
             raise IndexError(number)
         random = np.random.default_rng((self._recipe.seed, self._first + number))
-        # Large images are drawn more often: a crop of each size of area is as likely.
-        areas = np.array([height * width for height, width in (self._photos.sizes[i] for i in self._indices)], float)
-        chosen = random.choice(self._indices, self._recipe.batch, p=areas / areas.sum())
+        chosen = random.choice(self._indices, self._recipe.batch, p=self._chances)
         return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random))
 
 
@@ -81,7 +82,8 @@ class FitRestorer(Trainable):
             damage: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
             recipe: Steps, batch, crop.
         """
-        super().__init__(network, recipe.steps, None)
+        super().__init__(network, recipe.steps, recipe.learning_rate)
+        self.warm_up = min(0.1, 500 / (recipe.steps + 1))
         self.likelihood, self.recipe = likelihood, recipe
         self._photos, self._damage = photos, damage
         self._train = np.array(split["train"], dtype=np.int64)
@@ -116,15 +118,6 @@ class FitRestorer(Trainable):
         self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, a short warm-up, then a cosine to nothing over the whole budget."""
-        rate = self.recipe.learning_rate
-        optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=rate, total_steps=self.steps + 1, pct_start=min(0.1, 500 / (self.steps + 1))
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
     def _unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as y."""
         return self._photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
@@ -145,11 +138,14 @@ class _Middles(Dataset[Tensor]):
         return len(self._indices)
 
     def __getitem__(self, number: int) -> Tensor:
-        image = self._photos.image(self._indices[number])
-        parts = []
-        for length in image.shape[:2]:
-            side = max(1, min(length, CHECK_SIDE) // self._multiple) * self._multiple
-            parts.append(slice((length - min(side, length)) // 2, (length - min(side, length)) // 2 + side))
-        cut = image[parts[0], parts[1]]
-        missing = [(0, -length % self._multiple) for length in cut.shape[:2]]
-        return torch.from_numpy(np.pad(cut, [*missing, (0, 0)], mode="symmetric")[None])
+        image, step = self._photos.image(self._indices[number]), self._multiple
+        rows, columns = (
+            _middle(length, max(step, min(length, CHECK_SIDE) // step * step)) for length in image.shape[:2]
+        )
+        return torch.from_numpy(padded(image[rows, columns], step)[None])
+
+
+def _middle(length: int, side: int) -> slice:
+    """So many of a row of pixels, or all where they are fewer."""
+    start = max(0, length - side) // 2
+    return slice(start, start + side)

@@ -139,11 +139,15 @@ class ScheduleTable(Record):
             raise ValueError(msg)
         return when
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
+        return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
+
     @model_validator(mode="after")
     def _one_rule(self) -> ScheduleTable:
-        rules = [name for name in ("budget", "false_discoveries", "groups") if getattr(self, name)]
-        if len(rules) > 1:
-            msg = f"{' and '.join(rules)} are rules of their own: leave all but one out"
+        if len(self.rule) > 1:
+            msg = f"{' and '.join(self.rule)} are rules of their own: leave all but one out"
             raise ValueError(msg)
         return self
 
@@ -233,8 +237,8 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
         job = Job.model_validate({**document, "path": path.resolve()})
     except ValidationError as error:
         raise JobError(_explain(error, path)) from None
-    for key in ("budget", "false_discoveries", "groups"):
-        if job.schedule.score is None and getattr(job.schedule, key):
+    for key in job.schedule.rule:
+        if job.schedule.score is None:
             msg = f"{path}: 'schedule.{key}' says what scheduled scoring flags, and there is no 'schedule.score'"
             raise JobError(msg)
     for key in ("folder", "out"):

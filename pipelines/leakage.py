@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
@@ -64,8 +63,3 @@ def _evaluated() -> dict[str, str]:
     place = settings().home / "test-images"
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))]
     return {digest: f"the test images in {each['folder']}" for each in documents for digest in each["digests"]}
-
-
-def digests_of(rgb: NDArray[np.uint8], grey: NDArray[np.uint8]) -> list[str]:
-    """What an image is known by: in colour (H, W, 3) and as grey (H, W, 1)."""
-    return [pixel_digest(each)[:DIGITS] for each in (rgb, grey)]

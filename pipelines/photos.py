@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipelines.inputs import decode_for, pixel_type
 from pipelines.output import write_json
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
-from pipelines.settings import settings
+from pipelines.tiles import padded
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
@@ -68,10 +67,7 @@ class Photos:
         for index in indices:
             image = self.image(index)
             top, left = (int(random.integers(max(0, length - side) + 1)) for length in image.shape[:2])
-            crop = image[top : top + side, left : left + side]
-            missing = [(0, side - length) for length in crop.shape[:2]]
-            if any(after for _, after in missing):
-                crop = np.pad(crop, [*missing, (0, 0)], mode="symmetric")
+            crop = padded(image[top : top + side, left : left + side], side)
             crop = np.rot90(crop, int(random.integers(4)))
             crops.append(crop[:, ::-1] if random.integers(2) else crop)
         return np.stack(crops)
@@ -83,16 +79,11 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos
     Raises:
         DataError: None can be read.
     """
-    stamp = json.dumps(
-        {
-            "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
-            "format": [image_format.channels, image_format.bit_depth],
-            "max_pixels": settings().max_pixels,
-            "kintsugi": installed_version("kintsugi"),
-        }
-    )
-    folder = settings().home / "cache" / "data" / hashlib.sha256(stamp.encode()).hexdigest()[:24]
-    with cache_folder(folder):
+    stamp = {
+        "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
+        "format": [image_format.channels, image_format.bit_depth],
+    }
+    with cache_folder(stamp) as folder:
         if not (folder / "photos.json").is_file():
             _decode_into(folder, files, image_format)
         index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))

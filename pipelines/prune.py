@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator
+from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 from pipelines.locks import locked
 from pipelines.settings import settings
@@ -16,20 +20,23 @@ DAY = 86_400.0  # seconds: what was used since may be in use
 
 
 @contextlib.contextmanager
-def cache_folder(folder: Path) -> Iterator[None]:
-    """Hold one folder of the cache, made if need be; others that have long not been used make room first.
+def cache_folder(stamp: dict[str, Any]) -> Iterator[Path]:
+    """Hold the folder of what is made of decoded images, made if need be; long unused ones make room first.
 
-    A folder is used when its file `lock` is touched, which happens under the lock of the whole cache: what is touched
-    here cannot be removed by another process at the same time.
+    Its name is a digest of `stamp`, which says what it is made of, and of what decoding depends on besides. A folder is
+    used when its file `lock` is touched, which happens under the lock of the whole cache: what is touched here cannot
+    be removed by another process at the same time.
     """
-    cache = folder.parent
+    everything = stamp | {"max_pixels": settings().max_pixels, "kintsugi": installed_version("kintsugi")}
+    cache = settings().home / "cache" / "data"
+    folder = cache / hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:24]
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "lock"):
         folder.mkdir(exist_ok=True)
         (folder / "lock").touch()
         _prune(cache)
     with locked(folder / "lock"):
-        yield
+        yield folder
 
 
 def _prune(cache: Path) -> None:

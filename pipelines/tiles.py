@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def cut(height: int, width: int, *, side: int, halo: int, multiple: int) -> Iter
             yield Tile((kept[0], kept[1]), (seen[0], seen[1]))
 
 
-def padded(image: NDArray[np.generic], multiple: int) -> NDArray[np.generic]:
+def padded(image: NDArray[Any], multiple: int) -> NDArray[Any]:
     """An image (H, W, C) mirrored beyond its lower and right border until both sides are multiples."""
     height, width = image.shape[:2]
     missing = [(0, -height % multiple), (0, -width % multiple), (0, 0)]

@@ -191,9 +191,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         champion = _champion(registry, job.name)
         decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
         measured = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
-        card = write_card(
-            folder, job, plan, data, metadata, calibration, decision, measured, standardised=representation.standardises
-        )
+        card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
         run.text("card.md", card)
         figures = {**measured, **decision.figures}
         run.metrics(figures, done)

@@ -59,8 +59,6 @@ def likelihood_regret(
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        gained = [torch.zeros(len(y), dtype=y.dtype, device=y.device)]
-        for _ in range(JUDGED // SAMPLES):  # in parts: memory as in training
-            noise = draw(SAMPLES)
-            gained.append(bound(DiagonalGaussian(mean, log_scale), noise) - bound(inferred, noise))
-    return torch.stack(gained).sum(dim=0) / (JUDGED // SAMPLES)
+        fitted, parts = DiagonalGaussian(mean, log_scale), (draw(SAMPLES) for _ in range(JUDGED // SAMPLES))
+        # a part at a time: memory as in training
+        return torch.stack([bound(fitted, noise) - bound(inferred, noise) for noise in parts]).mean(dim=0)

@@ -220,9 +220,12 @@ class Features(Representation):
 
     def arrange(self, maps: Sequence[Float[Tensor, "B C h2 w2"]]) -> Float[Tensor, "B D h w"]:
         """Average the backbone's maps, and put them on one grid."""
-        averaged = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
-        all_maps = [m for each in self._averaged for m in (averaged if each else maps)]
-        return torch.cat([F.pixel_unshuffle(m, f) for m, f in zip(all_maps, self._factors, strict=True)], dim=1)
+        copies = [
+            F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) if averaged else m
+            for averaged in self._averaged
+            for m in maps
+        ]
+        return torch.cat([F.pixel_unshuffle(m, f) for m, f in zip(copies, self._factors, strict=True)], dim=1)
 
     def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         """Standardise each channel of each stride, and whiten."""

@@ -41,7 +41,7 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
         pixels = pixels * np.uint16(257)
         note = f"{image.bit_depth}-bit file scaled to 16 bits"
     elif dtype == np.uint8 and pixels.dtype == np.uint16:
-        pixels = _to_8_bits(pixels)
+        pixels = to_8_bits(pixels)
         note = f"{image.bit_depth}-bit file scaled to 8 bits"
     if pixels.shape[2] == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -60,7 +60,8 @@ def check_target(channels: int, dtype: np.dtype[Any]) -> None:
         raise ValueError(f"dtype is {dtype}: uint8 and uint16 are possible")
 
 
-def _to_8_bits(pixels: Samples) -> Samples:
+def to_8_bits(pixels: Samples) -> Samples:
+    """16-bit samples (H, W, C) as 8-bit ones, rounded."""
     scaled = np.empty(pixels.shape, np.uint8)
     for top in range(0, pixels.shape[0], _ROWS):
         wide = pixels[top : top + _ROWS] * np.uint32(255)

@@ -8,8 +8,8 @@ import zlib
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipelines.images.convert import to_8_bits
 from pipelines.images.image import Samples
 
 FileKind = Literal["png", "tiff", "webp", "jpeg"]
@@ -48,7 +48,7 @@ def encode_image(
     notes: list[str] = []
     if kind in ("webp", "jpeg") and pixels.dtype == np.uint16:
         notes.append(f"16 bits reduced to the 8 of {kind.upper()}")
-        pixels, alpha = _to_8_bits(pixels), None if alpha is None else _to_8_bits(alpha)
+        pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
     if kind == "jpeg" and alpha is not None:
         notes.append("transparency left out, which JPEG has not")
         alpha = None
@@ -59,10 +59,6 @@ def encode_image(
     samples = pixels if alpha is None else np.concatenate([pixels, alpha], axis=2)
     encode = {"png": _png, "tiff": _tiff, "webp": _webp, "jpeg": _jpeg}[kind]
     return encode(np.ascontiguousarray(samples), icc, dpi), tuple(notes)
-
-
-def _to_8_bits(samples: Samples) -> NDArray[np.uint8]:
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _png(samples: Samples, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
