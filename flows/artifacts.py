@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 if TYPE_CHECKING:
     from pipelines.registry import Version
     from pipelines.score import ScoreSummary
-    from pipelines.train import TrainedModel
+    from pipelines.trained import TrainedModel
 
 
 def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:

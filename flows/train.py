@@ -16,7 +16,7 @@ from flows.retries import DELAYS, retry_transient
 from flows.runs import recorded_run
 
 if TYPE_CHECKING:
-    from pipelines.train import TrainedModel
+    from pipelines.trained import TrainedModel
 else:
     TrainedModel = Any  # Prefect looks every name in a flow's signature up, and torch takes seconds to import
 

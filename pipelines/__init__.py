@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pipelines.evaluate import evaluate_model
     from pipelines.rebuild import rebuild_report
     from pipelines.score import ScoreSummary, score_folder
-    from pipelines.train import TrainedModel, train_model
+    from pipelines.train import train_model
+    from pipelines.trained import TrainedModel
 
 # ONNX Runtime reports its use to its makers, and writes into the user's cache folder, from the moment it is imported.
 # Python imports this package before any module in it. What the user has set stays as it is.
@@ -23,7 +24,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "ScoreSummary": "pipelines.score",
-    "TrainedModel": "pipelines.train",
+    "TrainedModel": "pipelines.trained",
     "evaluate_model": "pipelines.evaluate",
     "rebuild_report": "pipelines.rebuild",
     "score_folder": "pipelines.score",

@@ -23,9 +23,10 @@ from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.networks import TwoLevelVAE
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
-from vaecore.tasks import Task, all_tasks
+from vaecore.tasks import Task, scoring_tasks
 
 log = logging.getLogger(__name__)
+OF_RESTORATIONS = ("model.network", "model.scale", "model.damage", "model.level", "train.minutes", "train.crop")
 EXPOSURE_IMAGES = 512
 EXPOSURE_VARIES = 1 / 3
 """Share of the variance that is whole images' brightness: above, exposure differs more than what is shown."""
@@ -37,7 +38,7 @@ def find_task(job: Job) -> Task:
     Raises:
         JobError: There is no such task.
     """
-    tasks = all_tasks()
+    tasks = scoring_tasks()
     job.check_task(tasks)
     return tasks[job.task]
 
@@ -156,6 +157,8 @@ def check_network_options(job: Job, plan: Plan) -> None:
     """
     likelihood_name(job, plan)
     wanted_pooling(job.model)
+    if of_others := [key for key in job.set_options("model", "train") if key in OF_RESTORATIONS]:
+        raise JobError(f"{job.path}: '{of_others[0]}' is of models that mend images, not of {job.task}; leave it out")
     if plan.target.features and job.model.score == "complexity":
         msg = (
             f"{job.path}: 'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
@@ -187,7 +190,7 @@ def check_network_options(job: Job, plan: Plan) -> None:
 
 def _unused(job: Job, plan: Plan) -> tuple[str, str] | None:
     """The first option that says something which nothing would look at, and why."""
-    asked = {key for key, value in job.model if value != type(job.model).model_fields[key].default}
+    asked = {key.removeprefix("model.") for key in job.set_options("model")}
     of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
     if not plan.target.features and (found := [key for key in of_features if key in asked]):
         return found[0], f"where 'model.target' is {plan.target_name}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.job import Job
-from pipelines.modelfile import CARD_FILE, Metadata
+from pipelines.modelfile import CARD_FILE, Metadata, RestorationMetadata
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
 
@@ -90,6 +90,71 @@ def write_card(
         "",
         "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real "
         "defects. Measure that with `kintsugi evaluate` on a labelled folder.",
+        "",
+    ]
+    text = "\n".join(lines)
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return text
+
+
+def write_restoration_card(
+    folder: Path, job: Job, metadata: RestorationMetadata, size: str, decision: Decision, figures: dict[str, float]
+) -> str:
+    """Write card.md of a model that mends images into the bundle and return its text.
+
+    Args:
+        folder: The bundle.
+        job: What was asked.
+        metadata: Of the exported file.
+        size: Of the network.
+        decision: The promotion rule's.
+        figures: Measured in training, in dB and seconds.
+    """
+    low, high = metadata.strengths
+    strengths = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    colour = "grey" if metadata.channels == 1 else "colour"
+    images = metadata.images
+    lines = [
+        f"# {job.name}",
+        "",
+        metadata.summary,
+        "",
+        "## Use",
+        "",
+        f"Takes {colour} images of any size, 8 or 16 bits. Trained to undo damage of the kind `{metadata.damage}`, "
+        f"{metadata.level}: {strengths}. Other damage is mended less well, or not at all.",
+        *([f"The result is {metadata.scale} times as large."] * (metadata.scale > 1)),
+        "",
+        "The result is an estimate. Where the error bar (`restored_scale`) is wide, details are likely rather than "
+        "certain: do not measure what matters on them.",
+        "",
+        "## Training data",
+        "",
+        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
+        f"{images['select']} to select, {images['calibrate']} for the error bars",
+        f"- digest of their pixels: `{metadata.data_digest}`",
+        f"- licence: {metadata.licence or UNKNOWN}",
+        "",
+        "## Model",
+        "",
+        f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
+        f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
+        "",
+        "## Error bars",
+        "",
+        "Counted on held-out images: so many standard deviations around the restored value hold the true one.",
+        "",
+        "| share of pixels | standard deviations |",
+        "|---|---|",
+        *(f"| {float(share):.0%} | {width:.2f} |" for share, width in metadata.intervals.items()),
+        "",
+        "## Measured",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name.replace('_', ' ')} | {value:.6g} |" for name, value in sorted(figures.items())),
+        "",
+        f"Promotion: {decision.reason}.",
         "",
     ]
     text = "\n".join(lines)

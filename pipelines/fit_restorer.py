@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipelines.data import SplitName
 from pipelines.loop import Trainable
 from pipelines.photos import Photos
 from pipelines.tiles import padded
@@ -18,6 +21,7 @@ from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import psnr, restoration_loss
 
+WARM_STEPS, TRIAL_STEPS = 2, 8
 CHECK_IMAGES = 32
 CHECK_SIDE = 256  # pixels of each held-out image, from its middle
 
@@ -33,6 +37,24 @@ class RestorerRecipe:
     crop: int = 64  # side of y in training
     learning_rate: float = 1e-3
     seed: int = 0
+
+
+def steps_within(seconds: float, module: FitRestorer, device: str) -> int:
+    """How many steps take so long here, by a few that are done on a copy and forgotten."""
+    trial = copy.deepcopy(module).to(device)
+    optimiser = torch.optim.AdamW(trial.model.parameters(), lr=1e-6)
+    batches = _Crops(trial.photos, trial.train_indices, trial.recipe, 0, WARM_STEPS + TRIAL_STEPS)
+    spent = []
+    for number in range(len(batches)):
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = trial.loss(batches[number].to(device), number)
+        loss.backward()
+        optimiser.step()
+        float(loss.detach())  # waits for the device
+        spent.append(time.perf_counter() - start)
+    return max(1, round(seconds / float(np.median(spent[WARM_STEPS:]))))
 
 
 class _Crops(Dataset[Tensor]):
@@ -68,7 +90,7 @@ class FitRestorer(Trainable):
         network: Restorer,
         likelihood: GaussianLikelihood,
         photos: Photos,
-        split: dict[str, Sequence[int]],
+        split: Mapping[SplitName, Sequence[int]],
         damage: Damage,
         recipe: RestorerRecipe,
     ) -> None:
@@ -85,20 +107,22 @@ class FitRestorer(Trainable):
         super().__init__(network, recipe.steps, recipe.learning_rate)
         self.warm_up = min(0.1, 500 / (recipe.steps + 1))
         self.likelihood, self.recipe = likelihood, recipe
-        self._photos, self._damage = photos, damage
-        self._train = np.array(split["train"], dtype=np.int64)
+        self.photos, self._damage = photos, damage
+        self._split, self.train_indices = split, np.array(split["train"], dtype=np.int64)
         self._select = list(split["select"])[:CHECK_IMAGES]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of the current stretch."""
         first = self.current_epoch * self.stretch
         return DataLoader(
-            _Crops(self._photos, self._train, self.recipe, first, self.stretch_steps), batch_size=None, num_workers=0
+            _Crops(self.photos, self.train_indices, self.recipe, first, self.stretch_steps),
+            batch_size=None,
+            num_workers=0,
         )
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The middle of each held-out image, one at a time: they differ in size."""
-        return DataLoader(_Middles(self._photos, self._select, self._multiple), batch_size=None, num_workers=0)
+        return DataLoader(_Middles(self.photos, self._select, self._multiple), batch_size=None, num_workers=0)
 
     @property
     def _multiple(self) -> int:
@@ -108,8 +132,12 @@ class FitRestorer(Trainable):
 
     def training_step(self, crops: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step on damaged crops."""
+        return self.note_loss(self.loss(crops, self.global_step))
+
+    def loss(self, crops: Tensor, key: int) -> Tensor:
+        """What a step minimises; the key decides the damage."""
         y = self._unit(crops)
-        return self.note_loss(restoration_loss(self._predict(self._damage(y, self._generator(self.global_step))), y))
+        return restoration_loss(self._predict(self._damage(y, self._generator(key))), y)
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
@@ -118,9 +146,25 @@ class FitRestorer(Trainable):
         self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
 
+    def restore_middle(self, image: int, key: int) -> tuple[Tensor, Gaussian]:
+        """The middle of one image (1, C, H, W), and p(y|c) of it under the damage that the key decides."""
+        y, c = self.damaged_middle(image, key)
+        return y, self._predict(c)
+
+    def damaged_middle(self, image: int, key: int) -> tuple[Tensor, Tensor]:
+        """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
+        y = self._unit(_Middles(self.photos, [image], self._multiple)[0])
+        return y, self._damage(y, self._generator(key))
+
+    def with_steps(self, steps: int) -> FitRestorer:
+        """The same with another number of steps."""
+        assert isinstance(self.model, Restorer)  # noqa: S101 - for the type checker
+        recipe = replace(self.recipe, steps=steps)
+        return FitRestorer(self.model, self.likelihood, self.photos, self._split, self._damage, recipe)
+
     def _unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as y."""
-        return self._photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
+        return self.photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
 
     def _predict(self, c: Tensor) -> Gaussian:
         predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))

@@ -36,7 +36,8 @@ class Record(BaseModel):
 class DataTable(Record):
     """`[data]`: where the images are; paths are relative to the job file."""
 
-    train: Path = Field(description="Folder of good images")
+    train: Path = Field(description="Folder of good images; of clean ones, for a model that mends images")
+    licence: str | None = Field(None, description="Of the images, for the model's card")
     max_images: PositiveInt | None = Field(
         None,
         description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
@@ -80,14 +81,21 @@ class ModelTable(Record):
     )
     aligned: bool | None = Field(None, description="Whether all images show one object in one place")
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")
+    # Of models that mend images:
+    network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
+    scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
+    damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
+    level: float | None = Field(None, ge=0, description="One strength of it, such as a sigma (default: all of them)")
 
 
 class TrainTable(Record):
     """`[train]`: optimisation."""
 
     steps: PositiveInt | None = Field(None, description="Optimiser steps (default: from the number of images)")
+    minutes: PositiveFloat | None = Field(None, description="Instead: as many steps as this takes (restoration)")
     batch: PositiveInt | None = Field(None, description="Images in each step")
     learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
+    crop: PositiveInt | None = Field(None, description="Side of the crops that are trained on (restoration)")
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
@@ -113,7 +121,7 @@ class PromoteTable(Record):
     """`[promote]`: when a new version becomes champion."""
 
     rule: Literal["better", "always", "never"] = Field("better", description="better: measured against the champion")
-    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC that a challenger may fall short by and still win")
+    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC, or dB, that a challenger may be short of")
 
 
 class ScheduleTable(Record):
@@ -165,7 +173,7 @@ class Job(Record):
     """A whole job file."""
 
     name: str = Field(description="Name of the model in the registry")
-    task: str = Field(description="What to train: reconstruct")
+    task: str = Field(description="What to train: reconstruct, denoise, super_resolution, ...")
     data: DataTable
     model: ModelTable = ModelTable()
     train: TrainTable = TrainTable()
@@ -173,6 +181,15 @@ class Job(Record):
     promote: PromoteTable = PromoteTable()
     schedule: ScheduleTable = ScheduleTable()
     path: Path = Field(exclude=True, description="The job file itself")
+
+    def set_options(self, *tables: str) -> list[str]:
+        """The keys of some tables that say something else than their default, as `table.key`."""
+        return [
+            f"{name}.{key}"
+            for name in tables
+            for key, value in getattr(self, name)
+            if value != type(getattr(self, name)).model_fields[key].default
+        ]
 
     @field_validator("name")
     @classmethod

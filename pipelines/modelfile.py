@@ -22,8 +22,8 @@ SPLIT_FILE = "split.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-class Metadata(BaseModel):
-    """What training tells scoring, inside the file. Later versions may add fields; older readers ignore them."""
+class CommonMetadata(BaseModel):
+    """What training tells whoever runs the file, in it. Later versions may add fields; older readers ignore them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,9 +34,21 @@ class Metadata(BaseModel):
     channels: Literal[1, 3]
     bit_depth: Literal[8, 16]
     value_range: tuple[int, int]
-    size: tuple[int, int]  # height and width that the network works at
     size_multiple: int
     halo: int | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
+    likelihood: str
+    outputs: dict[str, str]  # name -> unit
+    licence: str | None
+    git_commit: str | None
+    data_digest: str
+    images: dict[str, int]  # images in each split
+    kintsugi: str  # version that exported it
+
+
+class Metadata(CommonMetadata):
+    """Of a model that scores."""
+
+    size: tuple[int, int]  # height and width that the network works at
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
@@ -47,16 +59,22 @@ class Metadata(BaseModel):
     corruption: str | None = None  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: int  # D, the dimensions of y
-    likelihood: str
     latent_shape: tuple[int, int, int]
     samples: int  # S, samples of the latent in each score
     score: str  # how the score is made of the bound
-    outputs: dict[str, str]  # name -> unit
-    licence: str | None
-    git_commit: str | None
-    data_digest: str
-    images: dict[str, int]  # images in each split
-    kintsugi: str  # version that exported it
+
+
+class RestorationMetadata(CommonMetadata):
+    """Of a model that mends."""
+
+    scale: int  # how much larger the result is than the input
+    damage: str  # what it was trained to undo
+    level: str  # what the strength of the damage is, in words
+    strengths: tuple[float, float]  # that it was trained on
+    levels: tuple[float, ...]  # that it is measured at, unless others are asked for
+    luma: bool  # figures are of the luma, without a border of `scale` pixels
+    intervals: dict[str, float]
+    """Share of held-out pixels -> half the width of the interval that holds it, in units of `restored_scale`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -11,28 +11,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
-from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
+from pipelines.modelfile import METADATA_KEY, CommonMetadata, Metadata, ModelFile, RestorationMetadata
 from pipelines.providers import CUDA, choose_providers
+
+Stored = TypeVar("Stored", bound=CommonMetadata)
 
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
 
 
-class Session:
-    """A loaded model. Runs batches of equal-sized images; the same image and digest give the same numbers."""
+class _Opened:
+    """An ONNX file in ONNX Runtime."""
 
-    metadata: Metadata
-
-    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
-        """Load a model file.
-
-        Args:
-            model: The file.
-            device: Where to run; "auto" takes a GPU when one really loads.
-            threads: Of the CPU provider; 0 means one for each core.
-
-        Raises:
-            ModelError: The file is damaged, or was not exported by this software.
-        """
+    def __init__(self, model: ModelFile, device: Literal["auto", "cpu", "cuda"], threads: int) -> None:
         self.model = model
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -46,8 +36,32 @@ class Session:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes
             msg = f"{model.path} is not a model that ONNX Runtime can load: {str(error).splitlines()[0]}"
             raise ModelError(msg) from None
-        self.metadata = _read_metadata(self._session.get_modelmeta().custom_metadata_map, model)
         self.provider: str = self._session.get_providers()[0]
+
+    def _read(self, kind: type[Stored]) -> Stored:
+        stored = self._session.get_modelmeta().custom_metadata_map
+        outputs = {output.name for output in self._session.get_outputs()}
+        return _read_metadata(stored, self.model, kind, scores="score" in outputs)
+
+
+class Session(_Opened):
+    """A loaded model. Runs batches of equal-sized images; the same image and digest give the same numbers."""
+
+    metadata: Metadata
+
+    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+        """Load a model file.
+
+        Args:
+            model: The file.
+            device: Where to run; "auto" takes a GPU when one really loads.
+            threads: Of the CPU provider; 0 means one for each core.
+
+        Raises:
+            ModelError: The file is damaged, was not exported by this software, or does not score.
+        """
+        super().__init__(model, device, threads)
+        self.metadata = self._read(Metadata)
         self._only_needed = onnxruntime.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True
 
@@ -75,6 +89,41 @@ class Session:
         return dict(zip(outputs, values, strict=True))
 
 
+class RestoringSession(_Opened):
+    """A loaded model that mends images, a tile at a time."""
+
+    metadata: RestorationMetadata
+
+    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+        """Load a model file: as for `Session`.
+
+        Raises:
+            ModelError: The file is damaged, was not exported by this software, or does not mend images.
+        """
+        super().__init__(model, device, threads)
+        self.metadata = self._read(RestorationMetadata)
+
+    def run(self, tile: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mend a tile.
+
+        Args:
+            tile: (N, H, W, C), values divided by the largest of their type; sides in multiples of `size_multiple`.
+
+        Returns:
+            What it shows, and the standard deviation of each value, both at `scale` times the size.
+
+        Raises:
+            MemoryError: The tile does not fit: use a smaller one.
+        """
+        try:
+            restored, scale = self._session.run(["restored", "restored_scale"], {"image": tile})
+        except Exception as error:
+            if "memory" in str(error).lower() or "bad_alloc" in str(error):
+                raise MemoryError from error
+            raise
+        return restored, scale
+
+
 def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Standard normal noise that is a function of a file's content alone, so that scores repeat.
 
@@ -90,12 +139,16 @@ def keyed_generator(digest: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
 
 
-def _read_metadata(stored: dict[str, str], model: ModelFile) -> Metadata:
+def _read_metadata(stored: dict[str, str], model: ModelFile, kind: type[Stored], *, scores: bool) -> Stored:
     if METADATA_KEY not in stored:
         msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; see `kintsugi train`"
         raise ModelError(msg)
+    if scores != (kind is Metadata):
+        does, verb = ("gives anomaly scores", "score") if scores else ("mends images", "restore")
+        msg = f"{model.ref} {does}: use `kintsugi {verb}`"
+        raise ModelError(msg)
     try:
-        return Metadata.model_validate_json(stored[METADATA_KEY])
+        return kind.model_validate_json(stored[METADATA_KEY])
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

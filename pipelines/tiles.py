@@ -44,16 +44,24 @@ def cut(height: int, width: int, *, side: int, halo: int, multiple: int) -> Iter
     if height % multiple or width % multiple or halo % multiple:
         msg = f"{height} x {width} with a halo of {halo} is not in multiples of {multiple}"
         raise ValueError(msg)
-    step = max(multiple, side // multiple * multiple)
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            spans = ((top, height), (left, width))
-            kept = tuple(slice(start, min(start + step, end)) for start, end in spans)
+    steps = tuple(_step(length, side, multiple) for length in (height, width))
+    for top in range(0, height, steps[0]):
+        for left in range(0, width, steps[1]):
+            starts, ends = (top, left), (height, width)
+            kept = tuple(
+                slice(start, min(start + step, end)) for start, step, end in zip(starts, steps, ends, strict=True)
+            )
             seen = tuple(
                 slice(max(0, part.start - halo), min(end, part.stop + halo))
-                for part, (_, end) in zip(kept, spans, strict=True)
+                for part, end in zip(kept, ends, strict=True)
             )
             yield Tile((kept[0], kept[1]), (seen[0], seen[1]))
+
+
+def _step(length: int, side: int, multiple: int) -> int:
+    """Equal tiles: a narrow rest would be mostly margin."""
+    count = -(-length // max(multiple, side // multiple * multiple))
+    return -(-length // count // multiple) * multiple
 
 
 def padded(image: NDArray[Any], multiple: int) -> NDArray[Any]:
@@ -87,9 +95,9 @@ def run_in_tiles(
         upscale: How much larger its output is.
     """
     height, width = image.shape[:2]
-    whole = padded(image, multiple)
-    for tile in cut(*whole.shape[:2], side=side, halo=halo, multiple=multiple):
-        outputs = run(to_float(whole[tile.seen])[None])
+    whole = (-(-length // multiple) * multiple for length in (height, width))
+    for tile in cut(*whole, side=side, halo=halo, multiple=multiple):
+        outputs = run(to_float(padded(image[tile.seen], multiple))[None])
         place, inside = [], []
         for kept, within, end in zip(tile.kept, tile.within, (height, width), strict=True):
             stop = min(kept.stop, end)  # what was mirrored is no part of the result

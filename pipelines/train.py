@@ -12,8 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -40,39 +39,30 @@ from pipelines.build import (
 from pipelines.card import write_card
 from pipelines.choose import choose_score
 from pipelines.data import TrainingData, load_training_data, write_split
-from pipelines.errors import JobError, ModelError
+from pipelines.errors import JobError
 from pipelines.examples import Examples, make_examples
 from pipelines.fit import Recipe, fit
 from pipelines.job import Job, load_job
-from pipelines.locks import locked
-from pipelines.modelfile import SPLIT_FILE, ModelFile
-from pipelines.models import find_model
+from pipelines.modelfile import SPLIT_FILE
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.probe import details_help
-from pipelines.promotion import Decision, decide
-from pipelines.registry import Registry, Version
+from pipelines.promotion import decide
+from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
+from pipelines.train_restorer import train_restorer
+from pipelines.trained import TrainedModel, champion_of, flatten, settle, work_folder
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
+from vaecore.tasks import all_tasks, restorations
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """A finished training job."""
-
-    version: Version
-    promoted: bool
-    reason: str
-    figures: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +130,9 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
+    job.check_task(all_tasks())
+    if job.task in restorations():
+        return train_restorer(job)
     start = time.perf_counter()
     prepared = prepare(job)
     log.info(
@@ -151,11 +144,11 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     device = training_device()
 
     with (
-        _work_folder(job, _work_key(prepared)) as work,
+        work_folder(job, _work_key(prepared)) as work,
         TrackedRun(job.name) as run,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
-        run.params(_flatten(job) | _chosen(prepared) | {"device": device})
+        run.params(flatten(job) | _chosen(prepared) | {"device": device})
         run.tags({"task": job.task, "data_digest": data.digest})
         examples = make_examples(data, plan.image_format, representation, device)
         done = fit(
@@ -188,7 +181,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         write_weights(file, graph)
 
         registry = Registry()
-        champion = _champion(registry, job.name)
+        champion = champion_of(registry, job.name)
         decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
         measured = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
         card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
@@ -197,10 +190,10 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         run.metrics(figures, done)
         version = registry.register(
             job.name, folder, run_id=run.run_id, metrics=figures,
-            tags={"task": job.task, "data_digest": data.digest, "job": json.dumps(_flatten(job))[:4000]},
+            tags={"task": job.task, "data_digest": data.digest, "job": json.dumps(flatten(job))[:4000]},
         )  # fmt: skip
         registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
-        _settle(registry, version, decision)
+        settle(registry, version, decision)
         shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
     return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
 
@@ -276,24 +269,6 @@ def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> by
     return buffer.getvalue()
 
 
-def _champion(registry: Registry, name: str) -> ModelFile | None:
-    try:
-        registry.get(name, "champion")
-    except ModelError:
-        return None
-    return find_model(f"{name}@champion")
-
-
-def _settle(registry: Registry, version: Version, decision: Decision) -> None:
-    if decision.promote:
-        registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
-    else:
-        registry.challenge(version.name, version.version)
-    log.info(
-        "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
-    )
-
-
 def _work_key(prepared: Prepared) -> str:
     """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
     job, plan, data, representation = prepared.job, prepared.plan, prepared.data, prepared.representation
@@ -310,24 +285,3 @@ def _work_key(prepared: Prepared) -> str:
         "kintsugi": installed_version("kintsugi"),
     }
     return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _work_folder(job: Job, key: str) -> Iterator[Path]:
-    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile."""
-    work = settings().home / "runs" / job.name / key
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(work.with_name(f"{key}.lock"), wait=False))
-        except BlockingIOError:
-            msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
-            raise JobError(msg) from None
-        yield work
-
-
-def _flatten(job: Job) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in job.model_dump(mode="json").items():
-        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
-    return flat

@@ -32,7 +32,7 @@ def gaussian_noise(y: Images, sigma: float | Strength, generator: torch.Generato
 def poisson_noise(y: Images, sigma: float | Strength, generator: torch.Generator) -> Images:
     """Photon noise: its variance grows with the brightness, and is sigma^2 (8-bit levels) at middle grey."""
     peak = 0.5 * (LEVELS / _each(sigma, y).clamp(min=1e-3)).square()  # photons at white
-    photons = torch.poisson((y.clamp(0, 1) * peak).cpu(), generator=generator)
+    photons = torch.poisson((y.clamp(0, 1) * peak).to(generator.device), generator=generator)
     return photons.to(y.device) / peak
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
-from pipelines.modelfile import METADATA_KEY, MODEL_FILE, Metadata, sha256_of
+from pipelines.modelfile import METADATA_KEY, MODEL_FILE, CommonMetadata, sha256_of
 from pipelines.registry.artifacts import FOLDER
 from pipelines.registry.connection import quiet
 
@@ -66,7 +66,7 @@ def first_mismatch(folder: Path, digests: Mapping[str, str]) -> Mismatch | None:
     return None
 
 
-def write_mlflow_files(model: Path, folder: Path, *, run_id: str) -> Metadata | None:
+def write_mlflow_files(model: Path, folder: Path, *, run_id: str) -> CommonMetadata | None:
     """Write what makes the bundle an MLflow model that `mlflow.onnx` and `mlflow.pyfunc` load.
 
     MLflow serialises the graph that it is given once more, which changes the file's digest: its copy is dropped and the
@@ -108,7 +108,7 @@ def write_mlflow_files(model: Path, folder: Path, *, run_id: str) -> Metadata | 
     (folder / MODEL_FILE).unlink()
     text = next((entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY), None)
     try:
-        return Metadata.model_validate_json(text) if text else None
+        return CommonMetadata.model_validate_json(text) if text else None
     except ValidationError:
         return None
 

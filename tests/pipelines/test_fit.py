@@ -19,7 +19,7 @@ from pipelines.fit import VALIDATION_BATCH, Fit, Recipe, fit, windows_of
 from pipelines.job import TrainTable, load_job
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.train import prepare
-from vaecore.tasks import all_tasks
+from vaecore.tasks import scoring_tasks
 
 STEPS = 40
 
@@ -255,7 +255,7 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
 
 
 def test_few_images_on_features_are_trained_with_noise_unless_the_job_says_otherwise() -> None:
-    targets = all_tasks()["reconstruct"].targets
+    targets = scoring_tasks()["reconstruct"].targets
     table = TrainTable()
     assert Recipe.of(table, targets["features"], 47).corruption == "noise"
     assert Recipe.of(table, targets["features"], 400).corruption == "none"

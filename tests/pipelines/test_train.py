@@ -31,7 +31,7 @@ from pipelines.registry import Registry
 from pipelines.score import score_folder
 from pipelines.session import Session
 from pipelines.train import _work_folder, _work_key, prepare, train_model
-from vaecore.tasks import all_tasks
+from vaecore.tasks import scoring_tasks
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_average_of_weights_forgets_the_start() -> None:
 
 @pytest.mark.parametrize(("images", "steps"), [(10, 800), (500, 1500), (10**6, 4000)])
 def test_default_steps(images: int, steps: int) -> None:
-    assert all_tasks()["reconstruct"].targets["pixels"].steps_for(images) == steps
+    assert scoring_tasks()["reconstruct"].targets["pixels"].steps_for(images) == steps
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vaecore.networks import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
-from vaecore.tasks import Task, all_tasks
+from vaecore.tasks import Task, scoring_tasks
 
 SIZE = (32, 24)
 CASES = [
@@ -94,7 +94,7 @@ def run(path: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("target", "name", "channels", "bit_depth", "options"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES]
 )
-@pytest.mark.parametrize("task_name", all_tasks())
+@pytest.mark.parametrize("task_name", scoring_tasks())
 def test_torch_and_onnx_runtime_agree(
     task_name: str,
     target: str,
@@ -104,7 +104,7 @@ def test_torch_and_onnx_runtime_agree(
     options: dict[str, bool],
     tmp_path: Path,
 ) -> None:
-    task = all_tasks()[task_name]
+    task = scoring_tasks()[task_name]
     graph = graph_of(task, target, name, channels, bit_depth, options)
     path = tmp_path / "model.onnx"
     export_scoring(graph, path, {"task": task_name})
@@ -134,7 +134,7 @@ def test_torch_and_onnx_runtime_agree(
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoringGraph, Path]:
-    graph = graph_of(all_tasks()["reconstruct"], "pixels", "gaussian", 1, 8, {})
+    graph = graph_of(scoring_tasks()["reconstruct"], "pixels", "gaussian", 1, 8, {})
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     export_scoring(graph, path, {"name": "x", "b": 1, "a": [2]})
     return graph, path
@@ -188,7 +188,7 @@ def test_the_decoder_alone_decodes(exported: tuple[ScoringGraph, Path], tmp_path
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("task", all_tasks().values(), ids=all_tasks())
+@pytest.mark.parametrize("task", scoring_tasks().values(), ids=scoring_tasks())
 def test_every_task_states_its_facts(task: Task) -> None:
     assert task.summary.endswith(".")
     assert task.targets

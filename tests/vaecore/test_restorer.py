@@ -54,7 +54,9 @@ def test_it_starts_as_the_identity_or_the_bicubic_image() -> None:
     assert same.shape == (2, 6, 16, 24)
     torch.testing.assert_close(same[:, :3], image)
     larger = Restorer(channels=3, outputs=3, upscale=3)(image)[:, :3]
-    torch.testing.assert_close(larger, F.interpolate(image, scale_factor=3, mode="bicubic", align_corners=False))
+    torch.testing.assert_close(
+        larger, F.interpolate(image, scale_factor=3, mode="bicubic", align_corners=False, antialias=True)
+    )
 
 
 def test_the_scale_does_not_shape_the_features() -> None:

@@ -3,7 +3,7 @@
 from vaecore.networks.bottleneck_vae import BottleneckVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
-from vaecore.networks.restorer import Restorer
+from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
-__all__ = ["BottleneckVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]
+__all__ = ["SIZES", "BottleneckVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]

@@ -6,14 +6,24 @@ import importlib
 import pkgutil
 from functools import cache
 
-from vaecore.tasks.base import Target, Task
+from vaecore.tasks.base import Damage, Restoration, Target, Task
 
 
 @cache
-def all_tasks() -> dict[str, Task]:
+def all_tasks() -> dict[str, Task | Restoration]:
     """Every task by name, the name being the file's."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
     return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
 
 
-__all__ = ["Target", "Task", "all_tasks"]
+def scoring_tasks() -> dict[str, Task]:
+    """Those that give anomaly scores."""
+    return {name: task for name, task in all_tasks().items() if isinstance(task, Task)}
+
+
+def restorations() -> dict[str, Restoration]:
+    """Those that mend images."""
+    return {name: task for name, task in all_tasks().items() if isinstance(task, Restoration)}
+
+
+__all__ = ["Damage", "Restoration", "Target", "Task", "all_tasks", "restorations", "scoring_tasks"]

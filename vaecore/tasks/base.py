@@ -1,4 +1,4 @@
-"""What a task is: a target, what the model is given, a likelihood and a graph. Facts, no behaviour."""
+"""What a task is: facts and plain functions, no behaviour. `Task` scores images, `Restoration` mends them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vaecore.image_format import ImageFormat
 from vaecore.pooling import Pooling
 from vaecore.representations import Representation, Smooth
 
 GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
+
+# From clean images and a strength for each, with a generator where there is chance, to what the network is given.
+Damage = Callable[[Float[Tensor, "B C H W"], Float[Tensor, " B"], torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +59,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One entry of the table in the design: everything else (training, export, batch job, report) is shared."""
+    """Scoring: everything else (training, export, batch job, report) is shared."""
 
     summary: str  # one sentence for people
     targets: Mapping[str, Target]  # what the job file's model.target may say; the first is the default
     graph: GraphBuilder  # what gets exported
-    scores: bool  # True: takes integer images and gives anomaly scores; False: restores float images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration:
+    """Mending images: how clean ones are damaged says it all; training, export, batch job and report are shared."""
+
+    summary: str  # one sentence for people
+    damages: Mapping[str, Damage]  # kinds of damage that the job file may choose from; the first is the default
+    level: str  # what a strength is, in words, with its unit
+    strengths: tuple[float, float]  # training draws between these, unless the job names one
+    levels: tuple[float, ...]  # that `evaluate` measures at
+    scales: tuple[int, ...] = (1,)  # how much larger the result is; where there is a choice, this is the strength, too
+    luma: bool = False  # PSNR and SSIM of the luma alone, without a border of `scale` pixels, as papers do

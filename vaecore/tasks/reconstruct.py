@@ -65,5 +65,4 @@ TASK = Task(
         ),
     },
     graph=ScoringGraph,
-    scores=True,
 )

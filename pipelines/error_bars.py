@@ -1,0 +1,53 @@
+"""How sure a restored pixel is: the predicted scale, brought to held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipelines.fit_restorer import FitRestorer
+
+SHARES = (0.5, 0.68, 0.9, 0.95)
+REPEATS = 4  # of each image, each with another damage
+KEPT = 4096  # values of each restored crop
+MOST_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorBars:
+    """What makes of the network's scale a standard deviation, and of that an interval.
+
+    Attributes:
+        factor: (C,) by which the scale is multiplied: its square is then the mean squared error of each channel.
+        intervals: Share of the pixels -> half the width of the interval around the restored value that holds it, in
+            those standard deviations. Errors have heavier tails than a Gaussian's, so these are counted.
+    """
+
+    factor: Tensor
+    intervals: dict[str, float]
+
+
+@torch.no_grad()
+def measure_error_bars(module: FitRestorer, indices: Sequence[int]) -> ErrorBars:
+    """Compare errors with predicted scales on images that nothing was learned from.
+
+    Args:
+        module: The trained network with its images and its damage, on the CPU.
+        indices: Of held-out images.
+    """
+    ratios = []
+    for number in range(min(len(indices), MOST_IMAGES) * REPEATS):
+        image = indices[number % len(indices)]
+        y, predicted = module.restore_middle(image, key=2 * 10**9 + number)
+        ratio = ((y - predicted.mean) / predicted.stddev)[0].flatten(1)
+        kept = torch.randperm(ratio.shape[1], generator=torch.Generator().manual_seed(number))[:KEPT]
+        ratios.append(ratio[:, kept])
+    together = torch.cat(ratios, dim=1).double()
+    factor = together.square().mean(dim=1).sqrt()
+    errors = (together.abs() / factor[:, None]).flatten()
+    ordered = errors.sort().values
+    intervals = {str(share): float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) for share in SHARES}
+    return ErrorBars(factor.float(), intervals)

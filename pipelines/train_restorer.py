@@ -1,0 +1,363 @@
+"""The training of models that mend images: a folder of clean images becomes a registered model.
+
+survey -> read -> no test images? -> split -> fit -> error bars -> export -> compare with torch -> register -> promote
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.build import training_device
+from pipelines.bundle import git_commit, write_job
+from pipelines.card import write_restoration_card
+from pipelines.data import SplitName, split_by_content
+from pipelines.error_bars import measure_error_bars
+from pipelines.errors import JobError, ModelError
+from pipelines.fit_restorer import FitRestorer, RestorerRecipe, steps_within
+from pipelines.images import ImageFile, find_images
+from pipelines.job import Job
+from pipelines.leakage import check_leakage
+from pipelines.loop import run
+from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, RestorationMetadata, sha256_of
+from pipelines.output import write_json
+from pipelines.photos import Photos, load_photos
+from pipelines.plan import survey
+from pipelines.promotion import Decision
+from pipelines.registry import Registry
+from pipelines.session import RestoringSession
+from pipelines.settings import settings
+from pipelines.spacing import evenly_spaced
+from pipelines.tracking import TrackedRun
+from pipelines.trained import TrainedModel, champion_of, flatten, settle, work_folder
+from vaecore.export import export_restoration
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import SIZES, Restorer
+from vaecore.restoration import OUTPUTS, RestorationGraph, psnr
+from vaecore.tasks import Damage, Restoration, restorations
+
+log = logging.getLogger(__name__)
+
+MINUTES = 30.0  # where the job names no budget
+PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
+OPTIONS = frozenset({"model.network", "model.scale", "model.damage", "model.level"}) | {
+    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job asks for, every choice made."""
+
+    task: Restoration
+    size: str  # of the network: a key of SIZES
+    scale: int
+    damage: str
+    strengths: tuple[float, float]
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """What it is measured at."""
+        return self.task.levels if self.strengths[0] < self.strengths[1] else self.strengths[:1]
+
+    def damaged(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """What the network is given in training: each image damaged as strongly as chance will have it."""
+        low, high = self.strengths
+        strengths = low + (high - low) * torch.rand(len(y), generator=generator, device=generator.device)
+        damage: Damage = self.task.damages[self.damage]
+        return damage(y, strengths.to(y), generator)
+
+
+def make_plan(job: Job) -> Plan:
+    """Choose what the job leaves open.
+
+    Raises:
+        JobError: The job asks for what its task cannot be.
+    """
+    task, table = restorations()[job.task], job.model
+    if unused := [key for key in job.set_options("model", "train") if key not in OPTIONS]:
+        raise JobError(f"{job.path}: '{unused[0]}' has no meaning for {job.task}; leave it out")
+    if table.scale is not None and table.scale not in task.scales:
+        raise JobError(f"{job.path}: 'model.scale' has no meaning for {job.task}; leave it out")
+    damage = table.damage or next(iter(task.damages))
+    if damage not in task.damages:
+        known = ", ".join(task.damages)
+        raise JobError(f"{job.path}: 'model.damage' is '{damage}'; the task {job.task} knows {known}")
+    if job.train.steps and job.train.minutes:
+        raise JobError(f"{job.path}: 'train.steps' and 'train.minutes' both say how long: leave one out")
+    scale = table.scale or task.scales[0]
+    low, high = task.strengths
+    if len(task.scales) > 1:
+        low = high = float(scale)
+    if table.level is not None:
+        if len(task.scales) > 1:
+            raise JobError(f"{job.path}: 'model.level' has no meaning for {job.task}, which has 'model.scale'")
+        if not low <= table.level <= high:
+            raise JobError(f"{job.path}: 'model.level' is {table.level:g}: {task.level}, from {low:g} to {high:g}")
+        low = high = table.level
+    size = table.network or ("M" if training_device() == "cuda" else "S")
+    return Plan(task, size, scale, damage, (low, high))
+
+
+def train_restorer(job: Job) -> TrainedModel:
+    """Train, export, register and, if the job's rule says so, promote one model that mends images.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input; the message says what to do.
+    """
+    start, plan = time.perf_counter(), make_plan(job)
+    image_format = survey(job).image_format
+    photos = load_photos(_wanted(job), image_format)
+    check_leakage(photos)
+    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
+    _announce(photos, split)
+    device, registry = training_device(), Registry()
+    champion = _champion(registry, job, plan)
+    torch.manual_seed(job.train.seed)
+    widths, blocks = SIZES[plan.size]
+    network = Restorer(
+        channels=image_format.channels, outputs=image_format.channels, widths=widths, blocks=blocks, upscale=plan.scale
+    )
+    with (
+        work_folder(job, _work_key(job, plan, photos)) as work,
+        TrackedRun(job.name) as tracked,
+        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
+    ):
+        module = FitRestorer(network, GaussianLikelihood(), photos, split, plan.damaged, _recipe(job, plan, device))
+        module = _within_budget(module, job, work, device)
+        recipe = module.recipe
+        log.info("%s: network %s, %d steps of %d crops", job.task, plan.size, recipe.steps, recipe.batch)
+        tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
+        done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
+        module.cpu().eval()
+        bars = measure_error_bars(module, split["calibrate"])
+        graph = RestorationGraph(network, module.likelihood, bars.factor).eval()
+
+        folder = Path(temporary) / "model"
+        metadata = _describe(job, plan, photos, split, graph, bars.intervals)
+        log.info("exporting to ONNX and comparing it with torch")
+        file = _write_model(folder, graph, metadata)
+        examples = _Held(module, split["select"])
+        parity = _check_parity(file, graph, examples)
+        _write_split(folder / SPLIT_FILE, photos, split)
+        write_job(folder, job)
+        decision = _decide(file, champion, examples, job)
+        figures = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start, **decision.figures}
+        tracked.text("card.md", write_restoration_card(folder, job, metadata, plan.size, decision, figures))
+        tracked.metrics(figures, done)
+        version = registry.register(
+            job.name, folder, run_id=tracked.run_id, metrics=figures,
+            tags={"task": job.task, "data_digest": metadata.data_digest, "job": json.dumps(flatten(job))[:4000]},
+        )  # fmt: skip
+        registry.fetch(version)
+        settle(registry, version, decision)
+        shutil.rmtree(work, ignore_errors=True)
+    return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Held-out images in the form that the exported file takes."""
+
+    module: FitRestorer
+    indices: Sequence[int]
+
+    def pair(self, number: int) -> tuple[Tensor, Tensor]:
+        """The middle of an image as it is, and damaged, both (1, H, W, C) in [0, 1]: always the same."""
+        y, c = self.module.damaged_middle(self.indices[number], key=3 * 10**9 + number)
+        return y.permute(0, 2, 3, 1), c.permute(0, 2, 3, 1)
+
+
+def _wanted(job: Job) -> list[ImageFile]:
+    files = find_images(job.data.train)
+    most = job.data.max_images
+    if most is not None and len(files) > most:
+        log.warning("using %d of %d images (data.max_images)", most, len(files))
+        files = evenly_spaced(files, most)
+    return files
+
+
+def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
+    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
+    log.info(
+        "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
+        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
+        len(split["train"]), len(split["select"]), len(split["calibrate"]),
+    )  # fmt: skip
+
+
+def _champion(registry: Registry, job: Job, plan: Plan) -> ModelFile | None:
+    """Today's champion, which has to do the same as what is trained.
+
+    Raises:
+        JobError: It does something else.
+    """
+    champion = champion_of(registry, job.name)
+    if champion is None:
+        return None
+    try:
+        there = RestoringSession(champion, device="cpu").metadata
+    except ModelError as error:
+        raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
+    if (there.task, there.scale) != (job.task, plan.scale):
+        raise JobError(
+            f"{job.path}: the champion of '{job.name}' does {there.task} (scale {there.scale}), this job {job.task} "
+            f"(scale {plan.scale}): choose another name"
+        )
+    return champion
+
+
+def _recipe(job: Job, plan: Plan, device: str) -> RestorerRecipe:
+    """What the job leaves open; the steps are a guess where it asks for minutes."""
+    table, large = job.train, device == "cuda"
+    step = plan.scale * 16  # a multiple of the largest stride
+    crop = table.crop or max(128 if large else 96, 48 * plan.scale)
+    return RestorerRecipe(
+        steps=table.steps or 1,
+        batch=table.batch or (32 if large else 8),
+        crop=max(step, crop // step * step),
+        learning_rate=table.learning_rate or (5e-4 if plan.size == "M" else 1e-3),
+        seed=table.seed,
+    )
+
+
+def _within_budget(module: FitRestorer, job: Job, work: Path, device: str) -> FitRestorer:
+    """With as many steps as the job asks for, or as its minutes allow here: the latter counted once for each run."""
+    if job.train.steps:
+        return module
+    minutes = job.train.minutes or MINUTES
+    noted = work / "steps.json"
+    if noted.is_file():
+        steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
+    else:
+        steps = steps_within(60 * minutes, module, device)
+        write_json(noted, {"steps": steps})
+    log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
+    return module.with_steps(steps)
+
+
+def _describe(
+    job: Job,
+    plan: Plan,
+    photos: Photos,
+    split: Mapping[SplitName, Sequence[int]],
+    graph: RestorationGraph,
+    intervals: dict[str, float],
+) -> RestorationMetadata:
+    form = photos.image_format
+    return RestorationMetadata(
+        name=job.name,
+        task=job.task,
+        summary=plan.task.summary,
+        channels=form.channels,
+        bit_depth=form.bit_depth,
+        value_range=(0, 1),
+        size_multiple=graph.network.multiple,
+        halo=graph.network.halo,
+        likelihood="gaussian",
+        outputs=OUTPUTS,
+        licence=job.data.licence,
+        git_commit=git_commit(job.path.parent),
+        data_digest=hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest(),
+        images={name: len(indices) for name, indices in split.items()},
+        kintsugi=installed_version("kintsugi"),
+        scale=plan.scale,
+        damage=plan.damage,
+        level=plan.task.level,
+        strengths=plan.strengths,
+        levels=plan.levels,
+        luma=plan.task.luma,
+        intervals=intervals,
+    )
+
+
+def _write_model(folder: Path, graph: RestorationGraph, metadata: RestorationMetadata) -> ModelFile:
+    folder.mkdir(parents=True)
+    path = folder / MODEL_FILE
+    export_restoration(graph, path, metadata.model_dump(mode="json"))
+    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+
+def _check_parity(file: ModelFile, graph: RestorationGraph, held: _Held) -> float:
+    """Load the exported file back and compare it with torch on damaged images, whole and in part.
+
+    Returns:
+        The largest difference, as a share of the range of an image.
+
+    Raises:
+        ModelError: It is above 1e-3.
+    """
+    session, worst = RestoringSession(file, device="cpu"), 0.0
+    multiple = graph.network.multiple
+    for number in range(min(3, len(held.indices))):
+        _, c = held.pair(number)
+        part = c[:, number * multiple :, : c.shape[2] - number * multiple].contiguous()
+        with torch.no_grad():
+            expected = graph(part)
+        for found, name in zip(session.run(part.numpy()), OUTPUTS, strict=True):
+            worst = max(worst, float(np.abs(found - expected[name].numpy()).max()))
+    if not worst <= PARITY:  # not-a-number is no agreement either
+        msg = f"the exported model does not agree with torch: {worst:.2g} of the range apart (limit {PARITY:g})"
+        raise ModelError(f"{msg}; it was not registered")
+    return worst
+
+
+def _write_split(path: Path, photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
+    """Record which contents were trained on, so that a later version can be compared on others."""
+    write_json(path, {name: [photos.pixel_sha256[index] for index in indices] for name, indices in split.items()})
+
+
+def _decide(file: ModelFile, champion: ModelFile | None, held: _Held, job: Job) -> Decision:
+    """The promotion rule: PSNR of challenger and champion on the same damaged images, those new to both if any."""
+    if champion is not None and (champion.folder / SPLIT_FILE).is_file():
+        trained_on = set(json.loads((champion.folder / SPLIT_FILE).read_text(encoding="utf-8"))["train"])
+        unseen = [index for index in held.indices if held.module.photos.pixel_sha256[index] not in trained_on]
+        held = replace(held, indices=unseen or held.indices)
+    mine = _psnr(file, held)
+    figures = {"challenger_psnr": mine, "images": float(len(held.indices))}
+    if champion is None:
+        reason = "the first version whose exported file agrees with torch"
+        return Decision(job.promote.rule != "never", reason, figures)
+    theirs = _psnr(champion, held)
+    figures |= {"champion_psnr": theirs}
+    if job.promote.rule != "better":
+        return Decision(job.promote.rule == "always", f"the job's rule is '{job.promote.rule}'", figures)
+    better = mine >= theirs - job.promote.tolerance
+    comparison = f"PSNR {mine:.2f} dB against the champion's {theirs:.2f} on {len(held.indices)} held-out images"
+    return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
+
+
+def _psnr(file: ModelFile, held: _Held) -> float:
+    session = RestoringSession(file, device=settings().device, threads=settings().workers)
+    found = []
+    for number in range(len(held.indices)):
+        y, c = held.pair(number)
+        restored, _ = session.run(c.contiguous().numpy())
+        found.append(psnr(torch.from_numpy(restored).permute(0, 3, 1, 2), y.permute(0, 3, 1, 2)))
+    return float(torch.cat(found).mean())
+
+
+def _work_key(job: Job, plan: Plan, photos: Photos) -> str:
+    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+    stamp = {
+        "task": job.task,
+        "plan": [plan.size, plan.scale, plan.damage, plan.strengths],
+        "train": job.train.model_dump(mode="json"),
+        "images": photos.pixel_sha256,
+        "calibrate": job.calibrate.fraction,
+        "format": [photos.image_format.channels, photos.image_format.bit_depth],
+        "kintsugi": installed_version("kintsugi"),
+    }
+    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

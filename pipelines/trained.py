@@ -1,0 +1,73 @@
+"""What every training shares, whatever it trains: its folder of checkpoints, the aliases, what it returns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import JobError, ModelError
+from pipelines.job import Job
+from pipelines.locks import locked
+from pipelines.modelfile import ModelFile
+from pipelines.models import find_model
+from pipelines.promotion import Decision
+from pipelines.registry import Registry, Version
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A finished training job."""
+
+    version: Version
+    promoted: bool
+    reason: str
+    figures: dict[str, float]
+
+
+def champion_of(registry: Registry, name: str) -> ModelFile | None:
+    """Today's champion of a name; None where there is none."""
+    try:
+        registry.get(name, "champion")
+    except ModelError:
+        return None
+    return find_model(f"{name}@champion")
+
+
+def settle(registry: Registry, version: Version, decision: Decision) -> None:
+    """Move the aliases as was decided, and say so."""
+    if decision.promote:
+        registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
+    else:
+        registry.challenge(version.name, version.version)
+    log.info(
+        "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
+    )
+
+
+@contextmanager
+def work_folder(job: Job, key: str) -> Iterator[Path]:
+    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile."""
+    work = settings().home / "runs" / job.name / key
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(work.with_name(f"{key}.lock"), wait=False))
+        except BlockingIOError:
+            msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
+            raise JobError(msg) from None
+        yield work
+
+
+def flatten(job: Job) -> dict[str, Any]:
+    """The job as `table.key` and values, as runs are tagged with it."""
+    flat: dict[str, Any] = {}
+    for key, value in job.model_dump(mode="json").items():
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return flat

@@ -1,0 +1,116 @@
+"""The training of models that mend images, start to registered model, on real photographs of tiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines import train_model
+from pipelines.errors import DataError, JobError, ModelError
+from pipelines.job import Job, load_job
+from pipelines.models import find_model
+from pipelines.registry import Registry
+from pipelines.sample import MAGNETIC_TILE
+from pipelines.session import RestoringSession, Session
+from pipelines.train_restorer import make_plan
+
+GOOD = MAGNETIC_TILE / "train" / "good"
+
+
+def job(folder: Path, task: str = "denoise", *, images: Path = GOOD, **tables: str) -> Job:
+    body = "\n".join(f"[{name}]\n{text}" for name, text in tables.items())
+    path = folder / "job.toml"
+    path.write_text(f'name = "mend"\ntask = "{task}"\n[data]\ntrain = "{images}"\nlicence = "CC BY 4.0"\n{body}')
+    return load_job(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RestoringSession:
+    folder = tmp_path_factory.mktemp("mend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KINTSUGI_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        asked = job(folder, train="steps = 60\nbatch = 4\ncrop = 48", model="level = 25\ndamage = 'gaussian'")
+        result = train_model(asked)
+        assert result.promoted
+        assert not list((folder / "home" / "runs").rglob("*.ckpt"))  # registered: checkpoints have done their work
+        return RestoringSession(find_model("mend@champion"), device="cpu", threads=1)
+
+
+def test_what_is_registered_takes_noise_out(trained: RestoringSession) -> None:
+    metadata = trained.metadata
+    assert (metadata.task, metadata.scale, metadata.strengths, metadata.levels) == ("denoise", 1, (25, 25), (25,))
+    assert metadata.licence == "CC BY 4.0"
+    tile = np.asarray(Image.open(sorted(GOOD.iterdir())[0]).convert("L"), np.float32)[None, :128, :128, None] / 255
+    noisy = tile + np.random.default_rng(0).normal(0, 25 / 255, tile.shape).astype(np.float32)
+    restored, scale = trained.run(noisy)
+    assert ((restored - tile) ** 2).mean() < 0.5 * ((noisy - tile) ** 2).mean()
+    inside = np.abs(restored - tile) <= metadata.intervals["0.9"] * scale
+    assert 0.75 < inside.mean() < 0.99
+
+
+def test_the_bundle_says_what_it_is(trained: RestoringSession) -> None:
+    card = trained.model.card
+    assert card is not None
+    assert "CC BY 4.0" in card
+    assert "90%" in card
+    assert "level = 25.0" in (trained.model.folder / "job.toml").read_text()
+    split = json.loads((trained.model.folder / "split.json").read_text())
+    assert all(split[name] for name in ("train", "select", "calibrate"))
+
+
+def test_a_model_that_mends_does_not_score(trained: RestoringSession) -> None:
+    with pytest.raises(ModelError, match="mends images: use `kintsugi restore`"):
+        Session(trained.model)
+
+
+@pytest.mark.parametrize(
+    ("task", "tables", "message"),
+    [
+        ("denoise", {"model": "scale = 2"}, "'model.scale' has no meaning for denoise"),
+        ("denoise", {"model": "samples = 9"}, "'model.samples' has no meaning for denoise"),
+        ("denoise", {"model": "damage = 'rain'"}, "knows mixed, gaussian, poisson, speckle"),
+        ("denoise", {"model": "level = 80"}, "'model.level' is 80: .* from 0 to 55"),
+        ("denoise", {"train": "steps = 3\nminutes = 1"}, "both say how long"),
+        ("super_resolution", {"model": "level = 2"}, "has 'model.scale'"),
+    ],
+)
+def test_what_a_task_cannot_be_is_refused(tmp_path: Path, task: str, tables: dict[str, str], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        make_plan(job(tmp_path, task, **tables))
+
+
+def test_choices_that_are_left_open(tmp_path: Path) -> None:
+    plan = make_plan(job(tmp_path))
+    assert (plan.size, plan.scale, plan.damage, plan.strengths) == ("S", 1, "mixed", (0, 55))
+    assert plan.levels == (15, 25, 50)
+    larger = make_plan(job(tmp_path, "super_resolution", model="scale = 3"))
+    assert (larger.scale, larger.strengths, larger.levels) == (3, (3, 3), (3,))
+    assert larger.damaged(torch.rand(2, 1, 12, 18), torch.Generator()).shape == (2, 1, 4, 6)
+
+
+def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("pipelines.train_restorer.steps_within", lambda seconds, *_: round(seconds / 30))
+    train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
+    (version,) = Registry().versions("mend")
+    assert version.metrics["steps"] == 2
+
+
+def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+
+    def known() -> dict[str, str]:
+        from pipelines.photos import pixel_digest
+
+        pixels = np.asarray(Image.open(sorted(GOOD.iterdir())[3]).convert("L"))[..., None]
+        return {pixel_digest(pixels)[:16]: "CBSD68"}
+
+    monkeypatch.setattr("pipelines.leakage.known_benchmarks", known)
+    with pytest.raises(DataError, match="training images are test images: 1 of CBSD68"):
+        train_model(job(tmp_path))

@@ -1,0 +1,48 @@
+"""Contract of every task that mends images: what it makes of clean images is what a network can be trained on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaecore.tasks import Restoration, restorations
+
+CASES = [(name, kind) for name, task in restorations().items() for kind in task.damages]
+OF_ONE_SIZE = [(name, kind) for name, kind in CASES if restorations()[name].scales == (1,)]
+
+
+def at(task: Restoration, kind: str, level: float, scale: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = torch.meshgrid(torch.linspace(0, 6, 48), torch.linspace(0, 9, 72), indexing="ij")
+    y = (0.5 + 0.4 * torch.sin(3 * rows) * torch.cos(2 * columns)).expand(2, 3, -1, -1)
+    strengths = torch.full((2,), float(scale) if scale > 1 else level)
+    return y, task.damages[kind](y, strengths, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_damage_has_the_size_that_the_scale_says_and_repeats(name: str, kind: str) -> None:
+    task = restorations()[name]
+    for scale in task.scales:
+        y, c = at(task, kind, task.levels[0], scale)
+        assert c.shape == (2, 3, 48 // scale, 72 // scale)
+        assert c.dtype == torch.float32
+        assert torch.isfinite(c).all()
+        assert torch.equal(c, at(task, kind, task.levels[0], scale)[1])
+        if scale == 1:
+            assert not torch.equal(c, y)
+
+
+@pytest.mark.parametrize(("name", "kind"), OF_ONE_SIZE)
+def test_levels_are_of_different_strength(name: str, kind: str) -> None:
+    task = restorations()[name]
+    errors = []
+    for level in task.levels:
+        found = [at(task, kind, level, 1, seed) for seed in range(5)]
+        errors.append(sum(float((c - y).square().mean()) for y, c in found))
+    assert errors in (sorted(errors), sorted(errors, reverse=True))
+    assert max(errors) > 1.2 * min(errors)
+
+
+@pytest.mark.parametrize("task", restorations().values(), ids=restorations())
+def test_every_task_states_its_facts(task: Restoration) -> None:
+    assert task.summary.endswith(".")
+    assert task.strengths[0] <= min(task.levels) <= max(task.levels) <= task.strengths[1]
