@@ -20,7 +20,7 @@ DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 app = typer.Typer(
     name="kintsugi",
-    help="Find what is abnormal in folders of images: train, register, score, report.",
+    help="Restore folders of images, and find what is abnormal in them: train, register, score, restore, report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -82,7 +82,8 @@ def train(
         result = train_model(asked)
         ref = result.version.ref
         typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
-        typer.echo(f"score a folder:  kintsugi score FOLDER --model {ref} --out DIR")
+        verb = "score" if asked.task == "reconstruct" else "restore"
+        typer.echo(f"{verb} a folder:  kintsugi {verb} FOLDER --model {ref} --out DIR")
 
 
 @app.command()
@@ -127,6 +128,31 @@ def score(
             typer.echo(f"drift: {summary.drift}")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.")],
+    model: ModelOption,
+    out: OutOption,
+    kind: Annotated[
+        str, typer.Option("--format", metavar="KIND", help="Of the files that are written: png, tiff, webp or jpeg.")
+    ] = "png",
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Folder of clean images of the same names: PSNR and SSIM are measured."),
+    ] = None,
+) -> None:
+    """Mend every image under a folder: restored images with error bars, report."""
+    with _told_plainly(), _terminated_as_by_ctrl_c():
+        from pipelines.restore import restore_folder
+
+        summary = restore_folder(folder, model, out, kind=kind, reference=reference)
+        typer.echo(f"{summary.ok} of {summary.files} images restored: {summary.out / 'restored'}")
+        if summary.psnr is not None:
+            typer.echo(f"PSNR against the clean images: {summary.psnr:.2f} dB on average")
+        typer.echo(f"report: {summary.report}")
+        _exit_with_failures(summary.failed, summary.files, summary.out, "restored")
 
 
 @app.command()
@@ -302,10 +328,10 @@ def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
         typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")
 
 
-def _exit_with_failures(failed: int, files: int, out: Path | None) -> None:
+def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "scored") -> None:
     if failed:
         where = f"; the reasons are in {out / 'results.csv'} and the report" if out else ""
-        typer.echo(f"{failed} of {files} files could not be scored{where}", err=True)
+        typer.echo(f"{failed} of {files} files could not be {done}{where}", err=True)
         raise typer.Exit(SOME_FAILED)
 
 

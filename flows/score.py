@@ -21,8 +21,9 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_scores
 from flows.retries import DELAYS, retry_transient
 from flows.runs import recorded_run
+from pipelines.folder_run import Shard
 from pipelines.progress import Advance, progress
-from pipelines.score import ScoreSummary, Scoring, Shard, open_scoring
+from pipelines.score import ScoreSummary, Scoring, open_scoring
 
 T = TypeVar("T")
 log = logging.getLogger("pipelines.score")  # its lines are those of the plain job

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.evaluate import evaluate_model
     from pipelines.rebuild import rebuild_report
+    from pipelines.restore import RestoreSummary, restore_folder
     from pipelines.score import ScoreSummary, score_folder
     from pipelines.train import train_model
     from pipelines.trained import TrainedModel
@@ -23,15 +24,26 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
+    "RestoreSummary": "pipelines.restore",
     "ScoreSummary": "pipelines.score",
     "TrainedModel": "pipelines.trained",
     "evaluate_model": "pipelines.evaluate",
     "rebuild_report": "pipelines.rebuild",
+    "restore_folder": "pipelines.restore",
     "score_folder": "pipelines.score",
     "train_model": "pipelines.train",
 }
 
-__all__ = ["ScoreSummary", "TrainedModel", "evaluate_model", "rebuild_report", "score_folder", "train_model"]
+__all__ = [
+    "RestoreSummary",
+    "ScoreSummary",
+    "TrainedModel",
+    "evaluate_model",
+    "rebuild_report",
+    "restore_folder",
+    "score_folder",
+    "train_model",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes

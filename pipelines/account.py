@@ -19,7 +19,9 @@ from pipelines.modelfile import GALLERY_FILE, ModelFile, sha256_of
 from pipelines.regions import describe_scale, local_level
 
 if TYPE_CHECKING:
+    from pipelines.folder_run import FolderRun
     from pipelines.score import Scoring
+    from pipelines.session import RestoringSession, Session
 
 NO_CALIBRATION = (
     "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
@@ -29,7 +31,6 @@ DRAWING = "regions 2"  # another one when rows or pictures of an earlier version
 
 def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
     """The document of run.json: everything but the rows themselves."""
-    total = time.perf_counter() - scoring.clock
     calibration = scoring.verdicts.calibration
     warnings = [] if calibration else [NO_CALIBRATION]
     if scoring.drift is not None and scoring.drift.drifted:
@@ -37,20 +38,8 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     groups = scoring.verdicts.groups
     if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
         warnings.append(warning)
-    if scoring.unreadable:
-        warnings.append(f"{len(scoring.unreadable)} sub-folder(s) cannot be read: what is in them is not scored")
-    return {
-        "verb": "score",
-        "folder": str(scoring.folder.resolve()),
+    return describe_run("score", scoring, scoring.session, counts, warnings, finished=finished) | {
         "command": _command(scoring),
-        "model": {
-            "ref": scoring.model.ref,
-            "name": scoring.model.name or scoring.session.metadata.name,
-            "version": scoring.model.version,
-            "sha256": scoring.model.sha256,
-            "metadata": scoring.session.metadata.model_dump(mode="json"),
-            "card": scoring.model.card,
-        },
         "calibration": calibration
         and {
             "n": calibration.n,
@@ -63,18 +52,45 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
         },
         "heat": describe_scale(calibration),
         "drift": scoring.drift and asdict(scoring.drift),
+    }
+
+
+def describe_run(
+    verb: str,
+    job: FolderRun,
+    session: Session | RestoringSession,
+    counts: dict[str, int],
+    warnings: list[str],
+    *,
+    finished: bool,
+) -> dict[str, Any]:
+    """What run.json says of any job over a folder."""
+    total = time.perf_counter() - job.clock
+    if job.unreadable:
+        warnings = [*warnings, f"{len(job.unreadable)} sub-folder(s) cannot be read: what is in them is left out"]
+    return {
+        "verb": verb,
+        "folder": str(job.folder.resolve()),
+        "model": {
+            "ref": job.model.ref,
+            "name": job.model.name or session.metadata.name,
+            "version": job.model.version,
+            "sha256": job.model.sha256,
+            "metadata": session.metadata.model_dump(mode="json"),
+            "card": job.model.card,
+        },
         "warnings": warnings,
-        "work_key": scoring.output.work_key,
-        "counts": counts | {"files": scoring.total},
-        "timings": {stage: round(seconds, 3) for stage, seconds in scoring.seconds.items()}
-        | {"total": round(total, 3), "images_per_second": round(scoring.left / total, 2) if scoring.left else None},
+        "work_key": job.output.work_key,
+        "counts": counts | {"files": job.total},
+        "timings": {stage: round(seconds, 3) for stage, seconds in job.seconds.items()}
+        | {"total": round(total, 3), "images_per_second": round(job.left / total, 2) if job.left else None},
         "versions": {
             "kintsugi": installed_version("kintsugi"),
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
-            "provider": scoring.session.provider,
+            "provider": session.provider,
         },
-        "started": scoring.started.isoformat(timespec="seconds"),
+        "started": job.started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
     }
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ REGIONS = [
     ("largest_x", pa.float64()),
     ("largest_y", pa.float64()),
 ]
+# Of images that were mended; null where they were scored.
+RESTORED = [
+    ("output", pa.string()),
+    ("mean_scale", pa.float64()),
+    ("psnr", pa.float64()),  # where there are clean images to compare with
+    ("ssim", pa.float64()),
+]
 RESULTS = pa.schema(
     [
         ("path", pa.string()),
@@ -62,18 +69,20 @@ RESULTS = pa.schema(
         ("note", pa.string()),
         ("group", pa.string()),
         *REGIONS,
+        *RESTORED,
     ]
 )
 PICTURES = [
     ("thumbnail", pa.binary()),
     ("heatmap", pa.binary()),
+    ("restored", pa.binary()),
     ("outlines", pa.string()),  # of the abnormal regions: data of an SVG path, in pixels of the thumbnail
     (
         "neighbours",
         pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
     ),
 ]
-GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *PICTURES])
+GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *RESTORED, *PICTURES])
 VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
@@ -197,8 +206,11 @@ class OutputFolder:
         return finished
 
     def write_shard(self, rows: Sequence[Row]) -> None:
-        """Make a shard's rows appear at once."""
+        """Make a shard's rows appear at once, with the pictures of its worst: no others can be the worst of all."""
         name = hashlib.sha256("\n".join(f"{r['path']} {r['mtime_ns']}" for r in rows).encode()).hexdigest()[:24]
+        pictured = sorted((row for row in rows if row["thumbnail"] is not None), key=worst_first)
+        for row in pictured[GALLERY_ROWS:]:
+            row.update(dict.fromkeys(name for name, _ in PICTURES))
         rows = [row | {"pictured": row["thumbnail"] is not None} for row in rows]
         table = pa.Table.from_pylist(rows, schema=SHARD)
         write_atomically(self._shards / f"{name}.parquet", lambda path: pq.write_table(table, path))
@@ -229,11 +241,11 @@ class OutputFolder:
     def write_gallery(self, rows: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from all shards."""
         worst = sorted((r for r in rows if r["status"] == "ok"), key=worst_first)[:GALLERY_ROWS]
-        wanted = {row["path"]: row["score"] for row in worst}
+        wanted = {row["path"]: worst_first(row) for row in worst}
         pictures: dict[str, Row] = {}
         for path in sorted(self._shards.glob("*.parquet")):
             for row in pq.read_table(path, columns=GALLERY.names).to_pylist():
-                if row["thumbnail"] is not None and wanted.get(row["path"]) == row["score"]:
+                if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
                     pictures.setdefault(row["path"], row)
         table = pa.Table.from_pylist([pictures[path] for path in wanted if path in pictures], schema=GALLERY)
         write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))
@@ -253,6 +265,17 @@ class OutputFolder:
                 for folder in path.relative_to(self.out).parents[:-1]:
                     with contextlib.suppress(OSError):
                         (self.out / folder).rmdir()  # only when it is empty
+        self._forget_other_shards()
+
+    def forget_results(self, due: Collection[str]) -> None:
+        """Delete what rows of ours name as output and is not due any more, and other models' shards."""
+        for shard in self._private.glob("shards-*/*.parquet"):
+            for name in pq.read_table(shard, columns=["output"])["output"].to_pylist():
+                if name is not None and name not in due:
+                    (self.out / name).unlink(missing_ok=True)
+        self._forget_other_shards()
+
+    def _forget_other_shards(self) -> None:
         for other in self._private.glob("shards-*"):
             if other != self._shards:
                 shutil.rmtree(other)
@@ -286,8 +309,8 @@ def _shortened(name: str) -> str:
 
 
 def worst_first(row: Row) -> tuple[float, str]:
-    """Sort key: highest score first, then by path."""
-    return (-row["score"], row["path"])
+    """Sort key: highest score first, or widest error bar, then by path."""
+    return (-(row["mean_scale"] if row["score"] is None else row["score"]), row["path"])
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def rebuild_report(out: Path | str) -> Path:
 
 def _gather(out: Path, run: dict[str, Any]) -> None:
     """Make results of the finished shards, with the verdicts that the run would have given."""
-    model, kept = run["model"], run["calibration"] or {}
+    model, kept = run["model"], run.get("calibration") or {}
     grouped = kept.get("grouped")
     calibration = (
         Calibration(

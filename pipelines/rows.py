@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.drift import FACTS
 from pipelines.images import Failed, ImageFile, UnreadableFolder
-from pipelines.output import PICTURES, REGIONS, Row
+from pipelines.output import PICTURES, REGIONS, RESTORED, Row
 
 
 def empty_row(file: ImageFile) -> Row:
@@ -17,7 +17,7 @@ def empty_row(file: ImageFile) -> Row:
         "mtime_ns": file.mtime_ns,
         **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
         **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
-        **dict.fromkeys(name for name, _ in (*REGIONS, *PICTURES)),
+        **dict.fromkeys(name for name, _ in (*REGIONS, *RESTORED, *PICTURES)),
     }
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,14 @@ from numpy.typing import NDArray
 from pipelines.account import describe, work_key
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import FolderError
+from pipelines.folder_run import FolderRun, Shard
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
-from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, list_images
+from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.inputs import decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
-from pipelines.output import GALLERY_ROWS, PICTURES, OutputFolder, Row, worst_first, write_atomically
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, write_atomically
 from pipelines.progress import Advance, progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
@@ -39,8 +38,6 @@ from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, count, values_of
 
 log = logging.getLogger(__name__)
-SHARD_FILES = 256  # seconds to a minute of work
-KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
 
 Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
 
@@ -61,14 +58,6 @@ class ScoreSummary:
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
     by_group: int = 0  # images judged by a threshold of their own group
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A unit of work for whoever schedules it."""
-
-    number: int
-    files: tuple[ImageFile, ...]
 
 
 def score_folder(
@@ -156,38 +145,26 @@ def open_scoring(
     gallery = Gallery.of(file) if "embedding" in session.metadata.outputs else None
     output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
-        scoring = Scoring(folder, found.files, found.unreadable, file, session, verdicts, output, gallery, observer)
-        scoring.calibration_file = calibration
+        scoring = Scoring(
+            folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
+            verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
+        )  # fmt: skip
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
         yield scoring
 
 
-@dataclass(slots=True)
-class Scoring:
-    """An open job: an output folder held, a session loaded, a list of files."""
+@dataclass(slots=True, kw_only=True)
+class Scoring(FolderRun):
+    """An open job that scores."""
 
-    folder: Path
-    files: tuple[ImageFile, ...]
-    unreadable: tuple[UnreadableFolder, ...]
-    model: ModelFile
     session: Session
     verdicts: Verdicts
-    output: OutputFolder
     gallery: Gallery | None = None  # good images to compare with
     observer: Observer | None = None
     calibration_file: Path | None = None  # where it is not the one beside the model
-    left: int = 0
     drift: Drift | None = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    clock: float = field(default_factory=time.perf_counter)
     _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
-
-    @property
-    def total(self) -> int:
-        """Rows that there will be: one for each file, and for each sub-folder that cannot be read."""
-        return len(self.files) + len(self.unreadable)
 
     def tell_groups(self) -> None:
         """Say once which sub-folders have a threshold of their own, which have none, and why."""
@@ -200,42 +177,24 @@ class Scoring:
         done = self.output.done(self.files, self.verdicts.flags)
         self._gallery = heapq.nlargest(GALLERY_ROWS, done.values())
         heapq.heapify(self._gallery)
-        left = [file for file in self.files if file.relative not in done]
-        self.left = len(left)
         if done:
             log.info("%d of %d images are done already", len(done), len(self.files))
-        pieces = range(0, len(left), SHARD_FILES)
-        return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
+        return self.in_shards(done)
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
-        """Score one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
-        images = decode_for(shard.files, self.session.metadata)
-        rows: list[Row] = []
-        gallery, kept = list(self._gallery), time.monotonic()
+        """Score one shard."""
+        gallery = list(self._gallery)
         try:
-            for batch in _batches(self._timed(images), self.session.batch_size):
-                new = [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
-                rows += new
-                if advance:
-                    advance(len(new), self._bottleneck())
-                if time.monotonic() - kept > KEEP_SECONDS:
-                    self._keep(rows)
-                    rows, kept = [], time.monotonic()
-            self._keep(rows)
-        except BaseException:  # Ctrl-C above all
+            FolderRun.run(self, shard, advance)
+        except BaseException:
             self._gallery = gallery  # if this process tries again, the same images are among the worst again
-            with contextlib.suppress(OSError):  # of a full disk it is told already
-                self._keep(rows)
             raise
 
-    def _keep(self, rows: Sequence[Row]) -> None:
-        """Write rows down. What a later run finds does not depend on how many are written at once."""
-        if not rows:
-            return
-        start = time.perf_counter()
-        self._keep_worst_pictures(rows)
-        self.output.write_shard(sorted(rows, key=lambda row: str(row["path"])))
-        self.seconds["write"] += time.perf_counter() - start
+    def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
+        """The rows of some files, a batch at a time."""
+        images = decode_for(files, self.session.metadata)
+        for batch in _batches(self.timed_each(images), self.session.batch_size):
+            yield [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
@@ -271,15 +230,12 @@ class Scoring:
         )
 
     def _score(self, batch: Sequence[Decoded]) -> list[Row]:
-        start = time.perf_counter()
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
-        pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
-        values = self.session.run(pixels, digests, outputs)
-        self.seconds["run"] += time.perf_counter() - start
-        start = time.perf_counter()
-        rows = [self._row(image, values, index) for index, image in enumerate(batch)]
-        self.seconds["write"] += time.perf_counter() - start
-        return rows
+        with self.timed("run"):
+            pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
+            values = self.session.run(pixels, digests, outputs)
+        with self.timed("write"):
+            return [self._row(image, values, index) for index, image in enumerate(batch)]
 
     def _row(self, image: Decoded, values: dict[str, NDArray[Any]], index: int) -> Row:
         scalars = {name: float(values[name][index]) for name in ("score", "elbo", "rate", "distortion")}
@@ -325,24 +281,6 @@ class Scoring:
             row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
-
-    def _keep_worst_pictures(self, rows: Sequence[Row]) -> None:
-        """Keep pictures of this shard's worst only: no other can be among the worst of all."""
-        with_pictures = sorted((row for row in rows if row["thumbnail"] is not None), key=worst_first)
-        for row in with_pictures[GALLERY_ROWS:]:
-            row.update(dict.fromkeys(name for name, _ in PICTURES))
-
-    def _timed(self, images: Iterator[Decoded | Failed]) -> Iterator[Decoded | Failed]:
-        while True:
-            start = time.perf_counter()
-            image = next(images, None)
-            self.seconds["decode"] += time.perf_counter() - start
-            if image is None:
-                return
-            yield image
-
-    def _bottleneck(self) -> str:
-        return f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}"
 
 
 def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:

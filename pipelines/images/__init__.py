@@ -4,12 +4,13 @@
     read_image(path, max_pixels=...)                          one file, with what its restored copy must keep
     to_model_input(image, channels=..., dtype=...)            as a model wants it
     decode(files, channels=..., dtype=..., workers=..., ...)  many files, on threads, in order
+    open_images(files, workers=..., max_pixels=...)           the same, each as its file has it
 
 A file that cannot be decoded is an `ImageError` or a `Failed`, with one line that says why, and nothing else.
 """
 
 from pipelines.images.convert import to_model_input
-from pipelines.images.decoding import Decoded, Failed, decode
+from pipelines.images.decoding import Decoded, Failed, Opened, decode, open_images
 from pipelines.images.find import (
     IMAGE_SUFFIXES,
     OUTPUT_MARKER,
@@ -31,11 +32,13 @@ __all__ = [
     "Found",
     "Image",
     "ImageFile",
+    "Opened",
     "UnreadableFolder",
     "decode",
     "expect_images",
     "find_images",
     "list_images",
+    "open_images",
     "read_image",
     "to_model_input",
 ]

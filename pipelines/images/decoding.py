@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from pipelines.images.header import one_line
 from pipelines.images.image import Image, Samples
 from pipelines.images.read import decode_bytes, read_bytes
 
+Ready = TypeVar("Ready")
 FILES_AHEAD = 2  # files under way or waiting to be taken, for each worker
 PIXELS_AHEAD = 24_000_000  # pixels under way or waiting to be taken, for each worker
 
@@ -58,6 +59,14 @@ class Failed:
     sha256: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """One file, decoded as it is: what a restored copy has to keep is all there."""
+
+    file: ImageFile
+    image: Image
+
+
 def decode(
     files: Sequence[ImageFile], *, channels: int, dtype: np.dtype[Any], workers: int, max_pixels: int
 ) -> Iterator[Decoded | Failed]:
@@ -81,38 +90,51 @@ def decode(
         ValueError: `channels`, `dtype` or `workers` is not possible (at the call, not at the first file).
     """
     check_target(channels, dtype)
+
+    def prepare(file: ImageFile, image: Image) -> Decoded:
+        pixels, converted = to_model_input(image, channels=channels, dtype=dtype)
+        note = "; ".join(filter(None, (image.note, converted, _transparency(image)))) or None
+        height, width = image.pixels.shape[:2]
+        return Decoded(file, pixels, width, height, image.bit_depth, image.sha256, note)
+
+    return _start(files, prepare, workers, max_pixels)
+
+
+def open_images(files: Sequence[ImageFile], *, workers: int, max_pixels: int) -> Iterator[Opened | Failed]:
+    """The same for whole images, in the channels and at the depth of each file."""
+    return _start(files, Opened, workers, max_pixels)
+
+
+def _start(
+    files: Sequence[ImageFile], prepare: Callable[[ImageFile, Image], Ready], workers: int, max_pixels: int
+) -> Iterator[Ready | Failed]:
     if workers < 1:
         raise ValueError(f"workers is {workers}: at least 1 is needed")
-    return _decode(files, channels, dtype, workers, max_pixels)
+    return _decode(files, prepare, workers, max_pixels)
 
 
 def _decode(
-    files: Sequence[ImageFile], channels: int, dtype: np.dtype[Any], workers: int, max_pixels: int
-) -> Iterator[Decoded | Failed]:
+    files: Sequence[ImageFile], prepare: Callable[[ImageFile, Image], Ready], workers: int, max_pixels: int
+) -> Iterator[Ready | Failed]:
     budget = _PixelBudget(PIXELS_AHEAD * workers)
 
-    def one(index: int, file: ImageFile) -> Decoded | Failed:
+    def one(index: int, file: ImageFile) -> Ready | Failed:
         sha256 = None
         try:
             data, sha256 = read_bytes(file.path, max_pixels=max_pixels)
             image = decode_bytes(data, sha256, max_pixels=max_pixels, admit=lambda pixels: budget.wait(index, pixels))
             del data
-            pixels, converted = to_model_input(image, channels=channels, dtype=dtype)
-            notes = (image.note, converted, _transparency(image))
+            return prepare(file, image)
         except ImageError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a full memory, nor by a bug
             reason = f"cannot be decoded: {one_line(error) or type(error).__name__}"
-        else:
-            height, width = image.pixels.shape[:2]
-            note = "; ".join(filter(None, notes)) or None
-            return Decoded(file, pixels, width, height, image.bit_depth, sha256, note)
         budget.give_back(index)
         return Failed(file, reason, sha256)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="kintsugi-decode")
     upcoming = iter(enumerate(files))
-    under_way: deque[Future[Decoded | Failed]] = deque()
+    under_way: deque[Future[Ready | Failed]] = deque()
     try:
         for index, file in islice(upcoming, FILES_AHEAD * workers):
             under_way.append(pool.submit(one, index, file))

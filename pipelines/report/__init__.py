@@ -4,6 +4,24 @@
 server and no other file: style, script, figures and pictures are inside it.
 """
 
-from pipelines.report.score_page import write_report
+from pathlib import Path
+
+from pipelines.report.folder import RUN, Run, read_record
+from pipelines.report.restore_page import write_restore_report
+from pipelines.report.score_page import write_score_report
+
+
+def write_report(out: Path) -> Path:
+    """Write OUT/report.html, the page of whatever was done.
+
+    Returns:
+        The page. It is the same to the byte for the same folder.
+
+    Raises:
+        FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
+    """
+    run = read_record(out / RUN, Run)
+    return write_restore_report(out) if run is not None and run.verb == "restore" else write_score_report(out)
+
 
 __all__ = ["write_report"]

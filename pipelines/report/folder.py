@@ -150,6 +150,10 @@ class Picture(_Record):
     score: float | None = None
     thumbnail: bytes
     heatmap: bytes | None = None
+    restored: bytes | None = None  # where the image was mended; then the heat map is of its error bars
+    output: str | None = None
+    mean_scale: float | None = None
+    psnr: float | None = None
     outlines: str | None = None  # of the abnormal regions, in pixels of the thumbnail
     neighbours: tuple[Near, ...] | None = None
     local_p_value: float | None = None

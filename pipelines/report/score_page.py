@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.report import words
 from pipelines.report.charts import evaluation_figures
+from pipelines.report.facts import describe_metadata, missing
 from pipelines.report.folder import (
     EVALUATION,
     GALLERY,
@@ -42,19 +41,11 @@ from pipelines.text import printable
 
 SHOWN_ROWS = 100_000  # what a browser still sorts and filters at once
 REPORT = "report.html"
-_MODEL_FACTS = (
-    ("task", "Task"),
-    ("summary", "Purpose"),
-    ("target", "Works on"),
-    ("backbone", "Backbone"),
-    ("likelihood", "Likelihood"),
-)
-
 _STYLES = (*SHARED_STYLES, "score.css")
 _SCRIPTS = (*SHARED_SCRIPTS, "threshold.js", "histogram.js", "gallery.js", "table.js", "score.js")
 
 
-def write_report(out: Path) -> Path:
+def write_score_report(out: Path) -> Path:
     """Write OUT/report.html from what is in OUT, whether the run has finished or not.
 
     Returns:
@@ -100,7 +91,7 @@ def _facts(
         "model_name": known.model.name or rows.model or "unknown model",
         "model_version": known.model.version or rows.version,
         "headline": words.headline(ok=ok, failed=failed, judged=judged, flagged=flagged, rate=rate, rule=rule),
-        "partial": _missing(rows, run, gallery),
+        "partial": missing(rows, run, pictured=gallery is not None or not len(rows.known_scores)),
         "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
         "unjudged": rows.count(UNJUDGED),
         "judged": judged,
@@ -113,43 +104,12 @@ def _facts(
         "legend": legend(known.heat) if known.heat else None,
         "failures": rows.failures,
         "shown_rows": len(rows.worst) if rows.truncated else None,
-        "metadata": _metadata(known.model.metadata),
+        "metadata": describe_metadata(known.model.metadata),
         "stages": [(name, known.timings.get(name)) for name in ("decode", "run", "write")],
         "total_time": known.timings.get("total"),
         "throughput": known.timings.get("images_per_second"),
         "evaluation": evaluation_figures(evaluation) if evaluation else None,
     }
-
-
-def _missing(rows: Rows, run: Run | None, gallery: tuple[Picture, ...] | None) -> list[str]:
-    """Why the page is partial, in sentences; empty for a finished run."""
-    found = []
-    if run is None:
-        found.append(
-            "There is no run.json in this folder: the folder of the images, the calibration scores, the times and the "
-            "model card are not known."
-        )
-    elif run.finished is None:
-        files = run.counts.files
-        done = f"{rows.total:,} of {files:,} files" if files else words.plural(rows.total, "file")
-        found.append(f"The run has not finished: {done} are in this report. Start the same command again to continue.")
-    elif run.counts.files is not None and run.counts.files > rows.total:
-        found.append(f"The run counted {run.counts.files:,} files, of which {rows.total:,} are in this report.")
-    if gallery is None and len(rows.known_scores):
-        found.append("The pictures of the worst images have not been written yet.")
-    return found
-
-
-def _metadata(metadata: Mapping[str, object]) -> tuple[list[tuple[str, str]], str | None]:
-    """A model's metadata: what a reader wants to know as label and value, and all of it as indented JSON."""
-    facts = [(label, value) for key, label in _MODEL_FACTS if isinstance(value := metadata.get(key), str)]
-    match metadata:
-        case {"size": [height, width]}:
-            facts.append(("Working size", f"{width} × {height} pixels"))
-    match metadata:
-        case {"images": {"train": int(images)}}:
-            facts.append(("Trained on", words.plural(images, "image")))
-    return facts, json.dumps(metadata, indent=2, ensure_ascii=False) if metadata else None
 
 
 def _row_data(rows: Rows) -> dict[str, object]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import output, score
+from pipelines import folder_run, output, score
 from pipelines.errors import OutputError
 from pipelines.evaluate import evaluate_model
 from pipelines.score import score_folder
@@ -52,7 +52,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(trained, stable_bytes, i
     """SIGKILL a real process again and again, a little later each time, then let it finish."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     code = (
-        "import sys, pipelines.score as s; s.SHARD_FILES = 3;"
+        "import sys, pipelines.score as s, pipelines.folder_run as f; f.SHARD_FILES = 3;"
         f"s.score_folder({str(images)!r}, {str(trained.model)!r}, sys.argv[1], false_alarms=0.6)"
     )
     subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
@@ -114,7 +114,7 @@ def test_rows_are_written_every_few_seconds_and_come_to_the_same(
     trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_folder(images, trained.model, tmp_path / "whole", false_alarms=0.6)
-    monkeypatch.setattr(score, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(folder_run, "KEEP_SECONDS", 0.0)
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
     assert len(list((tmp_path / "out").glob(".kintsugi-run/shards-*/*.parquet"))) == 16
     assert stable_bytes(tmp_path / "out") == stable_bytes(tmp_path / "whole")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import score
+from pipelines import folder_run, score
 from pipelines.errors import FolderError
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
@@ -16,7 +16,7 @@ from pipelines.score import score_folder
 def test_a_stopped_run_has_a_report_too(
     trained, rows_of, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "SHARD_FILES", 5)
+    monkeypatch.setattr(folder_run, "SHARD_FILES", 5)
     with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
         for shard in scoring.shards()[:2]:
             scoring.run(shard)

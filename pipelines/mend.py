@@ -1,0 +1,183 @@
+"""One image through a model that mends: tiles, any channels and depth, transparency carried, and pictures of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import ImageError
+from pipelines.heatmap import HeatScale, colourise, png, visible
+from pipelines.images.image import Image, Samples
+from pipelines.session import RestoringSession
+from pipelines.tiles import run_in_tiles
+
+SIDE = 1024  # pixels of a tile, at most, without its margin
+SMALLEST = 64  # below this, a tile that does not fit into memory is given up
+BLOCK = 8  # pixels of the result along a side of a block, for which one error bar is kept
+SHOWN = (420, 560)  # rows and columns of the part that the report shows, pixel for pixel
+WIDE = 0.1  # of the range: an error bar that is drawn in the darkest colour
+DRAWING = "mended 1"  # another one when pictures of an earlier version must be made again
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mended:
+    """What became of an image.
+
+    Attributes:
+        pixels: (H, W, C) in the channels and dtype of the file.
+        alpha: (H, W, 1) of the same dtype; None where the file has none.
+        mean_scale: Mean predicted standard deviation, as a share of the range of values.
+        blocks: (h, w) the same for each block of `BLOCK` x `BLOCK` pixels.
+        notes: What a person should know.
+    """
+
+    pixels: Samples
+    alpha: Samples | None
+    mean_scale: float
+    blocks: Floats
+    notes: tuple[str, ...]
+
+
+def mend(session: RestoringSession, image: Image, *, side: int = SIDE) -> Mended:
+    """Mend an image of any size, channels and depth; memory holds the image, its result and one tile.
+
+    A tile that does not fit into memory is tried again at half the size.
+
+    Raises:
+        ImageError: The smallest tile does not fit either, or the model gives what is not a number.
+    """
+    while True:
+        try:
+            return _mend(session, image, side)
+        except MemoryError:
+            if side // 2 < SMALLEST:
+                raise ImageError(f"does not fit into memory, not even in tiles of {side} pixels") from None
+            side //= 2
+
+
+def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
+    metadata = session.metadata
+    height, width, channels = image.pixels.shape
+    scale, largest = metadata.scale, np.iinfo(image.pixels.dtype).max
+    result = np.empty((height * scale, width * scale, channels), image.pixels.dtype)
+    sums = np.zeros((-(-height * scale // BLOCK), -(-width * scale // BLOCK)))
+    run, note = _adapted(session, channels)
+
+    def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
+        restored, spread = outputs
+        if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
+            raise ImageError("the model gives what is not a number for it")
+        result[place] = (np.clip(restored, 0, 1) * largest + 0.5).astype(result.dtype)
+        _add_blocks(sums, spread.mean(axis=2), place)
+
+    run_in_tiles(
+        image.pixels, run, keep, to_float=lambda part: part.astype(np.float32) / np.float32(largest),
+        side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=scale,
+    )  # fmt: skip
+    counts = np.outer(*(_lengths(length) for length in result.shape[:2]))
+    alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
+    notes = () if note is None else (note,)
+    return Mended(result, alpha, float(sums.sum() / counts.sum()), (sums / counts).astype(np.float32), notes)
+
+
+def _adapted(session: RestoringSession, channels: int) -> tuple[Callable[[Floats], tuple[Floats, ...]], str | None]:
+    """How tiles of an image go through a model of other channels, and what to tell of it."""
+    takes = session.metadata.channels
+    if takes == channels:
+        return session.run, None
+    if channels == 1:  # a grey image and a model of colours
+
+        def as_colour(tile: Floats) -> tuple[Floats, ...]:
+            outputs = session.run(np.repeat(tile, 3, axis=3))
+            return tuple(output.mean(axis=3, keepdims=True) for output in outputs)
+
+        return as_colour, "grey image mended by a model of colour images"
+
+    def by_channel(tile: Floats) -> tuple[Floats, ...]:
+        outputs = session.run(np.ascontiguousarray(tile.transpose(3, 1, 2, 0)))
+        return tuple(output.transpose(3, 1, 2, 0) for output in outputs)
+
+    return by_channel, "colour image mended channel by channel by a model of grey images"
+
+
+def _lengths(length: int) -> NDArray[np.float64]:
+    """Pixels in each block of a row."""
+    lengths = np.full(-(-length // BLOCK), float(BLOCK))
+    lengths[-1] -= -length % BLOCK
+    return lengths
+
+
+def _add_blocks(sums: NDArray[np.float64], values: Floats, place: tuple[slice, slice]) -> None:
+    """Add a tile's values to the sums of their blocks, which a tile need not be aligned with."""
+    starts, blocks = [], []
+    for part in place:
+        first, last = part.start // BLOCK, (part.stop - 1) // BLOCK
+        starts.append(np.maximum(np.arange(first, last + 1) * BLOCK - part.start, 0))
+        blocks.append(slice(first, last + 1))
+    rows = np.add.reduceat(values.astype(np.float64), starts[0], axis=0)
+    sums[blocks[0], blocks[1]] += np.add.reduceat(rows, starts[1], axis=1)
+
+
+def _enlarged(alpha: Samples, scale: int) -> Samples:
+    """Transparency at the size of the result, between its pixels on straight lines: no new edges, no overshoot."""
+    from scipy.ndimage import zoom
+
+    size = (alpha.shape[0] * scale, alpha.shape[1] * scale)
+    larger = zoom(alpha[..., 0].astype(np.float32), scale, order=1, mode="nearest", grid_mode=True)
+    return np.rint(larger[: size[0], : size[1], None]).astype(alpha.dtype)
+
+
+def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
+    """What the report shows of an image: the part of it that is least sure, pixel for pixel, with its error bars.
+
+    Returns:
+        `thumbnail` and `restored` (WebP), and `heatmap` (PNG with transparency), all of one size.
+    """
+    height, width = mended.pixels.shape[:2]
+    rows, columns = _least_sure(mended.blocks, height, width)
+    scale = height // before.shape[0]
+    outer = tuple(slice(part.start // scale, -(-part.stop // scale)) for part in (rows, columns))
+    return {
+        "thumbnail": _webp(before[outer], (rows.stop - rows.start, columns.stop - columns.start)),
+        "restored": _webp(mended.pixels[rows, columns]),
+        "heatmap": png(_error_bars(mended.blocks, rows, columns)),
+    }
+
+
+def _least_sure(blocks: Floats, height: int, width: int) -> tuple[slice, slice]:
+    """The window of at most `SHOWN` pixels with the largest mean error bar, on whole blocks."""
+    from scipy.ndimage import uniform_filter
+
+    sizes = [min(shown, length) for shown, length in zip(SHOWN, (height, width), strict=True)]
+    cells = [max(1, size // BLOCK) for size in sizes]
+    mean = uniform_filter(blocks, size=cells, mode="nearest")
+    place = np.unravel_index(int(mean.argmax()), mean.shape)
+    spans = []
+    for middle, cell, size, length in zip(place, cells, sizes, (height, width), strict=True):
+        start = min(max(0, (int(middle) - cell // 2) * BLOCK), length - size)
+        spans.append(slice(start, start + size))
+    return spans[0], spans[1]
+
+
+def _error_bars(blocks: Floats, rows: slice, columns: slice) -> NDArray[np.uint8]:
+    """Colours from clear to dark red, as wide as the error bar is."""
+    index = [np.arange(part.start, part.stop) // BLOCK for part in (rows, columns)]
+    return colourise(blocks[np.ix_(*index)], HeatScale(0.0, WIDE))
+
+
+def _webp(pixels: Samples, size: tuple[int, int] | None = None) -> bytes:
+    from PIL import Image as PillowImage
+
+    picture = PillowImage.fromarray(np.ascontiguousarray(visible(pixels)).squeeze())
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), PillowImage.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "webp", quality=90)
+    return buffer.getvalue()

@@ -1,0 +1,76 @@
+"""How close a restored image is to the clean one: PSNR and SSIM, by scikit-image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.images.image import Samples
+
+_WINDOW = 11  # pixels: of the Gaussian of SSIM, as Wang et al. 2004 have it
+_HIGHEST = 100.0  # dB, for images that are equal
+# Rec. 601 luma between 16 and 235, as the papers on super-resolution have it from Matlab's rgb2ycbcr.
+_LUMA, _BLACK = np.array([65.481, 128.553, 24.966]), 16.0
+
+
+def compare(restored: Samples, clean: Samples, *, luma: bool = False, border: int = 0) -> dict[str, float | None]:
+    """PSNR and SSIM of two images of one size.
+
+    Args:
+        restored: (H, W, C), uint8 or uint16.
+        clean: As well; of another depth, both are compared at 8 bits, of other channels as grey.
+        luma: Compare the luma alone, at 8 bits and not rounded.
+        border: Pixels along every side that are left out.
+
+    Returns:
+        `psnr` in dB, at most 100, and `ssim`; both None where the sizes differ, SSIM also where the image is smaller
+        than its window.
+    """
+    if restored.shape[:2] != clean.shape[:2]:
+        return {"psnr": None, "ssim": None}
+    pair = [_unit(each) for each in (restored, clean)]
+    if luma:
+        pair = [_luma(each) for each in pair]
+    elif pair[0].shape[2] != pair[1].shape[2]:
+        pair = [each.mean(axis=2, keepdims=True) for each in pair]
+    if min(pair[0].shape[:2]) <= 2 * border:
+        return {"psnr": None, "ssim": None}
+    if border:
+        pair = [each[border:-border, border:-border] for each in pair]
+    return {"psnr": psnr(*pair), "ssim": ssim(*pair)}
+
+
+def psnr(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
+    """Peak signal-to-noise ratio in dB, for values in [0, 1]."""
+    error = float(np.square(restored - clean).mean())
+    return _HIGHEST if error <= 10 ** (-_HIGHEST / 10) else -10 * math.log10(error)
+
+
+def ssim(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> float | None:
+    """Structural similarity for values in [0, 1], (H, W, C), mean over channels; None for images below its window.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
+    similarity": a Gaussian window of 11 pixels and standard deviation 1.5, population covariances.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(clean.shape[:2]) < _WINDOW:
+        return None
+    found: Any = structural_similarity(
+        restored, clean, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    return float(found)
+
+
+def _unit(image: Samples) -> NDArray[np.float64]:
+    return image.astype(np.float64) / np.iinfo(image.dtype).max
+
+
+def _luma(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    if image.shape[2] == 1:
+        return image
+    found: NDArray[np.float64] = (image @ _LUMA + _BLACK)[..., None] / 255
+    return found

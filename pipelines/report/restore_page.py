@@ -1,0 +1,126 @@
+"""The page of `kintsugi restore`: before and after with a divider, error bars, every file, the model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.report import words
+from pipelines.report.facts import describe_metadata, missing
+from pipelines.report.folder import GALLERY, RESULTS, RUN, Picture, Run, read_gallery, read_record
+from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, render_page, write_page
+from pipelines.report.rows import FAILED, Rows, column, floats, read_rows
+from pipelines.text import printable
+
+REPORT = "report.html"
+SHOWN_ROWS = 5_000  # a plain table
+SHOWN_PICTURES = 24  # a fifth of a megabyte each
+LEVELS = 255  # error bars are told in 8-bit levels, whatever the depth of the file
+
+
+def write_restore_report(out: Path) -> Path:
+    """Write OUT/report.html from what is in OUT, whether the run has finished or not.
+
+    Returns:
+        The page. It is the same to the byte for the same folder.
+
+    Raises:
+        FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
+    """
+    rows = read_rows(out / RESULTS, limit=SHOWN_ROWS)
+    run = read_record(out / RUN, Run) or Run(verb="restore")
+    gallery = read_gallery(out / GALLERY)
+    html = render_page(
+        "restore.html",
+        _facts(rows, run, gallery),
+        data={"gallery": [_picture(each) for each in (gallery or ())[:SHOWN_PICTURES]]},
+        styles=(*SHARED_STYLES, "score.css", "restore.css"),
+        scripts=(*SHARED_SCRIPTS, "restore.js"),
+    )
+    write_page(out / REPORT, html)
+    return out / REPORT
+
+
+def _facts(rows: Rows, run: Run, gallery: tuple[Picture, ...] | None) -> dict[str, object]:
+    failed = rows.count(FAILED)
+    ok = rows.total - failed
+    scale = run.model.metadata.get("scale", 1)
+    done = f"{words.plural(ok, 'image')} restored" + (f", {scale} times as large" if scale != 1 else "")
+    return {
+        "run": run,
+        "headline": done if not failed else f"{done}, {words.plural(failed, 'file')} failed",
+        "model_name": run.model.name or rows.model or "unknown model",
+        "model_version": run.model.version or rows.version,
+        "partial": missing(rows, run if run.counts.files is not None else None, pictured=gallery is not None or not ok),
+        "counts": {"ok": ok, "failed": failed, "total": rows.total},
+        "figures": _figures(rows),
+        "files": _files(rows),
+        "shown_rows": SHOWN_ROWS if rows.truncated else None,
+        "has_gallery": bool(gallery),
+        "intervals": _intervals(run.model.metadata),
+        "failures": rows.failures,
+        "metadata": describe_metadata(run.model.metadata),
+        "calibration": None,
+        "stages": [(name, run.timings.get(name)) for name in ("decode", "run", "write")],
+        "total_time": run.timings.get("total"),
+        "throughput": run.timings.get("images_per_second"),
+    }
+
+
+def _figures(rows: Rows) -> dict[str, float]:
+    """Means over the images shown, of what was measured."""
+    found = {name: floats(rows.worst, name) for name in ("psnr", "ssim", "mean_scale")}
+    return {name: float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
+
+
+def _files(rows: Rows) -> list[dict[str, object]]:
+    """One entry for each restored file, in the order of their names."""
+    paths, outputs, notes = (column(rows.worst, name, pa.string()).to_pylist() for name in ("path", "output", "note"))
+    numbers = [_known(floats(rows.worst, name)) for name in ("width", "height", "mean_scale", "psnr", "ssim")]
+    table = [
+        {
+            "path": printable(path),
+            "output": printable(output or ""),
+            "note": printable(note or ""),
+            "size": f"{width:.0f} × {height:.0f}",
+            "error": None if spread is None else spread * LEVELS,
+            "psnr": psnr,
+            "ssim": ssim,
+        }
+        for path, output, note, verdict, width, height, spread, psnr, ssim in zip(
+            paths, outputs, notes, rows.worst_verdicts, *numbers, strict=True
+        )
+        if verdict != FAILED
+    ]
+    return sorted(table, key=lambda entry: str(entry["path"]))
+
+
+def _known(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _intervals(metadata: dict[str, Any]) -> Sequence[tuple[str, float]]:
+    """Shares of pixels in words, and how many error bars hold so many."""
+    found = metadata.get("intervals")
+    return [(f"{float(share):.0%}", float(width)) for share, width in found.items()] if isinstance(found, dict) else []
+
+
+def _picture(picture: Picture) -> dict[str, object]:
+    encoded = {
+        name: base64.b64encode(data).decode("ascii") if data else None
+        for name, data in (("before", picture.thumbnail), ("after", picture.restored), ("errors", picture.heatmap))
+    }
+    spread = picture.mean_scale
+    return {
+        **encoded,
+        "path": printable(picture.path),
+        "output": printable(picture.output or ""),
+        "error": None if spread is None or not np.isfinite(spread) else spread * LEVELS,
+        "psnr": picture.psnr,
+    }

@@ -1,0 +1,266 @@
+"""The batch job that mends: every image under a folder, restored, with an error bar, and a report.
+
+    find images -> leave out what is done -> decode -> tiles through the model -> encode at the file's depth -> rows
+    -> report
+
+Nothing here knows torch: the network, its error bar and the halo that tiles need are in the model file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipelines.account import describe_run
+from pipelines.errors import FolderError, ImageError
+from pipelines.folder_run import FolderRun, Shard
+from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
+from pipelines.images.write import SUFFIXES, FileKind, encode_image
+from pipelines.mend import DRAWING, Mended, mend, pictures_of
+from pipelines.modelfile import ModelFile
+from pipelines.models import find_model
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
+from pipelines.progress import progress
+from pipelines.quality import compare
+from pipelines.rows import empty_row, failed_row, unreadable_row
+from pipelines.session import RestoringSession
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSummary:
+    """What a finished job has to say."""
+
+    out: Path
+    report: Path
+    files: int
+    ok: int
+    failed: int
+    images_per_second: float | None
+    psnr: float | None = None  # mean, where there are clean images to compare with
+
+
+def restore_folder(
+    folder: Path | str,
+    model: str | Path | ModelFile,
+    out: Path | str,
+    *,
+    kind: str = "png",
+    reference: Path | None = None,
+    fresh: bool = False,
+) -> RestoreSummary:
+    """Mend every image under a folder.
+
+    Depth, transparency, orientation, colour profile and resolution of each file are kept, and its place in the tree. A
+    file that cannot be decoded becomes a row of the report, never a crash. A job that was killed is started again with
+    the same call and does only what is missing.
+
+    Args:
+        folder: Images, in sub-folders or not.
+        model: Reference to a model that mends, such as `builtin:denoise`, or what it resolved to.
+        out: Output folder: new, or of an earlier run. The images go into its folder `restored`.
+        kind: Of the files that are written: png, tiff, webp or jpeg; png and tiff lose nothing.
+        reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
+        fresh: Forget the rows of earlier runs.
+
+    Returns:
+        Counts, and where the report is.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
+    """
+    with open_restoring(folder, model, out, kind=kind, reference=reference, fresh=fresh) as restoring:
+        shards = restoring.shards()
+        with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
+            for shard in shards:
+                restoring.run(shard, advance)
+        return restoring.finish()
+
+
+@contextlib.contextmanager
+def open_restoring(
+    folder: Path | str,
+    model: str | Path | ModelFile,
+    out: Path | str,
+    *,
+    kind: str = "png",
+    reference: Path | None = None,
+    fresh: bool = False,
+) -> Iterator[Restoring]:
+    """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+
+    Raises:
+        KintsugiError: As for `restore_folder`.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
+        raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
+    found = list_images(folder)
+    clean = None if reference is None else _by_stem(list_images(reference).files)
+    file = model if isinstance(model, ModelFile) else find_model(model)
+    session = RestoringSession(file, device=settings().device, threads=settings().workers)
+    made_of = json.dumps([file.sha256, kind, None if reference is None else str(reference.resolve()), DRAWING])
+    output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder)
+    with output.held(fresh=fresh):
+        restoring = Restoring(
+            folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
+            kind=written, names=output_names(found.files, SUFFIXES[written]), reference=reference, clean=clean,
+        )  # fmt: skip
+        output.write_json("run.json", restoring.describe([], finished=False))
+        yield restoring
+
+
+@dataclass(slots=True, kw_only=True)
+class Restoring(FolderRun):
+    """An open job that mends."""
+
+    session: RestoringSession
+    kind: FileKind
+    names: Mapping[str, str]  # of a file -> of what is made of it
+    reference: Path | None = None
+    clean: Mapping[str, ImageFile] | None = None  # to compare with, by name without suffix
+
+    def shards(self) -> list[Shard]:
+        """What is left to do, in pieces. Files that failed, and those whose result is gone, are tried again."""
+        unchanged = {file.relative: (file.size, file.mtime_ns) for file in self.files}
+        rows: dict[str, Row] = {}
+        for row in self.output.rows().to_pylist():
+            same = row["status"] == "ok" and unchanged.get(row["path"]) == (row["size"], row["mtime_ns"])
+            if same and row["output"] and (self.output.out / row["output"]).is_file():
+                rows.setdefault(row["path"], row)
+        # When the widest error bars of an earlier run are gone, others move up: there are no pictures of them yet.
+        for row in sorted(rows.values(), key=worst_first)[:GALLERY_ROWS]:
+            if not row["pictured"]:
+                del rows[row["path"]]
+        if rows:
+            log.info("%d of %d images are done already", len(rows), len(self.files))
+        return self.in_shards(set(rows))
+
+    def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
+        """The rows of some files, one by one."""
+        limits = settings()
+        opened = open_images(files, workers=limits.workers, max_pixels=limits.max_pixels)
+        for each in self.timed_each(opened):
+            yield [failed_row(each) if isinstance(each, Failed) else self._row(each)]
+
+    def finish(self) -> RestoreSummary:
+        """Merge all rows, write results and the report."""
+        from pipelines.report import write_report
+
+        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
+        rows.sort(key=lambda row: str(row["path"]))
+        for row in rows:
+            row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
+            row.update(dict.fromkeys(("p_value", "is_anomaly", "threshold", "group")))
+        self.output.forget_evaluation()
+        self.output.write_results(rows)
+        self.output.write_gallery(rows)
+        self.output.forget_results({row["output"] for row in rows if row["output"] is not None})
+        run = self.describe(rows, finished=True)
+        self.output.write_json("run.json", run)
+        measured = [row["psnr"] for row in rows if row["psnr"] is not None]
+        return RestoreSummary(
+            out=self.output.out,
+            report=write_report(self.output.out),
+            files=self.total,
+            ok=run["counts"]["ok"],
+            failed=run["counts"]["failed"],
+            images_per_second=run["timings"]["images_per_second"],
+            psnr=float(np.mean(measured)) if measured else None,
+        )
+
+    def describe(self, rows: Sequence[Row], *, finished: bool) -> dict[str, Any]:
+        """The document of run.json."""
+        counts = Counter(row["status"] for row in rows)
+        words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
+        words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
+        if self.reference is not None:
+            words += ["--reference", str(self.reference.resolve())]
+        missing = self._without_reference(rows)
+        warnings = [f"{missing} image(s) have no clean image of their name to compare with"] if missing else []
+        shown = {"ok": counts["ok"], "failed": counts["failed"]}
+        document = describe_run("restore", self, self.session, shown, warnings, finished=finished)
+        return document | {"command": shlex.join(words)}
+
+    def _without_reference(self, rows: Sequence[Row]) -> int:
+        return 0 if self.clean is None else sum(row["status"] == "ok" and row["psnr"] is None for row in rows)
+
+    def _row(self, opened: Opened) -> Row:
+        file, image = opened.file, opened.image
+        row = empty_row(file) | {
+            "sha256": image.sha256,
+            "width": image.pixels.shape[1],
+            "height": image.pixels.shape[0],
+            "bit_depth": image.bit_depth,
+        }
+        try:
+            with self.timed("run"):
+                mended = mend(self.session, image)
+            with self.timed("write"):
+                notes = self._write(file, image, mended)
+                row |= self._compared(file, mended)
+        except ImageError as error:
+            return row | {"status": "failed", "error": str(error)}
+        note = "; ".join(filter(None, (image.note, *mended.notes, *notes))) or None
+        return row | {
+            "status": "ok",
+            "note": note,
+            "output": self.names[file.relative],
+            "mean_scale": mended.mean_scale,
+            **pictures_of(image.pixels, mended),
+        }
+
+    def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
+        scale = self.session.metadata.scale
+        dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
+        try:
+            content, notes = encode_image(self.kind, mended.pixels, mended.alpha, icc=image.icc, dpi=dpi)
+        except ValueError as error:
+            raise ImageError(f"cannot be written: {error}") from None
+        path = self.output.out / self.names[file.relative]
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        return notes
+
+    def _compared(self, file: ImageFile, mended: Mended) -> Row:
+        if self.clean is None or (twin := self.clean.get(_stem(file.relative))) is None:
+            return {}
+        clean = read_image(twin.path, max_pixels=settings().max_pixels)
+        metadata = self.session.metadata
+        return compare(mended.pixels, clean.pixels, luma=metadata.luma, border=metadata.scale if metadata.luma else 0)
+
+
+def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
+    """Where the result of each file goes, relative to the output folder: files that would collide keep their suffix.
+
+    >>> names = [ImageFile(Path(), name, 0, 0) for name in ("a/b.jpg", "a/b.png", "c.tif")]
+    >>> list(output_names(names, ".png").values())
+    ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
+    """
+    names = {file.relative: f"{_stem(file.relative)}{suffix}" for file in files}
+    while collisions := {name for name, count in Counter(names.values()).items() if count > 1}:
+        for relative, name in names.items():
+            if name in collisions:
+                names[relative] = f"{relative}{suffix}" if name != f"{relative}{suffix}" else f"{name}{suffix}"
+    return {relative: f"restored/{name}" for relative, name in names.items()}
+
+
+def _stem(relative: str) -> str:
+    return str(PurePosixPath(relative).with_suffix(""))
+
+
+def _by_stem(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
+    return {_stem(file.relative): file for file in files}

@@ -1,0 +1,273 @@
+"""Mending a folder: depth, channels, transparency, orientation, profile and resolution are kept; kills lose nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageCms
+
+from pipelines import mend, restore_folder
+from pipelines.errors import FolderError, ImageError, OutputError
+from pipelines.images import ImageFile, read_image
+from pipelines.images.image import Image as Decoded
+from pipelines.mend import BLOCK
+from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.quality import compare
+from pipelines.restore import output_names
+from pipelines.session import RestoringSession
+from vaecore.export import export_restoration
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import Restorer
+from vaecore.restoration import OUTPUTS, RestorationGraph
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def export(folder: Path, *, channels: int = 3, scale: int = 1, identity: bool = False) -> ModelFile:
+    """A small network: untrained it changes nothing; otherwise its weights are far from that."""
+    torch.manual_seed(0)
+    network = Restorer(channels=channels, outputs=channels, widths=(8, 12), blocks=(1, 1), upscale=scale)
+    if not identity:
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    metadata = RestorationMetadata(
+        name="mender", task="denoise", summary="Mends.", channels=channels, bit_depth=8, value_range=(0, 1),
+        size_multiple=network.multiple, halo=network.halo, likelihood="gaussian", outputs=OUTPUTS, licence=None,
+        git_commit=None, data_digest="", images={"train": 9}, kintsugi="0", scale=scale, damage="gaussian",
+        level="sigma", strengths=(25, 25), levels=(25,), luma=False, intervals={"0.5": 0.6, "0.95": 2.1},
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.onnx"
+    export_restoration(RestorationGraph(network, GaussianLikelihood()).eval(), path, metadata.model_dump(mode="json"))
+    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export(tmp_path_factory.mktemp("same"), identity=True)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export(tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export(tmp_path_factory.mktemp("larger"), scale=2, identity=True)
+
+
+def pixels(height: int = 33, width: int = 47, channels: int = 3, largest: int = 255) -> np.ndarray:
+    kind = np.uint8 if largest <= 255 else np.uint16
+    return np.random.default_rng(0).integers(0, largest + 1, (height, width, channels), dtype=kind)
+
+
+def write_all(folder: Path) -> None:
+    """One file of each kind that keeps something."""
+    folder.mkdir()
+    rgb, grey = pixels(), pixels(channels=1)[..., 0]
+    Image.fromarray(rgb).save(folder / "rgb.png", dpi=(300, 300), icc_profile=PROFILE)
+    Image.fromarray(grey).save(folder / "grey.png")
+    Image.fromarray(np.dstack([grey, grey[::-1]]), "LA").save(folder / "la.png")
+    Image.fromarray(np.dstack([rgb, grey])).save(folder / "rgba.png")
+    Image.fromarray(rgb).quantize(16).save(folder / "palette.gif")
+    Image.fromarray(rgb).save(folder / "photo.webp", lossless=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rgb).save(folder / "turned.tiff", exif=exif)
+    tifffile.imwrite(folder / "dark16.tif", pixels(channels=1, largest=900)[..., 0])
+    (folder / "rgb16.png").write_bytes(imagecodecs.png_encode(pixels(largest=65535)))
+    (folder / "rgba16.png").write_bytes(imagecodecs.png_encode(pixels(channels=4, largest=65535)))
+    Image.fromarray(grey > 128).save(folder / "bilevel.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_what_a_file_holds_is_kept(same: ModelFile, tmp_path: Path, kind: str) -> None:
+    write_all(tmp_path / "in")
+    summary = restore_folder(tmp_path / "in", same, tmp_path / "out", kind=kind)
+    assert (summary.files, summary.ok, summary.failed) == (11, 11, 0)
+    for row in pq.read_table(tmp_path / "out" / "results.parquet").to_pylist():
+        before = read_image(tmp_path / "in" / row["path"], max_pixels=10**6)
+        after = read_image(tmp_path / "out" / row["output"], max_pixels=10**6)
+        np.testing.assert_array_equal(after.pixels, before.pixels, err_msg=row["path"])
+        assert after.pixels.dtype == before.pixels.dtype
+        assert after.icc == before.icc
+        assert (after.alpha is None) == (before.alpha is None)
+        if before.alpha is not None:
+            np.testing.assert_array_equal(after.alpha, before.alpha)
+        if before.dpi is not None:
+            assert after.dpi == pytest.approx(before.dpi, abs=0.1)
+        assert row["mean_scale"] > 0
+    assert read_image(tmp_path / "out" / "restored" / f"turned{Path(row['output']).suffix}", max_pixels=10**6)
+
+
+def test_a_turned_photo_is_upright(same: ModelFile, tmp_path: Path) -> None:
+    write_all(tmp_path / "in")
+    restore_folder(tmp_path / "in", same, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "restored" / "turned.png") as turned:
+        assert turned.size == (33, 47)
+        assert not turned.getexif().get(0x0112)
+
+
+def test_a_larger_result_has_larger_transparency_and_the_same_size_on_paper(larger: ModelFile, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    ramp = np.linspace(0, 255, 40, dtype=np.uint8)[None].repeat(20, 0)
+    rgba = np.dstack([pixels(20, 40), ramp])
+    Image.fromarray(rgba).save(tmp_path / "in" / "a.png", dpi=(100, 100))
+    restore_folder(tmp_path / "in", larger, tmp_path / "out")
+    image = read_image(tmp_path / "out" / "restored" / "a.png", max_pixels=10**6)
+    assert image.pixels.shape == (40, 80, 3)
+    assert image.alpha is not None
+    assert image.alpha.shape == (40, 80, 1)
+    assert image.alpha[0, 0, 0] == 0
+    assert image.alpha[0, -1, 0] == 255
+    assert (np.diff(image.alpha[10, :, 0].astype(int)) >= 0).all()
+    assert image.dpi == pytest.approx((200, 200), abs=0.1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (321, 481), (4097, 1)])
+def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, int]) -> None:
+    mended = mend.mend(RestoringSession(other, device="cpu", threads=1), image_of(pixels(*size)))
+    assert mended.pixels.shape == (*size, 3)
+    assert mended.blocks.shape == (-(-size[0] // BLOCK), -(-size[1] // BLOCK))
+    assert np.isfinite(mended.blocks).all()
+
+
+@pytest.mark.parametrize("side", [8, 50, 64, 200])
+def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
+    session = RestoringSession(other, device="cpu", threads=1)
+    image = image_of(pixels(211, 167))
+    whole, tiled = mend.mend(session, image, side=10_000), mend.mend(session, image, side=side)
+    assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 1
+    assert tiled.mean_scale == pytest.approx(whole.mean_scale, rel=1e-4)
+    np.testing.assert_allclose(tiled.blocks, whole.blocks, rtol=1e-3)
+
+
+def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
+    session, image = RestoringSession(other, device="cpu", threads=1), pixels(48, 72)
+    mended = mend.mend(session, image_of(image))
+    _, scale = session.run(image[None].astype(np.float32) / 255)
+    assert mended.mean_scale == pytest.approx(float(scale.mean()), rel=1e-5)
+    np.testing.assert_allclose(mended.blocks[0, 0], scale[0, :BLOCK, :BLOCK].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("takes", "has"), [(3, 1), (1, 3)])
+def test_channels_that_the_model_does_not_have(tmp_path: Path, takes: int, has: int) -> None:
+    session = RestoringSession(export(tmp_path / "m", channels=takes, identity=True), device="cpu", threads=1)
+    image = pixels(channels=has)
+    mended = mend.mend(session, image_of(image))
+    np.testing.assert_array_equal(mended.pixels, image)
+    assert "mended" in mended.notes[0]
+
+
+def test_a_tile_that_does_not_fit_is_tried_smaller(other: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, image = RestoringSession(other, device="cpu", threads=1), image_of(pixels(300, 300))
+    expected, run, limit, sides = mend.mend(session, image), session.run, 200 * 200, []
+
+    def scarce(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if tile.shape[1] * tile.shape[2] > limit:
+            raise MemoryError
+        sides.append(tile.shape[1])
+        return run(tile)
+
+    monkeypatch.setattr(session, "run", scarce)
+    found = mend.mend(session, image)
+    assert len(sides) > 1
+    assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+    limit = 10
+    with pytest.raises(ImageError, match="does not fit into memory"):
+        mend.mend(session, image)
+
+
+def test_a_bad_file_is_a_row_and_a_second_run_does_what_is_missing(same: ModelFile, tmp_path: Path) -> None:
+    write_all(tmp_path / "in")
+    (tmp_path / "in" / "sub").mkdir()
+    (tmp_path / "in" / "sub" / "bad.png").write_bytes(b"no image")
+    first = restore_folder(tmp_path / "in", same, tmp_path / "out")
+    assert (first.ok, first.failed) == (11, 1)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "restored").iterdir()}
+    (tmp_path / "out" / "restored" / "rgb.png").unlink()
+    Image.fromarray(pixels()).save(tmp_path / "in" / "sub" / "bad.png")
+    second = restore_folder(tmp_path / "in", same, tmp_path / "out")
+    assert (second.ok, second.failed) == (12, 0)
+    for path, changed in kept.items():
+        assert (path.stat().st_mtime_ns == changed) == (path.name != "rgb.png")
+
+
+def test_another_format_replaces_what_was_made(same: ModelFile, tmp_path: Path) -> None:
+    write_all(tmp_path / "in")
+    restore_folder(tmp_path / "in", same, tmp_path / "out")
+    restore_folder(tmp_path / "in", same, tmp_path / "out", kind="jpeg")
+    assert {path.suffix for path in (tmp_path / "out" / "restored").iterdir()} == {".jpg"}
+    notes = {row["path"]: row["note"] for row in pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()}
+    assert "16 bits reduced" in notes["rgb16.png"]
+    assert "transparency left out" in notes["rgba.png"]
+
+
+def test_results_of_other_images_and_the_input_itself_are_safe(same: ModelFile, tmp_path: Path) -> None:
+    write_all(tmp_path / "in")
+    with pytest.raises(OutputError, match="holds something else"):
+        restore_folder(tmp_path / "in", same, tmp_path / "in")
+    with pytest.raises(FolderError, match="no kind of file"):
+        restore_folder(tmp_path / "in", same, tmp_path / "out", kind="bmp")
+
+
+def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(40):
+        Image.fromarray(np.roll(pixels(160, 160), number, 0)).save(folder / f"{number:02}.png")
+    restore_folder(folder, other, tmp_path / "whole")
+    code = (
+        "import sys, pipelines.folder_run as f; f.KEEP_SECONDS = 0.0\n"
+        "from pipelines import restore_folder; restore_folder(*sys.argv[1:4])"
+    )
+    arguments = [sys.executable, "-c", code, str(folder), str(other.path), str(tmp_path / "out")]
+    with subprocess.Popen(arguments) as process:
+        while process.poll() is None and len(list((tmp_path / "out" / "restored").glob("*.png"))) < 5:
+            pass
+        process.kill()
+    done = len(list((tmp_path / "out" / "restored").glob("*.png")))
+    assert 0 < done < 40
+    summary = restore_folder(folder, other, tmp_path / "out")
+    assert summary.ok == 40
+    for name in ("results.parquet", *(f"restored/{number:02}.png" for number in range(40))):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path) -> None:
+    clean = pixels(64, 64)
+    noisy = np.clip(clean + np.random.default_rng(1).normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+    for name in ("in", "clean"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(noisy).save(tmp_path / "in" / "a.png")
+    Image.fromarray(noisy).save(tmp_path / "in" / "alone.png")
+    Image.fromarray(clean).save(tmp_path / "clean" / "a.tif")
+    summary = restore_folder(tmp_path / "in", same, tmp_path / "out", reference=tmp_path / "clean")
+    expected = compare(noisy, clean)["psnr"]
+    assert summary.psnr == expected
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["warnings"] == ["1 image(s) have no clean image of their name to compare with"]
+    assert "--reference" in run["command"]
+    assert f"{expected:.2f}"[:4] in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_names_that_would_collide_keep_their_suffix() -> None:
+    files = [ImageFile(Path(), name, 0, 0) for name in ("a.jpg", "a.jpg.png", "a.png", "b.tar.gif", "x/a.jpg")]
+    names = output_names(files, ".png")
+    assert len(set(names.values())) == 5
+    assert names["b.tar.gif"] == "restored/b.tar.png"
+    assert names["x/a.jpg"] == "restored/x/a.png"
+
+
+def image_of(samples: np.ndarray) -> Decoded:
+    return Decoded(samples, None, 8 * samples.itemsize, "0" * 64, None, None, None)
