@@ -1,7 +1,7 @@
 """Flows, deployments and schedules: the only layer that knows Prefect.
 
-The flows live in `flows.train`, `flows.score` and `flows.promote`; `flows.server.orchestrator` gives them a server,
-and `flows.serve.serve` runs them on a schedule. Importing this package does not import Prefect.
+The flows live in `flows.train`, `flows.score`, `flows.restore` and `flows.promote`; `flows.server.orchestrator` gives
+them a server, and `flows.serve.serve` runs them on a schedule. Importing this package does not import Prefect.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 if TYPE_CHECKING:
     from pipelines.registry import Version
+    from pipelines.restore import RestoreSummary
     from pipelines.score import ScoreSummary
     from pipelines.trained import TrainedModel
 
@@ -29,6 +30,14 @@ def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
     }
     create_table_artifact(table(counts), key=f"{key}-counts", description=f"{folder} with {model}")
     create_markdown_artifact(scores_page(summary, folder, model), key=f"{key}-report", description="Anomaly report")
+
+
+def record_restored(summary: RestoreSummary, folder: Path, model: str) -> None:
+    """Record the counts of a finished restoration, and where its report is."""
+    key = artifact_key("restore", folder.name, model)
+    counts = {"files": summary.files, "restored": summary.ok, "failed": summary.failed, "psnr": summary.psnr}
+    create_table_artifact(table(counts), key=f"{key}-counts", description=f"{folder} with {model}")
+    create_markdown_artifact(restored_page(summary, folder, model), key=f"{key}-report", description="Restored images")
 
 
 def record_training(trained: TrainedModel) -> None:
@@ -56,11 +65,15 @@ def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
     else:
         verdict = f"**{summary.flagged}** of {summary.ok} images look abnormal."
     failed = f"\n\n**{summary.failed}** files could not be read: see the report." if summary.failed else ""
-    report = summary.report.resolve()
+    return f"# {folder.name} with {model}\n\n{verdict}{failed}\n\n{_report(summary.report)}"
+
+
+def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
+    """The page of a job that mended, in Markdown."""
+    failed = f"\n\n**{summary.failed}** files could not be read: see the report." if summary.failed else ""
     return (
-        f"# {folder.name} with {model}\n\n{verdict}{failed}\n\n"
-        # Browsers do not follow a link from a page of a server to a file: the path is there to be copied.
-        f"Report: [{report.name}]({report.as_uri()})\n\n{_code(str(report))}\n"
+        f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images restored.{failed}\n\n"
+        f"Images:\n\n{_code(str((summary.out / 'restored').resolve()))}\n\n{_report(summary.report)}"
     )
 
 
@@ -68,9 +81,11 @@ def training_page(trained: TrainedModel) -> str:
     """The page of a training job, in Markdown."""
     version = trained.version
     state = "is champion" if trained.promoted else "stays challenger"
+    verb = "score" if version.tags.get("task") == "reconstruct" else "restore"
+    command = f"kintsugi {verb} FOLDER --model {version.ref} --out DIR"
     return (
         f"# {version.ref} {state}\n\n{trained.reason}\n\n"
-        f"Score a folder with it:\n\n{_code(f'kintsugi score FOLDER --model {version.ref} --out DIR')}\n\n"
+        f"{verb.capitalize()} a folder with it:\n\n{_code(command)}\n\n"
         f"sha256 of the model file: `{version.sha256}`\n"
     )
 
@@ -95,6 +110,12 @@ def artifact_key(*parts: str) -> str:
     'score-inbox-7-tiles-champion'
     """
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _report(path: Path) -> str:
+    """Browsers do not follow a link from a page of a server to a file: the path is there to be copied."""
+    report = path.resolve()
+    return f"Report: [{report.name}]({report.as_uri()})\n\n{_code(str(report))}\n"
 
 
 def _code(text: str) -> str:

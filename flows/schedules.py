@@ -23,7 +23,7 @@ GIVE = "give job files, or folders that hold some"
 class Planned:
     """One schedule of one job."""
 
-    verb: str  # train | score
+    verb: str  # train | score | restore
     job: Job
     text: str  # as the job file has it
     schedule: Schedule
@@ -40,7 +40,8 @@ class Planned:
             return {"job": str(self.job.path)}
         table = self.job.schedule
         model = f"{self.job.name}@champion"
-        return {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True, **table.rule}
+        places = {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True}
+        return {**places, **table.rule} if self.verb == "score" else places
 
 
 def find_jobs(paths: Sequence[Path]) -> list[Path]:
@@ -88,7 +89,7 @@ def plan(jobs: Sequence[Job]) -> list[Planned]:
 
 def _plan(job: Job) -> list[Planned]:
     table = job.schedule
-    texts = {"train": table.train, "score": table.score}
+    texts = {"train": table.train, "score": table.score, "restore": table.restore}
     return [
         Planned(verb, job, text, _schedule(text, table.timezone)) for verb, text in texts.items() if text is not None
     ]

@@ -34,6 +34,7 @@ from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
 from flows.preflight import TO_TRAIN, require
+from flows.restore import restore_flow
 from flows.runs import SERVE_PID
 from flows.schedules import Planned, find_jobs, plan
 from flows.score import score_flow
@@ -47,7 +48,7 @@ __all__ = ["find_jobs", "serve"]
 
 # Not through logging: Prefect's handlers would say each line again. Wrapped lines would tear the table apart.
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
-FLOWS: Mapping[str, Flow[..., Any]] = {"train": train_flow, "score": score_flow}
+FLOWS: Mapping[str, Flow[..., Any]] = {"train": train_flow, "score": score_flow, "restore": restore_flow}
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
 MACHINE = f"machine:{socket.gethostname()}"  # tag of the runs that this machine starts
 POLL_SECONDS = (1.0, 10.0)  # least and most between two looks for due runs

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipelines.images import ImageFile, UnreadableFolder
 from pipelines.modelfile import ModelFile
@@ -65,6 +65,14 @@ class FolderRun(ABC):
             with contextlib.suppress(OSError):  # of a full disk it is told already
                 self._keep(rows)
             raise
+
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """What is left to do, in pieces."""
+
+    @abstractmethod
+    def finish(self) -> Any:  # noqa: ANN401 - each verb has a summary of its own
+        """Merge all rows, write results and the report."""
 
     @abstractmethod
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:

@@ -11,16 +11,16 @@ from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore
-    from pipelines.modelfile import Metadata
+    from pipelines.modelfile import CommonMetadata
     from vaecore.image_format import ImageFormat
 
 
-def pixel_type(form: Metadata | ImageFormat) -> np.dtype[Any]:
+def pixel_type(form: CommonMetadata | ImageFormat) -> np.dtype[Any]:
     """Type of the pixels that a model takes."""
     return np.dtype(np.uint8 if form.bit_depth == 8 else np.uint16)
 
 
-def decode_for(files: Sequence[ImageFile], form: Metadata | ImageFormat) -> Iterator[Decoded | Failed]:
+def decode_for(files: Sequence[ImageFile], form: CommonMetadata | ImageFormat) -> Iterator[Decoded | Failed]:
     """Decode files for a model, in their order, within the limits of the settings."""
     limits = settings()
     return decode(

@@ -129,7 +129,8 @@ class ScheduleTable(Record):
 
     train: str | None = Field(None, description="When to train")
     score: str | None = Field(None, description="When to score `folder`")
-    folder: Path | None = Field(None, description="What to score")
+    restore: str | None = Field(None, description="When to mend the images of `folder`")
+    folder: Path | None = Field(None, description="What to score, or to mend")
     out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
     budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
     false_discoveries: float | None = Field(
@@ -139,7 +140,7 @@ class ScheduleTable(Record):
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
     timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
 
-    @field_validator("train", "score")
+    @field_validator("train", "score", "restore")
     @classmethod
     def _when_is_known(cls, when: str | None) -> str | None:
         if when is not None and timing.interval(when) is None and not timing.is_cron(when):
@@ -162,7 +163,7 @@ class ScheduleTable(Record):
     @field_validator("timezone")
     @classmethod
     def _timezone_is_one(cls, name: str, info: ValidationInfo) -> str:
-        used = info.data.get("train") or info.data.get("score")
+        used = info.data.get("train") or info.data.get("score") or info.data.get("restore")
         if used and not timing.is_timezone(name):
             msg = f"'{name}' is not a time zone: use a name such as UTC or Europe/Berlin"
             raise ValueError(msg)
@@ -258,10 +259,11 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
         if job.schedule.score is None:
             msg = f"{path}: 'schedule.{key}' says what scheduled scoring flags, and there is no 'schedule.score'"
             raise JobError(msg)
-    for key in ("folder", "out"):
-        if job.schedule.score is not None and getattr(job.schedule, key) is None:
-            msg = f"{path}: 'schedule.score' needs 'schedule.{key}': name the folder"
-            raise JobError(msg)
+    for verb in ("score", "restore"):
+        for key in ("folder", "out"):
+            if getattr(job.schedule, verb) is not None and getattr(job.schedule, key) is None:
+                msg = f"{path}: 'schedule.{verb}' needs 'schedule.{key}': name the folder"
+                raise JobError(msg)
     base = job.path.parent
     data = job.data.model_copy(update={"train": base / job.data.train})
     weights = job.model.backbone_weights

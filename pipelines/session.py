@@ -19,6 +19,15 @@ Stored = TypeVar("Stored", bound=CommonMetadata)
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
 
 
+def mends(model: ModelFile) -> bool:
+    """Whether a model mends images, rather than scoring them.
+
+    Raises:
+        ModelError: It is no model of ONNX Runtime's.
+    """
+    return not _Opened(model, "cpu", 1).scores
+
+
 class _Opened:
     """An ONNX file in ONNX Runtime."""
 
@@ -37,11 +46,11 @@ class _Opened:
             msg = f"{model.path} is not a model that ONNX Runtime can load: {str(error).splitlines()[0]}"
             raise ModelError(msg) from None
         self.provider: str = self._session.get_providers()[0]
+        self.scores = "score" in {output.name for output in self._session.get_outputs()}
 
     def _read(self, kind: type[Stored]) -> Stored:
         stored = self._session.get_modelmeta().custom_metadata_map
-        outputs = {output.name for output in self._session.get_outputs()}
-        return _read_metadata(stored, self.model, kind, scores="score" in outputs)
+        return _read_metadata(stored, self.model, kind, scores=self.scores)
 
 
 class Session(_Opened):

@@ -37,13 +37,14 @@ def test_every_flow_is_deployed_from_the_installed_package(deployed):
     assert {name: each.entrypoint for name, each in deployed.items()} == {
         "train": "flows.train.train_flow",
         "score": "flows.score.score_flow",
+        "restore": "flows.restore.restore_flow",
         "promote": "flows.promote.promote_flow",
         "rollback": "flows.promote.rollback_flow",
     }
     assert not any(each.pull_steps for each in deployed.values())
 
 
-@pytest.mark.parametrize(("name", "cron"), [("train", "0 2 * * 0"), ("score", "0 6 * * *")])
+@pytest.mark.parametrize(("name", "cron"), [("train", "0 2 * * 0"), ("score", "0 6 * * *"), ("restore", "0 4 * * *")])
 def test_schedules_do_not_overlap(deployed, name, cron):
     (schedule,) = deployed[name].schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == (cron, "UTC", True)
@@ -56,6 +57,7 @@ def test_schedules_do_not_overlap(deployed, name, cron):
     [
         ("train", {}),
         ("score", {}),
+        ("restore", {}),
         ("promote", {"name": "tiles", "version": 2, "reason": "better"}),
         ("rollback", {"name": "tiles", "reason": "worse"}),
     ],

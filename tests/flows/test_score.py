@@ -12,12 +12,18 @@ import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 
+import flows.folder_run
+import flows.restore
 import flows.score
 from flows.artifacts import scores_page
-from flows.score import run_folder, score_flow
+from flows.folder_run import run_folder
+from flows.restore import restore_flow
+from flows.score import score_flow
 from pipelines.errors import FolderError
+from pipelines.folder_run import Shard
 from pipelines.progress import progress
-from pipelines.score import ScoreSummary, Shard
+from pipelines.restore import RestoreSummary
+from pipelines.score import ScoreSummary
 
 
 class FakeScoring:
@@ -67,7 +73,7 @@ def job(monkeypatch, home):
         yield scoring
 
     monkeypatch.setattr(flows.score, "open_scoring", open_scoring)
-    monkeypatch.setattr(flows.score, "score_shard", flows.score.score_shard.with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(flows.folder_run, "do_shard", flows.folder_run.do_shard.with_options(retry_delay_seconds=0))
     return made
 
 
@@ -198,3 +204,31 @@ def test_progress_lines_do_not_flood(caplog, monkeypatch):
         for _ in range(10_000):
             advance()
     assert len(caplog.records) <= 1
+
+
+def test_restoring_is_the_same_flow(job, client, tmp_path, monkeypatch, wait_for):
+    opened = []
+
+    class FakeRestoring(FakeScoring):
+        def finish(self) -> RestoreSummary:
+            assert not self.shards()
+            report = self.out / "report.html"
+            return RestoreSummary(
+                out=self.out, report=report, files=30, ok=30, failed=0, images_per_second=2.0, psnr=31.5
+            )
+
+    @contextmanager
+    def open_restoring(folder, model, out, **options):
+        opened.append(options)
+        yield FakeRestoring(out, "denoise")
+
+    monkeypatch.setattr(flows.restore, "open_restoring", open_restoring)
+    summary = restore_flow(tmp_path / "scans", "builtin:denoise", tmp_path / "out", kind="tiff")
+    assert summary.psnr == 31.5
+    assert opened == [{"kind": "tiff", "reference": None}]
+    run = last_run(client, "restore")
+    assert run.name == "restore scans with builtin:denoise"
+    expected = {"open builtin:denoise", "shard 1 of 3", "shard 3 of 3"}
+    wait_for(lambda: expected <= {each.name for each in task_runs(client, run, wait_for)}, "the task runs")
+    assert '"figure": "psnr", "value": "31.5"' in artifact(client, "restore-scans-builtin-denoise-counts").data
+    assert "30** of 30 images restored" in artifact(client, "restore-scans-builtin-denoise-report").data

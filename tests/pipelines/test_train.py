@@ -232,7 +232,7 @@ def test_default_steps(images: int, steps: int) -> None:
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: reconstruct"):
+    with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: dejpeg, denoise"):
         train_model(trained.job, overrides=["task=denoyse"])
     with pytest.raises(
         JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"

@@ -1,0 +1,88 @@
+"""A job over a folder as tasks of a flow: one for each shard.
+
+Prefect's own cache is not used for shards. The output folder keeps what is done, keyed by the model's digest, and
+`shards()` lists only what is missing; a second record of the same fact could say "done" of rows that somebody has
+deleted. So a run that is repeated, by hand, by a schedule or by Prefect's Retry button, does only what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.retries import DELAYS, retry_transient
+from pipelines.folder_run import FolderRun, Shard
+from pipelines.progress import Advance, progress
+
+T = TypeVar("T")
+TRIES: dict[str, Any] = {
+    "retries": len(DELAYS),
+    "retry_delay_seconds": DELAYS,
+    "retry_condition_fn": retry_transient,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManager[FolderRun]]) -> Any:  # noqa: ANN401
+    """Open a job, do its shards one by one, and finish it; what `finish` returns."""
+    log = logging.getLogger(f"pipelines.{verb}")  # its lines are those of the plain job
+    with ExitStack() as held:
+        job = open_job(Sealed(held), Sealed(opener), model).value
+        shards = job.shards()
+        with progress(log, verb, len(job.files), "images", len(job.files) - job.left) as advance:
+            for number, shard in enumerate(shards, start=1):
+                do_shard(Sealed(job), Sealed(shard), Sealed(advance), number, len(shards))
+        return finish(Sealed(job))
+
+
+class Sealed(Generic[T]):
+    """Carries an object into and out of a task: Prefect walks through records in search of futures, but not in here."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+@task(name="open", task_run_name="open {model}", **TRIES)
+def open_job(
+    held: Sealed[ExitStack],
+    opener: Sealed[Callable[[], AbstractContextManager[FolderRun]]],
+    model: str,  # noqa: ARG001 - for the task run's name
+) -> Sealed[FolderRun]:
+    """List the images, fetch the model, take the output folder; `held` closes all of it."""
+    return Sealed(held.value.enter_context(opener.value()))
+
+
+@task(name="shard", task_run_name="shard {number} of {total}", **TRIES)
+def do_shard(
+    job: Sealed[FolderRun],
+    shard: Sealed[Shard],
+    advance: Sealed[Advance],
+    number: int,  # noqa: ARG001 - for the task run's name
+    total: int,  # noqa: ARG001
+) -> None:
+    """Do one shard: 10 to 60 seconds of work, against the 10 milliseconds that a task costs."""
+    job.value.run(shard.value, advance.value)
+
+
+@task(name="finish", **TRIES)
+def finish(job: Sealed[FolderRun]) -> Any:  # noqa: ANN401 - each verb has a summary of its own
+    """Merge all rows, write results and the report."""
+    return job.value.finish()
+
+
+def run_folder(due: datetime, name: str) -> str:
+    """The name of a scheduled run's folder: the same for another try of the same run, sorted by time.
+
+    >>> run_folder(datetime(2026, 11, 21, 2, 0, tzinfo=UTC), "score inbox with tiles@champion")
+    '2026-11-21T02-00-00Z-score-inbox-with-tiles-champion'
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
+    return f"{due.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}-{plain}"

@@ -1,0 +1,45 @@
+"""The batch job that mends, as a flow."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.artifacts import record_restored
+from flows.folder_run import run_folder, run_shards
+from flows.runs import recorded_run
+from pipelines.restore import RestoreSummary, open_restoring
+
+
+@flow(name="restore", flow_run_name="restore {folder.name} with {model}", persist_result=False)
+def restore_flow(
+    folder: Path,
+    model: str,
+    out: Path,
+    kind: str = "png",
+    reference: Path | None = None,
+    own_folder: bool = False,
+) -> RestoreSummary:
+    """Mend every image under a folder and write the report.
+
+    Args:
+        folder: Images, in sub-folders or not.
+        model: Reference to a model that mends, such as `builtin:denoise`.
+        out: Output folder: new, or of an earlier run.
+        kind: Of the files that are written: png, tiff, webp or jpeg.
+        reference: Folder of clean images of the same names: PSNR and SSIM are measured.
+        own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
+
+    Returns:
+        Counts, and where the report is.
+    """
+    if own_folder:
+        out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
+    with recorded_run():
+        opener = partial(open_restoring, folder, model, out, kind=kind, reference=reference)
+        summary: RestoreSummary = run_shards("restore", model, opener)
+        record_restored(summary, folder, model)
+        return summary

@@ -1,0 +1,97 @@
+"""Figures of a model that mends: known damage gives known figures, the same in every folder and at every call."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.errors import DataError
+from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
+from pipelines.images import find_images
+from pipelines.leakage import check_leakage
+from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.photos import load_photos
+from vaecore.export import export_restoration
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.likelihoods.gaussian import HALF_LEVEL
+from vaecore.networks import Restorer
+from vaecore.restoration import OUTPUTS, RestorationGraph
+
+SIGMA = 20.0
+QUANTILES = {"0.5": 0.6745, "0.68": 0.9945, "0.9": 1.6449, "0.95": 1.96}
+
+
+def untrained(folder: Path, *, task: str = "denoise", scale: int = 1) -> ModelFile:
+    """Changes nothing, and predicts the scale of the noise: then all figures are known."""
+    network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1), upscale=scale)
+    above = math.log(SIGMA / 255) - math.log(HALF_LEVEL)  # the bound from below moves scales a little
+    torch.nn.init.constant_(network.scale[2].bias, math.log(HALF_LEVEL) + math.log(math.expm1(above)))
+    metadata = RestorationMetadata(
+        name="mender", task=task, summary="Mends.", channels=3, bit_depth=8, value_range=(0, 1),
+        size_multiple=network.multiple, halo=network.halo, likelihood="gaussian", outputs=OUTPUTS, licence=None,
+        git_commit=None, data_digest="", images={"train": 9}, kintsugi="0", scale=scale,
+        damage="bicubic" if scale > 1 else "gaussian", level="sigma", strengths=(SIGMA, SIGMA),
+        levels=(float(scale),) if scale > 1 else (SIGMA,), luma=scale > 1, intervals=QUANTILES,
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.onnx"
+    export_restoration(RestorationGraph(network, GaussianLikelihood()).eval(), path, metadata.model_dump(mode="json"))
+    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows, columns = np.mgrid[0:95, 0:121]
+    for number in range(3):
+        across = np.stack([np.cos(columns / period) for period in (5, 9, 13)], axis=2)
+        waves = 128 + 40 * np.sin((rows + number) / 7)[..., None] * across
+        Image.fromarray(waves.astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_known_noise_gives_known_figures(photos: Path, tmp_path: Path) -> None:
+    figures = evaluate_restorer(photos, untrained(tmp_path / "m"), json_path=tmp_path / "f.json")
+    level = figures["levels"]["20"]
+    assert level["psnr"] == pytest.approx(20 * math.log10(255 / SIGMA), abs=0.1)
+    assert level["baselines"]["input"]["psnr"] == level["psnr"]
+    assert level["nll"] == pytest.approx(math.log(SIGMA / 255) + 0.5 * math.log(2 * math.pi * math.e), abs=0.02)
+    assert level["constant_nll"] == pytest.approx(level["nll"], abs=0.02)
+    for share, found in level["coverage"].items():
+        assert found == pytest.approx(float(share), abs=0.01)
+    assert len(level["per_image"]) == figures["n_images"] == 3
+    assert json.loads((tmp_path / "f.json").read_text()) == figures
+    assert any("PSNR 22.1" in line for line in describe_restoration(figures))
+
+
+def test_figures_repeat_and_other_levels_may_be_asked_for(photos: Path, tmp_path: Path) -> None:
+    model = untrained(tmp_path / "m")
+    first = evaluate_restorer(photos, model, levels=[10, 20])
+    second = evaluate_restorer(photos, model, levels=[20])
+    assert first["levels"]["20"]["per_image"] == second["levels"]["20"]["per_image"]
+    assert first["levels"]["10"]["psnr"] > first["levels"]["20"]["psnr"] + 5
+
+
+def test_what_was_evaluated_on_is_never_trained_on(photos: Path, tmp_path: Path) -> None:
+    loaded = load_photos(find_images(photos), ImageFormat(channels=3, bit_depth=8))
+    check_leakage(loaded)
+    evaluate_restorer(photos, untrained(tmp_path / "m"))
+    with pytest.raises(DataError, match="training images are test images: 3 of the test images in"):
+        check_leakage(loaded)
+
+
+def test_enlarging_begins_at_the_bicubic_row(photos: Path, tmp_path: Path) -> None:
+    model = untrained(tmp_path / "m", task="super_resolution", scale=2)
+    level = evaluate_restorer(photos, model)["levels"]["2"]
+    assert level["psnr"] == pytest.approx(level["baselines"]["input"]["psnr"], abs=0.05)  # 95 x 121 is cut to 94 x 120
+    with pytest.raises(DataError, match="enlarges 2 times"):
+        evaluate_restorer(photos, model, levels=[3])
