@@ -7,6 +7,7 @@ not done is work.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -224,7 +225,7 @@ class OutputFolder:
         """Write results.parquet, and the same for people as results.csv."""
         table = pa.Table.from_pylist(list(rows), schema=RESULTS)
         write_atomically(self.out / "results.parquet", lambda path: pq.write_table(table, path))
-        write_atomically(self.out / "results.csv", lambda path: pa_csv.write_csv(for_spreadsheets(table), path))
+        write_atomically(self.out / "results.csv", lambda path: _write_csv(for_spreadsheets(table), path))
 
     def write_gallery(self, rows: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from all shards."""
@@ -264,6 +265,13 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    """UTF-8 with a byte-order mark: without it Excel reads names in the encoding of the system's language."""
+    with path.open("wb") as file:
+        file.write(codecs.BOM_UTF8)
+        pa_csv.write_csv(table, file)
 
 
 def _is_same(before: Path, now: Path) -> bool:

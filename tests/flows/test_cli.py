@@ -71,7 +71,7 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
     done = kintsugi("score", images, "--model", trained.model, "--out", tmp_path / "out")
     assert done.returncode == 3
     assert "1 of 13 files could not be scored" in done.stderr
-    assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text()
+    assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text("utf-8-sig")
 
 
 @pytest.mark.parametrize(

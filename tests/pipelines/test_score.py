@@ -36,7 +36,7 @@ def test_every_image_has_a_row_with_a_verdict(trained, rows_of, images: Path, tm
         assert row["p_value"] == calibration.p_values(np.array([row["score"]]))[0]
         assert row["is_anomaly"] == (row["p_value"] <= summary.false_alarms)
         assert (out / "maps" / f"{row['path']}.png").is_file() == row["is_anomaly"]
-    lines = (out / "results.csv").read_text().splitlines()
+    lines = (out / "results.csv").read_text("utf-8-sig").splitlines()
     assert len(lines) == 17
     assert lines[0].startswith('"path","sha256","width"')
 
