@@ -107,6 +107,7 @@ def score(
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with _told_plainly(), _terminated_as_by_ctrl_c():
+        from pipelines.rates import promised
         from pipelines.score import score_folder
 
         summary = score_folder(
@@ -115,10 +116,10 @@ def score(
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")
-        elif summary.threshold is None:
+        elif summary.threshold is None or summary.false_alarms is None:
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
-            rule = summary.rule or f"promised false-alarm rate {summary.false_alarms:.2%}"
+            rule = summary.rule or f"promised false-alarm rate {promised(summary.false_alarms)}"
             which = "threshold of all other images" if summary.by_group else "threshold"
             if summary.by_group < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"

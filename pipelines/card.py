@@ -10,6 +10,7 @@ from pipelines.job import Job
 from pipelines.modelfile import CARD_FILE, Metadata
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
+from pipelines.rates import percent, promised
 
 UNKNOWN = "not stated: ask whoever owns the images"
 
@@ -73,8 +74,8 @@ def write_card(
         "## Calibration",
         "",
         f"- n = {calibration.n} good images used for neither training nor any choice",
-        f"- smallest false-alarm rate that can be promised: {calibration.smallest_rate:.2%}; promised {rate:.2%}, "
-        f"threshold {calibration.threshold(rate):.4f}",
+        f"- smallest false-alarm rate that can be promised: {promised(calibration.smallest_rate)}; promised "
+        f"{promised(rate)}, threshold {calibration.threshold(rate):.4f}",
         f"- 95 % of calibration sets of this size realise a rate in "
         f"{_interval(calibration, rate)} on 1000 further good images",
         "",
@@ -99,4 +100,4 @@ def write_card(
 
 def _interval(calibration: Calibration, rate: float) -> str:
     low, high = calibration.interval(rate, 1000)
-    return f"{low:.1%} to {high:.1%}"
+    return f"{percent(low)} to {percent(high)}"

@@ -21,6 +21,7 @@ from pipelines.figures import separation
 from pipelines.images import ImageFile
 from pipelines.job import PromoteTable
 from pipelines.modelfile import SPLIT_FILE, ModelFile
+from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
 
@@ -67,8 +68,8 @@ def decide(
     )
     if mine["false_alarm_rate"] > mine["false_alarm_limit"]:
         reason = (
-            f"it flags {mine['false_alarm_rate']:.1%} of good images, more than its promise allows by chance "
-            f"({mine['false_alarm_limit']:.1%}); {comparison}"
+            f"it flags {percent(mine['false_alarm_rate'])} of good images, more than its promise allows by chance "
+            f"({percent(mine['false_alarm_limit'])}); {comparison}"
         )
         return Decision(promote=False, reason=reason, figures=figures)
     if gain < -table.tolerance:

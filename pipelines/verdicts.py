@@ -13,6 +13,7 @@ from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds
 from pipelines.output import Row
+from pipelines.rates import promised
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,16 @@ class Verdicts:
     @property
     def rule(self) -> str | None:
         """Where the threshold comes from, in words; None where it is the promised false-alarm rate alone."""
+        if self.false_alarms is None:
+            return None
+        rate = promised(self.false_alarms)
         if self.discoveries:
-            return f"at most {self.false_alarms:.2%} of the flagged images are good, on average (Benjamini-Hochberg)"
+            return f"at most {rate} of the flagged images are good, on average (Benjamini-Hochberg)"
         if self.budget is not None:
             return f"at most the {self.budget} worst images are flagged"
         if self.groups is not None and self.groups.own:
             which = "group" if len(self.groups.own) == 1 else "groups"
-            rule = f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} {which}"
+            rule = f"false-alarm rate of {rate} promised in each of {len(self.groups.own)} {which}"
             return f"{rule}, and in all others together" if self.groups.promised else rule
         return None
 
