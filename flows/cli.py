@@ -124,8 +124,6 @@ def score(
             if summary.by_group < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"
             typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
-        if summary.drift is not None and summary.drift.drifted:
-            typer.echo(f"drift: {summary.drift}")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
 
@@ -310,11 +308,20 @@ def _exit_with_failures(failed: int, files: int, out: Path | None) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+class _Plain(logging.Formatter):
+    """The message alone, and before a warning the word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        text = super().format(record)
+        return f"warning: {text}" if record.levelno == logging.WARNING else text
+
+
 @contextmanager
 def _told_plainly() -> Iterator[None]:
     """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain())
     for name in ("pipelines", "flows"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)

@@ -22,21 +22,21 @@ from numpy.typing import NDArray
 
 from pipelines.account import describe, work_key
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
-from pipelines.errors import FolderError
+from pipelines.errors import CalibrationError
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder, list_images
-from pipelines.inputs import decode_for
+from pipelines.inputs import batches, decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
-from pipelines.output import GALLERY_ROWS, PICTURES, OutputFolder, Row, worst_first, write_atomically
+from pipelines.output import GALLERY_ROWS, PICTURES, OutputFolder, Row, check_output, worst_first, write_atomically
 from pipelines.progress import Advance, progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
-from pipelines.rows import empty_row, failed_row, forget_regions, unreadable_row
+from pipelines.rows import empty_row, failed_row, forget_regions, note_of, unreadable_row
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
-from pipelines.verdicts import Verdicts, count, values_of
+from pipelines.verdicts import Verdicts, check_rule, count, values_of
 
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work
@@ -143,9 +143,12 @@ def open_scoring(
         KintsugiError: As for `score_folder`.
     """
     folder, out = Path(folder), Path(out)
-    if out.is_file():
-        msg = f"the output folder {out} is a file; give a folder"
-        raise FolderError(msg)
+    # What is wrong with the call is told before a model is looked for, which may import MLflow and ask a server.
+    check_rule(false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups)
+    check_output(out, folder)
+    if calibration is not None and not calibration.is_file():
+        msg = f"there is no calibration file {calibration}: give the calibration.json of the model"
+        raise CalibrationError(msg)
     found = list_images(folder)
     file = model if isinstance(model, ModelFile) else find_model(model)
     verdicts = Verdicts.of(
@@ -213,7 +216,7 @@ class Scoring:
         rows: list[Row] = []
         gallery, kept = list(self._gallery), time.monotonic()
         try:
-            for batch in _batches(self._timed(images), self.session.batch_size):
+            for batch in batches(self._timed(images), self.session.batch_size):
                 new = [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
                 rows += new
                 if advance:
@@ -257,6 +260,8 @@ class Scoring:
         run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
+        for warning in run["warnings"]:
+            log.warning("%s", warning)
         return ScoreSummary(
             out=self.output.out,
             report=report,
@@ -288,7 +293,7 @@ class Scoring:
             "width": image.width,
             "height": image.height,
             "bit_depth": image.bit_depth,
-            "note": image.note,
+            "note": note_of(image, self.session.metadata.size),
         }
         if not all(np.isfinite(value) for value in scalars.values()):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
@@ -343,17 +348,3 @@ class Scoring:
 
     def _bottleneck(self) -> str:
         return f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}"
-
-
-def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:
-    """Group images of equal shape; a group that is full goes out, the rest at the end."""
-    groups: dict[tuple[int, ...], list[Decoded]] = {}
-    for image in images:
-        if isinstance(image, Failed):
-            yield image
-            continue
-        group = groups.setdefault(image.pixels.shape, [])
-        group.append(image)
-        if len(group) == size:
-            yield groups.pop(image.pixels.shape)
-    yield from groups.values()

@@ -64,6 +64,16 @@ def test_the_threshold_of_other_images_is_told_where_there_are_any(
     assert f"2 of 10 images look abnormal {told}\n" in CliRunner().invoke(app, arguments).output
 
 
+def test_a_model_without_its_calibration_ends_with_a_warning(kintsugi, trained, tmp_path: Path) -> None:
+    shutil.copy(trained.model, tmp_path / "model.onnx")
+    done = kintsugi("score", MAGNETIC_TILE / "test" / "good", "--model", "model.onnx", "--out", "out")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith(
+        "warning: no image has a verdict or a p-value, since calibration.json"
+    )
+    assert "12 of 12 images scored, no verdicts" in done.stdout
+
+
 def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(MAGNETIC_TILE / "test" / "good", images)
