@@ -137,11 +137,15 @@ def evaluate(
     false_alarms: RateOption = None,
     groups: GroupsOption = False,
     regret: Annotated[
-        bool, typer.Option("--regret", help="Also rank the images by likelihood regret: seconds for each image.")
+        bool,
+        typer.Option(
+            "--regret", help="Also rank the images by likelihood regret: seconds for each image, kept in --out."
+        ),
     ] = False,
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
-    with _told_plainly(), _terminated_as_by_ctrl_c():
+    kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
+    with _told_plainly(stopped=f"the same command {kept}"), _terminated_as_by_ctrl_c():
         if regret:
             from flows.preflight import require
 
@@ -318,8 +322,12 @@ class _Plain(logging.Formatter):
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2."""
+def _told_plainly(stopped: str = "start the same command again to go on where it was") -> Iterator[None]:
+    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2.
+
+    Args:
+        stopped: What to say after Ctrl-C.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
     for name in ("pipelines", "flows"):
@@ -351,7 +359,7 @@ def _told_plainly() -> Iterator[None]:
         )
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
-        typer.echo("stopped; start the same command again to go on where it was", err=True)
+        typer.echo(f"stopped; {stopped}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

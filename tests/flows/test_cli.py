@@ -74,6 +74,25 @@ def test_a_model_without_its_calibration_ends_with_a_warning(kintsugi, trained, 
     assert "12 of 12 images scored, no verdicts" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--regret", "--out", "out"], "stopped; the same command keeps the regrets that were found"),
+        (["--regret"], "stopped; the same command starts from the beginning"),
+        (["--out", "out"], "stopped; the same command starts from the beginning"),
+    ],
+)
+def test_an_evaluation_that_is_stopped_promises_what_it_keeps(
+    options: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.evaluate.evaluate_model", stopped)
+    done = CliRunner().invoke(app, ["evaluate", "images", "--model", "x.onnx", *options])
+    assert (done.exit_code, done.stderr) == (130, f"{says}\n")
+
+
 def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(MAGNETIC_TILE / "test" / "good", images)
