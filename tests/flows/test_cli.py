@@ -210,7 +210,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
     [
         ("nowhere", "reconstruct", "nowhere does not exist"),
         ("empty", "reconstruct", "it holds no files"),
-        ("images", "sing", "there is no task 'sing'; there are: reconstruct"),
+        ("images", "sing", "'task' is 'sing': there is no such task; there are: reconstruct"),
     ],
 )
 def test_cheap_mistakes_are_told_before_torch_is_imported(

@@ -232,12 +232,19 @@ def test_default_steps(images: int, steps: int) -> None:
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: reconstruct"):
+    with pytest.raises(JobError, match=r"'task' is 'denoyse': there is no such task; there are: reconstruct"):
         train_model(trained.job, overrides=["task=denoyse"])
     with pytest.raises(
         JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"
     ):
         train_model(trained.job, overrides=["model.likelihood=gausian"])
+    wrong = ["model.likelihood=gausian", "model.strides=[8]", "model.score=ratio", "model.pooling=top:7"]
+    with pytest.raises(JobError) as told:
+        train_model(trained.job, overrides=wrong)
+    lines = [line.removeprefix(f"{trained.job}: ") for line in str(told.value).splitlines()]
+    assert [line.split(" ")[0] for line in lines] == [
+        "'model.pooling'", "'model.strides'", "'model.score'", "'model.likelihood'",
+    ]  # fmt: skip
     with pytest.raises(JobError, match=r"18 calibration images can promise 5.27 % at best: .*, or ask for 0.0527"):
         train_model(trained.job, overrides=["calibrate.false_alarms=0.01"])
     (tmp_path / "nothing").mkdir()
