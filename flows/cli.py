@@ -229,6 +229,7 @@ def show_model(
 ) -> None:
     """Show a model's versions, their figures, and every move of its champion."""
     with _told_plainly():
+        from pipelines.history import describe_move, describe_version
         from pipelines.modelfile import MODEL_FILE
         from pipelines.models import split_ref
         from pipelines.registry import Registry
@@ -239,24 +240,11 @@ def show_model(
         if not versions:
             registry.get(plain, selector)  # raises the error that lists what there is
         for version in versions:
-            aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
-            typer.echo(f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC  sha256 {version.sha256[:16]}...")
-            for key, value in sorted(version.metrics.items()):
-                typer.echo(f"    {key:32} {value:.6g}")
-            for key in ("task", "data_digest"):
-                if key in version.tags:
-                    typer.echo(f"    {key:32} {version.tags[key][:24]}")
+            typer.echo("\n".join(describe_version(version)))
         if plain != name:
-            typer.echo(f"    {'file':32} {registry.fetch(versions[0]) / MODEL_FILE}")
-        trail = registry.trail(plain)
-        if trail:
-            typer.echo("moves:")
-        for entry in trail:
-            origin = "-" if entry.from_version is None else entry.from_version
-            typer.echo(
-                f"    {entry.when:%Y-%m-%d %H:%M} UTC  {entry.action:9} {origin} -> {entry.to_version}"
-                f"  by {entry.who}: {entry.reason}"
-            )
+            typer.echo(f"    {'where it is':40} {registry.fetch(versions[0]) / MODEL_FILE}")
+        if trail := registry.trail(plain):
+            typer.echo("\n".join(["moves:", *map(describe_move, trail)]))
 
 
 @models_app.command("promote")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
+from pipelines.history import figures_in_words
 from pipelines.job import Job
 from pipelines.modelfile import CARD_FILE, Metadata
 from pipelines.plan import Plan
@@ -69,7 +70,7 @@ def write_card(
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         f"- score: {metadata.score}",
-        f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
+        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
         "",
         "## Calibration",
         "",
@@ -83,19 +84,24 @@ def write_card(
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value:.6g} |" for name, value in sorted(figures.items())),
+        *(f"| {label} | {text} |" for label, text in figures_in_words(figures)),
         "",
         f"Promotion: {decision.reason}.",
         "",
         "## Limits",
         "",
-        "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real "
-        "defects. Measure that with `kintsugi evaluate` on a labelled folder.",
+        "The figure on synthetic defects compares versions with each other; it does not predict how well real defects "
+        "are found. Measure that with `kintsugi evaluate` on a labelled folder.",
         "",
     ]
     text = "\n".join(lines)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return text
+
+
+def _repository(metadata: Metadata) -> str:
+    """The commit is of whoever keeps the job file, not of this software."""
+    return f"a git repository at commit {metadata.git_commit}" if metadata.git_commit else "no git repository"
 
 
 def _interval(calibration: Calibration, rate: float) -> str:

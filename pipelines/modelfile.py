@@ -53,7 +53,7 @@ class Metadata(BaseModel):
     score: str  # how the score is made of the bound
     outputs: dict[str, str]  # name -> unit
     licence: str | None
-    git_commit: str | None
+    git_commit: str | None  # of the repository that the job file lies in
     data_digest: str
     images: dict[str, int]  # images in each split
     kintsugi: str  # version that exported it

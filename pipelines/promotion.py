@@ -56,7 +56,9 @@ def decide(
     figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
     if champion is None:
         promote = table.rule != "never"
-        return Decision(promote, "the first version whose exported file agrees with torch", figures)
+        return Decision(
+            promote, "the first version; its exported file gives the scores of the trained network", figures
+        )
     theirs = _measure(champion, files, false_alarms)
     figures |= {f"champion_{name}": value for name, value in theirs.items()}
     if table.rule != "better":

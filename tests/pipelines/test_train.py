@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,11 @@ def test_calibration_images_were_not_trained_on(trained) -> None:
 
 def test_the_card_says_what_a_person_needs(trained) -> None:
     card = (trained.bundle / "card.md").read_text()
-    for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.26%", "licence", "Promotion:"):
+    for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.27 %", "licence", "Promotion:"):
         assert wanted in card
+    assert f"- exported by kintsugi {installed_version('kintsugi')}; the job file lies in no git repository" in card
+    assert "| promised false alarms | at most 5.27 % of good images, on average |" in card
+    assert "challenger" not in card
 
 
 def test_torch_and_the_exported_file_agree_on_real_files(trained) -> None:
@@ -268,7 +272,7 @@ def test_the_rate_of_the_job_is_the_rate_of_the_verdicts(trained, tmp_path: Path
     assert calibration is not None
     assert calibration.default_false_alarms() == 0.2
     assert result.figures["challenger_promised_rate"] == 0.2
-    assert "20.00%" in (model.card or "")
+    assert "promised 20 %" in (model.card or "")
     summary = score_folder(trained.images, "promised@champion", tmp_path / "out")
     assert (summary.false_alarms, summary.threshold) == (0.2, calibration.threshold(0.2))
     kept = load_job(model.folder / "job.toml")
