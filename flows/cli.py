@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.bench import app as bench_app
-from pipelines.errors import KintsugiError
-
-DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
 app = typer.Typer(
     name="kintsugi",
-    help="Find what is abnormal in folders of images: train, register, score, report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,6 +38,27 @@ OutOption = Annotated[
 ]
 
 
+def _tell_version(wanted: bool) -> None:
+    """End with the versions that a report of a fault needs; ONNX Runtime's is asked for without its import."""
+    if not wanted:
+        return
+    from importlib.metadata import packages_distributions, version
+
+    runtime = packages_distributions().get("onnxruntime", [])
+    runtimes = "".join(f", {name} {version(name)}" for name in dict.fromkeys(runtime))
+    typer.echo(f"kintsugi {version('kintsugi')} (Python {platform.python_version()}{runtimes})")
+    raise typer.Exit
+
+
+@app.callback()
+def kintsugi(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell versions and end.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find what is abnormal in folders of images: train, register, score, report."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo-out"),
@@ -54,7 +68,7 @@ def demo(
     os.environ["KINTSUGI_HOME"] = str(out / "home")  # the demo leaves nothing elsewhere, nor on the user's servers
     for server in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
         os.environ.pop(server, None)
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import TO_TRAIN, require
 
         require(*TO_TRAIN, "prefect")
@@ -71,7 +85,7 @@ def train(
     ] = None,
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import check_job
         from pipelines.job import load_job
 
@@ -106,7 +120,7 @@ def score(
     ] = None,
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
-    with _told_plainly(), _terminated_as_by_ctrl_c():
+    with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.rates import promised
         from pipelines.score import score_folder
 
@@ -145,7 +159,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a labelled folder: AUROC, AP, AUPRO, false alarms, per defect."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
-    with _told_plainly(stopped=f"the same command {kept}"), _terminated_as_by_ctrl_c():
+    with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
         if regret:
             from flows.preflight import require
 
@@ -165,7 +179,7 @@ def evaluate(
 @app.command()
 def report(out: Annotated[Path, typer.Argument(help="An output folder, finished or not.")]) -> None:
     """Rebuild report.html from a finished or partial output folder."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.rebuild import rebuild_report
 
         typer.echo(f"report: {rebuild_report(out)}")
@@ -176,7 +190,7 @@ def serve(
     jobs: Annotated[list[Path] | None, typer.Argument(help="Job files, or folders of them (default: ./jobs).")] = None,
 ) -> None:
     """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import require
 
         require("prefect", "mlflow")
@@ -189,7 +203,7 @@ def serve(
 @app.command()
 def doctor() -> None:
     """Say what works here: packages, GPU, registry, orchestrator, disk."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.doctor import examine
 
         ill = False
@@ -210,7 +224,7 @@ def models(context: typer.Context) -> None:
 @models_app.command("list")
 def list_models() -> None:
     """List the registered models with their champions."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         found = Registry().models()
@@ -228,7 +242,7 @@ def show_model(
     name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
 ) -> None:
     """Show a model's versions, their figures, and every move of its champion."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.history import describe_move, describe_version
         from pipelines.modelfile import MODEL_FILE
         from pipelines.models import split_ref
@@ -254,7 +268,7 @@ def promote_model(
     reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion, whatever the promotion rule says."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         registry = Registry()
@@ -269,7 +283,7 @@ def rollback_model(
     reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
 ) -> None:
     """Make the previous champion the champion again."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
@@ -278,7 +292,7 @@ def rollback_model(
 @models_app.command("verify")
 def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
     """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.models import find_model_file, split_ref
 
         if file := find_model_file(ref):
@@ -298,67 +312,6 @@ def _exit_with_failures(failed: int, files: int, out: Path | None) -> None:
         where = f"; the reasons are in {out / 'results.csv'} and the report" if out else ""
         typer.echo(f"{failed} of {files} files could not be scored{where}", err=True)
         raise typer.Exit(SOME_FAILED)
-
-
-class _Plain(logging.Formatter):
-    """The message alone, and before a warning the word."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record as text."""
-        text = super().format(record)
-        return f"warning: {text}" if record.levelno == logging.WARNING else text
-
-
-@contextmanager
-def _told_plainly(stopped: str = "start the same command again to go on where it was") -> Iterator[None]:
-    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2.
-
-    Args:
-        stopped: What to say after Ctrl-C.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain())
-    for name in ("pipelines", "flows"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        if not logger.handlers:
-            logger.addHandler(handler)
-    try:
-        yield
-    except KintsugiError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(WRONG) from None
-    except ModuleNotFoundError as error:
-        from flows.preflight import missing_package
-
-        explained = missing_package(error)
-        if explained is None:
-            raise  # one of our own modules: a bug, not a choice of what to install
-        typer.echo(f"error: {explained}", err=True)
-        raise typer.Exit(WRONG) from None
-    except BrokenPipeError:
-        raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
-    except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
-        typer.echo(
-            f"error: {place}{error.strerror or error}; free space or mend the rights, "
-            "then start the same command again",
-            err=True,
-        )
-        raise typer.Exit(WRONG) from None
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; {stopped}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _terminated_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which service managers send, keeps what is done as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -336,8 +339,17 @@ def imported_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in found.stdout.split()}
 
 
-def test_help_needs_nothing_heavy() -> None:
-    code = "from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['--help'])"
+def test_the_version_is_told_with_what_it_runs_on(kintsugi) -> None:
+    done = kintsugi("--version")
+    python = ".".join(map(str, sys.version_info[:3]))
+    runtime = rf"onnxruntime(-gpu)? {re.escape(onnxruntime.__version__)}"
+    assert re.fullmatch(rf"kintsugi {re.escape(version('kintsugi'))} \(Python {python}, {runtime}\)\n", done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_needs_nothing_heavy(option: str) -> None:
+    code = f"from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['{option}'])"
     heavy = {"torch", "mlflow", "prefect", "onnxruntime", "pyarrow", "numpy", "scipy", "PIL", "pydantic"}
     assert not heavy & imported_by(code)
 
