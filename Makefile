@@ -29,6 +29,8 @@ endif
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser") $(ARGS)
 
 setup: $(STAMP) ## Make .venv with the locked requirements and the project
+	@echo "Set up: the command is .venv/bin/kintsugi. Next: make demo, or your own images (README.md, \"Your own folder\"):"
+	@echo "  .venv/bin/kintsugi train JOB.toml"
 
 lint: $(STAMP) ## Style, layers and types
 	@$(BIN)/ruff check

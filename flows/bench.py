@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flows.terminal import SOME_FAILED, terminated_as_by_ctrl_c, told_plainly
+
 app = typer.Typer(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
 
 
@@ -57,9 +59,7 @@ def anomaly(
     ] = None,
 ) -> None:
     """Compare anomaly detectors on one data set: AUROC, AP, AUPRO, time and memory, over seeds."""
-    from flows.cli import SOME_FAILED, _terminated_as_by_ctrl_c, _told_plainly
-
-    with _told_plainly(), _terminated_as_by_ctrl_c():
+    with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import TO_TRAIN, require
 
         require(*TO_TRAIN)

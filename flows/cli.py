@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.bench import app as bench_app
-from pipelines.errors import KintsugiError
+from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
-DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+if TYPE_CHECKING:
+    from pipelines.modelfile import ModelFile
 
 app = typer.Typer(
     name="kintsugi",
-    help="Restore folders of images, and find what is abnormal in them: train, register, score, restore, report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,6 +41,27 @@ OutOption = Annotated[
 ]
 
 
+def _tell_version(wanted: bool) -> None:
+    """End with the versions that a report of a fault needs; ONNX Runtime's is asked for without its import."""
+    if not wanted:
+        return
+    from importlib.metadata import packages_distributions, version
+
+    runtime = packages_distributions().get("onnxruntime", [])
+    runtimes = "".join(f", {name} {version(name)}" for name in dict.fromkeys(runtime))
+    typer.echo(f"kintsugi {version('kintsugi')} (Python {platform.python_version()}{runtimes})")
+    raise typer.Exit
+
+
+@app.callback()
+def kintsugi(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell versions and end.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find what is abnormal in folders of images: train, register, score, report."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo-out"),
@@ -54,7 +71,7 @@ def demo(
     os.environ["KINTSUGI_HOME"] = str(out / "home")  # the demo leaves nothing elsewhere, nor on the user's servers
     for server in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
         os.environ.pop(server, None)
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import TO_TRAIN, require
 
         require(*TO_TRAIN, "prefect")
@@ -71,7 +88,7 @@ def train(
     ] = None,
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import check_job
         from pipelines.job import load_job
 
@@ -107,7 +124,8 @@ def score(
     ] = None,
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
-    with _told_plainly(), _terminated_as_by_ctrl_c():
+    with told_plainly(), terminated_as_by_ctrl_c():
+        from pipelines.rates import promised
         from pipelines.score import score_folder
 
         summary = score_folder(
@@ -116,16 +134,14 @@ def score(
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")
-        elif summary.threshold is None:
+        elif summary.threshold is None or summary.false_alarms is None:
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
-            rule = summary.rule or f"promised false-alarm rate {summary.false_alarms:.2%}"
+            rule = summary.rule or f"promised false-alarm rate {promised(summary.false_alarms)}"
             which = "threshold of all other images" if summary.by_group else "threshold"
             if summary.by_group < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"
             typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
-        if summary.drift is not None and summary.drift.drifted:
-            typer.echo(f"drift: {summary.drift}")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
 
@@ -144,7 +160,7 @@ def restore(
     ] = None,
 ) -> None:
     """Mend every image under a folder: restored images with error bars, report."""
-    with _told_plainly(), _terminated_as_by_ctrl_c():
+    with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.restore import restore_folder
 
         summary = restore_folder(folder, model, out, kind=kind, reference=reference)
@@ -171,31 +187,30 @@ def evaluate(
         typer.Option("--levels", help="Strengths of damage, such as 15,25,50, where images are mended."),
     ] = None,
     regret: Annotated[
-        bool, typer.Option("--regret", help="Also rank the images by likelihood regret: seconds for each image.")
+        bool,
+        typer.Option(
+            "--regret", help="Also rank the images by likelihood regret: seconds for each image, kept in --out."
+        ),
     ] = False,
 ) -> None:
     """Measure a model: AUROC, AP, AUPRO, false alarms on labelled images; PSNR, SSIM, error bars on clean ones."""
-    with _told_plainly(), _terminated_as_by_ctrl_c():
-        if regret:
-            from flows.preflight import require
-
-            require("torch", "timm")
+    kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
+    with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
+        from flows.preflight import require
         from pipelines.evaluate import describe_evaluation, evaluate_model
-        from pipelines.models import find_model
-        from pipelines.session import mends
 
-        file = find_model(model)  # once: between two looks, another version may become champion
-        if mends(file):
-            from flows.preflight import require
-
+        has_labels = (folder / "test" / "good").is_dir()
+        if (mender := None if has_labels and levels is None else _mender(folder, model)) is not None:
             require("torch")
             from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 
-            figures = evaluate_restorer(folder, file, levels=_numbers(levels), json_path=json_path)
+            figures = evaluate_restorer(folder, mender, levels=_numbers(levels), json_path=json_path)
             for line in describe_restoration(figures):
                 typer.echo(line)
             _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")
             return
+        if regret:
+            require("torch", "timm")
 
         figures = evaluate_model(
             folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
@@ -210,7 +225,7 @@ def evaluate(
 @app.command()
 def report(out: Annotated[Path, typer.Argument(help="An output folder, finished or not.")]) -> None:
     """Rebuild report.html from a finished or partial output folder."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.rebuild import rebuild_report
 
         typer.echo(f"report: {rebuild_report(out)}")
@@ -221,7 +236,7 @@ def serve(
     jobs: Annotated[list[Path] | None, typer.Argument(help="Job files, or folders of them (default: ./jobs).")] = None,
 ) -> None:
     """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
-    with _told_plainly():
+    with told_plainly():
         from flows.preflight import require
 
         require("prefect", "mlflow")
@@ -234,7 +249,7 @@ def serve(
 @app.command()
 def doctor() -> None:
     """Say what works here: packages, GPU, registry, orchestrator, disk."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.doctor import examine
 
         ill = False
@@ -255,7 +270,7 @@ def models(context: typer.Context) -> None:
 @models_app.command("list")
 def list_models() -> None:
     """List the registered models with their champions."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         found = Registry().models()
@@ -273,7 +288,8 @@ def show_model(
     name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
 ) -> None:
     """Show a model's versions, their figures, and every move of its champion."""
-    with _told_plainly():
+    with told_plainly():
+        from pipelines.history import describe_move, describe_version
         from pipelines.modelfile import MODEL_FILE
         from pipelines.models import split_ref
         from pipelines.registry import Registry
@@ -284,24 +300,11 @@ def show_model(
         if not versions:
             registry.get(plain, selector)  # raises the error that lists what there is
         for version in versions:
-            aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
-            typer.echo(f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC  sha256 {version.sha256[:16]}...")
-            for key, value in sorted(version.metrics.items()):
-                typer.echo(f"    {key:32} {value:.6g}")
-            for key in ("task", "data_digest"):
-                if key in version.tags:
-                    typer.echo(f"    {key:32} {version.tags[key][:24]}")
+            typer.echo("\n".join(describe_version(version)))
         if plain != name:
-            typer.echo(f"    {'file':32} {registry.fetch(versions[0]) / MODEL_FILE}")
-        trail = registry.trail(plain)
-        if trail:
-            typer.echo("moves:")
-        for entry in trail:
-            origin = "-" if entry.from_version is None else entry.from_version
-            typer.echo(
-                f"    {entry.when:%Y-%m-%d %H:%M} UTC  {entry.action:9} {origin} -> {entry.to_version}"
-                f"  by {entry.who}: {entry.reason}"
-            )
+            typer.echo(f"    {'where it is':40} {registry.fetch(versions[0]) / MODEL_FILE}")
+        if trail := registry.trail(plain):
+            typer.echo("\n".join(["moves:", *map(describe_move, trail)]))
 
 
 @models_app.command("promote")
@@ -311,7 +314,7 @@ def promote_model(
     reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion, whatever the promotion rule says."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         registry = Registry()
@@ -326,7 +329,7 @@ def rollback_model(
     reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
 ) -> None:
     """Make the previous champion the champion again."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.registry import Registry
 
         typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
@@ -335,7 +338,7 @@ def rollback_model(
 @models_app.command("verify")
 def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
     """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
-    with _told_plainly():
+    with told_plainly():
         from pipelines.models import find_model_file, split_ref
 
         if file := find_model_file(ref):
@@ -350,6 +353,17 @@ def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
         typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")
 
 
+def _mender(folder: Path, model: str) -> ModelFile | None:
+    """The model, if it mends images."""
+    from pipelines.images import expect_images
+    from pipelines.models import find_model
+    from pipelines.session import mends
+
+    expect_images(folder)
+    file = find_model(model)
+    return file if mends(file) else None
+
+
 def _numbers(text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(each) for each in text.split(",")]
@@ -362,54 +376,6 @@ def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "
         where = f"; the reasons are in {out / 'results.csv'} and the report" if out else ""
         typer.echo(f"{failed} of {files} files could not be {done}{where}", err=True)
         raise typer.Exit(SOME_FAILED)
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in ("pipelines", "flows"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        if not logger.handlers:
-            logger.addHandler(handler)
-    try:
-        yield
-    except KintsugiError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(WRONG) from None
-    except ModuleNotFoundError as error:
-        from flows.preflight import missing_package
-
-        explained = missing_package(error)
-        if explained is None:
-            raise  # one of our own modules: a bug, not a choice of what to install
-        typer.echo(f"error: {explained}", err=True)
-        raise typer.Exit(WRONG) from None
-    except BrokenPipeError:
-        raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
-    except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
-        typer.echo(
-            f"error: {place}{error.strerror or error}; free space or mend the rights, "
-            "then start the same command again",
-            err=True,
-        )
-        raise typer.Exit(WRONG) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; start the same command again to go on where it was", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _terminated_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which service managers send, keeps what is done as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

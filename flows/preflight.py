@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
 from typing import TYPE_CHECKING
 
 from pipelines.errors import KintsugiError
@@ -51,21 +50,12 @@ def check_job(job: Job) -> None:
 
     Raises:
         FolderError: The folder of images is missing, or holds none.
-        JobError: There is no such task.
         MissingPackageError: This machine cannot train.
     """
     from pipelines.images import expect_images
 
-    job.check_task(task_names())
     expect_images(job.data.train)
     require(*TO_TRAIN)
-
-
-def task_names() -> list[str]:
-    """The tasks there are: one file each, as `vaecore.tasks` reads them, whose import would import torch."""
-    spec = importlib.util.find_spec("vaecore.tasks")
-    places = spec.submodule_search_locations if spec else None
-    return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
 
 
 def _is_installed(package: str) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from pipelines.calibration import Calibration
-from pipelines.modelfile import GALLERY_FILE, ModelFile, sha256_of
+from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.regions import describe_scale, local_level
 
 if TYPE_CHECKING:
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
     from pipelines.score import Scoring
     from pipelines.session import RestoringSession, Session
 
-NO_CALIBRATION = (
-    "the model has no calibration.json: scores have no p-value and no verdict (train again, or give --calibration)"
-)
-DRAWING = "regions 2"  # another one when rows or pictures of an earlier version must be made again
+DRAWING = "regions 3"  # another one when rows or pictures of an earlier version must be made again
 
 
 def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
     """The document of run.json: everything but the rows themselves."""
     calibration = scoring.verdicts.calibration
-    warnings = [] if calibration else [NO_CALIBRATION]
+    warnings = [] if calibration else [_no_verdicts(scoring.model)]
+    if caution := scoring.verdicts.caution(counts["ok"]):
+        warnings.append(caution)
     if scoring.drift is not None and scoring.drift.drifted:
         warnings.append(str(scoring.drift))
     groups = scoring.verdicts.groups
@@ -93,6 +92,16 @@ def describe_run(
         "started": job.started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
     }
+
+
+def _no_verdicts(model: ModelFile) -> str:
+    """What a model file without its calibration cannot do, and what to copy."""
+    missing = model.folder / CALIBRATION_FILE
+    return (
+        f"no image has a verdict or a p-value, since {missing} is missing. Copy {CALIBRATION_FILE} and {GALLERY_FILE} "
+        "to there from where the model file came from (`kintsugi models show NAME@champion` prints that folder), or "
+        "give --calibration FILE, and run the same command again"
+    )
 
 
 def work_key(model: ModelFile, calibration: Calibration | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,11 @@ def find_task(job: Job) -> Task:
     """The job's task.
 
     Raises:
-        JobError: There is no such task.
+        JobError: It mends images, and gives no scores.
     """
     tasks = scoring_tasks()
-    job.check_task(tasks)
+    if job.task not in tasks:
+        raise JobError(f"{job.path}: the task {job.task} mends images: this needs one of {', '.join(tasks)}")
     return tasks[job.task]
 
 
@@ -58,19 +59,8 @@ def build_likelihood(job: Job, plan: Plan) -> Likelihood:
 
 
 def likelihood_name(job: Job, plan: Plan) -> str:
-    """The job's likelihood, or the first that the target knows.
-
-    Raises:
-        JobError: The target does not know it.
-    """
-    name = job.model.likelihood or plan.target.likelihoods[0]
-    if name not in plan.target.likelihoods:
-        msg = (
-            f"{job.path}: 'model.likelihood' is '{name}'; the task {job.task} on {plan.target_name} knows "
-            f"{', '.join(plan.target.likelihoods)}"
-        )
-        raise JobError(msg)
-    return name
+    """The job's likelihood, or the first that the target knows."""
+    return job.model.likelihood or plan.target.likelihoods[0]
 
 
 def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Representation:
@@ -153,50 +143,55 @@ def check_network_options(job: Job, plan: Plan) -> None:
     """Refuse, before images are read, what the network or the likelihood cannot be.
 
     Raises:
-        JobError: The network has no such option, the target no such likelihood or score, or the pooling no such value.
+        JobError: The network has no such option, the target no such likelihood or score, or the pooling no such value;
+            the message has a line for each.
     """
-    likelihood_name(job, plan)
-    wanted_pooling(job.model)
-    if of_others := [key for key in job.set_options("model", "train") if key in OF_RESTORATIONS]:
-        raise JobError(f"{job.path}: '{of_others[0]}' is of models that mend images, not of {job.task}; leave it out")
-    if plan.target.features and job.model.score == "complexity":
-        msg = (
-            f"{job.path}: 'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
-        )
-        raise JobError(msg)
-    if job.model.standardise and not _can_standardise(job, plan):
-        msg = f"{job.path}: 'model.standardise' does not go with levels: a discrete likelihood, or score 'complexity'"
-        raise JobError(msg)
-    if unused := _unused(job, plan):
-        msg = f"{job.path}: 'model.{unused[0]}' has no meaning {unused[1]}; leave it out"
-        raise JobError(msg)
-    if job.model.smooth == "both" and (plan.target.whiten or not has_own_map(job, plan)):
-        msg = (
-            f"{job.path}: 'model.smooth' is 'both', for features that are not whitened, with likelihood 'gaussian' and "
-            "score 'elbo'; set true or false"
-        )
-        raise JobError(msg)
-    if job.model.score == "ratio" and job.model.levels != 2:
-        msg = f"{job.path}: 'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
-        raise JobError(msg)
-    if job.model.levels == 2 and plan.target.window is not None:
-        msg = f"{job.path}: 'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
-        raise JobError(msg)
-    if unknown := sorted(set(_network_options(job)) - set(inspect.signature(plan.target.network).parameters)):
-        key = {"latent_grid": "latent"}.get(unknown[0], unknown[0])
-        msg = f"{job.path}: 'model.{key}' is no option of the network on {plan.target_name}; leave it out"
-        raise JobError(msg)
+    problems = list(_problems(job, plan))
+    if problems:
+        raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
 
 
-def _unused(job: Job, plan: Plan) -> tuple[str, str] | None:
-    """The first option that says something which nothing would look at, and why."""
+def _problems(job: Job, plan: Plan) -> Iterator[str]:
+    asked, target = job.model, plan.target
+    of_others = [key for key in job.set_options("model", "train") if key in OF_RESTORATIONS]
+    yield from (f"'{key}' is of models that mend images, not of {job.task}; leave it out" for key in of_others)
+    try:
+        wanted_pooling(asked)
+    except JobError as error:
+        yield str(error)
+    if target.features and asked.score == "complexity":
+        yield "'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
+    yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _unused(job, plan))
+    if asked.score == "ratio" and asked.levels != 2:
+        yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
+    if asked.levels == 2 and target.window is not None:
+        yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
+    for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
+        key = {"latent_grid": "latent"}.get(option, option)
+        yield f"'model.{key}' is no option of the network on {plan.target_name}; leave it out"
+    name = likelihood_name(job, plan)
+    if name not in target.likelihoods:
+        knows = f"the task {job.task} on {plan.target_name} knows {', '.join(target.likelihoods)}"
+        yield f"'model.likelihood' is '{name}'; {knows}"
+        return  # what depends on it is not known
+    if asked.standardise and not _can_standardise(job, plan):
+        yield "'model.standardise' does not go with levels: a discrete likelihood, or score 'complexity'"
+    if target.features and asked.smooth == "both" and (target.whiten or not has_own_map(job, plan)):
+        yield (
+            "'model.smooth' is 'both', for features that are not whitened, with likelihood 'gaussian' and score "
+            "'elbo'; set true or false"
+        )
+
+
+def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Each option that says something which nothing would look at, and why."""
     asked = {key.removeprefix("model.") for key in job.set_options("model")}
     of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
-    if not plan.target.features and (found := [key for key in of_features if key in asked]):
-        return found[0], f"where 'model.target' is {plan.target_name}"
-    if job.model.score in ("complexity", "iwae") and (found := [key for key in ("pooling", "aligned") if key in asked]):
-        return found[0], f"where 'model.score' is '{job.model.score}': it is of the image as a whole"
-    return None
+    if not plan.target.features:
+        yield from ((key, f"where 'model.target' is {plan.target_name}") for key in of_features if key in asked)
+    if job.model.score in ("complexity", "iwae"):
+        why = f"where 'model.score' is '{job.model.score}': it is of the image as a whole"
+        yield from ((key, why) for key in ("pooling", "aligned") if key in asked)
 
 
 def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Module:

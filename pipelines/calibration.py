@@ -143,8 +143,7 @@ class Calibration(BaseModel):
         The product is rounded (0.29 * 100 < 29; 1/49 * 49 < 1), so the floor is settled by the division that
         `p_values` does: score > threshold and p <= alpha are then the same verdict, to the bit.
         """
-        if not 0 < alpha < 1:
-            raise CalibrationError(f"a false-alarm rate of {alpha!r} is not between 0 and 1: 0.01 means 1 %")
+        check_rate(alpha)
         slots = self.n + 1
         rank = math.floor(alpha * slots)
         if (rank + 1) / slots <= alpha:
@@ -257,6 +256,16 @@ class Calibration(BaseModel):
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def check_rate(alpha: float) -> None:
+    """Refuse a rate that is not between 0 and 1.
+
+    Raises:
+        CalibrationError: It is not.
+    """
+    if not 0 < alpha < 1:
+        raise CalibrationError(f"a false-alarm rate of {alpha!r} is not between 0 and 1: 0.01 means 1 %")
 
 
 def beta_binomial_cdf(n: int, a: float, b: float) -> NDArray[np.float64]:

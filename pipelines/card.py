@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
+from pipelines.history import figures_in_words
 from pipelines.job import Job
-from pipelines.modelfile import CARD_FILE, Metadata, RestorationMetadata
+from pipelines.modelfile import CARD_FILE, CommonMetadata, Metadata, RestorationMetadata
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
+from pipelines.rates import percent, promised
 
 UNKNOWN = "not stated: ask whoever owns the images"
 
@@ -68,13 +70,13 @@ def write_card(
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         f"- score: {metadata.score}",
-        f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
+        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
         "",
         "## Calibration",
         "",
         f"- n = {calibration.n} good images used for neither training nor any choice",
-        f"- smallest false-alarm rate that can be promised: {calibration.smallest_rate:.2%}; promised {rate:.2%}, "
-        f"threshold {calibration.threshold(rate):.4f}",
+        f"- smallest false-alarm rate that can be promised: {promised(calibration.smallest_rate)}; promised "
+        f"{promised(rate)}, threshold {calibration.threshold(rate):.4f}",
         f"- 95 % of calibration sets of this size realise a rate in "
         f"{_interval(calibration, rate)} on 1000 further good images",
         "",
@@ -82,14 +84,14 @@ def write_card(
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value:.6g} |" for name, value in sorted(figures.items())),
+        *(f"| {label} | {text} |" for label, text in figures_in_words(figures)),
         "",
         f"Promotion: {decision.reason}.",
         "",
         "## Limits",
         "",
-        "The AUROC on synthetic defects compares versions with each other; it does not predict the AUROC on real "
-        "defects. Measure that with `kintsugi evaluate` on a labelled folder.",
+        "The figure on synthetic defects compares versions with each other; it does not predict how well real defects "
+        "are found. Measure that with `kintsugi evaluate` on a labelled folder.",
         "",
     ]
     text = "\n".join(lines)
@@ -138,7 +140,7 @@ def write_restoration_card(
         "## Model",
         "",
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
-        f"- exported by kintsugi {metadata.kintsugi}, commit {metadata.git_commit or 'unknown'}",
+        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
         "",
         "## Error bars",
         "",
@@ -152,7 +154,7 @@ def write_restoration_card(
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value:.6g} |" for name, value in sorted(figures.items())),
+        *(f"| {label} | {text} |" for label, text in figures_in_words(figures)),
         "",
         f"Promotion: {decision.reason}.",
         "",
@@ -162,6 +164,11 @@ def write_restoration_card(
     return text
 
 
+def _repository(metadata: CommonMetadata) -> str:
+    """The commit is of whoever keeps the job file, not of this software."""
+    return f"a git repository at commit {metadata.git_commit}" if metadata.git_commit else "no git repository"
+
+
 def _interval(calibration: Calibration, rate: float) -> str:
     low, high = calibration.interval(rate, 1000)
-    return f"{low:.1%} to {high:.1%}"
+    return f"{percent(low)} to {percent(high)}"

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
-from pipelines.images import find_images, read_image, to_model_input
+from pipelines.images import OUTPUT_MARKER, find_images, read_image, to_model_input
 from pipelines.models import find_model
-from pipelines.output import Row, write_json
+from pipelines.output import Row, check_output, write_json
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.settings import settings
-from pipelines.verdicts import Verdicts
+from pipelines.verdicts import Verdicts, check_rule
 
 log = logging.getLogger(__name__)
 GOOD = "good"
@@ -51,7 +51,8 @@ def evaluate_model(
         out: Output folder for rows, maps and a report with the figures in it; none is kept when left out.
         false_alarms: The promised rate; default: the model's.
         groups: Judge the sub-folders below `test/<label>` by their own calibration images, where there are enough.
-        regret: Also rank the images by likelihood regret: slow, and needs the training extra.
+        regret: Also rank the images by likelihood regret: slow, and needs the training extra. With `out`, each is kept
+            when it is found, and a run that was stopped goes on from there.
 
     Returns:
         The figures of the evaluate contract.
@@ -65,12 +66,18 @@ def evaluate_model(
     if not (test / GOOD).is_dir():
         msg = f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout)"
         raise FolderError(msg)
+    # What is wrong with the call is told before a model is looked for, and what is missing before hours of work.
+    check_rule(false_alarms)
+    if out is not None:
+        check_output(out, test)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
     file = find_model(model)  # once: between two looks, another version may become champion
     graph = None
     if regret:
         from pipelines.weights import load_network  # needs torch, which scoring does without
 
-        graph = load_network(file)  # first: what is missing is told before hours of work
+        graph = load_network(file)
     pixels = PixelFigures()
     rows: list[Row] = []
 
@@ -99,11 +106,15 @@ def evaluate_model(
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
         _keep(result, json_path, out)
         if graph is not None:
-            from pipelines.regret import regret_of
+            from pipelines.regret import REGRET_FILE, regret_of
 
-            regrets = regret_of(graph, find_images(test))
-            ranked = [row for row in rows if row["path"] in regrets]
-            result["quantities"]["regret"] = _quantity(ranked, [regrets[row["path"]] for row in ranked])
+            paths = {image.relative: image for image in find_images(test)}
+            regrets = regret_of(
+                graph, {row["sha256"]: paths[row["path"]] for row in rows if row["path"] in paths},
+                kept=out and out / OUTPUT_MARKER / REGRET_FILE, model_sha256=file.sha256,
+            )  # fmt: skip
+            ranked = [row for row in rows if row["sha256"] in regrets]
+            result["quantities"]["regret"] = _quantity(ranked, [regrets[row["sha256"]] for row in ranked])
             _keep(result, json_path, out)
     return result
 

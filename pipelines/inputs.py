@@ -26,3 +26,17 @@ def decode_for(files: Sequence[ImageFile], form: CommonMetadata | ImageFormat) -
     return decode(
         files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels
     )
+
+
+def batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:
+    """Images of equal shape together, as soon as there are `size` of them, the rest at the end; a failure by itself."""
+    groups: dict[tuple[int, ...], list[Decoded]] = {}
+    for image in images:
+        if isinstance(image, Failed):
+            yield image
+            continue
+        group = groups.setdefault(image.pixels.shape, [])
+        group.append(image)
+        if len(group) == size:
+            yield groups.pop(image.pixels.shape)
+    yield from groups.values()

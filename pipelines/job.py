@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import pkgutil
 import re
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -54,7 +57,7 @@ class ModelTable(Record):
     backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
     stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
-    smooth: bool | Literal["both"] | None = Field(
+    smooth: Literal[True, False, "both"] | None = Field(
         None, description="Average features over 3x3 places; both: averaged, mostly for the score, and not, for the map"
     )
     standardise: bool | None = Field(
@@ -86,6 +89,15 @@ class ModelTable(Record):
     scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
     damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
     level: float | None = Field(None, ge=0, description="One strength of it, such as a sigma (default: all of them)")
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _size_is_told_once(cls, size: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(size)
+        except ValidationError:  # it has a complaint for each form that a size may have
+            msg = "give the longest side or [height, width], in pixels: 256, or [256, 320]"
+            raise ValueError(msg) from None
 
 
 class TrainTable(Record):
@@ -154,10 +166,16 @@ class ScheduleTable(Record):
         return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
 
     @model_validator(mode="after")
-    def _one_rule(self) -> ScheduleTable:
-        if len(self.rule) > 1:
-            msg = f"{' and '.join(self.rule)} are rules of their own: leave all but one out"
-            raise ValueError(msg)
+    def _fits_together(self) -> ScheduleTable:
+        keys = [f"'schedule.{key}'" for key in self.rule]
+        problems = [f"{' and '.join(keys)} are rules of their own: leave all but one out"] if len(keys) > 1 else []
+        if self.score is None:
+            problems += [f"{key} says what scheduled scoring flags, and there is no 'schedule.score'" for key in keys]
+        missing = [key for key in ("folder", "out") if getattr(self, key) is None]
+        verbs = [verb for verb in ("score", "restore") if getattr(self, verb) is not None]
+        problems += [f"'schedule.{verb}' needs 'schedule.{key}': name the folder" for verb in verbs for key in missing]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @field_validator("timezone")
@@ -200,11 +218,20 @@ class Job(Record):
             raise ValueError(msg)
         return name
 
-    def check_task(self, known: Collection[str]) -> None:
-        """Refuse, with a JobError that lists the known ones, a task that is not among them."""
-        if self.task not in known:
-            msg = f"{self.path}: there is no task '{self.task}'; there are: {', '.join(known)}"
-            raise JobError(msg)
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        if name not in (known := task_names()):
+            msg = f"there is no such task; there are: {', '.join(known)}"
+            raise ValueError(msg)
+        return name
+
+
+def task_names() -> list[str]:
+    """The tasks there are: one file each, as `vaecore.tasks` reads them, whose import would import torch."""
+    spec = importlib.util.find_spec("vaecore.tasks")
+    places = spec.submodule_search_locations if spec else None
+    return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
 
 
 def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
@@ -249,21 +276,13 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     Raises:
         JobError: A key or a value is wrong.
     """
-    if "path" in document:
-        raise JobError(_unknown_key(("path",), path))
+    problems = [_unknown_key(("path",), path)] if "path" in document else []
     try:
         job = Job.model_validate({**document, "path": path.resolve()})
     except ValidationError as error:
-        raise JobError(_explain(error, path)) from None
-    for key in job.schedule.rule:
-        if job.schedule.score is None:
-            msg = f"{path}: 'schedule.{key}' says what scheduled scoring flags, and there is no 'schedule.score'"
-            raise JobError(msg)
-    for verb in ("score", "restore"):
-        for key in ("folder", "out"):
-            if getattr(job.schedule, verb) is not None and getattr(job.schedule, key) is None:
-                msg = f"{path}: 'schedule.{verb}' needs 'schedule.{key}': name the folder"
-                raise JobError(msg)
+        raise JobError("\n".join([*problems, *_explain(error, path)])) from None
+    if problems:
+        raise JobError(problems[0])
     base = job.path.parent
     data = job.data.model_copy(update={"train": base / job.data.train})
     weights = job.model.backbone_weights
@@ -291,19 +310,25 @@ def _apply(document: dict[str, Any], override: str) -> None:
     document[last] = value
 
 
-def _explain(error: ValidationError, path: Path) -> str:
+def _explain(error: ValidationError, path: Path) -> list[str]:
+    """A line for each problem."""
     lines = []
     for problem in error.errors():
         location = _fields(problem["loc"])
+        key = ".".join(location)
+        detail = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "literal_error":  # true and false as the file has them
+            detail = re.sub(r"True|False", lambda match: match[0].lower(), detail)
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown_key(location, path))
         elif problem["type"] == "missing":
-            lines.append(f"{path}: '{'.'.join(location)}' is missing; it is needed")
+            lines.append(f"{path}: '{key}' is missing; it is needed")
+        elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a table: it names the keys
+            lines += [f"{path}: {line}" for line in detail.splitlines()]
         else:
-            detail = problem["msg"].removeprefix("Value error, ")
             value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
-            lines.append(f"{path}: '{'.'.join(location)}'{value}: {detail}")
-    return "\n".join(dict.fromkeys(lines))
+            lines.append(f"{path}: '{key}'{value}: {detail}")
+    return list(dict.fromkeys(lines))
 
 
 def _fields(location: Sequence[int | str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class CommonMetadata(BaseModel):
     likelihood: str
     outputs: dict[str, str]  # name -> unit
     licence: str | None
-    git_commit: str | None
+    git_commit: str | None  # of the repository that the job file lies in
     data_digest: str
     images: dict[str, int]  # images in each split
     kintsugi: str  # version that exported it

@@ -7,6 +7,7 @@ not done is work.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -125,11 +126,8 @@ class OutputFolder:
             OutputError: Another run holds it, or it holds something else, or the results of other images.
             FolderError: It cannot be written.
         """
+        check_output(self.out, self._source)
         try:
-            if self.out.is_dir() and not self._private.is_dir() and any(self.out.iterdir()):
-                msg = f"the output folder {self.out} holds something else; give an empty or a new folder"
-                raise OutputError(msg)
-            self._check_source()
             self._shards.mkdir(parents=True, exist_ok=True)
             lock = (self._private / "lock").open("w")
         except (FileExistsError, NotADirectoryError):
@@ -150,23 +148,6 @@ class OutputFolder:
             for leftover in self.out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
             yield self
-
-    def _check_source(self) -> None:
-        """Refuse to replace the results of another folder: its rows and maps would be gone."""
-        if self._source is None:
-            return
-        try:
-            before = Path(json.loads((self.out / "run.json").read_text(encoding="utf-8"))["folder"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return
-        kept = (self.out / "results.parquet").is_file() or any(self._private.glob("shards-*/*.parquet"))
-        if not kept or _is_same(before, self._source):
-            return
-        msg = (
-            f"the output folder {self.out} holds the results of {before}, not of {self._source}: give another --out. "
-            f"If that is the old name of the same folder, or its results are not needed, delete {self.out} first"
-        )
-        raise OutputError(msg)
 
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
@@ -236,7 +217,7 @@ class OutputFolder:
         """Write results.parquet, and the same for people as results.csv."""
         table = pa.Table.from_pylist(list(rows), schema=RESULTS)
         write_atomically(self.out / "results.parquet", lambda path: pq.write_table(table, path))
-        write_atomically(self.out / "results.csv", lambda path: pa_csv.write_csv(for_spreadsheets(table), path))
+        write_atomically(self.out / "results.csv", lambda path: _write_csv(for_spreadsheets(table), path))
 
     def write_gallery(self, rows: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from all shards."""
@@ -287,6 +268,55 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    """UTF-8 with a byte-order mark: without it Excel reads names in the encoding of the system's language."""
+    with path.open("wb") as file:
+        file.write(codecs.BOM_UTF8)
+        pa_csv.write_csv(table, file)
+
+
+def check_output(out: Path, source: Path | None) -> None:
+    """Refuse an output folder that a run must not write to, before the work begins; nothing is touched.
+
+    Args:
+        out: The output folder.
+        source: The folder of the images: results of another one are not replaced, whose rows and maps would be gone.
+            None: whichever it was.
+
+    Raises:
+        OutputError: It holds something else, or the results of other images.
+        FolderError: It is a file.
+    """
+    private = out / OUTPUT_MARKER
+    try:
+        if out.is_file():
+            msg = f"the output folder {out} is a file; give a folder"
+            raise FolderError(msg)
+        if out.is_dir() and not private.is_dir() and any(out.iterdir()):
+            msg = f"the output folder {out} holds something else; give an empty or a new folder"
+            raise OutputError(msg)
+        kept = (out / "results.parquet").is_file() or any(private.glob("shards-*/*.parquet"))
+        before = _source_of(out) if kept else None
+    except OSError as error:
+        msg = f"the output folder {out} cannot be read: {error.strerror}"
+        raise FolderError(msg) from None
+    if source is None or before is None or _is_same(before, source):
+        return
+    msg = (
+        f"the output folder {out} holds the results of {before}, not of {source}: give another --out. "
+        f"If that is the old name of the same folder, or its results are not needed, delete {out} first"
+    )
+    raise OutputError(msg)
+
+
+def _source_of(out: Path) -> Path | None:
+    """The folder of the images that an output folder is about, as its run.json says; None where it says nothing."""
+    try:
+        return Path(json.loads((out / "run.json").read_text(encoding="utf-8"))["folder"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_same(before: Path, now: Path) -> bool:

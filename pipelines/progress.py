@@ -59,8 +59,7 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         def advance(amount: int = 1, note: str = "") -> None:
             nonlocal count
             count += amount
-            rate = f"{count / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
-            bar.update(task, advance=amount, rate=rate, note=note)
+            bar.update(task, advance=amount, rate=_speed(count, time.monotonic() - start, unit), note=note)
 
         yield advance
 
@@ -78,17 +77,21 @@ def _lines(logger: logging.Logger, what: str, total: int, unit: str, done: int) 
         if done + count >= total and now - start < SECONDS_BETWEEN_LINES:
             return  # a job of a moment needs no line
         last = now
-        rate = count / max(now - start, 1e-9)
-        left = (total - done - count) / rate
+        left = (now - start) / count * (total - done - count)
         logger.info(
-            "%s: %d of %d %s, %.1f/s, %.0f s left%s",
+            "%s: %d of %d %s, %s, %s left%s",
             what,
             done + count,
             total,
             unit,
-            rate,
-            left,
+            _speed(count, now - start, unit),
+            f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min",
             f", {note}" if note else "",
         )
 
     return advance
+
+
+def _speed(count: int, seconds: float, unit: str) -> str:
+    rate = count / max(seconds, 1e-9)
+    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s each"

@@ -21,6 +21,7 @@ from pipelines.figures import separation
 from pipelines.images import ImageFile
 from pipelines.job import PromoteTable
 from pipelines.modelfile import SPLIT_FILE, ModelFile
+from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
 
@@ -55,7 +56,9 @@ def decide(
     figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
     if champion is None:
         promote = table.rule != "never"
-        return Decision(promote, "the first version whose exported file agrees with torch", figures)
+        return Decision(
+            promote, "the first version; its exported file gives the scores of the trained network", figures
+        )
     theirs = _measure(champion, files, false_alarms)
     figures |= {f"champion_{name}": value for name, value in theirs.items()}
     if table.rule != "better":
@@ -67,8 +70,8 @@ def decide(
     )
     if mine["false_alarm_rate"] > mine["false_alarm_limit"]:
         reason = (
-            f"it flags {mine['false_alarm_rate']:.1%} of good images, more than its promise allows by chance "
-            f"({mine['false_alarm_limit']:.1%}); {comparison}"
+            f"it flags {percent(mine['false_alarm_rate'])} of good images, more than its promise allows by chance "
+            f"({percent(mine['false_alarm_limit'])}); {comparison}"
         )
         return Decision(promote=False, reason=reason, figures=figures)
     if gain < -table.tolerance:

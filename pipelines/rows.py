@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.drift import FACTS
-from pipelines.images import Failed, ImageFile, UnreadableFolder
+from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.output import PICTURES, REGIONS, RESTORED, Row
+
+MUCH_SMALLER = 4  # times, along the longer side, than the size that the model works at
 
 
 def empty_row(file: ImageFile) -> Row:
@@ -30,6 +32,19 @@ def unreadable_row(place: UnreadableFolder) -> Row:
     """A row of a folder that could not be listed, with the reason."""
     file = ImageFile(place.path, place.relative, 0, 0)
     return empty_row(file) | {"status": "failed", "error": f"the folder cannot be read: {place.reason}"}
+
+
+def note_of(image: Decoded, size: tuple[int, int]) -> str | None:
+    """What a person should know of an image, beside what decoding it told: that most of what the model saw is made up.
+
+    Args:
+        image: The image.
+        size: Height and width that the model works at.
+    """
+    if MUCH_SMALLER * max(image.height, image.width) >= max(size):
+        return image.note
+    enlarged = f"enlarged from {image.width} x {image.height} pixels to {size[1]} x {size[0]}: its score says little"
+    return f"{image.note}; {enlarged}" if image.note else enlarged
 
 
 def forget_regions(rows: Sequence[Row]) -> None:

@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 
 from pipelines.account import describe, work_key
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
-from pipelines.errors import FolderError
+from pipelines.errors import CalibrationError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
-from pipelines.inputs import decode_for
+from pipelines.inputs import batches, decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, write_atomically
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, write_atomically
 from pipelines.progress import Advance, progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
-from pipelines.rows import empty_row, failed_row, forget_regions, unreadable_row
+from pipelines.rows import empty_row, failed_row, forget_regions, note_of, unreadable_row
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
-from pipelines.verdicts import Verdicts, count, values_of
+from pipelines.verdicts import Verdicts, check_rule, count, values_of
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,12 @@ def open_scoring(
         KintsugiError: As for `score_folder`.
     """
     folder, out = Path(folder), Path(out)
-    if out.is_file():
-        msg = f"the output folder {out} is a file; give a folder"
-        raise FolderError(msg)
+    # What is wrong with the call is told before a model is looked for, which may import MLflow and ask a server.
+    check_rule(false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups)
+    check_output(out, folder)
+    if calibration is not None and not calibration.is_file():
+        msg = f"there is no calibration file {calibration}: give the calibration.json of the model"
+        raise CalibrationError(msg)
     found = list_images(folder)
     file = model if isinstance(model, ModelFile) else find_model(model)
     verdicts = Verdicts.of(
@@ -193,7 +196,7 @@ class Scoring(FolderRun):
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
         """The rows of some files, a batch at a time."""
         images = decode_for(files, self.session.metadata)
-        for batch in _batches(self.timed_each(images), self.session.batch_size):
+        for batch in batches(self.timed_each(images), self.session.batch_size):
             yield [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
 
     def finish(self) -> ScoreSummary:
@@ -216,6 +219,8 @@ class Scoring(FolderRun):
         run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
+        for warning in run["warnings"]:
+            log.warning("%s", warning)
         return ScoreSummary(
             out=self.output.out,
             report=report,
@@ -244,7 +249,7 @@ class Scoring(FolderRun):
             "width": image.width,
             "height": image.height,
             "bit_depth": image.bit_depth,
-            "note": image.note,
+            "note": note_of(image, self.session.metadata.size),
         }
         if not all(np.isfinite(value) for value in scalars.values()):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
@@ -281,17 +286,3 @@ class Scoring(FolderRun):
             row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
-
-
-def _batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:
-    """Group images of equal shape; a group that is full goes out, the rest at the end."""
-    groups: dict[tuple[int, ...], list[Decoded]] = {}
-    for image in images:
-        if isinstance(image, Failed):
-            yield image
-            continue
-        group = groups.setdefault(image.pixels.shape, [])
-        group.append(image)
-        if len(group) == size:
-            yield groups.pop(image.pixels.shape)
-    yield from groups.values()

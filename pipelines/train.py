@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -47,6 +48,7 @@ from pipelines.modelfile import SPLIT_FILE
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.probe import details_help
 from pipelines.promotion import decide
+from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
@@ -59,7 +61,7 @@ from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
-from vaecore.tasks import all_tasks, restorations
+from vaecore.tasks import restorations
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
@@ -130,7 +132,6 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    job.check_task(all_tasks())
     if job.task in restorations():
         return train_restorer(job)
     start = time.perf_counter()
@@ -203,25 +204,22 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
     split = {name: len(indices) for name, indices in data.split.items()}
     least = 1 / (split["calibrate"] + 1)
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
-    if rate < least:
-        msg = (
-            f"{job.path}: 'calibrate.false_alarms' is {rate:g}, but {split['calibrate']} calibration images can "
-            f"promise {least:.2%} at best: add good images, raise 'calibrate.fraction', or ask for {least:.4f}"
-        )
-        raise JobError(msg)
-    if (share := job.schedule.false_discoveries) is not None and share < least:
-        msg = (
-            f"{job.path}: 'schedule.false_discoveries' is {share:g}, but {split['calibrate']} calibration images can "
-            f"promise {least:.2%} at best: add good images, or ask for {least:.4f}"
-        )
-        raise JobError(msg)
+    asked = {"calibrate.false_alarms": rate, "schedule.false_discoveries": job.schedule.false_discoveries}
+    problems = [
+        f"{job.path}: '{key}' is {share:g}, but {split['calibrate']} calibration images can promise {promised(least)} "
+        f"at best: add good images, raise 'calibrate.fraction', or ask for {math.ceil(1e4 * least) / 1e4:g}"
+        for key, share in asked.items()
+        if share is not None and share < least
+    ]
+    if problems:
+        raise JobError("\n".join(problems))
     colour = "grey" if plan.image_format.channels == 1 else "colour"
     log.info(
         "%d %d-bit %s images: %d to train, %d to select, %d to calibrate",
         len(data.files), plan.image_format.bit_depth, colour, split["train"], split["select"], split["calibrate"],
     )  # fmt: skip
     log.info(
-        "promised false-alarm rate %.2f %% (%d images can promise %.2f %%)", 100 * rate, split["calibrate"], 100 * least
+        "promised false-alarm rate %s (%d images can promise %s)", promised(rate), split["calibrate"], promised(least)
     )
 
 

@@ -150,11 +150,16 @@ def train_restorer(job: Job) -> TrainedModel:
         log.info("exporting to ONNX and comparing it with torch")
         file = _write_model(folder, graph, metadata)
         examples = _Held(module, split["select"])
-        parity = _check_parity(file, graph, examples)
+        difference = _check_parity(file, graph, examples)
         _write_split(folder / SPLIT_FILE, photos, split)
         write_job(folder, job)
         decision = _decide(file, champion, examples, job)
-        figures = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start, **decision.figures}
+        figures = {
+            "difference": difference,
+            "steps": float(done),
+            "seconds": time.perf_counter() - start,
+            **decision.figures,
+        }
         tracked.text("card.md", write_restoration_card(folder, job, metadata, plan.size, decision, figures))
         tracked.metrics(figures, done)
         version = registry.register(
@@ -326,7 +331,7 @@ def _decide(file: ModelFile, champion: ModelFile | None, held: _Held, job: Job) 
         unseen = [index for index in held.indices if held.module.photos.pixel_sha256[index] not in trained_on]
         held = replace(held, indices=unseen or held.indices)
     mine = _psnr(file, held)
-    figures = {"challenger_psnr": mine, "images": float(len(held.indices))}
+    figures = {"challenger_psnr": mine, "held_out_images": float(len(held.indices))}
     if champion is None:
         reason = "the first version whose exported file agrees with torch"
         return Decision(job.promote.rule != "never", reason, figures)

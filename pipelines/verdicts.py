@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.calibration import Calibration
+from pipelines.calibration import Calibration, check_rate
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds
 from pipelines.output import Row
+from pipelines.rates import percent, promised
+
+LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,7 @@ class Verdicts:
         Raises:
             CalibrationError: The calibration set is too small for that rate, or two rules exclude each other.
         """
-        if false_discoveries is not None and (false_alarms is not None or budget is not None):
-            msg = "a share of false discoveries is a rule of its own: give no false-alarm rate and no budget with it"
-            raise CalibrationError(msg)
-        if groups and (budget is not None or false_discoveries is not None):
-            msg = "thresholds by group promise a false-alarm rate: give no budget and no false discoveries with groups"
-            raise CalibrationError(msg)
+        check_rule(false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups)
         if calibration is None:
             return cls(None, None, None)
         if false_discoveries is not None:
@@ -89,13 +88,16 @@ class Verdicts:
     @property
     def rule(self) -> str | None:
         """Where the threshold comes from, in words; None where it is the promised false-alarm rate alone."""
+        if self.false_alarms is None:
+            return None
+        rate = promised(self.false_alarms)
         if self.discoveries:
-            return f"at most {self.false_alarms:.2%} of the flagged images are good, on average (Benjamini-Hochberg)"
+            return f"at most {rate} of the flagged images are good, on average (Benjamini-Hochberg)"
         if self.budget is not None:
             return f"at most the {self.budget} worst images are flagged"
         if self.groups is not None and self.groups.own:
             which = "group" if len(self.groups.own) == 1 else "groups"
-            rule = f"false-alarm rate of {self.false_alarms:.2%} promised in each of {len(self.groups.own)} {which}"
+            rule = f"false-alarm rate of {rate} promised in each of {len(self.groups.own)} {which}"
             return f"{rule}, and in all others together" if self.groups.promised else rule
         return None
 
@@ -107,6 +109,29 @@ class Verdicts:
         if self.discoveries:
             return {"false_discoveries": self.false_alarms}
         return {"false_alarms": self.false_alarms} | ({} if self.budget is None else {"budget": self.budget})
+
+    def caution(self, images: int) -> str | None:
+        """A warning where a share of false discoveries is judged by so few calibration images that it hides defects.
+
+        The i smallest p-values pass only if the i-th is at most share * i / images, and none is below 1/(n + 1).
+
+        Args:
+            images: How many have a score.
+        """
+        if not self.discoveries or self.calibration is None or self.false_alarms is None:
+            return None
+        part = self.calibration.smallest_rate / self.false_alarms
+        together = math.ceil(part * images - 1e-9)
+        if together < 2 or part <= LARGE_PART:
+            return None
+        enough = math.ceil(1 / (LARGE_PART * self.false_alarms) - 1e-9) - 1
+        return (
+            f"at least {together} of these {images} images must be flagged together, or none is: {self.calibration.n} "
+            f"calibration images tell nothing rarer than 1 in {self.calibration.n + 1}, so a share of "
+            f"{self.false_alarms:g} false discoveries needs {percent(part)} of a folder to stand out. Fewer defects "
+            "stay hidden, however plain: use --false-alarms, which judges each image by itself, or calibrate on "
+            f"{enough:,} good images or more"
+        )
 
     def settle(self, rows: Sequence[Row]) -> Verdicts:
         """Move the threshold to where the rule puts it, now that every score is known.
@@ -151,6 +176,29 @@ class Verdicts:
             p_values = groups.own[name].p_values(np.array([row["score"] for row in rows]))
             for row, p_value in zip(rows, p_values, strict=True):
                 row.update(p_value=float(p_value), is_anomaly=row["score"] > threshold, threshold=threshold, group=name)
+
+
+def check_rule(
+    false_alarms: float | None,
+    *,
+    budget: int | None = None,
+    false_discoveries: float | None = None,
+    groups: bool = False,
+) -> None:
+    """Refuse what no calibration could make good, before a model is looked for.
+
+    Raises:
+        CalibrationError: Two rules exclude each other, or a rate is not between 0 and 1.
+    """
+    if false_discoveries is not None and (false_alarms is not None or budget is not None):
+        msg = "a share of false discoveries is a rule of its own: give no false-alarm rate and no budget with it"
+        raise CalibrationError(msg)
+    if groups and (budget is not None or false_discoveries is not None):
+        msg = "thresholds by group promise a false-alarm rate: give no budget and no false discoveries with groups"
+        raise CalibrationError(msg)
+    for rate in (false_alarms, false_discoveries):
+        if rate is not None:
+            check_rate(rate)
 
 
 def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: float) -> float:

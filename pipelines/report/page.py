@@ -78,6 +78,7 @@ def render_page(
     environment.filters.update(
         number=words.number,
         percent=words.percent,
+        promised=words.promised,
         duration=words.duration,
         moment=words.moment,
         plural=words.plural,

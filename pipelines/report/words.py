@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Context
+
+from pipelines import rates
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -17,7 +20,7 @@ _SPANS = (
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A figure with `digits` significant digits, and a real minus sign.
+    """A figure with `digits` significant digits, halves up, and a real minus sign.
 
     >>> number(-0.98765), number(620), number(123456.7), number(None)
     ('−0.9877', '620.0', '123,457', '–')
@@ -26,30 +29,34 @@ def number(value: float | None, digits: int = 4) -> str:
         return NONE
     size = abs(value)
     if size >= 10 ** (digits - 1):
-        text = f"{size:,.0f}"
+        text = f"{rates.half_up(size):,}"
     elif size == 0:
         text = "0"
     elif size >= 1e-4:
-        text = f"{size:#.{digits}g}".removesuffix(".")
+        nearest = Context(prec=digits, rounding=ROUND_HALF_UP).create_decimal_from_float(size)
+        text = f"{float(nearest):#.{digits}g}".removesuffix(".")
     else:
-        text = f"{size:.1e}"
+        mantissa, _, exponent = f"{size:.1e}".partition("e")
+        text = f"{mantissa}e{int(exponent)}"
     return f"\N{MINUS SIGN}{text}" if value < 0 else text
 
 
 def percent(rate: float | None, digits: int = 2) -> str:
     r"""A share as a percentage, with `digits` significant digits at most.
 
-    >>> percent(0.01), percent(1 / 133), percent(0.984, 3), percent(1.0)
-    ('1\xa0%', '0.75\xa0%', '98.4\xa0%', '100\xa0%')
+    >>> percent(0.01), percent(None)
+    ('1\xa0%', '–')
     """
-    if rate is None or not math.isfinite(rate):
-        return NONE
-    value = 100 * rate
-    if value == 0:
-        return f"0{_NBSP}%"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{decimals}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{_NBSP}%"
+    return NONE if rate is None or not math.isfinite(rate) else rates.percent(rate, digits).replace(" ", _NBSP)
+
+
+def promised(rate: float | None) -> str:
+    r"""A rate that is promised, never rounded down.
+
+    >>> promised(0.0625), promised(None)
+    ('6.25\xa0%', '–')
+    """
+    return NONE if rate is None or not math.isfinite(rate) else rates.promised(rate).replace(" ", _NBSP)
 
 
 def duration(seconds: float | None) -> str:
@@ -112,7 +119,7 @@ def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | N
         if rule is not None:
             text += f": {rule}"
         elif rate is not None:
-            text += f" at a promised false-alarm rate of {percent(rate)}"
+            text += f" at a promised false-alarm rate of {promised(rate)}"
         if judged < ok:
             text += f"; {plural(ok - judged, 'image')} without a verdict"
     else:

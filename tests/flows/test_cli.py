@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -45,7 +48,7 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
     done = kintsugi("score", MAGNETIC_TILE / "test", "--model", trained.model, "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"report: {tmp_path / 'out' / 'report.html'}" in done.stdout
-    assert "images look abnormal (promised false-alarm rate 5.26%" in done.stdout
+    assert "images look abnormal (promised false-alarm rate 5.27 %" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,37 @@ def test_the_threshold_of_other_images_is_told_where_there_are_any(
     assert f"2 of 10 images look abnormal {told}\n" in CliRunner().invoke(app, arguments).output
 
 
+def test_a_model_without_its_calibration_ends_with_a_warning(kintsugi, trained, tmp_path: Path) -> None:
+    shutil.copy(trained.model, tmp_path / "model.onnx")
+    done = kintsugi("score", MAGNETIC_TILE / "test" / "good", "--model", "model.onnx", "--out", "out")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith(
+        "warning: no image has a verdict or a p-value, since calibration.json"
+    )
+    assert "12 of 12 images scored, no verdicts" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--regret", "--out", "out"], "stopped; the same command keeps the regrets that were found"),
+        (["--regret"], "stopped; the same command starts from the beginning"),
+        (["--out", "out"], "stopped; the same command starts from the beginning"),
+    ],
+)
+def test_an_evaluation_that_is_stopped_promises_what_it_keeps(
+    options: list[str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "test" / "good").mkdir(parents=True)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.evaluate.evaluate_model", stopped)
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--model", "x.onnx", *options])
+    assert (done.exit_code, done.stderr) == (130, f"{says}\n")
+
+
 def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(MAGNETIC_TILE / "test" / "good", images)
@@ -71,7 +105,7 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
     done = kintsugi("score", images, "--model", trained.model, "--out", tmp_path / "out")
     assert done.returncode == 3
     assert "1 of 13 files could not be scored" in done.stderr
-    assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text()
+    assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text("utf-8-sig")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +215,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
     [
         ("nowhere", "reconstruct", "nowhere does not exist"),
         ("empty", "reconstruct", "it holds no files"),
-        ("images", "sing", "there is no task 'sing'; there are: dejpeg, denoise"),
+        ("images", "sing", "'task' is 'sing': there is no such task; there are: dejpeg, denoise"),
     ],
 )
 def test_cheap_mistakes_are_told_before_torch_is_imported(
@@ -281,11 +315,12 @@ def test_models_can_be_looked_up(kintsugi, trained) -> None:
     assert "champion 1" in listed.stdout
     shown = kintsugi("models", "show", "tiles", home=trained.home)
     assert "tiles/1 [champion]" in shown.stdout
-    assert "synthetic_auroc" in shown.stdout
-    assert "promote" in shown.stdout
+    assert "at most 5.27 % of good images" in shown.stdout
+    assert "UTC  version 1 became champion, by " in shown.stdout
+    assert not any(key in shown.stdout for key in ("synthetic_auroc", "data_digest", "parity"))  # words, not keys
     assert "model.onnx" not in shown.stdout
     one = kintsugi("models", "show", "tiles@champion", home=trained.home).stdout
-    copied = next(Path(line.split()[1]) for line in one.splitlines() if line.startswith("    file "))
+    copied = next(Path(line.split()[-1]) for line in one.splitlines() if line.startswith("    where it is "))
     assert sha256_of(copied) == sha256_of(trained.model)
     assert (copied.parent / "calibration.json").is_file()
     assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
@@ -306,8 +341,17 @@ def imported_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in found.stdout.split()}
 
 
-def test_help_needs_nothing_heavy() -> None:
-    code = "from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['--help'])"
+def test_the_version_is_told_with_what_it_runs_on(kintsugi) -> None:
+    done = kintsugi("--version")
+    python = ".".join(map(str, sys.version_info[:3]))
+    runtime = rf"onnxruntime(-gpu)? {re.escape(onnxruntime.__version__)}"
+    assert re.fullmatch(rf"kintsugi {re.escape(version('kintsugi'))} \(Python {python}, {runtime}\)\n", done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_needs_nothing_heavy(option: str) -> None:
+    code = f"from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['{option}'])"
     heavy = {"torch", "mlflow", "prefect", "onnxruntime", "pyarrow", "numpy", "scipy", "PIL", "pydantic"}
     assert not heavy & imported_by(code)
 

@@ -10,8 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from flows.preflight import EXTRAS, MissingPackageError, missing_package, require, task_names
-from vaecore.tasks import all_tasks
+from flows.preflight import EXTRAS, MissingPackageError, missing_package, require
 
 
 def test_every_package_of_the_extras_is_known_by_the_name_it_is_imported_by() -> None:
@@ -45,7 +44,3 @@ def test_what_is_missing_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch)
 )
 def test_only_a_missing_extra_is_not_a_bug(name: str | None, told: bool) -> None:
     assert bool(missing_package(ModuleNotFoundError("No module", name=name))) == told
-
-
-def test_tasks_are_known_without_their_import() -> None:
-    assert task_names() == list(all_tasks())

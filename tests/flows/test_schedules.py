@@ -69,7 +69,7 @@ def test_the_rule_of_the_schedule_reaches_the_flow(job, rule, value):
     [
         (
             'score = "1d"\nfolder = "i"\nout = "o"\nbudget = 9\ngroups = true',
-            "budget and groups are rules of their own",
+            "'schedule.budget' and 'schedule.groups' are rules of their own",
         ),
         ('train = "0 25 * * *"', "neither cron nor interval"),
         ('train = "every day"', "write a cron line"),

@@ -134,6 +134,13 @@ def test_scripts_can_be_run(name):
     assert (ROOT / name).read_text().startswith("#!")
 
 
+def test_make_setup_ends_with_what_to_do_next():
+    done = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith('echo "')
+    assert ".venv/bin/kintsugi train JOB.toml" in done.stdout.splitlines()[-1]
+
+
 def test_scripts_parse():
     for shell, name in [("sh", "scripts/bootstrap"), ("bash", ".ci/run"), ("bash", "docker/postgres-init.sh")]:
         done = subprocess.run([shell, "-n", ROOT / name], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipelines.errors import DataError, FolderError
+from pipelines.errors import DataError, FolderError, KintsugiError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.sample import MAGNETIC_TILE
@@ -74,6 +74,24 @@ def test_the_report_shows_the_figures(evaluated: tuple[dict, Path]) -> None:
 def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"is not laid out for evaluation: there is no .*good"):
         evaluate_model(tmp_path, trained.model)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"false_alarms": 2.0}, "is not between 0 and 1"),
+        ({"out": Path(__file__).parent}, "holds something else"),
+        ({"json_path": Path(__file__) / "figures.json"}, "File exists|Not a directory"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_told_before_a_model_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict, says: str
+) -> None:
+    looked_for: list[str] = []
+    monkeypatch.setattr("pipelines.evaluate.find_model", looked_for.append)
+    with pytest.raises((KintsugiError, OSError), match=says):
+        evaluate_model(MAGNETIC_TILE, "tiles@champion", **wrong)
+    assert looked_for == []
 
 
 def test_a_promotion_in_between_changes_neither_model_nor_threshold(

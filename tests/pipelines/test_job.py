@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import JobError
-from pipelines.job import Job, load_job
+from pipelines.job import Job, load_job, task_names
+from vaecore.tasks import all_tasks
 
 LEAST = 'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "images/good"\n'
 
@@ -58,9 +59,18 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         ("name = \n", r"is not TOML: "),
         (LEAST + '[schedule]\ntrain = "x"\n', r"'schedule.train' is 'x': neither cron nor interval; write a cron line"),
         (LEAST + '[schedule]\nscore = "0 25 * * *"\n', r"'schedule.score' is '0 25 \* \* \*': neither cron nor"),
-        (LEAST + '[model]\nsmooth = "Both"\n', r"'model.smooth' is 'Both': Input should be 'both'"),
+        (LEAST + '[model]\nsmooth = "Both"\n', r"'model.smooth' is 'Both': Input should be true, false or 'both'$"),
+        (
+            LEAST + '[model]\nsize = "big"\n',
+            r"'model.size' is 'big': give the longest side or \[height, width\], in pixels",
+        ),
+        (LEAST + "[model]\nsize = [256, 0]\n", r"'model.size' is \[256, 0\]: give the longest side or"),
+        (LEAST.replace("reconstruct", "sing"), r"'task' is 'sing': there is no such task; there are: dejpeg, denoise$"),
         (LEAST + '[schedule]\ntrain = "1d"\nbudget = 9\n', r"'schedule.budget' says what .* no 'schedule.score'"),
-        (LEAST + '[schedule]\nscore = "1d"\nbudget = 9\ngroups = true\n', r"'schedule': budget and groups are rules"),
+        (
+            LEAST + '[schedule]\nscore = "1d"\nbudget = 9\ngroups = true\n',
+            r"toml: 'schedule.budget' and 'schedule.groups' are rules of",
+        ),
         (LEAST + '[schedule]\nscore = "1h"\nout = "o"\n', r"'schedule.score' needs 'schedule.folder': name the"),
         (LEAST + '[schedule]\nscore = "1h"\nfolder = "f"\n', r"'schedule.score' needs 'schedule.out': name the"),
         (LEAST + '[schedule]\ntrain = "1h"\ntimezone = "../etc"\n', r"'../etc' is not a time zone: use a name such as"),
@@ -70,6 +80,25 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
 def test_mistakes_are_named(write, text: str, message: str) -> None:
     with pytest.raises(JobError, match=message):
         load_job(write(text))
+
+
+def test_all_mistakes_are_told_at_once(write) -> None:
+    path = write(
+        'path = "x"\nname = "a b"\ntask = "sing"\n[trian]\nsteps = 1\n[model]\nsmooth = "Both"\nsize = "big"\n'
+        '[train]\nsteps = 0\n[schedule]\nscore = "1d"\nbudget = 3\ngroups = true\n'
+    )
+    with pytest.raises(JobError) as told:
+        load_job(path)
+    lines = [line.removeprefix(f"{path}: ") for line in str(told.value).splitlines()]
+    said = [line.split(" is ")[0].split(" are ")[0].split(" needs ")[0] for line in lines]
+    assert sorted(said) == [
+        "'data'", "'model.size'", "'model.smooth'", "'name'", "'path'", "'schedule.budget' and 'schedule.groups'",
+        "'schedule.score'", "'schedule.score'", "'task'", "'train.steps'", "'trian'",
+    ]  # fmt: skip
+
+
+def test_tasks_are_known_without_their_import() -> None:
+    assert task_names() == list(all_tasks())
 
 
 def test_a_missing_job_file_says_what_to_do(tmp_path: Path) -> None:

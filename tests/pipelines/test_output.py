@@ -203,8 +203,9 @@ def test_every_row_of_the_csv_is_one_line_and_no_formula(trained, rows_of, image
     score_folder(images, trained.model, tmp_path / "out")
     exact = ['=cmd|"x".jpg', r"caf\xe9.jpg", "line\nbreak.jpg"]
     assert [row["path"] for row in rows_of(tmp_path / "out") if not row["path"].startswith("crack")] == exact
-    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    lines = (tmp_path / "out" / "results.csv").read_text("utf-8-sig").splitlines()
     assert len(lines) == 1 + 7
+    assert (tmp_path / "out" / "results.csv").read_bytes().startswith(b'\xef\xbb\xbf"path"')  # for Excel
     assert [row["path"] for row in csv.DictReader(lines) if not row["path"].startswith("crack")] == [
         './=cmd|"x".jpg', r"caf\xe9.jpg", r"line\x0abreak.jpg",
     ]  # fmt: skip

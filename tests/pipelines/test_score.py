@@ -36,7 +36,7 @@ def test_every_image_has_a_row_with_a_verdict(trained, rows_of, images: Path, tm
         assert row["p_value"] == calibration.p_values(np.array([row["score"]]))[0]
         assert row["is_anomaly"] == (row["p_value"] <= summary.false_alarms)
         assert (out / "maps" / f"{row['path']}.png").is_file() == row["is_anomaly"]
-    lines = (out / "results.csv").read_text().splitlines()
+    lines = (out / "results.csv").read_text("utf-8-sig").splitlines()
     assert len(lines) == 17
     assert lines[0].startswith('"path","sha256","width"')
 
@@ -89,12 +89,14 @@ def test_odd_files_become_rows_and_the_rest_is_done(trained, rows_of, images: Pa
         assert rows[name]["score"] is None
         assert rows[name]["is_anomaly"] is None
     assert (rows["one.png"]["width"], rows["one.png"]["height"]) == (1, 1)
+    assert rows["one.png"]["note"] == "enlarged from 1 x 1 pixels to 40 x 48: its score says little"
     assert rows["deep.tif"]["bit_depth"] == 16
     assert "8" in rows["deep.tif"]["note"]
     assert rows["moving.gif"]["status"] == "ok"
     assert "notes.txt" not in rows
     report = (tmp_path / "out" / "report.html").read_text()
     assert "bomb.png" in report
+    assert rows["one.png"]["note"] in report
 
 
 LOCKED = """
@@ -144,14 +146,24 @@ def test_bad_folders_are_refused_with_nothing_done(trained, tmp_path: Path) -> N
     assert not out.exists()
 
 
-def test_without_calibration_there_are_scores_and_no_verdicts(trained, rows_of, images: Path, tmp_path: Path) -> None:
+def test_without_calibration_there_are_scores_and_no_verdicts(
+    trained, rows_of, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     alone = tmp_path / "alone" / "model.onnx"
     alone.parent.mkdir()
     shutil.copy(trained.model, alone)
     summary = score_folder(images, alone, tmp_path / "out")
     assert (summary.threshold, summary.flagged) == (None, 0)
     assert all(row["p_value"] is row["is_anomaly"] is row["threshold"] is None for row in rows_of(tmp_path / "out"))
-    assert "calibration" in json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][0]
+    (warning,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    assert warning.startswith(
+        f"no image has a verdict or a p-value, since {alone.parent / 'calibration.json'} is missing"
+    )
+    assert "Copy calibration.json and gallery.safetensors to there" in warning
+    assert caplog.messages[-1] == warning
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert warning.split("`")[0] in report
+    assert "There are no verdicts in this report" in report
 
 
 def test_only_new_and_changed_files_are_scored_again(trained, stable_bytes, images: Path, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.account import work_key
-from pipelines.errors import CalibrationError
+from pipelines.errors import CalibrationError, KintsugiError
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.score import score_folder
 
@@ -36,6 +37,41 @@ def test_false_discoveries_are_a_rule_of_their_own(trained, images: Path, tmp_pa
     assert "--false-discoveries 0.5" in json.loads((tmp_path / "out" / "run.json").read_text())["command"]
     with pytest.raises(CalibrationError, match="is a rule of its own"):
         score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5, budget=2)
+
+
+def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
+    trained, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caution = "at least 2 of these 16 images must be flagged together, or none is: 18 calibration images"
+    score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5)
+    (warning,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    assert warning.startswith(caution)
+    assert warning in caplog.messages
+    assert caution in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"false_discoveries": 0.5, "budget": 2}, "is a rule of its own"),
+        ({"groups": True, "budget": 2}, "thresholds by group promise a false-alarm rate"),
+        ({"false_alarms": 2.0}, "a false-alarm rate of 2.0 is not between 0 and 1"),
+        ({"false_discoveries": 0.0}, "is not between 0 and 1"),
+        ({"calibration": Path("nowhere.json")}, "there is no calibration file nowhere.json"),
+        ({"out": Path(__file__).parent}, "holds something else; give an empty or a new folder"),
+        ({"out": Path(__file__)}, "is a file; give a folder"),
+        ({"folder": Path("nowhere")}, "nowhere does not exist"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_told_before_a_model_is_looked_for(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], says: str
+) -> None:
+    looked_for: list[str] = []
+    monkeypatch.setattr("pipelines.score.find_model", looked_for.append)
+    call = {"folder": images, "model": "tiles@champion", "out": tmp_path / "out"} | wrong
+    with pytest.raises(KintsugiError, match=says):
+        score_folder(**call)
+    assert looked_for == []
 
 
 def test_darker_images_are_reported_as_drift_and_unchanged_ones_are_not(trained, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,11 @@ def test_calibration_images_were_not_trained_on(trained) -> None:
 
 def test_the_card_says_what_a_person_needs(trained) -> None:
     card = (trained.bundle / "card.md").read_text()
-    for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.26%", "licence", "Promotion:"):
+    for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.27 %", "licence", "Promotion:"):
         assert wanted in card
+    assert f"- exported by kintsugi {installed_version('kintsugi')}; the job file lies in no git repository" in card
+    assert "| promised false alarms | at most 5.27 % of good images, on average |" in card
+    assert "challenger" not in card
 
 
 def test_torch_and_the_exported_file_agree_on_real_files(trained) -> None:
@@ -232,13 +236,20 @@ def test_default_steps(images: int, steps: int) -> None:
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"there is no task 'denoyse'; there are: dejpeg, denoise"):
+    with pytest.raises(JobError, match=r"'task' is 'denoyse': there is no such task; there are: dejpeg, denoise"):
         train_model(trained.job, overrides=["task=denoyse"])
     with pytest.raises(
         JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"
     ):
         train_model(trained.job, overrides=["model.likelihood=gausian"])
-    with pytest.raises(JobError, match=r"18 calibration images can promise 5.26% at best"):
+    wrong = ["model.likelihood=gausian", "model.strides=[8]", "model.score=ratio", "model.pooling=top:7"]
+    with pytest.raises(JobError) as told:
+        train_model(trained.job, overrides=wrong)
+    lines = [line.removeprefix(f"{trained.job}: ") for line in str(told.value).splitlines()]
+    assert [line.split(" ")[0] for line in lines] == [
+        "'model.pooling'", "'model.strides'", "'model.score'", "'model.likelihood'",
+    ]  # fmt: skip
+    with pytest.raises(JobError, match=r"18 calibration images can promise 5.27 % at best: .*, or ask for 0.0527"):
         train_model(trained.job, overrides=["calibrate.false_alarms=0.01"])
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EmptyFolderError):
@@ -261,7 +272,7 @@ def test_the_rate_of_the_job_is_the_rate_of_the_verdicts(trained, tmp_path: Path
     assert calibration is not None
     assert calibration.default_false_alarms() == 0.2
     assert result.figures["challenger_promised_rate"] == 0.2
-    assert "20.00%" in (model.card or "")
+    assert "promised 20 %" in (model.card or "")
     summary = score_folder(trained.images, "promised@champion", tmp_path / "out")
     assert (summary.false_alarms, summary.threshold) == (0.2, calibration.threshold(0.2))
     kept = load_job(model.folder / "job.toml")

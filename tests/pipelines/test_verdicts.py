@@ -75,3 +75,35 @@ def test_rules_that_exclude_each_other_are_refused(good: Calibration) -> None:
             Verdicts.of(good, other.get("false_alarms"), budget=other.get("budget"), false_discoveries=0.1)
     assert Verdicts.of(good, 0.1).rule is None
     assert "3 worst" in (Verdicts.of(good, 0.1, budget=3).rule or "")
+
+
+@pytest.mark.parametrize(
+    ("calibration", "share", "images", "together"),
+    [(99, 0.1, 600, 60), (99, 0.5, 100, None), (18, 0.5, 16, 2), (18, 0.5, 9, None), (999, 0.1, 600, None)],
+)
+def test_few_calibration_images_let_false_discoveries_flag_nothing_and_say_so(
+    calibration: int, share: float, images: int, together: int | None
+) -> None:
+    """The number is the least that Benjamini and Hochberg's procedure lets pass: one abnormal image fewer, and none."""
+    verdicts = Verdicts.of(calibration_of(np.arange(calibration)), None, false_discoveries=share)
+    caution = verdicts.caution(images)
+    if together is None:
+        assert caution is None
+        return
+    assert f"at least {together} of these {images} images must be flagged together, or none is" in caution
+    for count, found in ((together, together), (together - 1, 0)):
+        scores = np.r_[np.full(count, 1e4), np.zeros(images - count)]
+        assert flagged(verdicts, scores).sum() == found
+
+
+def test_calibration_images_as_advised_let_a_fiftieth_of_a_folder_be_flagged() -> None:
+    few = Verdicts.of(calibration_of(np.arange(99)), None, false_discoveries=0.1)
+    assert "calibrate on 499 good images or more" in (few.caution(1000) or "")
+    enough = Verdicts.of(calibration_of(np.arange(499)), None, false_discoveries=0.1)
+    assert enough.caution(1000) is None
+    assert flagged(enough, np.r_[np.full(20, 1e4), np.zeros(980)]).sum() == 20
+
+
+def test_only_false_discoveries_need_many_calibration_images(good: Calibration) -> None:
+    assert Verdicts.of(good, 0.05).caution(1000) is None
+    assert Verdicts.of(None, None, false_discoveries=0.1).caution(1000) is None

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipelines.errors import ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.images import find_images
+from pipelines.images import OUTPUT_MARKER, find_images
 from pipelines.inputs import decode_for
 from pipelines.modelfile import WEIGHTS_FILE, ModelFile, sha256_of
 from pipelines.regret import regret_of
@@ -37,6 +37,44 @@ def elbos(file: ModelFile) -> tuple[float, float]:
     with torch.no_grad():
         maps = graph.bound(graph.to_y(torch.from_numpy(np.array(image.pixels[None]))), torch.from_numpy(noise[None]))
     return float(session.run(image.pixels[None], [image.sha256], ("elbo",))["elbo"][0]), float(maps.total().value[0])
+
+
+def test_regrets_that_were_found_are_kept_when_the_run_is_stopped(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("test/good", "test/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
+    fitted: list[torch.Tensor] = []
+
+    def stopped_after_five(network: object, y: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        if len(fitted) == 5:
+            raise KeyboardInterrupt
+        fitted.append(y)
+        return torch.full((1,), 20.0 + len(fitted))
+
+    out = tmp_path / "out"
+    monkeypatch.setattr("pipelines.regret.likelihood_regret", stopped_after_five)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(tmp_path, trained.model, regret=True, out=out)
+    assert len(kept_regrets(out)) == 5
+    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
+    caplog.set_level("INFO")
+    first = kept_regrets(out)
+    evaluate_model(tmp_path, trained.model, regret=True, out=out)
+    assert any(line.startswith("likelihood regret of 16 images, 5 of them known") for line in caplog.messages)
+    assert len(kept_regrets(out)) == 16
+    assert kept_regrets(out).items() >= first.items()
+    assert sum(value > 0.01 for value in kept_regrets(out).values()) == 5
+
+    # Those of another model file do not count.
+    graph, images = load_network(file_of(trained.bundle)), find_images(tmp_path / "test" / "good")
+    files = {sha256_of(image.path): image for image in images}
+    again = regret_of(graph, files, kept=out / OUTPUT_MARKER / "regret.json", model_sha256="0" * 64)
+    assert set(again.values()) == {1 / graph.representation.dims}
+
+
+def kept_regrets(out: Path) -> dict[str, float]:
+    return dict(json.loads((out / OUTPUT_MARKER / "regret.json").read_text())["regrets"])
 
 
 def test_the_network_is_the_one_that_was_exported(trained) -> None:
@@ -100,9 +138,11 @@ def test_evaluation_by_regret(trained, tmp_path: Path) -> None:
         shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
     figures = evaluate_model(tmp_path, trained.model, regret=True, json_path=tmp_path / "figures.json")
     assert set(figures["quantities"]) == {"elbo", "distortion", "rate", "regret"}
-    values = regret_of(load_network(file_of(trained.bundle)), find_images(tmp_path / "test"))
+    images = {sha256_of(image.path): image for image in find_images(tmp_path / "test")}
+    values = regret_of(load_network(file_of(trained.bundle)), images)
     assert len(values) == 16
-    expected = roc_auc_score([not path.startswith("good/") for path in values], list(values.values()))
+    bad = [not images[digest].relative.startswith("good/") for digest in values]
+    expected = roc_auc_score(bad, list(values.values()))
     assert figures["quantities"]["regret"]["image_auroc"] == pytest.approx(expected)
     assert any("regret" in line for line in describe_evaluation(figures))
     stored = json.loads((tmp_path / "figures.json").read_text())

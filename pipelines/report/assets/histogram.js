@@ -86,7 +86,7 @@ function startHistogram(data, threshold) {
     handle.style.setProperty('height', `${plot.height}px`);
     handle.setAttribute('aria-valuenow', String(threshold.value));
     const rate = threshold.rate();
-    handle.setAttribute('aria-valuetext', `score ${formatNumber(threshold.value)}: ${formatCount(threshold.abnormal(), 'abnormal image')}${rate === null ? '' : `, false-alarm rate ${formatPercent(rate)}`}`);
+    handle.setAttribute('aria-valuetext', `score ${formatNumber(threshold.value)}: ${formatCount(threshold.abnormal(), 'abnormal image')}${rate === null ? '' : `, false-alarm rate ${formatPromise(rate)}`}`);
   }
 
   const key = (kind, text) => element('span', {}, element('i', { class: `swatch ${kind}` }), text);

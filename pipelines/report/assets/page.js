@@ -44,7 +44,7 @@ function badge(kind) {
   return element('span', { class: `badge badge-${kind}` }, kind === 'unjudged' ? 'no verdict' : kind);
 }
 
-// Rounding: the rules of words.py.
+// Rounding: the rules of words.py and rates.py.
 
 const MINUS = '\u2212';
 const DASH = '\u2013';
@@ -62,12 +62,14 @@ function formatNumber(value, digits = 4) {
   return value < 0 ? MINUS + text : text;
 }
 
-function formatPercent(rate, digits = 2) {
+/** A rate that is promised: never rounded down. */
+function formatPromise(rate) {
   if (rate === null || !Number.isFinite(rate)) return DASH;
   const value = 100 * rate;
   if (value === 0) return `0${NBSP}%`;
-  const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
-  return `${Number(value.toFixed(decimals))}${NBSP}%`;
+  const decimals = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  const steps = Number((value * 10 ** decimals).toPrecision(12)); // what a float adds is no reason to round up
+  return `${Number((Math.ceil(steps) / 10 ** decimals).toFixed(decimals))}${NBSP}%`;
 }
 
 function formatCount(count, one, many = `${one}s`) {

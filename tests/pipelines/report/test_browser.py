@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pipelines.calibration import Calibration
-from pipelines.report import score_page, write_report
+from pipelines.report import score_page, words, write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -179,10 +180,27 @@ def test_a_rate_between_two_possible_ones_is_explained(make, show) -> None:
     rows = make.rows(make.scores)
     facts = make.run(rows)["calibration"] | {"n": 18, "scores": list(make.calibration[-18:]), "false_alarms": 0.1}
     page = show(make.folder(rows, run=make.run(rows, calibration=facts)))
-    assert text(page, "#threshold-rate") == "≤ 5.3 %"
-    assert "steps of 5.3 %, so the next possible rate below, 5.3 %, is used" in text(page, "#threshold-note")
+    assert text(page, "#threshold-rate") == "≤ 5.27 %"
+    assert "steps of 5.27 %, so the next possible rate below, 5.27 %, is used" in text(page, "#threshold-note")
     page = show(make.folder(name="whole"))
     assert "next possible" not in text(page, "#threshold-note")
+
+
+def test_the_script_rounds_as_the_page_does(browser: Browser) -> None:
+    """Halves, what only a float puts above a whole number, and figures at the edge of another digit among them."""
+    rng = np.random.default_rng(7)
+    ends = [0.0, 0.07, 0.0625, 0.00125, 0.9999, 0.01, 1 / 19, 6.25, 1234.5, 999.96, 1e-4, 4.567e-5, 0.125, 0.06250625]
+    values = [*ends, *(10.0 ** rng.uniform(-7, 6, 500)).tolist(), *(rng.integers(1, 4000, 500) / 3200).tolist()]
+    script = (Path(score_page.__file__).parent / "assets" / "page.js").read_text("utf-8")
+    each = "[formatPromise(value), formatNumber(value), formatNumber(value, 2), formatNumber(-value, 3)]"
+    page = browser.new_page()
+    shown = page.evaluate(f"values => {{ {script}\n return values.map((value) => {each}); }}", values)
+    page.close()
+    expected = [
+        [words.promised(value), words.number(value), words.number(value, 2), words.number(-value, 3)]
+        for value in values
+    ]
+    assert shown == expected
 
 
 def test_gallery_order_and_opacity(make, show) -> None:

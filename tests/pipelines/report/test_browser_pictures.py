@@ -19,7 +19,7 @@ def test_abnormal_images_show_outline_words_and_good_images(make, show) -> None:
     assert photo
     scale = min(photo["width"] / 64, photo["height"] / 48)  # the picture is fitted into its place
     assert line["width"] == pytest.approx(30 * scale, abs=5)
-    assert "12 % of the image" in first.inner_text().replace("\u00a0", " ")
+    assert "13 % of the image" in first.inner_text().replace("\u00a0", " ")
     assert first.locator(".near-name").all_inner_texts() == ["good <1>.png", "b.png", "c.png"]
     page.locator("#threshold").press("End")  # nothing is abnormal any more
     assert wide.count() == 0

@@ -24,7 +24,7 @@ def test_a_good_image_is_in_the_page_once(make) -> None:
     ]
     assert first["size"] == [64, 48]
     assert first["words"] == [
-        "2 abnormal regions cover 12\u00a0% of the image; "
+        "2 abnormal regions cover 13\u00a0% of the image; "
         "the largest is 30 × 20 pixels around x\u00a026,\u00a0y\u00a015.",
         "At its worst place: more unusual than every one of the 50,000 places of good images.",
     ]

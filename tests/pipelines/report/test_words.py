@@ -18,9 +18,11 @@ NBSP = "\N{NO-BREAK SPACE}"
         (0.98765, "0.9877"),
         (1.0, "1.000"),
         (999.96, "1000"),
-        (1234.5, "1,234"),
+        (0.06250625, "0.06251"),
+        (0.03125, "0.03125"),
+        (1234.5, "1,235"),
         (-69798.4, "−69,798"),
-        (0.00004567, "4.6e-05"),
+        (0.00004567, "4.6e-5"),
         (math.nan, "–"),
         (math.inf, "–"),
         (None, "–"),
@@ -30,11 +32,9 @@ def test_numbers_have_four_significant_digits(value: float | None, text: str) ->
     assert words.number(value) == text
 
 
-@pytest.mark.parametrize(
-    ("rate", "text"), [(0.0, "0"), (0.01, "1"), (1 / 133, "0.75"), (7 / 133, "5.3"), (0.1234, "12"), (1.0, "100")]
-)
-def test_rates_are_percentages(rate: float, text: str) -> None:
-    assert words.percent(rate) == f"{text}{NBSP}%"
+def test_rates_are_percentages_and_a_promise_is_not_rounded_down() -> None:
+    assert (words.percent(7 / 133), words.promised(7 / 133)) == (f"5.3{NBSP}%", f"5.27{NBSP}%")
+    assert {words.percent(None), words.promised(math.nan)} == {"–"}
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
             f"16 of 28 images look abnormal at a promised false-alarm rate of 1{NBSP}%; 2 files failed",
         ),
         (
-            {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.05},
-            f"1 of 28 images looks abnormal at a promised false-alarm rate of 5{NBSP}%",
+            {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.0625},
+            f"1 of 28 images looks abnormal at a promised false-alarm rate of 6.25{NBSP}%",
         ),
         (
             {"ok": 1200, "failed": 1, "judged": 1200, "flagged": 0, "rate": None},

@@ -1,0 +1,76 @@
+"""What every command shares: exit codes, plain lines on stderr, errors that the user can mend, Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from pipelines.errors import KintsugiError
+
+DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+
+class _Plain(logging.Formatter):
+    """The message alone, and before a warning the word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        text = super().format(record)
+        return f"warning: {text}" if record.levelno == logging.WARNING else text
+
+
+@contextmanager
+def told_plainly(stopped: str = "start the same command again to go on where it was") -> Iterator[None]:
+    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2.
+
+    Args:
+        stopped: What to say after Ctrl-C.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain())
+    for name in ("pipelines", "flows"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not logger.handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    except KintsugiError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    except ModuleNotFoundError as error:
+        from flows.preflight import missing_package
+
+        explained = missing_package(error)
+        if explained is None:
+            raise  # one of our own modules: a bug, not a choice of what to install
+        typer.echo(f"error: {explained}", err=True)
+        raise typer.Exit(WRONG) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(
+            f"error: {place}{error.strerror or error}; free space or mend the rights, "
+            "then start the same command again",
+            err=True,
+        )
+        raise typer.Exit(WRONG) from None
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {stopped}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def terminated_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which service managers send, keeps what is done as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

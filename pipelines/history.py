@@ -1,0 +1,78 @@
+"""A model's versions, the figures behind them and the moves of its champion: in words and units, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pipelines.rates import percent, promised
+
+if TYPE_CHECKING:
+    from pipelines.registry import TrailEntry, Version
+
+# By the keys of a training's figures, in the order in which they are told.
+_FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "promised_rate": ("promised false alarms", lambda value: f"at most {promised(value)} of good images, on average"),
+    "false_alarm_rate": ("false alarms in the test", lambda value: f"{percent(value)} of the good test images"),
+    "false_alarm_limit": ("by chance alone", lambda value: f"up to {percent(value)} of the good test images"),
+    "synthetic_auroc": (
+        "synthetic defects",
+        lambda value: f"a damaged image scores above a good one in {percent(value, 3)} of pairs (guessing: 50 %)",
+    ),
+    "images": (
+        "test images",
+        lambda value: f"{value:.0f} good ones that were not trained on, and damaged copies of them",
+    ),
+    "psnr": (
+        "restored images",
+        lambda value: f"PSNR {value:.2f} dB on held-out images that were damaged as in training",
+    ),
+    "held_out_images": ("held-out images", lambda value: f"{value:.0f} that were not trained on"),
+    "difference": ("exported file", lambda value: f"within {percent(value)} of white of the trained network's values"),
+    "steps": ("training", lambda value: f"{value:.0f} steps"),
+    "seconds": ("training time", lambda value: f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"),
+    "parity": ("exported file", lambda value: f"scores within {percent(value)} of the trained network's"),
+}
+_OWN, _OTHER = "challenger_", "champion_"  # of this version, and of the champion that it was measured against
+
+
+def figures_in_words(figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Label and value of each figure of a training, those of the champion that it was measured against at the end.
+
+    >>> figures_in_words(
+    ...     {"challenger_promised_rate": 0.0625, "champion_false_alarm_rate": 0.0, "loss": 2.0}
+    ... )[1:]
+    [('champion then: false alarms in the test', '0 % of the good test images'), ('loss', '2')]
+    """
+    order = {f"{prefix}{key}": None for prefix in (_OWN, "", _OTHER) for key in _FIGURES}
+    known = [key for key in order if key in figures]
+    return [_in_words(key, figures[key]) for key in (*known, *sorted(figures.keys() - order.keys()))]
+
+
+def _in_words(key: str, value: float) -> tuple[str, str]:
+    plain = key.removeprefix(_OWN).removeprefix(_OTHER)
+    if plain not in _FIGURES:
+        return key.replace("_", " "), f"{value:.6g}"
+    label, text = _FIGURES[plain]
+    return (f"champion then: {label}" if key.startswith(_OTHER) else label), text(value)
+
+
+def describe_version(version: Version) -> Iterator[str]:
+    """A registered version as lines for a terminal."""
+    aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
+    yield f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC"
+    yield f"    {version.summary}"
+    facts = figures_in_words(version.metrics)
+    if "data_digest" in version.tags:
+        facts.append(("training images", f"fingerprint of their contents {version.tags['data_digest'][:16]}..."))
+    facts.append(("model file", f"sha256 {version.sha256[:16]}..."))
+    yield from (f"    {label:40} {text}" for label, text in facts)
+
+
+def describe_move(entry: TrailEntry) -> str:
+    """One move of an alias as a line for a terminal."""
+    place = f" in place of version {entry.from_version}" if entry.from_version is not None else ""
+    what = {"promote": "became champion", "rollback": "is champion again", "challenge": "became challenger"}
+    reason = f": {entry.reason}" if entry.reason else ""
+    moved = f"version {entry.to_version} {what.get(entry.action, entry.action)}{place}"
+    return f"    {entry.when:%Y-%m-%d %H:%M} UTC  {moved}, by {entry.who}{reason}"

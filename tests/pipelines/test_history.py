@@ -1,0 +1,65 @@
+"""A model's history in words: no key of ours, every figure with its unit."""
+
+from __future__ import annotations
+
+import doctest
+from datetime import UTC, datetime
+
+import pytest
+
+from pipelines import history
+from pipelines.registry import TrailEntry, Version
+
+WHEN = datetime(2026, 11, 21, 5, 19, tzinfo=UTC)
+FIGURES = {
+    "challenger_promised_rate": 1 / 19,
+    "challenger_false_alarm_rate": 1 / 7,
+    "challenger_false_alarm_limit": 3 / 7,
+    "challenger_synthetic_auroc": 0.98765,
+    "champion_synthetic_auroc": 0.5,
+    "images": 7.0,
+    "steps": 1500.0,
+    "seconds": 605.0,
+    "parity": 1.07e-7,
+}
+
+
+def test_a_version_is_told_in_words_and_units() -> None:
+    version = Version(
+        name="tiles", version=3, aliases=("champion",), sha256="ab" * 32, run_id=None, created=WHEN, metrics=FIGURES,
+        tags={"data_digest": "cd" * 32, "task": "reconstruct"}, summary="Learn what is normal.",
+    )  # fmt: skip
+    head, summary, *facts = history.describe_version(version)
+    assert (head, summary) == ("tiles/3 [champion]  2026-11-21 05:19 UTC", "    Learn what is normal.")
+    assert [" ".join(fact.split()) for fact in facts] == [
+        "promised false alarms at most 5.27 % of good images, on average",
+        "false alarms in the test 14 % of the good test images",
+        "by chance alone up to 43 % of the good test images",
+        "synthetic defects a damaged image scores above a good one in 98.8 % of pairs (guessing: 50 %)",
+        "test images 7 good ones that were not trained on, and damaged copies of them",
+        "training 1500 steps",
+        "training time 10 min",
+        "exported file scores within 0.000011 % of the trained network's",
+        "champion then: synthetic defects a damaged image scores above a good one in 50 % of pairs (guessing: 50 %)",
+        "training images fingerprint of their contents cdcdcdcdcdcdcdcd...",
+        "model file sha256 abababababababab...",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "reason", "says"),
+    [
+        ("promote", None, "better", "version 3 became champion, by me: better"),
+        ("promote", 1, "better", "version 3 became champion in place of version 1, by me: better"),
+        ("rollback", 4, "", "version 3 is champion again in place of version 4, by me"),
+        ("challenge", None, "", "version 3 became challenger, by me"),
+    ],
+)
+def test_a_move_is_a_sentence(action: str, before: int | None, reason: str, says: str) -> None:
+    entry = TrailEntry(WHEN, action, before, 3, "me", reason, {})
+    assert history.describe_move(entry) == f"    2026-11-21 05:19 UTC  {says}"
+
+
+def test_examples_in_the_documentation() -> None:
+    result = doctest.testmod(history)
+    assert (result.failed, result.attempted) == (0, 1)
