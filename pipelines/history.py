@@ -25,7 +25,7 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     ),
     "psnr": (
         "restored images",
-        lambda value: f"PSNR {value:.2f} dB on held-out images that were damaged as in training",
+        lambda value: f"PSNR {value:.2f} dB on held-out images, damaged as in training",
     ),
     "held_out_images": ("held-out images", lambda value: f"{value:.0f} that were not trained on"),
     "difference": ("exported file", lambda value: f"within {percent(value)} of white of the trained network's values"),
