@@ -43,7 +43,7 @@ format: $(STAMP) ## Rewrite the sources in the project's style
 	@$(BIN)/ruff format
 
 lock: $(STAMP) ## Resolve the requirements again, keeping the versions that fit (UPGRADE=1 takes the newest)
-	$(LOCK) --all-extras --group dev --output-file requirements.lock
+	$(LOCK) --extra all --group dev --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock --output-file requirements-worker.lock
 
 clean: ## Remove caches and the demo's output

@@ -186,6 +186,10 @@ def evaluate(
         str | None,
         typer.Option("--levels", help="Strengths of damage, such as 15,25,50, where images are mended."),
     ] = None,
+    classical: Annotated[
+        str | None,
+        typer.Option("--classical", help="Also measure methods without networks: tv,nlm,wavelet,bm3d, or all."),
+    ] = None,
     regret: Annotated[
         bool,
         typer.Option(
@@ -204,7 +208,8 @@ def evaluate(
             require("torch")
             from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 
-            figures = evaluate_restorer(folder, mender, levels=_numbers(levels), json_path=json_path)
+            others = classical.split(",") if classical else ()
+            figures = evaluate_restorer(folder, mender, levels=_numbers(levels), classical=others, json_path=json_path)
             for line in describe_restoration(figures):
                 typer.echo(line)
             _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")

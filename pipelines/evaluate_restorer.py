@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError, FolderError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
@@ -41,16 +42,20 @@ class _Sums:
     """What is added up over the images of one level."""
 
     per_image: list[dict[str, Any]] = field(default_factory=list)
-    inputs: list[dict[str, Any]] = field(default_factory=list)
+    baselines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     values: int = 0
     log_likelihood: float = 0.0
     squared_error: float = 0.0
     inside: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 def evaluate_restorer(
-    folder: Path, file: ModelFile, *, levels: Sequence[float] | None = None, json_path: Path | None = None
+    folder: Path,
+    file: ModelFile,
+    *,
+    levels: Sequence[float] | None = None,
+    classical: Sequence[str] = (),
+    json_path: Path | None = None,
 ) -> dict[str, Any]:
     """Damage clean images, mend them, and measure.
 
@@ -58,13 +63,14 @@ def evaluate_restorer(
         folder: Clean images, in sub-folders or not.
         file: A model that mends.
         levels: Strengths of the damage; default: the model's own.
+        classical: Methods of `pipelines.classical` that are measured on the same images, or "all".
         json_path: Where to write the figures.
 
     Returns:
         `levels[LEVEL]` with `psnr` (dB) and `ssim`, means over the images; `nll` in nats for each value in [0, 1] and
         `constant_nll`, that of the best constant scale; `coverage`, for each share of pixels that the model's intervals
-        promise, the share found; `baselines.input`, the damaged images themselves (enlarged, where the result is);
-        `seconds` for each image; and `per_image`.
+        promise, the share found; `seconds`, the median over the images; `per_image`; and `baselines`: `input`, the
+        damaged images themselves (enlarged, where the result is), and the classical methods.
 
     Raises:
         FolderError: There are no images.
@@ -73,6 +79,10 @@ def evaluate_restorer(
     session = RestoringSession(file, device=settings().device, threads=settings().workers)
     metadata = session.metadata
     asked = _levels(levels, metadata)
+    others: dict[str, Method] = {
+        "input": lambda c, _: enlarged(c, metadata.scale),
+        **choose_classical(metadata.task, tuple(classical)),
+    }
     files = find_images(folder)
     sums = {level: _Sums() for level in asked}
     failed: list[str] = []
@@ -84,7 +94,7 @@ def evaluate_restorer(
                 failed.append(image.file.relative)
                 continue
             tested[image.file.relative] = image.pixels
-            _measure(session, image, sums, advance)
+            _measure(session, image, sums, others, advance)
             if len(tested) % 100 == 0:
                 remember_test_images(folder, tested)
     if not tested:
@@ -110,6 +120,12 @@ def describe_restoration(figures: dict[str, Any]) -> Iterator[str]:
             f"  level {level:5} PSNR {each['psnr']:.2f} dB (input {given['psnr']:.2f}), SSIM {_text(each['ssim'])} "
             f"(input {_text(given['ssim'])}), {each['seconds']:.2f} s for each image"
         )
+        for name, other in each["baselines"].items():
+            if name != "input":
+                yield (
+                    f"        {name:10} PSNR {other['psnr']:.2f} dB, SSIM {_text(other['ssim'])}, "
+                    f"{other['seconds']:.2f} s for each image"
+                )
         found = ", ".join(f"{float(share):.0%}: {inside:.1%}" for share, inside in each["coverage"].items())
         yield f"        error bars: NLL {each['nll']:.3f} nats (constant {each['constant_nll']:.3f}); coverage {found}"
 
@@ -126,7 +142,13 @@ def _levels(levels: Sequence[float] | None, metadata: RestorationMetadata) -> li
     return list(dict.fromkeys(levels))
 
 
-def _measure(session: RestoringSession, image: Decoded, sums: dict[float, _Sums], advance: Advance) -> None:
+def _measure(
+    session: RestoringSession,
+    image: Decoded,
+    sums: dict[float, _Sums],
+    others: Mapping[str, Method],
+    advance: Advance,
+) -> None:
     metadata = session.metadata
     scale, form = metadata.scale, ImageFormat(channels=metadata.channels, bit_depth=metadata.bit_depth)
     height, width = (length // scale * scale for length in image.pixels.shape[:2])
@@ -134,18 +156,24 @@ def _measure(session: RestoringSession, image: Decoded, sums: dict[float, _Sums]
         raise FolderError(f"{image.file.path} is smaller than {scale} pixels: leave it out")
     clean = np.ascontiguousarray(image.pixels[:height, :width])
     y = form.to_unit(torch.from_numpy(clean[None]))
-    border = scale if metadata.luma else 0
+    damage = restorations()[metadata.task].damages[metadata.damage]
+
+    def figures(restored: Floats, start: float) -> dict[str, Any]:
+        seconds = time.perf_counter() - start
+        border = scale if metadata.luma else 0
+        found = compare(as_file(restored, clean), clean, luma=metadata.luma, border=border)
+        return {"path": image.file.relative, **found, "seconds": seconds}
+
     for level, each in sums.items():
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
-        damage = restorations()[metadata.task].damages[metadata.damage]
-        c = damage(y, torch.full((1,), level), generator)[0].permute(1, 2, 0).numpy()
+        c = damage(y, torch.full((1,), level), generator)[0].permute(1, 2, 0).contiguous().numpy()
         start = time.perf_counter()
         restored, spread = restored_floats(session, c)
-        each.seconds += time.perf_counter() - start
+        each.per_image.append(figures(restored, start))
         _add(each, restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
-        for rows, shown in ((each.per_image, restored), (each.inputs, enlarged(c, scale))):
-            found = compare(as_file(shown, clean), clean, luma=metadata.luma, border=border)
-            rows.append({"path": image.file.relative, **found})
+        for name, method in others.items():
+            start = time.perf_counter()
+            each.baselines.setdefault(name, []).append(figures(method(c, level), start))
         advance()
 
 
@@ -201,8 +229,11 @@ def _figures(each: _Sums) -> dict[str, Any]:
         "nll": -each.log_likelihood / each.values,
         "constant_nll": float(0.5 * np.log(2 * np.pi * np.e * max(variance, 1e-12))),
         "coverage": {share: inside / each.values for share, inside in each.inside.items()},
-        "baselines": {"input": {name: _mean(each.inputs, name) for name in ("psnr", "ssim")}},
-        "seconds": each.seconds / len(each.per_image),
+        "seconds": _median(each.per_image),
+        "baselines": {
+            name: {"psnr": _mean(rows, "psnr"), "ssim": _mean(rows, "ssim"), "seconds": _median(rows)}
+            for name, rows in each.baselines.items()
+        },
         "per_image": each.per_image,
     }
 
@@ -210,3 +241,7 @@ def _figures(each: _Sums) -> dict[str, Any]:
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     known = [row[name] for row in rows if row[name] is not None]
     return float(np.mean(known)) if known else None
+
+
+def _median(rows: Sequence[dict[str, Any]]) -> float:
+    return float(np.median([row["seconds"] for row in rows]))

@@ -64,6 +64,7 @@ def test_known_noise_gives_known_figures(photos: Path, tmp_path: Path) -> None:
     level = figures["levels"]["20"]
     assert level["psnr"] == pytest.approx(20 * math.log10(255 / SIGMA), abs=0.1)
     assert level["baselines"]["input"]["psnr"] == level["psnr"]
+    assert level["seconds"] > 0
     assert level["nll"] == pytest.approx(math.log(SIGMA / 255) + 0.5 * math.log(2 * math.pi * math.e), abs=0.02)
     assert level["constant_nll"] == pytest.approx(level["nll"], abs=0.02)
     for share, found in level["coverage"].items():
@@ -77,7 +78,8 @@ def test_figures_repeat_and_other_levels_may_be_asked_for(photos: Path, tmp_path
     model = untrained(tmp_path / "m")
     first = evaluate_restorer(photos, model, levels=[10, 20])
     second = evaluate_restorer(photos, model, levels=[20])
-    assert first["levels"]["20"]["per_image"] == second["levels"]["20"]["per_image"]
+    for one, other in zip(first["levels"]["20"]["per_image"], second["levels"]["20"]["per_image"], strict=True):
+        assert (one["path"], one["psnr"], one["ssim"]) == (other["path"], other["psnr"], other["ssim"])
     assert first["levels"]["10"]["psnr"] > first["levels"]["20"]["psnr"] + 5
 
 
@@ -95,3 +97,12 @@ def test_enlarging_begins_at_the_bicubic_row(photos: Path, tmp_path: Path) -> No
     assert level["psnr"] == pytest.approx(level["baselines"]["input"]["psnr"], abs=0.05)  # 95 x 121 is cut to 94 x 120
     with pytest.raises(DataError, match="enlarges 2 times"):
         evaluate_restorer(photos, model, levels=[3])
+
+
+def test_classical_methods_are_rows_beside_the_model(photos: Path, tmp_path: Path) -> None:
+    model = untrained(tmp_path / "m")
+    level = evaluate_restorer(photos, model, classical=["tv", "nlm"])["levels"]["20"]
+    for name in ("tv", "nlm"):
+        assert level["baselines"][name]["psnr"] > level["psnr"] + 3
+    with pytest.raises(DataError, match="is called 'magic'; there are: all, tv, nlm"):
+        evaluate_restorer(photos, model, classical=["magic"])
