@@ -29,7 +29,7 @@ from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.mend import DRAWING, Mended, mend, pictures_of
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, worst_first, write_atomically
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, worst_first, write_atomically
 from pipelines.progress import progress
 from pipelines.quality import compare
 from pipelines.rows import empty_row, failed_row, unreadable_row
@@ -105,8 +105,7 @@ def open_restoring(
         KintsugiError: As for `restore_folder`.
     """
     folder, out = Path(folder), Path(out)
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
+    check_output(out, folder)
     if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
@@ -172,6 +171,8 @@ class Restoring(FolderRun):
         self.output.forget_results({row["output"] for row in rows if row["output"] is not None})
         run = self.describe(rows, finished=True)
         self.output.write_json("run.json", run)
+        for warning in run["warnings"]:
+            log.warning("%s", warning)
         measured = [row["psnr"] for row in rows if row["psnr"] is not None]
         return RestoreSummary(
             out=self.output.out,

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -87,28 +87,31 @@ def make_plan(job: Job) -> Plan:
         JobError: The job asks for what its task cannot be.
     """
     task, table = restorations()[job.task], job.model
-    if unused := [key for key in job.set_options("model", "train") if key not in OPTIONS]:
-        raise JobError(f"{job.path}: '{unused[0]}' has no meaning for {job.task}; leave it out")
-    if table.scale is not None and table.scale not in task.scales:
-        raise JobError(f"{job.path}: 'model.scale' has no meaning for {job.task}; leave it out")
-    damage = table.damage or next(iter(task.damages))
-    if damage not in task.damages:
-        known = ", ".join(task.damages)
-        raise JobError(f"{job.path}: 'model.damage' is '{damage}'; the task {job.task} knows {known}")
-    if job.train.steps and job.train.minutes:
-        raise JobError(f"{job.path}: 'train.steps' and 'train.minutes' both say how long: leave one out")
+    if problems := list(_problems(job, task)):
+        raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
     scale = table.scale or task.scales[0]
-    low, high = task.strengths
-    if len(task.scales) > 1:
-        low = high = float(scale)
+    low, high = (float(scale),) * 2 if len(task.scales) > 1 else task.strengths
     if table.level is not None:
-        if len(task.scales) > 1:
-            raise JobError(f"{job.path}: 'model.level' has no meaning for {job.task}, which has 'model.scale'")
-        if not low <= table.level <= high:
-            raise JobError(f"{job.path}: 'model.level' is {table.level:g}: {task.level}, from {low:g} to {high:g}")
         low = high = table.level
+    damage = table.damage or next(iter(task.damages))
     size = table.network or ("M" if training_device() == "cuda" else "S")
     return Plan(task, size, scale, damage, (low, high))
+
+
+def _problems(job: Job, task: Restoration) -> Iterator[str]:
+    table, several = job.model, len(task.scales) > 1
+    unused = [key for key in job.set_options("model", "train") if key not in OPTIONS]
+    unused += ["model.scale"] * (table.scale is not None and table.scale not in task.scales)
+    yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
+    if table.damage is not None and table.damage not in task.damages:
+        yield f"'model.damage' is '{table.damage}'; the task {job.task} knows {', '.join(task.damages)}"
+    if job.train.steps and job.train.minutes:
+        yield "'train.steps' and 'train.minutes' both say how long: leave one out"
+    low, high = task.strengths
+    if table.level is not None and several:
+        yield f"'model.level' has no meaning for {job.task}, which has 'model.scale'"
+    elif table.level is not None and not low <= table.level <= high:
+        yield f"'model.level' is {table.level:g}: {task.level}, from {low:g} to {high:g}"
 
 
 def train_restorer(job: Job) -> TrainedModel:
@@ -333,7 +336,7 @@ def _decide(file: ModelFile, champion: ModelFile | None, held: _Held, job: Job) 
     mine = _psnr(file, held)
     figures = {"challenger_psnr": mine, "held_out_images": float(len(held.indices))}
     if champion is None:
-        reason = "the first version whose exported file agrees with torch"
+        reason = "the first version; its exported file gives the values of the trained network"
         return Decision(job.promote.rule != "never", reason, figures)
     theirs = _psnr(champion, held)
     figures |= {"champion_psnr": theirs}

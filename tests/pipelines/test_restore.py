@@ -216,9 +216,13 @@ def test_another_format_replaces_what_was_made(same: ModelFile, tmp_path: Path) 
 def test_results_of_other_images_and_the_input_itself_are_safe(same: ModelFile, tmp_path: Path) -> None:
     write_all(tmp_path / "in")
     with pytest.raises(OutputError, match="holds something else"):
-        restore_folder(tmp_path / "in", same, tmp_path / "in")
+        restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "in")  # before a model is looked for
     with pytest.raises(FolderError, match="no kind of file"):
-        restore_folder(tmp_path / "in", same, tmp_path / "out", kind="bmp")
+        restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "out", kind="bmp")
+    restore_folder(tmp_path / "in", same, tmp_path / "out")
+    (tmp_path / "others").mkdir()
+    with pytest.raises(OutputError, match="holds the results of"):
+        restore_folder(tmp_path / "others", "nothing.onnx", tmp_path / "out")
 
 
 def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path) -> None:
+def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clean = pixels(64, 64)
     noisy = np.clip(clean + np.random.default_rng(1).normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
     for name in ("in", "clean"):
@@ -257,6 +261,7 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path) -> None
     assert summary.psnr == expected
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["warnings"] == ["1 image(s) have no clean image of their name to compare with"]
+    assert caplog.messages[-1] == run["warnings"][0]
     assert "--reference" in run["command"]
     assert f"{expected:.2f}"[:4] in (tmp_path / "out" / "report.html").read_text()
 

@@ -31,7 +31,8 @@ from pipelines.models import find_model
 from pipelines.registry import Registry
 from pipelines.score import score_folder
 from pipelines.session import Session
-from pipelines.train import _work_folder, _work_key, prepare, train_model
+from pipelines.train import _work_key, prepare, train_model
+from pipelines.trained import work_folder
 from vaecore.tasks import scoring_tasks
 
 
@@ -298,10 +299,10 @@ def test_a_checkpoint_belongs_to_its_split_and_settings(trained) -> None:
 
 def test_two_trainings_of_one_job_do_not_share_checkpoints(trained, tmp_path: Path) -> None:
     job = load_job(trained.job)
-    with _work_folder(job, "same"):
-        with pytest.raises(JobError, match=r"another training of this job is running"), _work_folder(job, "same"):
+    with work_folder(job, "same"):
+        with pytest.raises(JobError, match=r"another training of this job is running"), work_folder(job, "same"):
             pass
-        with _work_folder(job, "other"):
+        with work_folder(job, "other"):
             pass
 
 

@@ -85,6 +85,14 @@ def test_what_a_task_cannot_be_is_refused(tmp_path: Path, task: str, tables: dic
         make_plan(job(tmp_path, task, **tables))
 
 
+def test_all_that_a_task_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    wrong = {"model": "scale = 2\ndamage = 'rain'\nlevel = 80", "train": "steps = 3\nminutes = 1"}
+    with pytest.raises(JobError) as told:
+        make_plan(job(tmp_path, **wrong))
+    keys = [line.removeprefix(f"{tmp_path / 'job.toml'}: ").split()[0] for line in str(told.value).splitlines()]
+    assert keys == ["'model.scale'", "'model.damage'", "'train.steps'", "'model.level'"]
+
+
 def test_choices_that_are_left_open(tmp_path: Path) -> None:
     plan = make_plan(job(tmp_path))
     assert (plan.size, plan.scale, plan.damage, plan.strengths) == ("S", 1, "mixed", (0, 55))
