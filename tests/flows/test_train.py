@@ -22,7 +22,8 @@ def training(monkeypatch, home):
         calls.append((job, overrides))
         if failures:
             raise failures.pop(0)
-        version = SimpleNamespace(name="tiles", version=2, ref="tiles/2", sha256="ab" * 32)
+        tags = {"task": "reconstruct"}
+        version = SimpleNamespace(name="tiles", version=2, ref="tiles/2", sha256="ab" * 32, tags=tags)
         reason = "AUROC 0.90, champion 0.93"
         return SimpleNamespace(version=version, promoted=False, reason=reason, figures={"auroc": 0.9})
 
