@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipelines.job import verb_of
+
 if TYPE_CHECKING:
     from pipelines.registry import Version
     from pipelines.restore import RestoreSummary
@@ -81,7 +83,7 @@ def training_page(trained: TrainedModel) -> str:
     """The page of a training job, in Markdown."""
     version = trained.version
     state = "is champion" if trained.promoted else "stays challenger"
-    verb = "score" if version.tags.get("task") == "reconstruct" else "restore"
+    verb = verb_of(version.tags.get("task", ""))
     command = f"kintsugi {verb} FOLDER --model {version.ref} --out DIR"
     return (
         f"# {version.ref} {state}\n\n{trained.reason}\n\n"

@@ -99,7 +99,7 @@ def train(
         result = train_model(asked)
         ref = result.version.ref
         typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
-        verb = "score" if asked.task == "reconstruct" else "restore"
+        verb = asked.verb
         typer.echo(f"{verb} a folder:  kintsugi {verb} FOLDER --model {ref} --out DIR")
 
 
@@ -205,11 +205,23 @@ def evaluate(
 
         has_labels = (folder / "test" / "good").is_dir()
         if (mender := None if has_labels and levels is None else _mender(folder, model)) is not None:
+            if unused := [
+                name
+                for name, value in {
+                    "--out": out,
+                    "--false-alarms": false_alarms,
+                    "--groups": groups,
+                    "--regret": regret,
+                }.items()
+                if value
+            ]:
+                raise typer.BadParameter(f"{unused[0]} has no meaning for a model that mends images")
             require("torch")
             from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 
             others = classical.split(",") if classical else ()
-            figures = evaluate_restorer(folder, mender, levels=_numbers(levels), classical=others, json_path=json_path)
+            asked = levels.split(",") if levels else None
+            figures = evaluate_restorer(folder, mender, levels=asked, classical=others, json_path=json_path)
             for line in describe_restoration(figures):
                 typer.echo(line)
             _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")
@@ -367,13 +379,6 @@ def _mender(folder: Path, model: str) -> ModelFile | None:
     expect_images(folder)
     file = find_model(model)
     return file if mends(file) else None
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(each) for each in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not numbers between commas, such as 15,25,50") from None
 
 
 def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "scored") -> None:

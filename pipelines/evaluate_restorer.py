@@ -1,11 +1,13 @@
 """Figures of merit of a model that mends: clean images are damaged with fixed seeds, mended, and compared.
 
-Noise is added in float and not clipped, as in the papers; what is measured is what a file would hold: clipped, and
-rounded to its depth. The seed is each file's sha256: the same image gets the same noise in every folder.
+Noise is added in float and not clipped, as in the papers; `files` are the figures where the damaged image is clipped
+and rounded, as any file is. What is made of either is measured as a file would hold it. The seed is each file's sha256:
+the same image gets the same noise in every folder.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.classical import Method, choose_classical
-from pipelines.errors import DataError, FolderError
+from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
-from pipelines.leakage import remember_test_images
-from pipelines.mend import SIDE
-from pipelines.modelfile import ModelFile, RestorationMetadata
+from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.mend import SIDE, as_file
+from pipelines.modelfile import SPLIT_FILE, ModelFile, RestorationMetadata
 from pipelines.output import write_json
+from pipelines.photos import pixel_digest
 from pipelines.progress import Advance, progress
 from pipelines.quality import compare
 from pipelines.session import RestoringSession
@@ -35,25 +38,35 @@ from vaecore.tasks import restorations
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
+LEAST_LEVEL = 1e-3
 
 
 @dataclass(slots=True)
 class _Sums:
-    """What is added up over the images of one level."""
+    """What is added up over the images of one level, damaged one way."""
 
     per_image: list[dict[str, Any]] = field(default_factory=list)
-    baselines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     values: int = 0
     log_likelihood: float = 0.0
     squared_error: float = 0.0
     inside: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Level:
+    """One strength: noise as papers have it, the same as files hold it, and what the model is compared with."""
+
+    strength: float
+    paper: _Sums = field(default_factory=_Sums)
+    files: _Sums = field(default_factory=_Sums)
+    baselines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
 def evaluate_restorer(
     folder: Path,
     file: ModelFile,
     *,
-    levels: Sequence[float] | None = None,
+    levels: Sequence[str] | None = None,
     classical: Sequence[str] = (),
     json_path: Path | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +75,7 @@ def evaluate_restorer(
     Args:
         folder: Clean images, in sub-folders or not.
         file: A model that mends.
-        levels: Strengths of the damage; default: the model's own.
+        levels: Strengths of the damage, as text; default: the model's own.
         classical: Methods of `pipelines.classical` that are measured on the same images, or "all".
         json_path: Where to write the figures.
 
@@ -84,27 +97,38 @@ def evaluate_restorer(
         **choose_classical(metadata.task, tuple(classical)),
     }
     files = find_images(folder)
-    sums = {level: _Sums() for level in asked}
+    sums = {text: _Level(level) for text, level in asked.items()}
     failed: list[str] = []
-    tested: dict[str, NDArray[Any]] = {}
+    tested: list[str] = []
+    trained_on = _trained_on(file)
+    known = done = 0
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
         for image in decode_for(files, metadata):
             if isinstance(image, Failed):
                 log.warning("left out %s: %s", image.file.relative, image.reason)
                 failed.append(image.file.relative)
                 continue
-            tested[image.file.relative] = image.pixels
+            if min(image.pixels.shape[:2]) < metadata.scale:
+                log.warning("left out %s: it is smaller than %d pixels", image.file.relative, metadata.scale)
+                failed.append(image.file.relative)
+                continue
+            if pixel_digest(image.pixels) in trained_on:
+                known += 1
+            else:
+                tested += digests_of_tested(image.pixels)
+            done += 1
             _measure(session, image, sums, others, advance)
-            if len(tested) % 100 == 0:
-                remember_test_images(folder, tested)
-    if not tested:
+    if not done:
         raise DataError(f"none of {len(files)} images under {folder} can be read")
+    if known:
+        log.warning("%d of %d images were trained on: these figures promise too much", known, done)
     remember_test_images(folder, tested)
     figures = {
         "task": metadata.task,
-        "n_images": len(tested),
+        "n_images": done,
+        "n_trained_on": known,
         "n_failed": len(failed),
-        "levels": {f"{level:g}": _figures(each) for level, each in sums.items()},
+        "levels": {text: _level_figures(each) for text, each in sums.items()},
     }
     if json_path is not None:
         write_json(json_path, figures)
@@ -126,54 +150,75 @@ def describe_restoration(figures: dict[str, Any]) -> Iterator[str]:
                     f"        {name:10} PSNR {other['psnr']:.2f} dB, SSIM {_text(other['ssim'])}, "
                     f"{other['seconds']:.2f} s for each image"
                 )
-        found = ", ".join(f"{float(share):.0%}: {inside:.1%}" for share, inside in each["coverage"].items())
-        yield f"        error bars: NLL {each['nll']:.3f} nats (constant {each['constant_nll']:.3f}); coverage {found}"
+        for words, found in (("noise as papers have it", each), ("as files hold it", each["files"])):
+            inside = ", ".join(
+                f"{float(share):.0%}: {share_found:.1%}" for share, share_found in found["coverage"].items()
+            )
+            yield (
+                f"        {words}: PSNR {found['psnr']:.2f} dB; error bars: NLL {found['nll']:.3f} nats (constant "
+                f"{found['constant_nll']:.3f}), coverage {inside}"
+            )
 
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _levels(levels: Sequence[float] | None, metadata: RestorationMetadata) -> list[float]:
+def _levels(levels: Sequence[str] | None, metadata: RestorationMetadata) -> dict[str, float]:
+    """Strengths by the text that they were asked for with."""
     if levels is None:
-        return list(metadata.levels)
-    if metadata.scale > 1 and any(level != metadata.scale for level in levels):
-        raise DataError(f"the model enlarges {metadata.scale} times: it has no other level")
-    return list(dict.fromkeys(levels))
+        return {f"{level:g}": level for level in metadata.levels}
+    low, high = restorations()[metadata.task].strengths
+    if metadata.scale > 1:
+        low = high = metadata.scale
+    found = {}
+    for text in levels:
+        try:
+            found[text] = float(text)
+        except ValueError:
+            raise DataError(f"'{text}' is no level: give numbers between commas, such as 15,25,50") from None
+        if not max(low, LEAST_LEVEL) <= found[text] <= high:
+            raise DataError(f"level {text}: {metadata.level}, from {low:g} to {high:g}")
+    return found
+
+
+def _trained_on(file: ModelFile) -> frozenset[str]:
+    """Digests of the images that a model was trained on, where its folder tells."""
+    path = file.folder / SPLIT_FILE
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))["train"] if path.is_file() else ())
 
 
 def _measure(
     session: RestoringSession,
     image: Decoded,
-    sums: dict[float, _Sums],
+    sums: Mapping[str, _Level],
     others: Mapping[str, Method],
     advance: Advance,
 ) -> None:
     metadata = session.metadata
     scale, form = metadata.scale, ImageFormat(channels=metadata.channels, bit_depth=metadata.bit_depth)
     height, width = (length // scale * scale for length in image.pixels.shape[:2])
-    if not (height and width):
-        raise FolderError(f"{image.file.path} is smaller than {scale} pixels: leave it out")
     clean = np.ascontiguousarray(image.pixels[:height, :width])
     y = form.to_unit(torch.from_numpy(clean[None]))
     damage = restorations()[metadata.task].damages[metadata.damage]
 
     def figures(restored: Floats, start: float) -> dict[str, Any]:
         seconds = time.perf_counter() - start
-        border = scale if metadata.luma else 0
-        found = compare(as_file(restored, clean), clean, luma=metadata.luma, border=border)
+        found = compare(as_file(restored, clean.dtype), clean, luma=metadata.luma, border=metadata.border)
         return {"path": image.file.relative, **found, "seconds": seconds}
 
-    for level, each in sums.items():
+    for each in sums.values():
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
-        c = damage(y, torch.full((1,), level), generator)[0].permute(1, 2, 0).contiguous().numpy()
-        start = time.perf_counter()
-        restored, spread = restored_floats(session, c)
-        each.per_image.append(figures(restored, start))
-        _add(each, restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
+        c = damage(y, torch.full((1,), each.strength), generator)[0].permute(1, 2, 0).contiguous().numpy()
+        file = (as_file(c, clean.dtype) / np.float32(form.maximum)).astype(np.float32)
+        for given, found in ((c, each.paper), (file, each.files)):
+            start = time.perf_counter()
+            restored, spread = restored_floats(session, given)
+            found.per_image.append(figures(restored, start))
+            _add(found, restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
         for name, method in others.items():
             start = time.perf_counter()
-            each.baselines.setdefault(name, []).append(figures(method(c, level), start))
+            each.baselines.setdefault(name, []).append(figures(method(c, each.strength), start))
         advance()
 
 
@@ -205,12 +250,6 @@ def enlarged(c: Floats, scale: int) -> Floats:
     return found
 
 
-def as_file(values: Floats, like: NDArray[Any]) -> NDArray[Any]:
-    """Values in [0, 1] as a file of that depth holds them."""
-    largest = np.iinfo(like.dtype).max
-    return (np.clip(values, 0, 1) * largest + 0.5).astype(like.dtype)
-
-
 def _add(each: _Sums, restored: Floats, spread: Floats, y: Floats, intervals: dict[str, float]) -> None:
     error = np.abs(restored - y).astype(np.float64)
     ratio = error / spread
@@ -219,6 +258,17 @@ def _add(each: _Sums, restored: Floats, spread: Floats, y: Floats, intervals: di
     each.log_likelihood -= float((0.5 * np.square(ratio) + np.log(spread) + 0.5 * np.log(2 * np.pi)).sum())
     for share, width in intervals.items():
         each.inside[share] = each.inside.get(share, 0) + int((ratio <= width).sum())
+
+
+def _level_figures(each: _Level) -> dict[str, Any]:
+    return {
+        **_figures(each.paper),
+        "files": _figures(each.files),
+        "baselines": {
+            name: {"psnr": _mean(rows, "psnr"), "ssim": _mean(rows, "ssim"), "seconds": _median(rows)}
+            for name, rows in each.baselines.items()
+        },
+    }
 
 
 def _figures(each: _Sums) -> dict[str, Any]:
@@ -230,10 +280,6 @@ def _figures(each: _Sums) -> dict[str, Any]:
         "constant_nll": float(0.5 * np.log(2 * np.pi * np.e * max(variance, 1e-12))),
         "coverage": {share: inside / each.values for share, inside in each.inside.items()},
         "seconds": _median(each.per_image),
-        "baselines": {
-            name: {"psnr": _mean(rows, "psnr"), "ssim": _mean(rows, "ssim"), "seconds": _median(rows)}
-            for name, rows in each.baselines.items()
-        },
         "per_image": each.per_image,
     }
 

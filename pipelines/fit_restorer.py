@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.data import SplitName
@@ -25,7 +25,7 @@ WARM_STEPS, TRIAL_STEPS = 2, 8
 CHECK_IMAGES = 32
 CHECK_SIDE = 256  # pixels of each held-out image, from its middle
 
-Damage = Callable[[Tensor, torch.Generator], Tensor]  # y to c
+Damaged = Callable[[Tensor, torch.Generator], Tensor]  # y to c, as strongly as chance will have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class RestorerRecipe:
 
 def steps_within(seconds: float, module: FitRestorer, device: str) -> int:
     """How many steps take so long here, by a few that are done on a copy and forgotten."""
-    trial = copy.deepcopy(module).to(device)
+    trial = module.with_network(copy.deepcopy(module.model)).to(device)  # not the images, which may be a whole disk
     optimiser = torch.optim.AdamW(trial.model.parameters(), lr=1e-6)
     batches = _Crops(trial.photos, trial.train_indices, trial.recipe, 0, WARM_STEPS + TRIAL_STEPS)
     spent = []
@@ -91,7 +91,7 @@ class FitRestorer(Trainable):
         likelihood: GaussianLikelihood,
         photos: Photos,
         split: Mapping[SplitName, Sequence[int]],
-        damage: Damage,
+        damaged: Damaged,
         recipe: RestorerRecipe,
     ) -> None:
         """Tie a network to its data and its budget.
@@ -101,13 +101,13 @@ class FitRestorer(Trainable):
             likelihood: From its output to p(y|c).
             photos: Clean images.
             split: Which of them are trained on ("train") and looked at ("select").
-            damage: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
+            damaged: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
             recipe: Steps, batch, crop.
         """
         super().__init__(network, recipe.steps, recipe.learning_rate)
         self.warm_up = min(0.1, 500 / (recipe.steps + 1))
         self.likelihood, self.recipe = likelihood, recipe
-        self.photos, self._damage = photos, damage
+        self.photos, self._damaged = photos, damaged
         self._split, self.train_indices = split, np.array(split["train"], dtype=np.int64)
         self._select = list(split["select"])[:CHECK_IMAGES]
 
@@ -137,12 +137,12 @@ class FitRestorer(Trainable):
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides the damage."""
         y = self._unit(crops)
-        return restoration_loss(self._predict(self._damage(y, self._generator(key))), y)
+        return restoration_loss(self._predict(self._damaged(y, self._generator(key))), y)
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
         y = self._unit(middle)
-        predicted = self._predict(self._damage(y, self._generator(10**9 + index)))
+        predicted = self._predict(self._damaged(y, self._generator(10**9 + index)))
         self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
 
@@ -154,13 +154,23 @@ class FitRestorer(Trainable):
     def damaged_middle(self, image: int, key: int) -> tuple[Tensor, Tensor]:
         """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
         y = self._unit(_Middles(self.photos, [image], self._multiple)[0])
-        return y, self._damage(y, self._generator(key))
+        return y, self._damaged(y, self._generator(key))
 
     def with_steps(self, steps: int) -> FitRestorer:
         """The same with another number of steps."""
-        assert isinstance(self.model, Restorer)  # noqa: S101 - for the type checker
-        recipe = replace(self.recipe, steps=steps)
-        return FitRestorer(self.model, self.likelihood, self.photos, self._split, self._damage, recipe)
+        return self._with(self.model, replace(self.recipe, steps=steps))
+
+    def with_network(self, network: nn.Module) -> FitRestorer:
+        """The same with another network."""
+        return self._with(network, self.recipe)
+
+    def with_damage(self, damaged: Damaged) -> FitRestorer:
+        """The same with other damage."""
+        return self._with(self.model, self.recipe, damaged)
+
+    def _with(self, network: nn.Module, recipe: RestorerRecipe, damaged: Damaged | None = None) -> FitRestorer:
+        assert isinstance(network, Restorer)  # noqa: S101 - for the type checker
+        return FitRestorer(network, self.likelihood, self.photos, self._split, damaged or self._damaged, recipe)
 
     def _unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as y."""
@@ -186,7 +196,7 @@ class _Middles(Dataset[Tensor]):
         rows, columns = (
             _middle(length, max(step, min(length, CHECK_SIDE) // step * step)) for length in image.shape[:2]
         )
-        return torch.from_numpy(padded(image[rows, columns], step)[None])
+        return torch.from_numpy(np.array(padded(image[rows, columns], step))[None])  # a copy: the map is read-only
 
 
 def _middle(length: int, side: int) -> slice:

@@ -27,6 +27,7 @@ from pydantic import (
 from pipelines import timing
 from pipelines.errors import JobError
 
+SCORING = ("reconstruct",)  # the tasks whose models score images; those of all others mend them
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
 
@@ -88,7 +89,7 @@ class ModelTable(Record):
     network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
     scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
     damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
-    level: float | None = Field(None, ge=0, description="One strength of it, such as a sigma (default: all of them)")
+    level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -201,6 +202,19 @@ class Job(Record):
     schedule: ScheduleTable = ScheduleTable()
     path: Path = Field(exclude=True, description="The job file itself")
 
+    @property
+    def verb(self) -> str:
+        """What its model does to a folder."""
+        return verb_of(self.task)
+
+    @model_validator(mode="after")
+    def _schedule_is_of_the_task(self) -> Job:
+        other = {"score": "restore", "restore": "score"}[self.verb]
+        if getattr(self.schedule, other) is not None:
+            msg = f"'schedule.{other}' has no meaning for {self.task}: its models {self.verb} images; use that key"
+            raise ValueError(msg)
+        return self
+
     def set_options(self, *tables: str) -> list[str]:
         """The keys of some tables that say something else than their default, as `table.key`."""
         return [
@@ -225,6 +239,11 @@ class Job(Record):
             msg = f"there is no such task; there are: {', '.join(known)}"
             raise ValueError(msg)
         return name
+
+
+def verb_of(task: str) -> str:
+    """What models of a task do to a folder: score or restore."""
+    return "score" if task in SCORING else "restore"
 
 
 def task_names() -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.images.convert import luma
 from pipelines.output import write_json
 from pipelines.photos import Photos, pixel_digest
 from pipelines.settings import settings
@@ -29,13 +30,18 @@ def known_benchmarks() -> dict[str, str]:
     return {digest: name for name, digests in document.items() for digest in digests}
 
 
-def remember_test_images(folder: Path, pixels: Mapping[str, NDArray[Any]]) -> None:
-    """Record, under KINTSUGI_HOME, the images of a folder that was evaluated on: by name, as the model took them."""
-    digests = sorted(pixel_digest(each)[:DIGITS] for each in pixels.values())
+def digests_of_tested(pixels: NDArray[Any]) -> list[str]:
+    """What a test image is known by: as it is, and of a colour image as grey, too."""
+    both = [pixels] if pixels.shape[2] == 1 else [pixels, luma(pixels)]
+    return [pixel_digest(each)[:DIGITS] for each in both]
+
+
+def remember_test_images(folder: Path, digests: Iterable[str]) -> None:
+    """Record, under KINTSUGI_HOME, the images of a folder that was evaluated on."""
     place = settings().home / "test-images"
     place.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": digests})
+    write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": sorted(set(digests))})
 
 
 def check_leakage(photos: Photos) -> None:
@@ -55,7 +61,10 @@ def check_leakage(photos: Photos) -> None:
         f"{len(names)} of {name} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
         for name, names in found.items()
     )
-    msg = f"training images are test images: {which}. A figure on them would mean nothing: take them out of the folder"
+    msg = (
+        f"training images are test images: {which}. A figure on them would mean nothing: take them out of the folder. "
+        f"What was evaluated here is listed in {settings().home / 'test-images'}: delete a file there to forget it"
+    )
     raise DataError(msg)
 
 

@@ -19,7 +19,7 @@ from pipelines.tiles import run_in_tiles
 SIDE = 1024  # pixels of a tile, at most, without its margin
 SMALLEST = 64  # below this, a tile that does not fit into memory is given up
 BLOCK = 8  # pixels of the result along a side of a block, for which one error bar is kept
-SHOWN = (420, 560)  # rows and columns of the part that the report shows, pixel for pixel
+SHOWN = (420, 552)  # rows and columns of the part that the report shows, pixel for pixel: multiples of every scale
 WIDE = 0.1  # of the range: an error bar that is drawn in the darkest colour
 DRAWING = "mended 1"  # another one when pictures of an earlier version must be made again
 
@@ -74,7 +74,7 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
         restored, spread = outputs
         if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
             raise ImageError("the model gives what is not a number for it")
-        result[place] = (np.clip(restored, 0, 1) * largest + 0.5).astype(result.dtype)
+        result[place] = as_file(restored, result.dtype)
         _add_blocks(sums, spread.mean(axis=2), place)
 
     run_in_tiles(
@@ -85,6 +85,12 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
     notes = () if note is None else (note,)
     return Mended(result, alpha, float(sums.sum() / counts.sum()), (sums / counts).astype(np.float32), notes)
+
+
+def as_file(values: Floats, kind: np.dtype[Any]) -> Samples:
+    """Shares of the range of values as a file of that type holds them."""
+    samples: Samples = (np.clip(values, 0, 1) * np.iinfo(kind).max + 0.5).astype(kind)
+    return samples
 
 
 def _adapted(session: RestoringSession, channels: int) -> tuple[Callable[[Floats], tuple[Floats, ...]], str | None]:
@@ -141,18 +147,23 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
         `thumbnail` and `restored` (WebP), and `heatmap` (PNG with transparency), all of one size.
     """
     height, width = mended.pixels.shape[:2]
-    rows, columns = _least_sure(mended.blocks, height, width)
     scale = height // before.shape[0]
-    outer = tuple(slice(part.start // scale, -(-part.stop // scale)) for part in (rows, columns))
+    rows, columns = _least_sure(mended.blocks, height, width, scale)
+    outer = tuple(slice(part.start // scale, part.stop // scale) for part in (rows, columns))
+    parts = (before[outer], mended.pixels[rows, columns])
+    pixels = [part.reshape(1, -1, part.shape[2]) for part in parts]
+    both = visible(np.concatenate(pixels, axis=1))[0]  # at once, so that 16 bits are stretched alike
+    seen = [each.reshape(part.shape) for each, part in zip(np.split(both, [pixels[0].shape[1]]), parts, strict=True)]
+    size = (rows.stop - rows.start, columns.stop - columns.start)
     return {
-        "thumbnail": _webp(before[outer], (rows.stop - rows.start, columns.stop - columns.start)),
-        "restored": _webp(mended.pixels[rows, columns]),
+        "thumbnail": _webp(seen[0], size),
+        "restored": _webp(seen[1], size),
         "heatmap": png(_error_bars(mended.blocks, rows, columns)),
     }
 
 
-def _least_sure(blocks: Floats, height: int, width: int) -> tuple[slice, slice]:
-    """The window of at most `SHOWN` pixels with the largest mean error bar, on whole blocks."""
+def _least_sure(blocks: Floats, height: int, width: int, scale: int) -> tuple[slice, slice]:
+    """The window of at most `SHOWN` pixels with the largest mean error bar, on whole pixels of the input."""
     from scipy.ndimage import uniform_filter
 
     sizes = [min(shown, length) for shown, length in zip(SHOWN, (height, width), strict=True)]
@@ -161,7 +172,7 @@ def _least_sure(blocks: Floats, height: int, width: int) -> tuple[slice, slice]:
     place = np.unravel_index(int(mean.argmax()), mean.shape)
     spans = []
     for middle, cell, size, length in zip(place, cells, sizes, (height, width), strict=True):
-        start = min(max(0, (int(middle) - cell // 2) * BLOCK), length - size)
+        start = min(max(0, (int(middle) - cell // 2) * BLOCK), length - size) // scale * scale
         spans.append(slice(start, start + size))
     return spans[0], spans[1]
 
@@ -172,11 +183,11 @@ def _error_bars(blocks: Floats, rows: slice, columns: slice) -> NDArray[np.uint8
     return colourise(blocks[np.ix_(*index)], HeatScale(0.0, WIDE))
 
 
-def _webp(pixels: Samples, size: tuple[int, int] | None = None) -> bytes:
+def _webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
     from PIL import Image as PillowImage
 
-    picture = PillowImage.fromarray(np.ascontiguousarray(visible(pixels)).squeeze())
-    if size is not None and picture.size != (size[1], size[0]):
+    picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), PillowImage.Resampling.BICUBIC)
     buffer = io.BytesIO()
     picture.save(buffer, "webp", quality=90)

@@ -76,6 +76,11 @@ class RestorationMetadata(CommonMetadata):
     intervals: dict[str, float]
     """Share of held-out pixels -> half the width of the interval that holds it, in units of `restored_scale`."""
 
+    @property
+    def border(self) -> int:
+        """Pixels along every side that figures leave out."""
+        return self.scale if self.luma else 0
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:

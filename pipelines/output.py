@@ -93,6 +93,7 @@ SHARD = pa.schema(
 )
 GALLERY_ROWS = 64
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
+LONGEST_SUFFIX = 6  # characters, as in .jpeg
 LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 
 Row = dict[str, Any]
@@ -101,14 +102,16 @@ Row = dict[str, Any]
 class OutputFolder:
     """An output folder held by this process alone."""
 
-    def __init__(self, out: Path, *, work_key: str, source: Path | None = None) -> None:
+    def __init__(self, out: Path, *, work_key: str, source: Path | None = None, verb: str = "score") -> None:
         """Describe a folder; `held` opens it.
 
         Args:
             out: The folder.
             work_key: Digest of what rows and maps depend on beside the image: other rows do not count.
             source: The folder of the images; results of another one are not replaced. None: whichever it was.
+            verb: What is done; results of another one are not replaced, either.
         """
+        self.verb = verb
         self.out = out
         self.work_key = work_key
         self._source = source
@@ -126,7 +129,7 @@ class OutputFolder:
             OutputError: Another run holds it, or it holds something else, or the results of other images.
             FolderError: It cannot be written.
         """
-        check_output(self.out, self._source)
+        check_output(self.out, self._source, verb=self.verb)
         try:
             self._shards.mkdir(parents=True, exist_ok=True)
             lock = (self._private / "lock").open("w")
@@ -152,7 +155,7 @@ class OutputFolder:
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
         parts = f"{relative}.png".split("/")
-        return self.out.joinpath("maps", *map(_shortened, parts))
+        return self.out.joinpath("maps", *map(shortened, parts))
 
     def rows(self, *, pictures: bool = False) -> pa.Table:
         """All rows written so far, later shards first."""
@@ -228,7 +231,9 @@ class OutputFolder:
             for row in pq.read_table(path, columns=GALLERY.names).to_pylist():
                 if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
                     pictures.setdefault(row["path"], row)
-        table = pa.Table.from_pylist([pictures[path] for path in wanted if path in pictures], schema=GALLERY)
+        measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim")} for row in worst}
+        found = [pictures[path] | measured[path] for path in wanted if path in pictures]
+        table = pa.Table.from_pylist(found, schema=GALLERY)
         write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))
 
     def tidy(self, rows: Sequence[Row]) -> None:
@@ -251,6 +256,8 @@ class OutputFolder:
     def forget_results(self, due: Collection[str]) -> None:
         """Delete what rows of ours name as output and is not due any more, and other models' shards."""
         for shard in self._private.glob("shards-*/*.parquet"):
+            if "output" not in pq.read_schema(shard).names:  # of an older version
+                continue
             for name in pq.read_table(shard, columns=["output"])["output"].to_pylist():
                 if name is not None and name not in due:
                     (self.out / name).unlink(missing_ok=True)
@@ -277,16 +284,17 @@ def _write_csv(table: pa.Table, path: Path) -> None:
         pa_csv.write_csv(table, file)
 
 
-def check_output(out: Path, source: Path | None) -> None:
+def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None:
     """Refuse an output folder that a run must not write to, before the work begins; nothing is touched.
 
     Args:
         out: The output folder.
         source: The folder of the images: results of another one are not replaced, whose rows and maps would be gone.
             None: whichever it was.
+        verb: What is to be done.
 
     Raises:
-        OutputError: It holds something else, or the results of other images.
+        OutputError: It holds something else, or the results of other images or of another verb.
         FolderError: It is a file.
     """
     private = out / OUTPUT_MARKER
@@ -298,10 +306,13 @@ def check_output(out: Path, source: Path | None) -> None:
             msg = f"the output folder {out} holds something else; give an empty or a new folder"
             raise OutputError(msg)
         kept = (out / "results.parquet").is_file() or any(private.glob("shards-*/*.parquet"))
-        before = _source_of(out) if kept else None
+        before, did = _source_of(out) if kept else (None, verb)
     except OSError as error:
         msg = f"the output folder {out} cannot be read: {error.strerror}"
         raise FolderError(msg) from None
+    if source is not None and did != verb:
+        msg = f"the output folder {out} holds the results of `kintsugi {did}`: give another --out to {verb}"
+        raise OutputError(msg)
     if source is None or before is None or _is_same(before, source):
         return
     msg = (
@@ -311,12 +322,13 @@ def check_output(out: Path, source: Path | None) -> None:
     raise OutputError(msg)
 
 
-def _source_of(out: Path) -> Path | None:
-    """The folder of the images that an output folder is about, as its run.json says; None where it says nothing."""
+def _source_of(out: Path) -> tuple[Path | None, str]:
+    """The folder of the images that an output folder is about, and what was done, as its run.json says."""
     try:
-        return Path(json.loads((out / "run.json").read_text(encoding="utf-8"))["folder"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return Path(run["folder"]), str(run.get("verb", "score"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None, "score"
 
 
 def _is_same(before: Path, now: Path) -> bool:
@@ -326,16 +338,14 @@ def _is_same(before: Path, now: Path) -> bool:
         return False
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A file name that is not too long for file systems: its middle makes room for a digest that tells it apart."""
     encoded = name.encode("utf-8", "surrogateescape")
     if len(encoded) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:16]
-    return (
-        encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore")
-        + f"~{digest}"
-        + (".png" if name.endswith(".png") else "")
-    )
+    suffix = Path(name).suffix if len(Path(name).suffix) <= LONGEST_SUFFIX else ""
+    return encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore") + f"~{digest}{suffix}"
 
 
 def worst_first(row: Row) -> tuple[float, str]:

@@ -119,6 +119,7 @@ def pixel_digest(pixels: NDArray[Any]) -> str:
 def _decode_into(folder: Path, files: Sequence[ImageFile], image_format: ImageFormat) -> None:
     temporary = folder / f"photos.{os.getpid()}.tmp"
     index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
+    known: set[str] = set()
     with temporary.open("wb") as flat, progress(log, "read", len(files), "images") as advance:
         for position, image in enumerate(decode_for(files, image_format)):
             advance()
@@ -126,8 +127,9 @@ def _decode_into(folder: Path, files: Sequence[ImageFile], image_format: ImageFo
                 index["failed"].append((position, image.reason))
                 continue
             digest = pixel_digest(image.pixels)
-            if digest in index["pixel_sha256"]:
+            if digest in known:
                 continue
+            known.add(digest)
             flat.write(np.ascontiguousarray(image.pixels).tobytes())
             for name, value in (
                 ("keep", position), ("sha256", image.sha256), ("pixel_sha256", digest),

@@ -21,7 +21,7 @@ def compare(restored: Samples, clean: Samples, *, luma: bool = False, border: in
 
     Args:
         restored: (H, W, C), uint8 or uint16.
-        clean: As well; of another depth, both are compared at 8 bits, of other channels as grey.
+        clean: As well; each as shares of its own range, and both as grey where their channels differ.
         luma: Compare the luma alone, at 8 bits and not rounded.
         border: Pixels along every side that are left out.
 
@@ -70,7 +70,6 @@ def _unit(image: Samples) -> NDArray[np.float64]:
 
 
 def _luma(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    if image.shape[2] == 1:
-        return image
-    found: NDArray[np.float64] = (image @ _LUMA + _BLACK)[..., None] / 255
+    weights = _LUMA if image.shape[2] == 3 else np.array([_LUMA.sum()])
+    found: NDArray[np.float64] = (image @ weights + _BLACK)[..., None] / 255
     return found

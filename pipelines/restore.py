@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import json
 import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,12 +26,13 @@ from pipelines.account import describe_run
 from pipelines.errors import FolderError, ImageError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
+from pipelines.images.header import one_line
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.mend import DRAWING, Mended, mend, pictures_of
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, worst_first, write_atomically
-from pipelines.progress import progress
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, shortened, worst_first, write_atomically
+from pipelines.progress import Advance, progress
 from pipelines.quality import compare
 from pipelines.rows import empty_row, failed_row, unreadable_row
 from pipelines.session import RestoringSession
@@ -105,15 +107,15 @@ def open_restoring(
         KintsugiError: As for `restore_folder`.
     """
     folder, out = Path(folder), Path(out)
-    check_output(out, folder)
+    check_output(out, folder, verb="restore")
     if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
-    clean = None if reference is None else _by_stem(list_images(reference).files)
+    clean = None if reference is None else _by_name(list_images(reference).files)
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = RestoringSession(file, device=settings().device, threads=settings().workers)
-    made_of = json.dumps([file.sha256, kind, None if reference is None else str(reference.resolve()), DRAWING])
-    output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder)
+    made_of = json.dumps([file.sha256, kind, DRAWING])
+    output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
@@ -131,7 +133,8 @@ class Restoring(FolderRun):
     kind: FileKind
     names: Mapping[str, str]  # of a file -> of what is made of it
     reference: Path | None = None
-    clean: Mapping[str, ImageFile] | None = None  # to compare with, by name without suffix
+    clean: Mapping[str, ImageFile] | None = None  # to compare with, by name with and without suffix
+    _gallery: list[float] = field(default_factory=list)  # heap of the widest error bars so far
 
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed, and those whose result is gone, are tried again."""
@@ -139,15 +142,28 @@ class Restoring(FolderRun):
         rows: dict[str, Row] = {}
         for row in self.output.rows().to_pylist():
             same = row["status"] == "ok" and unchanged.get(row["path"]) == (row["size"], row["mtime_ns"])
-            if same and row["output"] and (self.output.out / row["output"]).is_file():
+            # A name can be due to another file now, where one has come that it would collide with.
+            if same and row["output"] == self.names[row["path"]] and (self.output.out / row["output"]).is_file():
                 rows.setdefault(row["path"], row)
         # When the widest error bars of an earlier run are gone, others move up: there are no pictures of them yet.
-        for row in sorted(rows.values(), key=worst_first)[:GALLERY_ROWS]:
+        widest = sorted(rows.values(), key=worst_first)[:GALLERY_ROWS]
+        for row in widest:
             if not row["pictured"]:
                 del rows[row["path"]]
+        self._gallery = [row["mean_scale"] for row in widest]
+        heapq.heapify(self._gallery)
         if rows:
             log.info("%d of %d images are done already", len(rows), len(self.files))
         return self.in_shards(set(rows))
+
+    def run(self, shard: Shard, advance: Advance | None = None) -> None:
+        """Mend one shard."""
+        gallery = list(self._gallery)
+        try:
+            FolderRun.run(self, shard, advance)
+        except BaseException:
+            self._gallery = gallery  # if this process tries again, there are the same pictures again
+            raise
 
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
         """The rows of some files, one by one."""
@@ -165,6 +181,7 @@ class Restoring(FolderRun):
         for row in rows:
             row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
             row.update(dict.fromkeys(("p_value", "is_anomaly", "threshold", "group")))
+        self._compare(rows)
         self.output.forget_evaluation()
         self.output.write_results(rows)
         self.output.write_gallery(rows)
@@ -192,13 +209,38 @@ class Restoring(FolderRun):
         if self.reference is not None:
             words += ["--reference", str(self.reference.resolve())]
         missing = self._without_reference(rows)
-        warnings = [f"{missing} image(s) have no clean image of their name to compare with"] if missing else []
+        useless = f"{missing} image(s) were not compared: no clean image of their name is of use (see the notes)"
+        warnings = [useless] if missing else []
         shown = {"ok": counts["ok"], "failed": counts["failed"]}
         document = describe_run("restore", self, self.session, shown, warnings, finished=finished)
         return document | {"command": shlex.join(words)}
 
     def _without_reference(self, rows: Sequence[Row]) -> int:
         return 0 if self.clean is None else sum(row["status"] == "ok" and row["psnr"] is None for row in rows)
+
+    def _compare(self, rows: Sequence[Row]) -> None:
+        """PSNR and SSIM of what was made, where there is a clean image of the name; a note where that is of no use."""
+        pairs = [(row, twin) for row in rows if row["status"] == "ok" and (twin := self._twin(row["path"])) is not None]
+        if not pairs:
+            return
+        metadata, limit = self.session.metadata, settings().max_pixels
+        with progress(log, "compare", len(pairs), "images") as advance:
+            for row, twin in pairs:
+                advance()
+                try:
+                    clean = read_image(twin.path, max_pixels=limit).pixels
+                    made = read_image(self.output.out / row["output"], max_pixels=limit * metadata.scale**2).pixels
+                    height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
+                    row |= compare(made, clean[:height, :width], luma=metadata.luma, border=metadata.border)
+                    problem = None if row["psnr"] is not None else f"is of another size: {width} x {height}"
+                except ImageError as error:
+                    problem = str(error)
+                if problem is not None:
+                    row["note"] = "; ".join(filter(None, (row["note"], f"the clean image {twin.relative} {problem}")))
+
+    def _twin(self, relative: str) -> ImageFile | None:
+        clean = self.clean or {}
+        return clean.get(relative) or clean.get(_stem(relative))
 
     def _row(self, opened: Opened) -> Row:
         file, image = opened.file, opened.image
@@ -213,17 +255,27 @@ class Restoring(FolderRun):
                 mended = mend(self.session, image)
             with self.timed("write"):
                 notes = self._write(file, image, mended)
-                row |= self._compared(file, mended)
+                pictures = self._pictures(image, mended)
         except ImageError as error:
             return row | {"status": "failed", "error": str(error)}
+        except OSError as error:
+            if error.errno is not None:  # of the disk; Pillow's own have no number
+                raise
+            return row | {"status": "failed", "error": f"cannot be written: {one_line(error)}"}
+        except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a bug, either
+            reason = "does not fit into memory" if isinstance(error, MemoryError) else one_line(error)
+            return row | {"status": "failed", "error": f"cannot be restored: {reason or type(error).__name__}"}
         note = "; ".join(filter(None, (image.note, *mended.notes, *notes))) or None
-        return row | {
-            "status": "ok",
-            "note": note,
-            "output": self.names[file.relative],
-            "mean_scale": mended.mean_scale,
-            **pictures_of(image.pixels, mended),
-        }
+        found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
+        return row | found | pictures
+
+    def _pictures(self, image: Image, mended: Mended) -> Row:
+        """Pictures of what may belong to the widest error bars of all."""
+        if len(self._gallery) == GALLERY_ROWS and mended.mean_scale < self._gallery[0]:
+            return {}
+        push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
+        push(self._gallery, mended.mean_scale)
+        return pictures_of(image.pixels, mended)
 
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
@@ -236,13 +288,6 @@ class Restoring(FolderRun):
         write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return notes
 
-    def _compared(self, file: ImageFile, mended: Mended) -> Row:
-        if self.clean is None or (twin := self.clean.get(_stem(file.relative))) is None:
-            return {}
-        clean = read_image(twin.path, max_pixels=settings().max_pixels)
-        metadata = self.session.metadata
-        return compare(mended.pixels, clean.pixels, luma=metadata.luma, border=metadata.scale if metadata.luma else 0)
-
 
 def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
     """Where the result of each file goes, relative to the output folder: files that would collide keep their suffix.
@@ -252,16 +297,24 @@ def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
     ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
     """
     names = {file.relative: f"{_stem(file.relative)}{suffix}" for file in files}
-    while collisions := {name for name, count in Counter(names.values()).items() if count > 1}:
-        for relative, name in names.items():
-            if name in collisions:
-                names[relative] = f"{relative}{suffix}" if name != f"{relative}{suffix}" else f"{name}{suffix}"
-    return {relative: f"restored/{name}" for relative, name in names.items()}
+    while True:
+        folders = {str(parent) for name in names.values() for parent in PurePosixPath(name).parents}
+        counts = Counter(names.values())
+        taken = [relative for relative, name in names.items() if counts[name] > 1 or name in folders]
+        if not taken:
+            break
+        for relative in taken:
+            full = f"{relative}{suffix}"
+            names[relative] = full if names[relative] != full else f"{full}{suffix}"
+    return {relative: "/".join(("restored", *map(shortened, name.split("/")))) for relative, name in names.items()}
 
 
 def _stem(relative: str) -> str:
     return str(PurePosixPath(relative).with_suffix(""))
 
 
-def _by_stem(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
-    return {_stem(file.relative): file for file in files}
+def _by_name(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
+    """Images by their name, and without its suffix where that is of one image alone."""
+    stems = Counter(_stem(file.relative) for file in files)
+    alone = {stem: file for file in files if stems[stem := _stem(file.relative)] == 1}
+    return alone | {file.relative: file for file in files}

@@ -42,6 +42,7 @@ from pipelines.settings import settings
 from pipelines.spacing import evenly_spaced
 from pipelines.tracking import TrackedRun
 from pipelines.trained import TrainedModel, champion_of, flatten, settle, work_folder
+from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
@@ -50,9 +51,11 @@ from vaecore.tasks import Damage, Restoration, restorations
 
 log = logging.getLogger(__name__)
 
+MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
+FEW_CALIBRATE = 10
 MINUTES = 30.0  # where the job names no budget
 PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
-OPTIONS = frozenset({"model.network", "model.scale", "model.damage", "model.level"}) | {
+OPTIONS = frozenset({"calibrate.fraction", "model.network", "model.scale", "model.damage", "model.level"}) | {
     f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
 }
 
@@ -66,6 +69,7 @@ class Plan:
     scale: int
     damage: str
     strengths: tuple[float, float]
+    largest: int = 255  # value of the files
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -73,7 +77,20 @@ class Plan:
         return self.task.levels if self.strengths[0] < self.strengths[1] else self.strengths[:1]
 
     def damaged(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """What the network is given in training: each image damaged as strongly as chance will have it."""
+        """What the network is given in training: each image damaged as strongly as chance will have it.
+
+        Every other one is clipped and rounded as files are, which hold no noise below black: the rest is as papers have
+        it. A network that has seen the latter only takes clipped noise for light, and is sure of it.
+        """
+        files = torch.rand(len(y), generator=generator, device=generator.device) < 1 / 2
+        c = self._damaged(y, generator)
+        return torch.where(files.to(y.device)[:, None, None, None], as_files(c, self.largest), c)
+
+    def damaged_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """The same where all are files, as those of a folder are: error bars are brought to these."""
+        return as_files(self._damaged(y, generator), self.largest)
+
+    def _damaged(self, y: Tensor, generator: torch.Generator) -> Tensor:
         low, high = self.strengths
         strengths = low + (high - low) * torch.rand(len(y), generator=generator, device=generator.device)
         damage: Damage = self.task.damages[self.damage]
@@ -100,7 +117,7 @@ def make_plan(job: Job) -> Plan:
 
 def _problems(job: Job, task: Restoration) -> Iterator[str]:
     table, several = job.model, len(task.scales) > 1
-    unused = [key for key in job.set_options("model", "train") if key not in OPTIONS]
+    unused = [key for key in job.set_options("model", "train", "calibrate") if key not in OPTIONS]
     unused += ["model.scale"] * (table.scale is not None and table.scale not in task.scales)
     yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
     if table.damage is not None and table.damage not in task.damages:
@@ -122,37 +139,39 @@ def train_restorer(job: Job) -> TrainedModel:
     """
     start, plan = time.perf_counter(), make_plan(job)
     image_format = survey(job).image_format
+    plan = replace(plan, largest=image_format.maximum)
     photos = load_photos(_wanted(job), image_format)
     check_leakage(photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     _announce(photos, split)
     device, registry = training_device(), Registry()
-    champion = _champion(registry, job, plan)
+    champion = _champion(registry, job, plan, image_format.channels)
+    recipe = _recipe(job, plan, device)
     torch.manual_seed(job.train.seed)
     widths, blocks = SIZES[plan.size]
     network = Restorer(
         channels=image_format.channels, outputs=image_format.channels, widths=widths, blocks=blocks, upscale=plan.scale
     )
     with (
-        work_folder(job, _work_key(job, plan, photos)) as work,
+        work_folder(job, _work_key(job, plan, photos, recipe)) as work,
         TrackedRun(job.name) as tracked,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
-        module = FitRestorer(network, GaussianLikelihood(), photos, split, plan.damaged, _recipe(job, plan, device))
+        module = FitRestorer(network, GaussianLikelihood(), photos, split, plan.damaged, recipe)
         module = _within_budget(module, job, work, device)
         recipe = module.recipe
         log.info("%s: network %s, %d steps of %d crops", job.task, plan.size, recipe.steps, recipe.batch)
         tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
         done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
         module.cpu().eval()
-        bars = measure_error_bars(module, split["calibrate"])
+        bars = measure_error_bars(module.with_damage(plan.damaged_files), split["calibrate"])
         graph = RestorationGraph(network, module.likelihood, bars.factor).eval()
 
         folder = Path(temporary) / "model"
         metadata = _describe(job, plan, photos, split, graph, bars.intervals)
         log.info("exporting to ONNX and comparing it with torch")
         file = _write_model(folder, graph, metadata)
-        examples = _Held(module, split["select"])
+        examples = _Held(module.with_damage(plan.damaged_files), split["select"])
         difference = _check_parity(file, graph, examples)
         _write_split(folder / SPLIT_FILE, photos, split)
         write_job(folder, job)
@@ -190,8 +209,8 @@ class _Held:
 
 def _wanted(job: Job) -> list[ImageFile]:
     files = find_images(job.data.train)
-    most = job.data.max_images
-    if most is not None and len(files) > most:
+    most = job.data.max_images or MOST_IMAGES
+    if len(files) > most:
         log.warning("using %d of %d images (data.max_images)", most, len(files))
         files = evenly_spaced(files, most)
     return files
@@ -204,9 +223,11 @@ def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
         len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
         len(split["train"]), len(split["select"]), len(split["calibrate"]),
     )  # fmt: skip
+    if len(split["calibrate"]) < FEW_CALIBRATE:
+        log.warning("error bars rest on %d images: take them as a hint, or add images", len(split["calibrate"]))
 
 
-def _champion(registry: Registry, job: Job, plan: Plan) -> ModelFile | None:
+def _champion(registry: Registry, job: Job, plan: Plan, channels: int) -> ModelFile | None:
     """Today's champion, which has to do the same as what is trained.
 
     Raises:
@@ -219,10 +240,11 @@ def _champion(registry: Registry, job: Job, plan: Plan) -> ModelFile | None:
         there = RestoringSession(champion, device="cpu").metadata
     except ModelError as error:
         raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
-    if (there.task, there.scale) != (job.task, plan.scale):
+    mine, theirs = (job.task, plan.scale, channels), (there.task, there.scale, there.channels)
+    if mine != theirs:
+        told = [f"{task}, {count} channel(s), scale {scale}" for task, scale, count in (theirs, mine)]
         raise JobError(
-            f"{job.path}: the champion of '{job.name}' does {there.task} (scale {there.scale}), this job {job.task} "
-            f"(scale {plan.scale}): choose another name"
+            f"{job.path}: the champion of '{job.name}' does {told[0]}, this job {told[1]}: choose another name"
         )
     return champion
 
@@ -311,7 +333,8 @@ def _check_parity(file: ModelFile, graph: RestorationGraph, held: _Held) -> floa
     multiple = graph.network.multiple
     for number in range(min(3, len(held.indices))):
         _, c = held.pair(number)
-        part = c[:, number * multiple :, : c.shape[2] - number * multiple].contiguous()
+        down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
+        part = c[:, down:, : c.shape[2] - left].contiguous()
         with torch.no_grad():
             expected = graph(part)
         for found, name in zip(session.run(part.numpy()), OUTPUTS, strict=True):
@@ -357,12 +380,13 @@ def _psnr(file: ModelFile, held: _Held) -> float:
     return float(torch.cat(found).mean())
 
 
-def _work_key(job: Job, plan: Plan, photos: Photos) -> str:
+def _work_key(job: Job, plan: Plan, photos: Photos, recipe: RestorerRecipe) -> str:
     """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
     stamp = {
         "task": job.task,
         "plan": [plan.size, plan.scale, plan.damage, plan.strengths],
         "train": job.train.model_dump(mode="json"),
+        "recipe": asdict(recipe),  # a device has its own
         "images": photos.pixel_sha256,
         "calibrate": job.calibrate.fraction,
         "format": [photos.image_format.channels, photos.image_format.bit_depth],

@@ -73,6 +73,16 @@ def blur(y: Images, sigma: float | Strength) -> Images:
     return down.view_as(y)
 
 
+def as_files(c: Images, levels: float) -> Images:
+    """What a file can hold of a damaged image: clipped to the range of values, and rounded to its levels.
+
+    Args:
+        c: Damaged images.
+        levels: The largest value of the files: 255 or 65535.
+    """
+    return (c.clamp(0, 1) * levels).round() / levels
+
+
 def _each(value: float | Tensor, y: Tensor) -> Float[Tensor, "B 1 1 1"]:
     each = torch.as_tensor(value, dtype=y.dtype, device=y.device)
     return each.expand(len(y))[:, None, None, None]

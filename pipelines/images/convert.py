@@ -35,7 +35,7 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
     check_target(channels, dtype)
     pixels = image.pixels
     if pixels.shape[2] == 3 and channels == 1:
-        pixels = _luma(pixels)
+        pixels = luma(pixels)
     note = None
     if dtype == np.uint16 and pixels.dtype == np.uint8:
         pixels = pixels * np.uint16(257)
@@ -70,7 +70,8 @@ def to_8_bits(pixels: Samples) -> Samples:
     return scaled
 
 
-def _luma(rgb: Samples) -> Samples:
+def luma(rgb: Samples) -> Samples:
+    """(H, W, 3) to (H, W, 1): Rec. 601, rounded."""
     grey = np.empty((*rgb.shape[:2], 1), rgb.dtype)
     for top in range(0, rgb.shape[0], _ROWS):
         rows = rgb[top : top + _ROWS]

@@ -18,7 +18,8 @@ QUALITY = 95  # of JPEG, with colour at full resolution
 
 _METRES_PER_INCH = 0.0254
 _HEADER_END = 33  # of a PNG: signature and IHDR
-_WIDEST_WEBP, _WIDEST_JPEG = 16_383, 65_535  # pixels, by their formats
+_WIDEST_WEBP, _WIDEST_JPEG = 16_383, 65_500  # pixels, by their encoders
+_DENSEST = 1e6  # dots per inch: more is nonsense, and does not fit the numbers of the formats
 _LARGE_TIFF = 2**31  # bytes, where offsets of 32 bits come near their end
 
 
@@ -56,6 +57,8 @@ def encode_image(
     if limit is not None and longest > limit:
         msg = f"{longest:,} pixels are more along a side than the {limit:,} of {kind.upper()}: choose png or tiff"
         raise ValueError(msg)
+    if dpi is not None and not all(0 < each < _DENSEST for each in dpi):
+        dpi = None
     samples = pixels if alpha is None else np.concatenate([pixels, alpha], axis=2)
     encode = {"png": _png, "tiff": _tiff, "webp": _webp, "jpeg": _jpeg}[kind]
     return encode(np.ascontiguousarray(samples), icc, dpi), tuple(notes)

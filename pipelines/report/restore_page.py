@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.report import words
@@ -38,7 +40,7 @@ def write_restore_report(out: Path) -> Path:
     gallery = read_gallery(out / GALLERY)
     html = render_page(
         "restore.html",
-        _facts(rows, run, gallery),
+        _facts(out, rows, run, gallery),
         data={"gallery": [_picture(each) for each in (gallery or ())[:SHOWN_PICTURES]]},
         styles=(*SHARED_STYLES, "score.css", "restore.css"),
         scripts=(*SHARED_SCRIPTS, "restore.js"),
@@ -47,7 +49,7 @@ def write_restore_report(out: Path) -> Path:
     return out / REPORT
 
 
-def _facts(rows: Rows, run: Run, gallery: tuple[Picture, ...] | None) -> dict[str, object]:
+def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None) -> dict[str, object]:
     failed = rows.count(FAILED)
     ok = rows.total - failed
     scale = run.model.metadata.get("scale", 1)
@@ -59,7 +61,7 @@ def _facts(rows: Rows, run: Run, gallery: tuple[Picture, ...] | None) -> dict[st
         "model_version": run.model.version or rows.version,
         "partial": missing(rows, run if run.counts.files is not None else None, pictured=gallery is not None or not ok),
         "counts": {"ok": ok, "failed": failed, "total": rows.total},
-        "figures": _figures(rows),
+        "figures": _figures(out / RESULTS),
         "files": _files(rows),
         "shown_rows": SHOWN_ROWS if rows.truncated else None,
         "has_gallery": bool(gallery),
@@ -73,10 +75,15 @@ def _facts(rows: Rows, run: Run, gallery: tuple[Picture, ...] | None) -> dict[st
     }
 
 
-def _figures(rows: Rows) -> dict[str, float]:
-    """Means over the images shown, of what was measured."""
-    found = {name: floats(rows.worst, name) for name in ("psnr", "ssim", "mean_scale")}
-    return {name: float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
+def _figures(path: Path) -> dict[str, float]:
+    """Means over all images of what was measured."""
+    found: dict[str, float] = {}
+    with pq.ParquetFile(path) as file:
+        for name in ("psnr", "ssim"):
+            if name in file.schema_arrow.names:
+                values = pc.mean(file.read(columns=[name])[name]).as_py()
+                found |= {} if values is None else {name: float(values)}
+    return found
 
 
 def _files(rows: Rows) -> list[dict[str, object]]:

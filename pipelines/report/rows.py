@@ -96,7 +96,7 @@ def read_rows(path: Path, *, limit: int) -> Rows:
     except FileNotFoundError as error:
         raise FolderError(
             f"{path.parent} holds no {path.name}, so there is nothing to report on. "
-            f"Run `kintsugi score FOLDER --model REF --out {path.parent}` first."
+            f"Run `kintsugi score` or `kintsugi restore` with --out {path.parent} first."
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise FolderError(f"{path} cannot be read ({error}). Start the run again: it rewrites the file.") from error
@@ -105,7 +105,7 @@ def read_rows(path: Path, *, limit: int) -> Rows:
 def _check(file: pq.ParquetFile, path: Path) -> None:
     missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
     if missing:
-        raise FolderError(f"{path} has no column {', '.join(missing)}: it was not written by `kintsugi score`.")
+        raise FolderError(f"{path} has no column {', '.join(missing)}: it was not written by kintsugi.")
     if file.metadata.num_rows == 0:
         raise FolderError(f"{path} has no rows, so there is nothing to report on. Start the run again.")
 
@@ -142,13 +142,15 @@ def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint
     scores = np.empty(file.metadata.num_rows, np.float64)
     verdicts = np.empty(file.metadata.num_rows, np.uint8)
     facts: dict[str, str | None] = dict.fromkeys(_FACTS)
-    wanted = [name for name in (*_NEEDED[1:], "is_anomaly", *_FACTS) if name in file.schema_arrow.names]
+    wanted = [name for name in (*_NEEDED[1:], "is_anomaly", "mean_scale", *_FACTS) if name in file.schema_arrow.names]
     thresholds: set[float] = set()
     start = 0
     for batch in file.iter_batches(_BATCH, columns=wanted):
         end = start + len(batch)
         failed = column(batch, "status", pa.string()).to_numpy(zero_copy_only=False) != "ok"
-        scores[start:end] = np.where(failed, np.nan, floats(batch, "score"))
+        found = floats(batch, "score")
+        found = np.where(np.isfinite(found), found, floats(batch, "mean_scale"))  # what was mended is ranked by that
+        scores[start:end] = np.where(failed, np.nan, found)
         scores[start:end][~np.isfinite(scores[start:end])] = np.nan
         flagged = column(batch, "is_anomaly", pa.bool_())
         codes = np.where(flagged.fill_null(False).to_numpy(zero_copy_only=False), ABNORMAL, NORMAL)

@@ -70,14 +70,15 @@ def test_known_noise_gives_known_figures(photos: Path, tmp_path: Path) -> None:
     for share, found in level["coverage"].items():
         assert found == pytest.approx(float(share), abs=0.01)
     assert len(level["per_image"]) == figures["n_images"] == 3
+    assert level["files"]["psnr"] == pytest.approx(level["psnr"], abs=0.1)  # nothing here is near black or white
     assert json.loads((tmp_path / "f.json").read_text()) == figures
     assert any("PSNR 22.1" in line for line in describe_restoration(figures))
 
 
 def test_figures_repeat_and_other_levels_may_be_asked_for(photos: Path, tmp_path: Path) -> None:
     model = untrained(tmp_path / "m")
-    first = evaluate_restorer(photos, model, levels=[10, 20])
-    second = evaluate_restorer(photos, model, levels=[20])
+    first = evaluate_restorer(photos, model, levels=["10", "20"])
+    second = evaluate_restorer(photos, model, levels=["20"])
     for one, other in zip(first["levels"]["20"]["per_image"], second["levels"]["20"]["per_image"], strict=True):
         assert (one["path"], one["psnr"], one["ssim"]) == (other["path"], other["psnr"], other["ssim"])
     assert first["levels"]["10"]["psnr"] > first["levels"]["20"]["psnr"] + 5
@@ -95,8 +96,8 @@ def test_enlarging_begins_at_the_bicubic_row(photos: Path, tmp_path: Path) -> No
     model = untrained(tmp_path / "m", task="super_resolution", scale=2)
     level = evaluate_restorer(photos, model)["levels"]["2"]
     assert level["psnr"] == pytest.approx(level["baselines"]["input"]["psnr"], abs=0.05)  # 95 x 121 is cut to 94 x 120
-    with pytest.raises(DataError, match="enlarges 2 times"):
-        evaluate_restorer(photos, model, levels=[3])
+    with pytest.raises(DataError, match="level 3: sigma, from 2 to 2"):
+        evaluate_restorer(photos, model, levels=["3"])
 
 
 def test_classical_methods_are_rows_beside_the_model(photos: Path, tmp_path: Path) -> None:
@@ -106,3 +107,30 @@ def test_classical_methods_are_rows_beside_the_model(photos: Path, tmp_path: Pat
         assert level["baselines"][name]["psnr"] > level["psnr"] + 3
     with pytest.raises(DataError, match="is called 'magic'; there are: all, tv, nlm"):
         evaluate_restorer(photos, model, classical=["magic"])
+
+
+def test_files_hold_no_noise_below_black(photos: Path, tmp_path: Path) -> None:
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(dark / "0.png")
+    level = evaluate_restorer(dark, untrained(tmp_path / "m"))["levels"]["20"]
+    assert level["coverage"]["0.95"] == pytest.approx(0.95, abs=0.01)
+    assert level["files"]["coverage"]["0.5"] > 0.7  # half of the noise is clipped, and gone
+
+
+@pytest.mark.parametrize("level", ["-25", "nan", "1e9", "much"])
+def test_levels_that_the_task_has_not(photos: Path, tmp_path: Path, level: str) -> None:
+    with pytest.raises(DataError, match="level"):
+        evaluate_restorer(photos, untrained(tmp_path / "m"), levels=[level])
+
+
+def test_images_that_were_trained_on_are_told_and_not_kept_from_training(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = untrained(tmp_path / "m")
+    loaded = load_photos(find_images(photos), ImageFormat(channels=3, bit_depth=8))
+    (model.folder / "split.json").write_text(json.dumps({"train": list(loaded.pixel_sha256)}))
+    figures = evaluate_restorer(photos, model)
+    assert figures["n_trained_on"] == 3
+    assert "3 of 3 images were trained on" in caplog.text
+    check_leakage(loaded)

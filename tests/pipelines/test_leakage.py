@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.errors import DataError
 from pipelines.images import find_images
-from pipelines.leakage import DIGITS, check_leakage, known_benchmarks, remember_test_images
+from pipelines.leakage import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
 from pipelines.photos import Photos, load_photos, pixel_digest
 from vaecore.image_format import ImageFormat
 
@@ -54,10 +54,10 @@ def test_an_image_of_a_known_benchmark_stops_training(
 
 
 def test_a_folder_that_was_evaluated_is_remembered_whatever_its_files_are_called(folder: Path, tmp_path: Path) -> None:
-    remember_test_images(tmp_path / "test", {"x.tif": image(0), "y.tif": image(2), "z.tif": image(9)})
+    remember_test_images(tmp_path / "test", [digest for each in (0, 2, 9) for digest in digests_of_tested(image(each))])
     with pytest.raises(DataError, match=r"2 of the test images in .*test \(0\.png, 2\.png\)"):
         check_leakage(load(folder))
-    remember_test_images(tmp_path / "test", {"z.tif": image(9)})  # evaluated again, on others
+    remember_test_images(tmp_path / "test", digests_of_tested(image(9)))  # evaluated again, on others
     check_leakage(load(folder))
 
 

@@ -49,3 +49,10 @@ def test_what_cannot_be_compared() -> None:
     assert compare(clean, clean)["psnr"] == 100
     assert compare(clean[:6, :6], clean[:6, :6], luma=True, border=3)["psnr"] is None
     assert compare(clean.mean(axis=2, keepdims=True).astype(np.uint8), clean)["psnr"] > 40
+
+
+def test_grey_and_colour_have_one_luma() -> None:
+    clean, noisy = (each[..., :1] for each in pair(np.uint8))
+    colours = [np.repeat(each, 3, axis=2) for each in (noisy, clean)]
+    assert compare(noisy, clean, luma=True)["psnr"] == pytest.approx(compare(*colours, luma=True)["psnr"], abs=1e-6)
+    assert compare(clean, colours[1], luma=True)["psnr"] == 100

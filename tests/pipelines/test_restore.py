@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,15 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from pipelines import mend, restore_folder
+from pipelines import mend, output, restore, restore_folder
 from pipelines.errors import FolderError, ImageError, OutputError
 from pipelines.images import ImageFile, read_image
 from pipelines.images.image import Image as Decoded
 from pipelines.mend import BLOCK
 from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.output import check_output
 from pipelines.quality import compare
+from pipelines.report import restore_page
 from pipelines.restore import output_names
 from pipelines.session import RestoringSession
 from vaecore.export import export_restoration
@@ -145,9 +148,9 @@ def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, in
 @pytest.mark.parametrize("side", [8, 50, 64, 200])
 def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
     session = RestoringSession(other, device="cpu", threads=1)
-    image = image_of(pixels(211, 167))
+    image = image_of(pixels(211, 167, largest=65535))
     whole, tiled = mend.mend(session, image, side=10_000), mend.mend(session, image, side=side)
-    assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 1
+    assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 65535 // 255 // 50  # of 16 bits
     assert tiled.mean_scale == pytest.approx(whole.mean_scale, rel=1e-4)
     np.testing.assert_allclose(tiled.blocks, whole.blocks, rtol=1e-3)
 
@@ -248,6 +251,90 @@ def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_name_that_became_another_file_s_is_made_again(same: ModelFile, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    first, second = pixels(20, 20), pixels(20, 20)[::-1]
+    for name in ("a.bmp", "a.tif"):
+        Image.fromarray(first).save(folder / name)
+    restore_folder(folder, same, tmp_path / "out")
+    (folder / "a.tif").unlink()
+    Image.fromarray(second).save(folder / "a.bmp.tif")
+    restore_folder(folder, same, tmp_path / "out")
+    rows = {row["path"]: row["output"] for row in pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()}
+    assert len(set(rows.values())) == 2
+    for name, expected in (("a.bmp", first), ("a.bmp.tif", second)):
+        made = read_image(tmp_path / "out" / rows[name], max_pixels=10**6)
+        np.testing.assert_array_equal(made.pixels, expected)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_odd_files_do_not_stop_the_others(tmp_path: Path, scale: int) -> None:
+    model, folder = export(tmp_path / "m", scale=scale, identity=True), tmp_path / "in"
+    (folder / "x.png").mkdir(parents=True)
+    Image.fromarray(pixels(1, 1, 1)[..., 0]).save(folder / "one.png")
+    Image.fromarray(pixels(9, 9)).save(folder / "x.jpg")
+    Image.fromarray(pixels(9, 9)).save(folder / "x.png" / "y.png")
+    Image.fromarray(pixels(9, 9)).save(folder / f"{'n' * 250}.png")
+    tifffile.imwrite(
+        folder / "dense.tif", pixels(9, 9), resolution=((4294967295, 1), (4294967295, 1)), resolutionunit=2
+    )
+    tifffile.imwrite(folder / "wide16.tif", pixels(11, 900, 3, largest=4000))
+    summary = restore_folder(folder, model, tmp_path / "out", kind="webp" if scale == 1 else "png")
+    assert (summary.ok, summary.failed) == (6, 0)
+    assert (tmp_path / "out" / "restored" / "x.png" / ("y.webp" if scale == 1 else "y.png")).is_file()
+
+
+def test_another_verb_s_results_are_not_replaced(same: ModelFile, tmp_path: Path) -> None:
+    write_all(tmp_path / "in")
+    restore_folder(tmp_path / "in", same, tmp_path / "out")
+    with pytest.raises(OutputError, match="holds the results of `kintsugi restore`: give another --out to score"):
+        check_output(tmp_path / "out", tmp_path / "in")
+
+
+def test_pictures_are_kept_of_the_widest_error_bars_alone(
+    other: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(output, "GALLERY_ROWS", 2)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        Image.fromarray(pixels(40, 40) // (number + 1)).save(folder / f"{number}.png")
+    restore_folder(folder, other, tmp_path / "out")
+    shown = pq.read_table(tmp_path / "out" / ".kintsugi-run" / "gallery.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    widest = sorted(rows, key=lambda row: -row["mean_scale"])[:2]
+    assert [row["path"] for row in shown] == [row["path"] for row in widest]
+
+
+def test_a_long_report_has_the_figures_of_all(same: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_page, "SHOWN_ROWS", 4)
+    write_all(tmp_path / "in")
+    summary = restore_folder(tmp_path / "in", same, tmp_path / "out", reference=tmp_path / "in")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "4 of 11 files" in page
+    assert page.count('<th scope="row" class="path">') == 4
+    assert summary.psnr == 100  # nothing was changed, and each is compared with its own twin
+    assert re.search(r"\b100(\.0*)? dB", page)
+
+
+def test_clean_images_that_are_of_no_use_are_noted(larger: ModelFile, tmp_path: Path) -> None:
+    for name in ("in", "clean"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(pixels(20, 30)).save(tmp_path / "in" / f"{name}.png")
+    Image.fromarray(pixels(41, 61)).save(tmp_path / "clean" / "a.png")  # what was made smaller had been cut
+    (tmp_path / "clean" / "b.png").write_bytes(b"broken")
+    Image.fromarray(pixels(7, 7)).save(tmp_path / "clean" / "c.png")
+    summary = restore_folder(tmp_path / "in", larger, tmp_path / "out", reference=tmp_path / "clean")
+    assert (summary.ok, summary.failed) == (3, 0)
+    rows = {row["path"]: row for row in pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()}
+    assert rows["a.png"]["psnr"] is not None
+    assert "the clean image b.png is a text file, not an image" in rows["b.png"]["note"]
+    assert "the clean image c.png is of another size" in rows["c.png"]["note"]
+
+
 def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clean = pixels(64, 64)
     noisy = np.clip(clean + np.random.default_rng(1).normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
@@ -260,7 +347,7 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog:
     expected = compare(noisy, clean)["psnr"]
     assert summary.psnr == expected
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert run["warnings"] == ["1 image(s) have no clean image of their name to compare with"]
+    assert run["warnings"] == ["1 image(s) were not compared: no clean image of their name is of use (see the notes)"]
     assert caplog.messages[-1] == run["warnings"][0]
     assert "--reference" in run["command"]
     assert f"{expected:.2f}"[:4] in (tmp_path / "out" / "report.html").read_text()

@@ -122,3 +122,19 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("pipelines.leakage.known_benchmarks", known)
     with pytest.raises(DataError, match="training images are test images: 1 of CBSD68"):
         train_model(job(tmp_path))
+
+
+def test_half_of_training_is_of_files_and_error_bars_are_of_files_alone(tmp_path: Path) -> None:
+    plan = make_plan(job(tmp_path, model="level = 50\ndamage = 'gaussian'"))
+    black = torch.zeros(200, 1, 8, 8)
+    trained, files = (each(black, torch.Generator().manual_seed(0)) for each in (plan.damaged, plan.damaged_files))
+    clipped = (trained.flatten(1).min(dim=1).values >= 0).float().mean()
+    assert 0.35 < clipped < 0.65
+    assert files.min() == 0
+    torch.testing.assert_close(files * 255, (files * 255).round(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ['train = "1d"\nscore = "1d"\nfolder = "a"\nout = "b"'])
+def test_a_schedule_of_another_verb_is_refused(tmp_path: Path, schedule: str) -> None:
+    with pytest.raises(JobError, match=r"'schedule.score' has no meaning for denoise: its models restore images"):
+        job(tmp_path, schedule=schedule)

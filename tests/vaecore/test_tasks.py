@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaecore.tasks import Restoration, restorations
+from pipelines.job import SCORING
+from vaecore.tasks import Restoration, restorations, scoring_tasks
 
 CASES = [(name, kind) for name, task in restorations().items() for kind in task.damages]
 OF_ONE_SIZE = [(name, kind) for name, kind in CASES if restorations()[name].scales == (1,)]
@@ -46,3 +47,7 @@ def test_levels_are_of_different_strength(name: str, kind: str) -> None:
 def test_every_task_states_its_facts(task: Restoration) -> None:
     assert task.summary.endswith(".")
     assert task.strengths[0] <= min(task.levels) <= max(task.levels) <= task.strengths[1]
+
+
+def test_which_tasks_score_is_known_without_torch() -> None:
+    assert tuple(scoring_tasks()) == SCORING

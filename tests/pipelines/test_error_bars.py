@@ -1,0 +1,63 @@
+"""Error bars: brought to the errors that there are, channel by channel, and counted intervals."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.error_bars import SHARES, measure_error_bars
+from pipelines.fit_restorer import FitRestorer, RestorerRecipe, steps_within
+from pipelines.images import find_images
+from pipelines.photos import load_photos
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import Restorer
+
+SIGMAS = torch.tensor([0.02, 0.04, 0.08])
+
+
+def noisy(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Another strength for each channel; the untrained network passes it on."""
+    return y + SIGMAS[:, None, None] * torch.randn(y.shape, generator=generator)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitRestorer:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (72, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    photos = load_photos(find_images(folder), ImageFormat(channels=3, bit_depth=8))
+    network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1))
+    split = {"train": range(6), "select": range(6, 8)}
+    return FitRestorer(network, GaussianLikelihood(), photos, split, noisy, RestorerRecipe(steps=4, batch=2, crop=16))
+
+
+def test_the_factor_and_the_intervals_are_those_of_the_errors(module: FitRestorer) -> None:
+    bars = measure_error_bars(module, range(8, 12))
+    _, predicted = module.restore_middle(8, key=0)
+    scale = predicted.stddev[0].mean(dim=(1, 2)).detach() * bars.factor
+    torch.testing.assert_close(scale, SIGMAS, rtol=0.02, atol=0)
+    for share, expected in zip(SHARES, (0.674, 0.994, 1.645, 1.960), strict=True):
+        assert bars.intervals[str(share)] == pytest.approx(expected, rel=0.02)
+
+
+def test_steps_are_counted_on_a_copy_of_the_network_alone(module: FitRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: value.clone() for name, value in module.model.state_dict().items()}
+
+    def copied(*_: object) -> None:
+        pytest.fail("the images are copied")
+
+    monkeypatch.setattr(type(module.photos), "__deepcopy__", copied, raising=False)
+    short, long = steps_within(1, module, "cpu"), steps_within(30, module, "cpu")
+    assert 1 <= short < long
+    assert math.isfinite(long)
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, before[name])
