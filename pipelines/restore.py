@@ -16,7 +16,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
 from pipelines.images.header import one_line
+from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.mend import DRAWING, Mended, mend, pictures_of
 from pipelines.modelfile import ModelFile
@@ -243,7 +244,7 @@ class Restoring(FolderRun):
         return clean.get(relative) or clean.get(_stem(relative))
 
     def _row(self, opened: Opened) -> Row:
-        file, image = opened.file, opened.image
+        file, image = opened.file, opened.take()
         row = empty_row(file) | {
             "sha256": image.sha256,
             "width": image.pixels.shape[1],
@@ -254,8 +255,9 @@ class Restoring(FolderRun):
             with self.timed("run"):
                 mended = mend(self.session, image)
             with self.timed("write"):
+                pictures = self._pictures(image.pixels, mended)
+                image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
                 notes = self._write(file, image, mended)
-                pictures = self._pictures(image, mended)
         except ImageError as error:
             return row | {"status": "failed", "error": str(error)}
         except OSError as error:
@@ -269,13 +271,13 @@ class Restoring(FolderRun):
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
 
-    def _pictures(self, image: Image, mended: Mended) -> Row:
+    def _pictures(self, before: Samples, mended: Mended) -> Row:
         """Pictures of what may belong to the widest error bars of all."""
         if len(self._gallery) == GALLERY_ROWS and mended.mean_scale < self._gallery[0]:
             return {}
         push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
         push(self._gallery, mended.mean_scale)
-        return pictures_of(image.pixels, mended)
+        return pictures_of(before, mended)
 
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale

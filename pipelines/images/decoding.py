@@ -59,12 +59,18 @@ class Failed:
     sha256: str | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Opened:
     """One file, decoded as it is: what a restored copy has to keep is all there."""
 
     file: ImageFile
-    image: Image
+    image: Image | None
+
+    def take(self) -> Image:
+        """The image, which is then the caller's alone: of a large one, memory has no room for much beside it."""
+        image, self.image = self.image, None
+        assert image is not None  # noqa: S101 - it is taken once
+        return image
 
 
 def decode(

@@ -76,7 +76,10 @@ def _png(samples: Samples, icc: bytes | None, dpi: tuple[float, float] | None) -
     if dpi is not None:
         per_metre = [max(1, round(each / _METRES_PER_INCH)) for each in dpi]
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
-    return plain[:_HEADER_END] + chunks + plain[_HEADER_END:]
+    if not chunks:
+        return plain
+    whole = memoryview(plain)  # slices of it are no copies, which count where the image has a hundred megapixels
+    return b"".join((whole[:_HEADER_END], chunks, whole[_HEADER_END:]))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
