@@ -17,6 +17,7 @@ from pipelines.session import RestoringSession
 from pipelines.tiles import run_in_tiles
 
 SIDE = 1024  # pixels of a tile, at most, without its margin
+LARGE = 30_000_000  # pixels of an image beside which there is room for tiles of half the side only
 SMALLEST = 64  # below this, a tile that does not fit into memory is given up
 BLOCK = 8  # pixels of the result along a side of a block, for which one error bar is kept
 SHOWN = (420, 552)  # rows and columns of the part that the report shows, pixel for pixel: multiples of every scale
@@ -45,7 +46,7 @@ class Mended:
     notes: tuple[str, ...]
 
 
-def mend(session: RestoringSession, image: Image, *, side: int = SIDE) -> Mended:
+def mend(session: RestoringSession, image: Image, *, side: int | None = None) -> Mended:
     """Mend an image of any size, channels and depth; memory holds the image, its result and one tile.
 
     A tile that does not fit into memory is tried again at half the size.
@@ -53,6 +54,7 @@ def mend(session: RestoringSession, image: Image, *, side: int = SIDE) -> Mended
     Raises:
         ImageError: The smallest tile does not fit either, or the model gives what is not a number.
     """
+    side = side or (SIDE if image.pixels.shape[0] * image.pixels.shape[1] < LARGE else SIDE // 2)
     while True:
         try:
             return _mend(session, image, side)

@@ -17,11 +17,13 @@ def test_the_public_names_are_these():
         "Found",
         "Image",
         "ImageFile",
+        "Opened",
         "UnreadableFolder",
         "decode",
         "expect_images",
         "find_images",
         "list_images",
+        "open_images",
         "read_image",
         "to_model_input",
     }

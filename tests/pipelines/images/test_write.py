@@ -71,7 +71,7 @@ def test_a_jpeg_is_close_and_keeps_its_profile(tmp_path: Path) -> None:
     assert found.icc == icc
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("webp", "16,383"), ("jpeg", "65,535")])
+@pytest.mark.parametrize(("kind", "limit"), [("webp", "16,383"), ("jpeg", "65,500")])
 def test_too_long_a_side_names_what_would_work(kind: str, limit: str) -> None:
     with pytest.raises(ValueError, match=rf"70,000 pixels are more along a side than the {limit} .* png or tiff"):
         encode_image(kind, np.zeros((1, 70_000, 1), np.uint8))

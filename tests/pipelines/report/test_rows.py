@@ -69,7 +69,7 @@ def test_columns_of_older_or_other_types_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "nothing to report on. Run `kintsugi score FOLDER --model REF --out"),
+        (None, "nothing to report on. Run `kintsugi score` or `kintsugi restore` with --out"),
         (b"PAR1 cut short", "cannot be read"),
         (pa.table({"path": ["a"], "status": ["ok"], "score": [1.0]}).slice(0, 0), "has no rows"),
         (pa.table({"path": ["a"]}), "has no column status, score"),
