@@ -25,7 +25,7 @@ def note(verb, **facts):
 
 def train_model(job, *, overrides):
     note("train", job=str(job))
-    version = SimpleNamespace(name="tiles", version=1, ref="tiles/1", sha256="ab" * 32)
+    version = SimpleNamespace(name="tiles", version=1, ref="tiles/1", sha256="ab" * 32, tags={"task": "reconstruct"})
     return SimpleNamespace(version=version, promoted=True, reason="the first version", figures={"auroc": 0.9})
 
 
