@@ -66,16 +66,15 @@ def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
         verdict = "No verdicts: the model has no calibration."
     else:
         verdict = f"**{summary.flagged}** of {summary.ok} images look abnormal."
-    failed = f"\n\n**{summary.failed}** files could not be read: see the report." if summary.failed else ""
-    return f"# {folder.name} with {model}\n\n{verdict}{failed}\n\n{_report(summary.report)}"
+    return f"# {folder.name} with {model}\n\n{verdict}{_failed(summary.failed)}\n\n{_report(summary.report)}"
 
 
 def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
     """The page of a job that mended, in Markdown."""
-    failed = f"\n\n**{summary.failed}** files could not be read: see the report." if summary.failed else ""
+    images = _code(str((summary.out / "restored").resolve()))
     return (
-        f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images restored.{failed}\n\n"
-        f"Images:\n\n{_code(str((summary.out / 'restored').resolve()))}\n\n{_report(summary.report)}"
+        f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images restored."
+        f"{_failed(summary.failed)}\n\nImages:\n\n{images}\n\n{_report(summary.report)}"
     )
 
 
@@ -112,6 +111,10 @@ def artifact_key(*parts: str) -> str:
     'score-inbox-7-tiles-champion'
     """
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _failed(count: int) -> str:
+    return f"\n\n**{count}** files could not be read: see the report." if count else ""
 
 
 def _report(path: Path) -> str:

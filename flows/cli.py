@@ -59,7 +59,7 @@ def kintsugi(
         bool, typer.Option("--version", help="Tell versions and end.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Find what is abnormal in folders of images: train, register, score, report."""
+    """Find what is abnormal in folders of images, and restore them: train, register, score, restore, report."""
 
 
 @app.command()
@@ -205,17 +205,9 @@ def evaluate(
 
         has_labels = (folder / "test" / "good").is_dir()
         if (mender := None if has_labels and levels is None else _mender(folder, model)) is not None:
-            if unused := [
-                name
-                for name, value in {
-                    "--out": out,
-                    "--false-alarms": false_alarms,
-                    "--groups": groups,
-                    "--regret": regret,
-                }.items()
-                if value
-            ]:
-                raise typer.BadParameter(f"{unused[0]} has no meaning for a model that mends images")
+            of_scores = {"--out": out, "--false-alarms": false_alarms, "--groups": groups, "--regret": regret}
+            for name in (name for name, value in of_scores.items() if value):
+                raise typer.BadParameter(f"{name} has no meaning for a model that mends images")
             require("torch")
             from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.calibration import Calibration
@@ -80,23 +81,14 @@ def write_card(
         f"- 95 % of calibration sets of this size realise a rate in "
         f"{_interval(calibration, rate)} on 1000 further good images",
         "",
-        "## Measured",
-        "",
-        "| figure | value |",
-        "|---|---|",
-        *(f"| {label} | {text} |" for label, text in figures_in_words(figures)),
-        "",
-        f"Promotion: {decision.reason}.",
-        "",
+        *_measured(figures, decision),
         "## Limits",
         "",
         "The figure on synthetic defects compares versions with each other; it does not predict how well real defects "
         "are found. Measure that with `kintsugi evaluate` on a labelled folder.",
         "",
     ]
-    text = "\n".join(lines)
-    (folder / CARD_FILE).write_text(text, encoding="utf-8")
-    return text
+    return _written(folder, lines)
 
 
 def write_restoration_card(
@@ -150,6 +142,14 @@ def write_restoration_card(
         "|---|---|",
         *(f"| {float(share):.0%} | {width:.2f} |" for share, width in metadata.intervals.items()),
         "",
+        *_measured(figures, decision),
+    ]
+    return _written(folder, lines)
+
+
+def _measured(figures: Mapping[str, float], decision: Decision) -> list[str]:
+    """What training found, and what became of the version."""
+    return [
         "## Measured",
         "",
         "| figure | value |",
@@ -159,6 +159,9 @@ def write_restoration_card(
         f"Promotion: {decision.reason}.",
         "",
     ]
+
+
+def _written(folder: Path, lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return text

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,9 +133,7 @@ def split_by_content(
 
 
 def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Path, index_path: Path) -> None:
-    if len(files) > most:
-        log.warning("using %d of %d images (data.max_images)", most, len(files))
-    positions = sorted(_by_name_hash(files)[:most]) if len(files) > most else list(range(len(files)))
+    positions = drawn(files, most)
     height, width = plan.size
     for leftover in pixels_path.parent.glob("*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
@@ -182,11 +180,16 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise DataError(msg)
 
 
-def _by_name_hash(files: list[ImageFile]) -> list[int]:
-    return sorted(range(len(files)), key=lambda position: hashlib.sha256(files[position].relative.encode()).digest())
+def drawn(files: Sequence[ImageFile], most: int) -> list[int]:
+    """Positions of the files that are used: all, or as many as are wanted, drawn by the hash of their names."""
+    if len(files) <= most:
+        return list(range(len(files)))
+    log.warning("using %d of %d images (data.max_images)", most, len(files))
+    by_hash = sorted(range(len(files)), key=lambda position: hashlib.sha256(files[position].relative.encode()).digest())
+    return sorted(by_hash[:most])
 
 
-def write_split(path: Path, data: TrainingData) -> None:
+def write_split(path: Path, digests: Sequence[str], split: Mapping[SplitName, Sequence[int]]) -> None:
     """Record which contents were trained on, so that a later version can be compared on others."""
-    document = {name: [data.sha256[index] for index in indices] for name, indices in data.split.items()}
+    document = {name: [digests[index] for index in indices] for name, indices in split.items()}
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(document, sort_keys=True)))

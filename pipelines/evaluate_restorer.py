@@ -7,7 +7,6 @@ the same image gets the same noise in every folder.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +23,14 @@ from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import digests_of_tested, remember_test_images
-from pipelines.mend import SIDE, as_file
-from pipelines.modelfile import SPLIT_FILE, ModelFile, RestorationMetadata
+from pipelines.mend import SIDE, as_file, in_tiles
+from pipelines.modelfile import ModelFile, RestorationMetadata
 from pipelines.output import write_json
 from pipelines.photos import pixel_digest
 from pipelines.progress import Advance, progress
 from pipelines.quality import compare
 from pipelines.session import RestoringSession
 from pipelines.settings import settings
-from pipelines.tiles import run_in_tiles
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import restorations
 
@@ -100,7 +98,7 @@ def evaluate_restorer(
     sums = {text: _Level(level) for text, level in asked.items()}
     failed: list[str] = []
     tested: list[str] = []
-    trained_on = _trained_on(file)
+    trained_on = file.trained_on
     known = done = 0
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
         for image in decode_for(files, metadata):
@@ -182,12 +180,6 @@ def _levels(levels: Sequence[str] | None, metadata: RestorationMetadata) -> dict
     return found
 
 
-def _trained_on(file: ModelFile) -> frozenset[str]:
-    """Digests of the images that a model was trained on, where its folder tells."""
-    path = file.folder / SPLIT_FILE
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))["train"] if path.is_file() else ())
-
-
 def _measure(
     session: RestoringSession,
     image: Decoded,
@@ -231,10 +223,7 @@ def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Float
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored[place], spread[place] = outputs
 
-    run_in_tiles(
-        c, session.run, keep, to_float=lambda part: part.astype(np.float32),
-        side=SIDE, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
-    )  # fmt: skip
+    in_tiles(session, c, keep, run=session.run, side=SIDE, to_float=lambda part: part.astype(np.float32))
     return restored, spread
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.data import SplitName
@@ -40,20 +40,22 @@ class RestorerRecipe:
 
 
 def steps_within(seconds: float, module: FitRestorer, device: str) -> int:
-    """How many steps take so long here, by a few that are done on a copy and forgotten."""
-    trial = module.with_network(copy.deepcopy(module.model)).to(device)  # not the images, which may be a whole disk
-    optimiser = torch.optim.AdamW(trial.model.parameters(), lr=1e-6)
-    batches = _Crops(trial.photos, trial.train_indices, trial.recipe, 0, WARM_STEPS + TRIAL_STEPS)
+    """How many steps take so long here, by a few; the network's weights are put back."""
+    before = copy.deepcopy(module.model.state_dict())
+    module.to(device)
+    optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-6)
+    batches = _Crops(module.photos, module.train_indices, module.recipe, 0, WARM_STEPS + TRIAL_STEPS)
     spent = []
     for number in range(len(batches)):
         start = time.perf_counter()
         optimiser.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = trial.loss(batches[number].to(device), number)
+            loss = module.loss(batches[number].to(device), number)
         loss.backward()
         optimiser.step()
         float(loss.detach())  # waits for the device
         spent.append(time.perf_counter() - start)
+    module.cpu().model.load_state_dict(before)
     return max(1, round(seconds / float(np.median(spent[WARM_STEPS:]))))
 
 
@@ -108,7 +110,7 @@ class FitRestorer(Trainable):
         self.warm_up = min(0.1, 500 / (recipe.steps + 1))
         self.likelihood, self.recipe = likelihood, recipe
         self.photos, self._damaged = photos, damaged
-        self._split, self.train_indices = split, np.array(split["train"], dtype=np.int64)
+        self.train_indices = np.array(split["train"], dtype=np.int64)
         self._select = list(split["select"])[:CHECK_IMAGES]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
@@ -155,22 +157,6 @@ class FitRestorer(Trainable):
         """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
         y = self._unit(_Middles(self.photos, [image], self._multiple)[0])
         return y, self._damaged(y, self._generator(key))
-
-    def with_steps(self, steps: int) -> FitRestorer:
-        """The same with another number of steps."""
-        return self._with(self.model, replace(self.recipe, steps=steps))
-
-    def with_network(self, network: nn.Module) -> FitRestorer:
-        """The same with another network."""
-        return self._with(network, self.recipe)
-
-    def with_damage(self, damaged: Damaged) -> FitRestorer:
-        """The same with other damage."""
-        return self._with(self.model, self.recipe, damaged)
-
-    def _with(self, network: nn.Module, recipe: RestorerRecipe, damaged: Damaged | None = None) -> FitRestorer:
-        assert isinstance(network, Restorer)  # noqa: S101 - for the type checker
-        return FitRestorer(network, self.likelihood, self.photos, self._split, damaged or self._damaged, recipe)
 
     def _unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as y."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,10 +15,12 @@ from typing import Any, TypeVar
 
 from pipelines.images import ImageFile, UnreadableFolder
 from pipelines.modelfile import ModelFile
-from pipelines.output import OutputFolder, Row
+from pipelines.output import GALLERY_ROWS, OutputFolder, Row
 from pipelines.progress import Advance
+from pipelines.rows import unreadable_row
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work
 KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
 
@@ -42,14 +46,28 @@ class FolderRun(ABC):
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
+    _worst: list[float] = field(default_factory=list)  # heap of the highest ranks so far
 
     @property
     def total(self) -> int:
         """Rows that there will be: one for each file, and for each sub-folder that cannot be read."""
         return len(self.files) + len(self.unreadable)
 
+    def shards(self) -> list[Shard]:
+        """What is left to do, in pieces. Files that failed are tried again."""
+        done = self.output.done(self.files, self.holds)
+        self._worst = heapq.nlargest(GALLERY_ROWS, done.values())
+        heapq.heapify(self._worst)
+        if done:
+            log.info("%d of %d images are done already", len(done), len(self.files))
+        left = [file for file in self.files if file.relative not in done]
+        self.left = len(left)
+        pieces = range(0, len(left), SHARD_FILES)
+        return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
+
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
+        worst = list(self._worst)
         rows: list[Row] = []
         kept = time.monotonic()
         try:
@@ -62,13 +80,14 @@ class FolderRun(ABC):
                     rows, kept = [], time.monotonic()
             self._keep(rows)
         except BaseException:  # Ctrl-C above all
+            self._worst = worst  # if this process tries again, the same images are among the worst again
             with contextlib.suppress(OSError):  # of a full disk it is told already
                 self._keep(rows)
             raise
 
     @abstractmethod
-    def shards(self) -> list[Shard]:
-        """What is left to do, in pieces."""
+    def holds(self, row: Row) -> bool:
+        """Whether what a row of an earlier run tells of is still there, so that nothing is left to do."""
 
     @abstractmethod
     def finish(self) -> Any:  # noqa: ANN401 - each verb has a summary of its own
@@ -96,12 +115,18 @@ class FolderRun(ABC):
                 return
             yield item
 
-    def in_shards(self, done: set[str] | dict[str, float]) -> list[Shard]:
-        """What is left to do beside the paths that are done, in pieces."""
-        left = [file for file in self.files if file.relative not in done]
-        self.left = len(left)
-        pieces = range(0, len(left), SHARD_FILES)
-        return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
+    def among_worst(self, rank: float) -> bool:
+        """Whether an image may be among the worst of all, of which there are pictures; it counts from now on."""
+        if len(self._worst) == GALLERY_ROWS and rank < self._worst[0]:
+            return False
+        push = heapq.heappush if len(self._worst) < GALLERY_ROWS else heapq.heappushpop
+        push(self._worst, rank)
+        return True
+
+    def merged(self) -> list[Row]:
+        """The rows of all files and of sub-folders that cannot be read, by path."""
+        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
+        return sorted(rows, key=lambda row: str(row["path"]))
 
     def _keep(self, rows: Sequence[Row]) -> None:
         """Write rows down. What a later run finds does not depend on how many are written at once."""

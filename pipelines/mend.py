@@ -79,14 +79,31 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
         result[place] = as_file(restored, result.dtype)
         _add_blocks(sums, spread.mean(axis=2), place)
 
-    run_in_tiles(
-        image.pixels, run, keep, to_float=lambda part: part.astype(np.float32) / np.float32(largest),
-        side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=scale,
+    in_tiles(
+        session, image.pixels, keep, run=run, side=side,
+        to_float=lambda part: part.astype(np.float32) / np.float32(largest),
     )  # fmt: skip
     counts = np.outer(*(_lengths(length) for length in result.shape[:2]))
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
     notes = () if note is None else (note,)
     return Mended(result, alpha, float(sums.sum() / counts.sum()), (sums / counts).astype(np.float32), notes)
+
+
+def in_tiles(
+    session: RestoringSession,
+    image: NDArray[Any],
+    keep: Callable[[tuple[slice, slice], tuple[Floats, ...]], None],
+    *,
+    run: Callable[[Floats], tuple[Floats, ...]],
+    side: int,
+    to_float: Callable[[NDArray[Any]], Floats],
+) -> None:
+    """`run_in_tiles` with what the model's metadata says of tiles."""
+    metadata = session.metadata
+    run_in_tiles(
+        image, run, keep, to_float=to_float,
+        side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
+    )  # fmt: skip
 
 
 def as_file(values: Floats, kind: np.dtype[Any]) -> Samples:

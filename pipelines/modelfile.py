@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -101,6 +102,12 @@ class ModelFile:
     def pinned_ref(self) -> str:
         """A reference that will always mean this very file: an alias may move on."""
         return self.ref if self.version is None else f"{self.name}/{self.version}"
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Digests of the images that it was trained on; none where its folder does not tell."""
+        path = self.folder / SPLIT_FILE
+        return frozenset(json.loads(path.read_text(encoding="utf-8"))["train"] if path.is_file() else ())
 
     @property
     def card(self) -> str | None:

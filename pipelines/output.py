@@ -164,25 +164,24 @@ class OutputFolder:
         tables = [pq.read_table(path, columns=columns) for path in paths]
         return pa.concat_tables(tables) if tables else SHARD.empty_table().select(columns or SHARD.names)
 
-    def done(self, files: Iterable[ImageFile], flags: Callable[[str, float], bool]) -> dict[str, float]:
-        """Paths that need no work, with their scores: scored, unchanged, and with the pictures that are due.
+    def done(self, files: Iterable[ImageFile], holds: Callable[[Row], bool]) -> dict[str, float]:
+        """Paths that need no work, with their ranks: finished, unchanged, and with the pictures that are due.
 
         Args:
             files: What is asked for.
-            flags: Whether an image of that path and score is abnormal, and a heat map due.
+            holds: Whether what a finished row tells of is still there.
         """
         unchanged = {file.relative: (file.size, file.mtime_ns) for file in files}
         finished: dict[str, float] = {}
         pictured: set[str] = set()
         for row in self.rows().to_pylist():
-            path, score = row["path"], row["score"]
+            path = row["path"]
             if row["status"] != "ok" or unchanged.get(path) != (row["size"], row["mtime_ns"]):
                 continue
             if row["pictured"]:
                 pictured.add(path)
-            if flags(path, score) and not self.map_path(path).is_file():
-                continue
-            finished.setdefault(path, score)
+            if holds(row):
+                finished.setdefault(path, rank_of(row))
         # When the worst images of an earlier run are gone, others move up: the gallery has no pictures of them yet.
         for path in sorted(finished, key=lambda path: (-finished[path], path))[:GALLERY_ROWS]:
             if path not in pictured:
@@ -348,9 +347,15 @@ def shortened(name: str) -> str:
     return encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore") + f"~{digest}{suffix}"
 
 
+def rank_of(row: Row) -> float:
+    """By what the worst images are known: the score, or how wide the error bar of a restored one is."""
+    rank: float = row["mean_scale"] if row["score"] is None else row["score"]
+    return rank
+
+
 def worst_first(row: Row) -> tuple[float, str]:
-    """Sort key: highest score first, or widest error bar, then by path."""
-    return (-(row["mean_scale"] if row["score"] is None else row["score"]), row["path"])
+    """Sort key: highest rank first, then by path."""
+    return (-rank_of(row), row["path"])
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

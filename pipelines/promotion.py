@@ -7,7 +7,6 @@ to keep its promised false-alarm rate on good images that it was not calibrated 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pipelines.data import TrainingData
 from pipelines.figures import separation
 from pipelines.images import ImageFile
 from pipelines.job import PromoteTable
-from pipelines.modelfile import SPLIT_FILE, ModelFile
+from pipelines.modelfile import ModelFile
 from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
@@ -81,12 +80,13 @@ def decide(
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
     """The challenger's select split, less what the champion was trained on (all of it when nothing would be left)."""
-    indices: Sequence[int] = data.split["select"]
-    if champion is not None and (champion.folder / SPLIT_FILE).is_file():
-        trained_on = set(json.loads((champion.folder / SPLIT_FILE).read_text())["train"])
-        unseen = [index for index in indices if data.sha256[index] not in trained_on]
-        indices = unseen or indices
-    return [data.files[index] for index in indices]
+    return [data.files[index] for index in unseen_by(champion, data.split["select"], data.sha256)]
+
+
+def unseen_by(champion: ModelFile | None, indices: Sequence[int], digests: Sequence[str]) -> Sequence[int]:
+    """Some images, less those that a champion was trained on; all of them when nothing would be left."""
+    trained_on = frozenset() if champion is None else champion.trained_on
+    return [index for index in indices if digests[index] not in trained_on] or indices
 
 
 def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) -> dict[str, float]:

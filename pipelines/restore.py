@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import heapq
 import json
 import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,18 +23,17 @@ import numpy as np
 
 from pipelines.account import describe_run
 from pipelines.errors import FolderError, ImageError
-from pipelines.folder_run import FolderRun, Shard
+from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
 from pipelines.images.header import one_line
-from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.mend import DRAWING, Mended, mend, pictures_of
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, shortened, worst_first, write_atomically
-from pipelines.progress import Advance, progress
+from pipelines.output import OutputFolder, Row, check_output, shortened, write_atomically
+from pipelines.progress import progress
 from pipelines.quality import compare
-from pipelines.rows import empty_row, failed_row, unreadable_row
+from pipelines.rows import empty_row, failed_row
 from pipelines.session import RestoringSession
 from pipelines.settings import settings
 
@@ -135,36 +133,11 @@ class Restoring(FolderRun):
     names: Mapping[str, str]  # of a file -> of what is made of it
     reference: Path | None = None
     clean: Mapping[str, ImageFile] | None = None  # to compare with, by name with and without suffix
-    _gallery: list[float] = field(default_factory=list)  # heap of the widest error bars so far
 
-    def shards(self) -> list[Shard]:
-        """What is left to do, in pieces. Files that failed, and those whose result is gone, are tried again."""
-        unchanged = {file.relative: (file.size, file.mtime_ns) for file in self.files}
-        rows: dict[str, Row] = {}
-        for row in self.output.rows().to_pylist():
-            same = row["status"] == "ok" and unchanged.get(row["path"]) == (row["size"], row["mtime_ns"])
-            # A name can be due to another file now, where one has come that it would collide with.
-            if same and row["output"] == self.names[row["path"]] and (self.output.out / row["output"]).is_file():
-                rows.setdefault(row["path"], row)
-        # When the widest error bars of an earlier run are gone, others move up: there are no pictures of them yet.
-        widest = sorted(rows.values(), key=worst_first)[:GALLERY_ROWS]
-        for row in widest:
-            if not row["pictured"]:
-                del rows[row["path"]]
-        self._gallery = [row["mean_scale"] for row in widest]
-        heapq.heapify(self._gallery)
-        if rows:
-            log.info("%d of %d images are done already", len(rows), len(self.files))
-        return self.in_shards(set(rows))
-
-    def run(self, shard: Shard, advance: Advance | None = None) -> None:
-        """Mend one shard."""
-        gallery = list(self._gallery)
-        try:
-            FolderRun.run(self, shard, advance)
-        except BaseException:
-            self._gallery = gallery  # if this process tries again, there are the same pictures again
-            raise
+    def holds(self, row: Row) -> bool:
+        """Whether the result is there, under the name that it has now: a file may have come that it collides with."""
+        due = self.names[row["path"]]
+        return bool(row["output"] == due) and (self.output.out / due).is_file()
 
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
         """The rows of some files, one by one."""
@@ -177,8 +150,7 @@ class Restoring(FolderRun):
         """Merge all rows, write results and the report."""
         from pipelines.report import write_report
 
-        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
-        rows.sort(key=lambda row: str(row["path"]))
+        rows = self.merged()
         for row in rows:
             row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
             row.update(dict.fromkeys(("p_value", "is_anomaly", "threshold", "group")))
@@ -255,7 +227,7 @@ class Restoring(FolderRun):
             with self.timed("run"):
                 mended = mend(self.session, image)
             with self.timed("write"):
-                pictures = self._pictures(image.pixels, mended)
+                pictures = pictures_of(image.pixels, mended) if self.among_worst(mended.mean_scale) else {}
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
                 notes = self._write(file, image, mended)
         except ImageError as error:
@@ -270,14 +242,6 @@ class Restoring(FolderRun):
         note = "; ".join(filter(None, (image.note, *mended.notes, *notes))) or None
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
-
-    def _pictures(self, before: Samples, mended: Mended) -> Row:
-        """Pictures of what may belong to the widest error bars of all."""
-        if len(self._gallery) == GALLERY_ROWS and mended.mean_scale < self._gallery[0]:
-            return {}
-        push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
-        push(self._gallery, mended.mean_scale)
-        return pictures_of(before, mended)
 
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale

@@ -8,10 +8,9 @@ Nothing here knows torch: the bound is computed inside the exported graph.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,18 @@ from numpy.typing import NDArray
 from pipelines.account import describe, work_key
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import CalibrationError
-from pipelines.folder_run import FolderRun, Shard
+from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.inputs import batches, decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row, check_output, write_atomically
-from pipelines.progress import Advance, progress
+from pipelines.output import OutputFolder, Row, check_output, write_atomically
+from pipelines.progress import progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report
-from pipelines.rows import empty_row, failed_row, forget_regions, note_of, unreadable_row
+from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, check_rule, count, values_of
@@ -167,7 +166,6 @@ class Scoring(FolderRun):
     observer: Observer | None = None
     calibration_file: Path | None = None  # where it is not the one beside the model
     drift: Drift | None = None
-    _gallery: list[float] = field(default_factory=list)  # heap of the best scores so far that the gallery would show
 
     def tell_groups(self) -> None:
         """Say once which sub-folders have a threshold of their own, which have none, and why."""
@@ -175,23 +173,9 @@ class Scoring(FolderRun):
             for line in self.verdicts.groups.explain(file.relative for file in self.files):
                 log.info("groups %s", line)
 
-    def shards(self) -> list[Shard]:
-        """What is left to do, in pieces. Files that failed are tried again."""
-        done = self.output.done(self.files, self.verdicts.flags)
-        self._gallery = heapq.nlargest(GALLERY_ROWS, done.values())
-        heapq.heapify(self._gallery)
-        if done:
-            log.info("%d of %d images are done already", len(done), len(self.files))
-        return self.in_shards(done)
-
-    def run(self, shard: Shard, advance: Advance | None = None) -> None:
-        """Score one shard."""
-        gallery = list(self._gallery)
-        try:
-            FolderRun.run(self, shard, advance)
-        except BaseException:
-            self._gallery = gallery  # if this process tries again, the same images are among the worst again
-            raise
+    def holds(self, row: Row) -> bool:
+        """Whether a scored image has the heat map that is due."""
+        return not self.verdicts.flags(row["path"], row["score"]) or self.output.map_path(row["path"]).is_file()
 
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
         """The rows of some files, a batch at a time."""
@@ -201,8 +185,7 @@ class Scoring(FolderRun):
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
-        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
-        rows.sort(key=lambda row: str(row["path"]))
+        rows = self.merged()
         self.verdicts = self.verdicts.settle(rows)
         self.verdicts.fill(rows)
         forget_regions(rows)
@@ -269,7 +252,7 @@ class Scoring(FolderRun):
         outlines = regions.outlines if regions is not None else ()
         if calibration is not None and calibration.places is not None:
             row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
-        worst = len(self._gallery) < GALLERY_ROWS or score >= self._gallery[0]
+        worst = self.among_worst(score)
         if self.observer:
             self.observer(row, anomaly_map)
         if not flagged and not worst:
@@ -280,8 +263,6 @@ class Scoring(FolderRun):
             picture = png(draw_outlines(overlay(image.pixels, heat), outlines))
             write_atomically(path, lambda temporary: temporary.write_bytes(picture))
         if worst:
-            push = heapq.heappush if len(self._gallery) < GALLERY_ROWS else heapq.heappushpop
-            push(self._gallery, score)
             row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=LONGEST)
             row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:

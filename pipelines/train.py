@@ -54,14 +54,13 @@ from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.train_restorer import train_restorer
-from pipelines.trained import TrainedModel, champion_of, flatten, settle, work_folder
+from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
-from vaecore.tasks import restorations
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
@@ -132,7 +131,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    if job.task in restorations():
+    if job.verb == "restore":
         return train_restorer(job)
     start = time.perf_counter()
     prepared = prepare(job)
@@ -177,7 +176,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         session = Session(file, device=settings().device, threads=settings().workers)
         calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
         bundle.write_gallery(session, data.files_of("train"))
-        write_split(folder / SPLIT_FILE, data)
+        write_split(folder / SPLIT_FILE, data.sha256, data.split)
         bundle.write_job(folder, job)
         write_weights(file, graph)
 
@@ -189,14 +188,11 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         run.text("card.md", card)
         figures = {**measured, **decision.figures}
         run.metrics(figures, done)
-        version = registry.register(
-            job.name, folder, run_id=run.run_id, metrics=figures,
-            tags={"task": job.task, "data_digest": data.digest, "job": json.dumps(flatten(job))[:4000]},
-        )  # fmt: skip
-        registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
-        settle(registry, version, decision)
+        trained = register(
+            registry, job, folder, run_id=run.run_id, data_digest=data.digest, figures=figures, decision=decision
+        )
         shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
-    return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
+    return trained
 
 
 def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:

@@ -23,11 +23,11 @@ from torch import Tensor
 from pipelines.build import training_device
 from pipelines.bundle import git_commit, write_job
 from pipelines.card import write_restoration_card
-from pipelines.data import SplitName, split_by_content
+from pipelines.data import SplitName, drawn, split_by_content, write_split
 from pipelines.error_bars import measure_error_bars
 from pipelines.errors import JobError, ModelError
-from pipelines.fit_restorer import FitRestorer, RestorerRecipe, steps_within
-from pipelines.images import ImageFile, find_images
+from pipelines.fit_restorer import Damaged, FitRestorer, RestorerRecipe, steps_within
+from pipelines.images import find_images
 from pipelines.job import Job
 from pipelines.leakage import check_leakage
 from pipelines.loop import run
@@ -35,13 +35,12 @@ from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, RestorationMe
 from pipelines.output import write_json
 from pipelines.photos import Photos, load_photos
 from pipelines.plan import survey
-from pipelines.promotion import Decision
+from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.session import RestoringSession
 from pipelines.settings import settings
-from pipelines.spacing import evenly_spaced
 from pipelines.tracking import TrackedRun
-from pipelines.trained import TrainedModel, champion_of, flatten, settle, work_folder
+from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.likelihoods import GaussianLikelihood
@@ -140,7 +139,9 @@ def train_restorer(job: Job) -> TrainedModel:
     start, plan = time.perf_counter(), make_plan(job)
     image_format = survey(job).image_format
     plan = replace(plan, largest=image_format.maximum)
-    photos = load_photos(_wanted(job), image_format)
+    files = find_images(job.data.train)
+    positions = drawn(files, job.data.max_images or MOST_IMAGES)
+    photos = load_photos([files[position] for position in positions], image_format)
     check_leakage(photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     _announce(photos, split)
@@ -152,28 +153,33 @@ def train_restorer(job: Job) -> TrainedModel:
     network = Restorer(
         channels=image_format.channels, outputs=image_format.channels, widths=widths, blocks=blocks, upscale=plan.scale
     )
+
+    def fitted(damaged: Damaged, recipe: RestorerRecipe) -> FitRestorer:
+        return FitRestorer(network, GaussianLikelihood(), photos, split, damaged, recipe)
+
     with (
         work_folder(job, _work_key(job, plan, photos, recipe)) as work,
         TrackedRun(job.name) as tracked,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
-        module = FitRestorer(network, GaussianLikelihood(), photos, split, plan.damaged, recipe)
-        module = _within_budget(module, job, work, device)
-        recipe = module.recipe
+        if job.train.steps is None:
+            recipe = replace(recipe, steps=_steps(job, fitted(plan.damaged, recipe), work, device))
+        module = fitted(plan.damaged, recipe)
         log.info("%s: network %s, %d steps of %d crops", job.task, plan.size, recipe.steps, recipe.batch)
         tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
         done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
         module.cpu().eval()
-        bars = measure_error_bars(module.with_damage(plan.damaged_files), split["calibrate"])
+        judged = fitted(plan.damaged_files, recipe).eval()
+        bars = measure_error_bars(judged, split["calibrate"])
         graph = RestorationGraph(network, module.likelihood, bars.factor).eval()
 
         folder = Path(temporary) / "model"
         metadata = _describe(job, plan, photos, split, graph, bars.intervals)
         log.info("exporting to ONNX and comparing it with torch")
         file = _write_model(folder, graph, metadata)
-        examples = _Held(module.with_damage(plan.damaged_files), split["select"])
+        examples = _Held(judged, split["select"])
         difference = _check_parity(file, graph, examples)
-        _write_split(folder / SPLIT_FILE, photos, split)
+        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
         write_job(folder, job)
         decision = _decide(file, champion, examples, job)
         figures = {
@@ -184,14 +190,12 @@ def train_restorer(job: Job) -> TrainedModel:
         }
         tracked.text("card.md", write_restoration_card(folder, job, metadata, plan.size, decision, figures))
         tracked.metrics(figures, done)
-        version = registry.register(
-            job.name, folder, run_id=tracked.run_id, metrics=figures,
-            tags={"task": job.task, "data_digest": metadata.data_digest, "job": json.dumps(flatten(job))[:4000]},
+        trained = register(
+            registry, job, folder, run_id=tracked.run_id, data_digest=metadata.data_digest, figures=figures,
+            decision=decision,
         )  # fmt: skip
-        registry.fetch(version)
-        settle(registry, version, decision)
         shutil.rmtree(work, ignore_errors=True)
-    return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
+    return trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +209,6 @@ class _Held:
         """The middle of an image as it is, and damaged, both (1, H, W, C) in [0, 1]: always the same."""
         y, c = self.module.damaged_middle(self.indices[number], key=3 * 10**9 + number)
         return y.permute(0, 2, 3, 1), c.permute(0, 2, 3, 1)
-
-
-def _wanted(job: Job) -> list[ImageFile]:
-    files = find_images(job.data.train)
-    most = job.data.max_images or MOST_IMAGES
-    if len(files) > most:
-        log.warning("using %d of %d images (data.max_images)", most, len(files))
-        files = evenly_spaced(files, most)
-    return files
 
 
 def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
@@ -263,10 +258,8 @@ def _recipe(job: Job, plan: Plan, device: str) -> RestorerRecipe:
     )
 
 
-def _within_budget(module: FitRestorer, job: Job, work: Path, device: str) -> FitRestorer:
-    """With as many steps as the job asks for, or as its minutes allow here: the latter counted once for each run."""
-    if job.train.steps:
-        return module
+def _steps(job: Job, module: FitRestorer, work: Path, device: str) -> int:
+    """As many as the job's minutes allow here, counted once for each run."""
     minutes = job.train.minutes or MINUTES
     noted = work / "steps.json"
     if noted.is_file():
@@ -275,7 +268,7 @@ def _within_budget(module: FitRestorer, job: Job, work: Path, device: str) -> Fi
         steps = steps_within(60 * minutes, module, device)
         write_json(noted, {"steps": steps})
     log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
-    return module.with_steps(steps)
+    return steps
 
 
 def _describe(
@@ -345,17 +338,9 @@ def _check_parity(file: ModelFile, graph: RestorationGraph, held: _Held) -> floa
     return worst
 
 
-def _write_split(path: Path, photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
-    """Record which contents were trained on, so that a later version can be compared on others."""
-    write_json(path, {name: [photos.pixel_sha256[index] for index in indices] for name, indices in split.items()})
-
-
 def _decide(file: ModelFile, champion: ModelFile | None, held: _Held, job: Job) -> Decision:
     """The promotion rule: PSNR of challenger and champion on the same damaged images, those new to both if any."""
-    if champion is not None and (champion.folder / SPLIT_FILE).is_file():
-        trained_on = set(json.loads((champion.folder / SPLIT_FILE).read_text(encoding="utf-8"))["train"])
-        unseen = [index for index in held.indices if held.module.photos.pixel_sha256[index] not in trained_on]
-        held = replace(held, indices=unseen or held.indices)
+    held = replace(held, indices=unseen_by(champion, held.indices, held.module.photos.pixel_sha256))
     mine = _psnr(file, held)
     figures = {"challenger_psnr": mine, "held_out_images": float(len(held.indices))}
     if champion is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,8 +41,16 @@ def champion_of(registry: Registry, name: str) -> ModelFile | None:
     return find_model(f"{name}@champion")
 
 
-def settle(registry: Registry, version: Version, decision: Decision) -> None:
-    """Move the aliases as was decided, and say so."""
+def register(
+    registry: Registry, job: Job, bundle: Path, *, run_id: str, data_digest: str, figures: dict[str, float],
+    decision: Decision,
+) -> TrainedModel:  # fmt: skip
+    """Register a bundle, look whether it came through whole, and move the aliases as was decided."""
+    version = registry.register(
+        job.name, bundle, run_id=run_id, metrics=figures,
+        tags={"task": job.task, "data_digest": data_digest, "job": json.dumps(flatten(job))[:4000]},
+    )  # fmt: skip
+    registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
     if decision.promote:
         registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
     else:
@@ -49,6 +58,7 @@ def settle(registry: Registry, version: Version, decision: Decision) -> None:
     log.info(
         "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
     )
+    return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
 
 
 @contextmanager

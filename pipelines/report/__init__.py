@@ -21,7 +21,7 @@ def write_report(out: Path) -> Path:
         FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
     """
     run = read_record(out / RUN, Run)
-    return write_restore_report(out) if run is not None and run.verb == "restore" else write_score_report(out)
+    return write_restore_report(out, run) if run is not None and run.verb == "restore" else write_score_report(out, run)
 
 
 __all__ = ["write_report"]

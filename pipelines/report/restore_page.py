@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.report import words
 from pipelines.report.facts import describe_metadata, missing
-from pipelines.report.folder import GALLERY, RESULTS, RUN, Picture, Run, read_gallery, read_record
+from pipelines.report.folder import GALLERY, RESULTS, Picture, Run, read_gallery
 from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, render_page, write_page
 from pipelines.report.rows import FAILED, Rows, column, floats, read_rows
 from pipelines.text import printable
@@ -26,8 +26,12 @@ SHOWN_PICTURES = 24  # a fifth of a megabyte each
 LEVELS = 255  # error bars are told in 8-bit levels, whatever the depth of the file
 
 
-def write_restore_report(out: Path) -> Path:
+def write_restore_report(out: Path, run: Run) -> Path:
     """Write OUT/report.html from what is in OUT, whether the run has finished or not.
+
+    Args:
+        out: The folder.
+        run: What its run.json says.
 
     Returns:
         The page. It is the same to the byte for the same folder.
@@ -36,7 +40,6 @@ def write_restore_report(out: Path) -> Path:
         FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
     """
     rows = read_rows(out / RESULTS, limit=SHOWN_ROWS)
-    run = read_record(out / RUN, Run) or Run(verb="restore")
     gallery = read_gallery(out / GALLERY)
     html = render_page(
         "restore.html",
@@ -59,7 +62,7 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
         "headline": done if not failed else f"{done}, {words.plural(failed, 'file')} failed",
         "model_name": run.model.name or rows.model or "unknown model",
         "model_version": run.model.version or rows.version,
-        "partial": missing(rows, run if run.counts.files is not None else None, pictured=gallery is not None or not ok),
+        "partial": missing(rows, run, pictured=gallery is not None or not ok),
         "counts": {"ok": ok, "failed": failed, "total": rows.total},
         "figures": _figures(out / RESULTS),
         "files": _files(rows),

@@ -15,7 +15,6 @@ from pipelines.report.folder import (
     EVALUATION,
     GALLERY,
     RESULTS,
-    RUN,
     CalibrationFacts,
     Evaluation,
     Picture,
@@ -45,8 +44,12 @@ _STYLES = (*SHARED_STYLES, "score.css")
 _SCRIPTS = (*SHARED_SCRIPTS, "threshold.js", "histogram.js", "gallery.js", "table.js", "score.js")
 
 
-def write_score_report(out: Path) -> Path:
+def write_score_report(out: Path, run: Run | None) -> Path:
     """Write OUT/report.html from what is in OUT, whether the run has finished or not.
+
+    Args:
+        out: The folder.
+        run: What its run.json says; None where there is none.
 
     Returns:
         The page. It is the same to the byte for the same folder.
@@ -55,7 +58,6 @@ def write_score_report(out: Path) -> Path:
         FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
     """
     rows = read_rows(out / RESULTS, limit=SHOWN_ROWS)
-    run = read_record(out / RUN, Run)
     gallery = read_gallery(out / GALLERY)
     evaluation = read_record(out / EVALUATION, Evaluation)
     known = run or Run()

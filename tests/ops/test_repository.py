@@ -137,7 +137,8 @@ def test_scripts_can_be_run(name):
 
 
 def test_make_setup_ends_with_what_to_do_next():
-    done = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["make", "--no-print-directory", "--dry-run", "setup"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith('echo "')
     assert ".venv/bin/kintsugi train JOB.toml" in done.stdout.splitlines()[-1]

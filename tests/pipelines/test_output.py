@@ -125,7 +125,7 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
 ) -> None:
     """As Prefect does when a share was away for a moment."""
     monkeypatch.setattr(output, "GALLERY_ROWS", 5)
-    monkeypatch.setattr(score, "GALLERY_ROWS", 5)
+    monkeypatch.setattr(folder_run, "GALLERY_ROWS", 5)
     score_folder(images, trained.model, tmp_path / "whole")
     failures = [ConnectionResetError("the share is away")]
 
@@ -232,7 +232,7 @@ def test_when_the_worst_are_gone_others_move_into_the_gallery(
     trained, rows_of, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "GALLERY_ROWS", 3)
-    monkeypatch.setattr(score, "GALLERY_ROWS", 3)
+    monkeypatch.setattr(folder_run, "GALLERY_ROWS", 3)
     out = tmp_path / "out"
     score_folder(images, trained.model, out)
     for row in sorted(rows_of(out), key=lambda row: -row["score"])[:3]:

@@ -16,7 +16,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from pipelines import mend, output, restore, restore_folder
+from pipelines import folder_run, mend, output, restore_folder
 from pipelines.errors import FolderError, ImageError, OutputError
 from pipelines.images import ImageFile, read_image
 from pipelines.images.image import Image as Decoded
@@ -295,7 +295,7 @@ def test_another_verb_s_results_are_not_replaced(same: ModelFile, tmp_path: Path
 def test_pictures_are_kept_of_the_widest_error_bars_alone(
     other: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(folder_run, "GALLERY_ROWS", 2)
     monkeypatch.setattr(output, "GALLERY_ROWS", 2)
     folder = tmp_path / "in"
     folder.mkdir()
