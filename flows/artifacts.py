@@ -71,9 +71,9 @@ def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
 
 def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
     """The page of a job that mended, in Markdown."""
-    images = _code(str((summary.out / "restored").resolve()))
+    images, done = _code(str((summary.out / "restored").resolve())), "labelled" if summary.labelled else "restored"
     return (
-        f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images restored."
+        f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images {done}."
         f"{_failed(summary.failed)}\n\nImages:\n\n{images}\n\n{_report(summary.report)}"
     )
 

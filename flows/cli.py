@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.bench import app as bench_app
+from flows.models import REF
+from flows.models import app as models_app
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
 if TYPE_CHECKING:
@@ -22,11 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models_app = typer.Typer(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
 
-REF = "name@champion, name@alias, name/3, models:/name/3, or the path of an .onnx file"
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="REF", help=f"{REF}.")]
 RateOption = Annotated[
     float | None,
@@ -156,19 +157,25 @@ def restore(
     ] = "png",
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Folder of clean images of the same names: PSNR and SSIM are measured."),
+        typer.Option(
+            "--reference",
+            help="Clean images, or true labels, of the same names to compare with.",
+        ),
     ] = None,
 ) -> None:
-    """Mend every image under a folder: restored images with error bars, report."""
+    """Mend every image under a folder, or label its pixels: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.restore import restore_folder
 
         summary = restore_folder(folder, model, out, kind=kind, reference=reference)
-        typer.echo(f"{summary.ok} of {summary.files} images restored: {summary.out / 'restored'}")
+        done = "labelled" if summary.labelled else "restored"
+        typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:
             typer.echo(f"PSNR against the clean images: {summary.psnr:.2f} dB on average")
+        if summary.dice is not None:
+            typer.echo(f"Dice against the true labels: {summary.dice:.3f} on average")
         typer.echo(f"report: {summary.report}")
-        _exit_with_failures(summary.failed, summary.files, summary.out, "restored")
+        _exit_with_failures(summary.failed, summary.files, summary.out, done)
 
 
 @app.command()
@@ -203,20 +210,14 @@ def evaluate(
         from flows.preflight import require
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        has_labels = (folder / "test" / "good").is_dir()
-        if (mender := None if has_labels and levels is None else _mender(folder, model)) is not None:
+        has_defects = (folder / "test" / "good").is_dir()
+        mender = None if has_defects and levels is None else _mender(folder, model)
+        if mender is not None:
             of_scores = {"--out": out, "--false-alarms": false_alarms, "--groups": groups, "--regret": regret}
             for name in (name for name, value in of_scores.items() if value):
-                raise typer.BadParameter(f"{name} has no meaning for a model that mends images")
-            require("torch")
-            from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
-
-            others = classical.split(",") if classical else ()
-            asked = levels.split(",") if levels else None
-            figures = evaluate_restorer(folder, mender, levels=asked, classical=others, json_path=json_path)
-            for line in describe_restoration(figures):
+                raise typer.BadParameter(f"{name} has no meaning for a model that {_does(mender)}")
+            for line in _evaluate_mender(folder, mender, levels, classical, json_path):
                 typer.echo(line)
-            _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")
             return
         if regret:
             require("torch", "timm")
@@ -269,97 +270,36 @@ def doctor() -> None:
     raise typer.Exit(WRONG if ill else DONE)
 
 
-@models_app.callback(invoke_without_command=True)
-def models(context: typer.Context) -> None:
-    """List the registered models."""
-    if context.invoked_subcommand is None:
-        list_models()
+def _does(model: ModelFile) -> str:
+    from pipelines.session import labels
+
+    return "labels pixels" if labels(model) else "mends images"
 
 
-@models_app.command("list")
-def list_models() -> None:
-    """List the registered models with their champions."""
-    with told_plainly():
-        from pipelines.registry import Registry
+def _evaluate_mender(
+    folder: Path, model: ModelFile, levels: str | None, classical: str | None, json_path: Path | None
+) -> Iterator[str]:
+    """Measure a model that mends images or labels their pixels; the figures in lines."""
+    from flows.preflight import require
+    from pipelines.session import labels
 
-        found = Registry().models()
-        if not found:
-            typer.echo("no models yet: train one with `kintsugi train JOB.toml`")
-        for model in found:
-            latest = model.latest.version if model.latest else "-"
-            aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(model.aliases.items())) or "no champion"
-            task = model.latest.tags.get("task", "") if model.latest else ""
-            typer.echo(f"{model.name:24} {task:14} latest {latest:<5} {aliases:36} {model.updated:%Y-%m-%d %H:%M} UTC")
+    require("torch")
+    if labels(model):
+        for name, value in {"--levels": levels, "--classical": classical}.items():
+            if value is not None:
+                raise typer.BadParameter(f"{name} has no meaning for a model that labels pixels")
+        from pipelines.evaluate_segmenter import describe_segmentation, evaluate_segmenter
 
+        figures = evaluate_segmenter(folder, model, json_path=json_path)
+        yield from describe_segmentation(figures)
+    else:
+        from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 
-@models_app.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
-) -> None:
-    """Show a model's versions, their figures, and every move of its champion."""
-    with told_plainly():
-        from pipelines.history import describe_move, describe_version
-        from pipelines.modelfile import MODEL_FILE
-        from pipelines.models import split_ref
-        from pipelines.registry import Registry
-
-        registry = Registry()
-        plain, selector = split_ref(name)
-        versions = registry.versions(plain) if plain == name else [registry.get(plain, selector)]
-        if not versions:
-            registry.get(plain, selector)  # raises the error that lists what there is
-        for version in versions:
-            typer.echo("\n".join(describe_version(version)))
-        if plain != name:
-            typer.echo(f"    {'where it is':40} {registry.fetch(versions[0]) / MODEL_FILE}")
-        if trail := registry.trail(plain):
-            typer.echo("\n".join(["moves:", *map(describe_move, trail)]))
-
-
-@models_app.command("promote")
-def promote_model(
-    name: Annotated[str, typer.Argument(help="A registered model.")],
-    version: Annotated[int, typer.Argument(help="The version that becomes champion.")],
-    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
-) -> None:
-    """Make a version the champion, whatever the promotion rule says."""
-    with told_plainly():
-        from pipelines.registry import Registry
-
-        registry = Registry()
-        registry.fetch(registry.get(name, str(version)))  # a damaged file never becomes champion
-        registry.promote(name, version, reason=reason, figures={})
-        typer.echo(f"{name}/{version} is champion")
-
-
-@models_app.command("rollback")
-def rollback_model(
-    name: Annotated[str, typer.Argument(help="A registered model.")],
-    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
-) -> None:
-    """Make the previous champion the champion again."""
-    with told_plainly():
-        from pipelines.registry import Registry
-
-        typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
-
-
-@models_app.command("verify")
-def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
-    """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
-    with told_plainly():
-        from pipelines.models import find_model_file, split_ref
-
-        if file := find_model_file(ref):
-            belongs = "belongs to it" if file.calibration() else "is not there"
-            typer.echo(f"{file.path}: sha256 {file.sha256}; calibration.json beside it {belongs}")
-            return
-        from pipelines.registry import Registry
-
-        registry = Registry()
-        version = registry.get(*split_ref(ref))
-        registry.verify(version)
-        typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")
+        others = classical.split(",") if classical else ()
+        asked = levels.split(",") if levels else None
+        figures = evaluate_restorer(folder, model, levels=asked, classical=others, json_path=json_path)
+        yield from describe_restoration(figures)
+    _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")
 
 
 def _mender(folder: Path, model: str) -> ModelFile | None:

@@ -26,7 +26,10 @@ from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, scoring_tasks
 
 log = logging.getLogger(__name__)
-OF_RESTORATIONS = ("model.network", "model.scale", "model.damage", "model.level", "train.minutes", "train.crop")
+OF_RESTORATIONS = frozenset(
+    {"data.labels", "model.network", "model.scale", "model.classes", "model.damage", "model.level"}
+    | {"train.minutes", "train.crop"}
+)
 EXPOSURE_IMAGES = 512
 EXPOSURE_VARIES = 1 / 3
 """Share of the variance that is whole images' brightness: above, exposure differs more than what is shown."""
@@ -153,8 +156,8 @@ def check_network_options(job: Job, plan: Plan) -> None:
 
 def _problems(job: Job, plan: Plan) -> Iterator[str]:
     asked, target = job.model, plan.target
-    of_others = [key for key in job.set_options("model", "train") if key in OF_RESTORATIONS]
-    yield from (f"'{key}' is of models that mend images, not of {job.task}; leave it out" for key in of_others)
+    of_others = [key for key in job.set_options("data", "model", "train") if key in OF_RESTORATIONS]
+    yield from (f"'{key}' is of models that mend or label images, not of {job.task}; leave it out" for key in of_others)
     try:
         wanted_pooling(asked)
     except JobError as error:

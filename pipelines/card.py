@@ -9,7 +9,7 @@ from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
 from pipelines.job import Job
-from pipelines.modelfile import CARD_FILE, CommonMetadata, Metadata, RestorationMetadata
+from pipelines.modelfile import CARD_FILE, CommonMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
 from pipelines.rates import percent, promised
@@ -141,6 +141,44 @@ def write_restoration_card(
         "| share of pixels | standard deviations |",
         "|---|---|",
         *(f"| {float(share):.0%} | {width:.2f} |" for share, width in metadata.intervals.items()),
+        "",
+        *_measured(figures, decision),
+    ]
+    return _written(folder, lines)
+
+
+def write_segmentation_card(
+    folder: Path, job: Job, metadata: SegmentationMetadata, size: str, decision: Decision, figures: dict[str, float]
+) -> str:
+    """Write card.md of a model that labels pixels into the bundle and return its text. See `write_restoration_card`."""
+    images = metadata.images
+    lines = [
+        f"# {job.name}",
+        "",
+        metadata.summary,
+        "",
+        "## Use",
+        "",
+        f"Takes {'grey' if metadata.channels == 1 else 'colour'} images of any size, 8 or 16 bits, like those under "
+        f"`{job.data.train.name}`: same subject, about the same magnification. Labels: "
+        f"{', '.join(f'{value} {name}' for value, name in enumerate(metadata.classes))}.",
+        "",
+        "The labels are an estimate. Where the error bar (`restored_scale`) is wide, two classes are about as likely. "
+        "On images unlike the training folder they may be wrong and sure of it.",
+        "",
+        "## Training data",
+        "",
+        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
+        f"{images['select']} to select, {images['calibrate']} for the probabilities",
+        f"- digest of their pixels: `{metadata.data_digest}`",
+        f"- licence: {metadata.licence or UNKNOWN}",
+        "",
+        "## Model",
+        "",
+        f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far, "
+        f"{metadata.latent_channels} latents for every {metadata.size_multiple} x {metadata.size_multiple} pixels",
+        f"- probabilities were brought to held-out images (temperature {metadata.temperature:.2f})",
+        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
         "",
         *_measured(figures, decision),
     ]

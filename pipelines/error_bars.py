@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.fit_restorer import FitRestorer
+from pipelines.fit_segmenter import FitSegmenter
 
 SHARES = (0.5, 0.68, 0.9, 0.95)
 REPEATS = 4  # of each image, each with another damage
@@ -51,3 +53,32 @@ def measure_error_bars(module: FitRestorer, indices: Sequence[int]) -> ErrorBars
     ordered = errors.sort().values
     intervals = {str(share): float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) for share in SHARES}
     return ErrorBars(factor.float(), intervals)
+
+
+@torch.no_grad()
+def measure_temperature(module: FitSegmenter, indices: Sequence[int]) -> float:
+    """By what logits are divided so that probabilities are honest on images that nothing was learned from.
+
+    Args:
+        module: The trained network with its images, on the CPU.
+        indices: Of held-out images.
+
+    Returns:
+        The temperature of the smallest negative log-likelihood, between 1/8 and 8.
+    """
+    logits, labels = [], []
+    for number, image in enumerate(indices[:MOST_IMAGES]):
+        found, y = module.predict(module.middle(image))
+        by_pixel, true = found[0].flatten(1).T, y[0, 0].flatten().long()
+        kept = torch.randperm(len(true), generator=torch.Generator().manual_seed(number))[: REPEATS * KEPT]
+        logits.append(by_pixel[kept])
+        labels.append(true[kept])
+    together, truth = torch.cat(logits).double(), torch.cat(labels)
+
+    def of(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(together / np.exp(log_temperature), truth))
+
+    from scipy.optimize import minimize_scalar
+
+    found_at = minimize_scalar(of, bounds=(-np.log(8), np.log(8)), method="bounded")
+    return float(np.exp(found_at.x))

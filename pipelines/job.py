@@ -41,6 +41,7 @@ class DataTable(Record):
     """`[data]`: where the images are; paths are relative to the job file."""
 
     train: Path = Field(description="Folder of good images; of clean ones, for a model that mends images")
+    labels: Path | None = Field(None, description="Folder of label images under the same names (segment)")
     licence: str | None = Field(None, description="Of the images, for the model's card")
     max_images: PositiveInt | None = Field(
         None,
@@ -87,6 +88,12 @@ class ModelTable(Record):
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")
     # Of models that mend images:
     network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
+    classes: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=256,
+        description="Names of the labels' values 0, 1, 2, ... (segment; default: background, and all above zero)",
+    )
     scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
     damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
     level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
@@ -221,7 +228,7 @@ class Job(Record):
             f"{name}.{key}"
             for name in tables
             for key, value in getattr(self, name)
-            if value != type(getattr(self, name)).model_fields[key].default
+            if not (field := type(getattr(self, name)).model_fields[key]).is_required() and value != field.default
         ]
 
     @field_validator("name")
@@ -303,7 +310,8 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     if problems:
         raise JobError(problems[0])
     base = job.path.parent
-    data = job.data.model_copy(update={"train": base / job.data.train})
+    labels = None if job.data.labels is None else base / job.data.labels
+    data = job.data.model_copy(update={"train": base / job.data.train, "labels": labels})
     weights = job.model.backbone_weights
     model = job.model.model_copy(update={"backbone_weights": None if weights is None else base / weights})
     places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}

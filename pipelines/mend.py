@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,21 @@ SMALLEST = 64  # below this, a tile that does not fit into memory is given up
 BLOCK = 8  # pixels of the result along a side of a block, for which one error bar is kept
 SHOWN = (420, 552)  # rows and columns of the part that the report shows, pixel for pixel: multiples of every scale
 WIDE = 0.1  # of the range: an error bar that is drawn in the darkest colour
+WIDE_OF_LABELS = 0.5  # the widest that the indicator of a class can have
+OPACITY = 0.45  # of classes over their image
+# Of classes, black for background, told apart without red and green (Okabe and Ito 2008, "Color universal design").
+PALETTE = np.resize(
+    np.array(
+        [(0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)],
+        np.uint8,
+    ),
+    (256, 3),
+)
+PALETTE[0] = 0
 DRAWING = "mended 1"  # another one when pictures of an earlier version must be made again
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +49,7 @@ class Mended:
         mean_scale: Mean predicted standard deviation, as a share of the range of values.
         blocks: (h, w) the same for each block of `BLOCK` x `BLOCK` pixels.
         notes: What a person should know.
+        labels: (H, W) class of each pixel, where the model labels them.
     """
 
     pixels: Samples
@@ -44,6 +57,37 @@ class Mended:
     mean_scale: float
     blocks: Floats
     notes: tuple[str, ...]
+    labels: NDArray[np.uint8] | None = None
+
+
+class Blocks:
+    """Error bars of an image, mean over blocks of `BLOCK` x `BLOCK` pixels, as tiles come."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        """Start with none, for a result of so many rows and columns."""
+        self._sums = np.zeros([-(-length // BLOCK) for length in size[:2]])
+        self._counts = np.outer(*(_lengths(length) for length in size[:2]))
+
+    def add(self, values: Floats, place: tuple[slice, slice]) -> None:
+        """Add a tile's (h, w), which need not be aligned with blocks."""
+        starts, blocks = [], []
+        for part in place:
+            first, last = part.start // BLOCK, (part.stop - 1) // BLOCK
+            starts.append(np.maximum(np.arange(first, last + 1) * BLOCK - part.start, 0))
+            blocks.append(slice(first, last + 1))
+        rows = np.add.reduceat(values.astype(np.float64), starts[0], axis=0)
+        self._sums[blocks[0], blocks[1]] += np.add.reduceat(rows, starts[1], axis=1)
+
+    @property
+    def mean(self) -> float:
+        """Of all pixels."""
+        return float(self._sums.sum() / self._counts.sum())
+
+    @property
+    def values(self) -> Floats:
+        """Of each block."""
+        found: Floats = (self._sums / self._counts).astype(np.float32)
+        return found
 
 
 def mend(session: RestoringSession, image: Image, *, side: int | None = None) -> Mended:
@@ -54,10 +98,19 @@ def mend(session: RestoringSession, image: Image, *, side: int | None = None) ->
     Raises:
         ImageError: The smallest tile does not fit either, or the model gives what is not a number.
     """
-    side = side or (SIDE if image.pixels.shape[0] * image.pixels.shape[1] < LARGE else SIDE // 2)
+    return in_smaller_tiles(lambda side: _mend(session, image, side), image.pixels, side)
+
+
+def in_smaller_tiles(work: Callable[[int], T], pixels: Samples, side: int | None) -> T:
+    """Do something in tiles of a side, again at half of it where that does not fit into memory.
+
+    Raises:
+        ImageError: The smallest tile does not fit either.
+    """
+    side = side or (SIDE if pixels.shape[0] * pixels.shape[1] < LARGE else SIDE // 2)
     while True:
         try:
-            return _mend(session, image, side)
+            return work(side)
         except MemoryError:
             if side // 2 < SMALLEST:
                 raise ImageError(f"does not fit into memory, not even in tiles of {side} pixels") from None
@@ -69,7 +122,7 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
     height, width, channels = image.pixels.shape
     scale, largest = metadata.scale, np.iinfo(image.pixels.dtype).max
     result = np.empty((height * scale, width * scale, channels), image.pixels.dtype)
-    sums = np.zeros((-(-height * scale // BLOCK), -(-width * scale // BLOCK)))
+    blocks = Blocks(result.shape)
     run, note = _adapted(session, channels)
 
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
@@ -77,16 +130,15 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
         if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
             raise ImageError("the model gives what is not a number for it")
         result[place] = as_file(restored, result.dtype)
-        _add_blocks(sums, spread.mean(axis=2), place)
+        blocks.add(spread.mean(axis=2), place)
 
     in_tiles(
         session, image.pixels, keep, run=run, side=side,
         to_float=lambda part: part.astype(np.float32) / np.float32(largest),
     )  # fmt: skip
-    counts = np.outer(*(_lengths(length) for length in result.shape[:2]))
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
     notes = () if note is None else (note,)
-    return Mended(result, alpha, float(sums.sum() / counts.sum()), (sums / counts).astype(np.float32), notes)
+    return Mended(result, alpha, blocks.mean, blocks.values, notes)
 
 
 def in_tiles(
@@ -139,17 +191,6 @@ def _lengths(length: int) -> NDArray[np.float64]:
     return lengths
 
 
-def _add_blocks(sums: NDArray[np.float64], values: Floats, place: tuple[slice, slice]) -> None:
-    """Add a tile's values to the sums of their blocks, which a tile need not be aligned with."""
-    starts, blocks = [], []
-    for part in place:
-        first, last = part.start // BLOCK, (part.stop - 1) // BLOCK
-        starts.append(np.maximum(np.arange(first, last + 1) * BLOCK - part.start, 0))
-        blocks.append(slice(first, last + 1))
-    rows = np.add.reduceat(values.astype(np.float64), starts[0], axis=0)
-    sums[blocks[0], blocks[1]] += np.add.reduceat(rows, starts[1], axis=1)
-
-
 def _enlarged(alpha: Samples, scale: int) -> Samples:
     """Transparency at the size of the result, between its pixels on straight lines: no new edges, no overshoot."""
     from scipy.ndimage import zoom
@@ -169,16 +210,31 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
     scale = height // before.shape[0]
     rows, columns = _least_sure(mended.blocks, height, width, scale)
     outer = tuple(slice(part.start // scale, part.stop // scale) for part in (rows, columns))
-    parts = (before[outer], mended.pixels[rows, columns])
-    pixels = [part.reshape(1, -1, part.shape[2]) for part in parts]
-    both = visible(np.concatenate(pixels, axis=1))[0]  # at once, so that 16 bits are stretched alike
-    seen = [each.reshape(part.shape) for each, part in zip(np.split(both, [pixels[0].shape[1]]), parts, strict=True)]
+    if mended.labels is None:
+        seen, wide = _seen_alike(before[outer], mended.pixels[rows, columns]), WIDE
+    else:
+        seen, wide = [visible(before[outer]), tinted(before[outer], mended.labels[rows, columns])], WIDE_OF_LABELS
     size = (rows.stop - rows.start, columns.stop - columns.start)
     return {
         "thumbnail": _webp(seen[0], size),
         "restored": _webp(seen[1], size),
-        "heatmap": png(_error_bars(mended.blocks, rows, columns)),
+        "heatmap": png(_error_bars(mended.blocks, rows, columns, wide)),
     }
+
+
+def _seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:
+    """Pictures for people, 16 bits being stretched alike in all of them."""
+    both = visible(np.concatenate([part.reshape(1, -1, part.shape[2]) for part in parts], axis=1))[0]
+    ends = np.cumsum([part.shape[0] * part.shape[1] for part in parts])[:-1]
+    return [each.reshape(part.shape) for each, part in zip(np.split(both, ends), parts, strict=True)]
+
+
+def tinted(before: Samples, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image with its classes in colours over it, (H, W, 3); background stays as it is."""
+    seen = visible(before)
+    seen = np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
+    mixed = np.rint((1 - OPACITY) * seen + OPACITY * PALETTE[labels]).astype(np.uint8)
+    return np.where((labels > 0)[..., None], mixed, seen)
 
 
 def _least_sure(blocks: Floats, height: int, width: int, scale: int) -> tuple[slice, slice]:
@@ -196,10 +252,10 @@ def _least_sure(blocks: Floats, height: int, width: int, scale: int) -> tuple[sl
     return spans[0], spans[1]
 
 
-def _error_bars(blocks: Floats, rows: slice, columns: slice) -> NDArray[np.uint8]:
+def _error_bars(blocks: Floats, rows: slice, columns: slice, wide: float) -> NDArray[np.uint8]:
     """Colours from clear to dark red, as wide as the error bar is."""
     index = [np.arange(part.start, part.stop) // BLOCK for part in (rows, columns)]
-    return colourise(blocks[np.ix_(*index)], HeatScale(0.0, WIDE))
+    return colourise(blocks[np.ix_(*index)], HeatScale(0.0, wide))
 
 
 def _webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:

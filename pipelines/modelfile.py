@@ -83,6 +83,19 @@ class RestorationMetadata(CommonMetadata):
         return self.scale if self.luma else 0
 
 
+class SegmentationMetadata(CommonMetadata):
+    """Of a model that labels pixels."""
+
+    classes: tuple[str, ...]  # names, in the order of the labels' values; the first is background
+    latent_channels: int  # of the noise that is its second input: (N, H / size_multiple, W / size_multiple, this)
+    temperature: float  # that logits are divided by
+
+    @property
+    def scale(self) -> int:
+        """Label images are as large as images."""
+        return 1
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """An ONNX file that was found, with its digest and where it came from."""

@@ -9,7 +9,7 @@ from pipelines.errors import ModelError
 from pipelines.modelfile import MODEL_FILE, ModelFile, sha256_of
 
 BUILTIN = Path(__file__).parent / "builtin"
-FORMS = "name@champion, name@alias, name/3, models:/name/3, a path to an .onnx file, or builtin:NAME"
+FORMS = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
 
 
 def find_model(ref: str | Path) -> ModelFile:

@@ -47,6 +47,8 @@ RESTORED = [
     ("mean_scale", pa.float64()),
     ("psnr", pa.float64()),  # where there are clean images to compare with
     ("ssim", pa.float64()),
+    ("dice", pa.float64()),  # where pixels were labelled, and there are true labels
+    ("iou", pa.float64()),
 ]
 RESULTS = pa.schema(
     [
@@ -230,7 +232,7 @@ class OutputFolder:
             for row in pq.read_table(path, columns=GALLERY.names).to_pylist():
                 if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
                     pictures.setdefault(row["path"], row)
-        measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim")} for row in worst}
+        measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim", "dice", "iou")} for row in worst}
         found = [pictures[path] | measured[path] for path in wanted if path in pictures]
         table = pa.Table.from_pylist(found, schema=GALLERY)
         write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ImageError
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for, pixel_type
+from pipelines.labels import LabelFolder
 from pipelines.output import write_json
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
@@ -38,6 +39,7 @@ class Photos:
         starts: Where each begins in `flat`.
         flat: All samples, one image after the other, rows first; a memory map.
         image_format: Channels and depth.
+        labelled: Whether each pixel has its label behind its channels.
     """
 
     files: tuple[ImageFile, ...]
@@ -47,15 +49,16 @@ class Photos:
     starts: tuple[int, ...]
     flat: NDArray[Any]
     image_format: ImageFormat
+    labelled: bool = False
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.files)
 
     def image(self, index: int) -> NDArray[Any]:
-        """All of an image, (H, W, C), still on disk."""
+        """All of an image, (H, W, C), with its labels as a last channel if it has some, still on disk."""
         height, width = self.sizes[index]
-        size = height * width * self.image_format.channels
+        size = height * width * _depth(self.image_format, self.labelled)
         return self.flat[self.starts[index] : self.starts[index] + size].reshape(height, width, -1)
 
     def crops(self, indices: Sequence[int] | NDArray[np.int64], side: int, random: np.random.Generator) -> NDArray[Any]:
@@ -73,8 +76,13 @@ class Photos:
         return np.stack(crops)
 
 
-def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos:
+def load_photos(files: Sequence[ImageFile], image_format: ImageFormat, labels: LabelFolder | None = None) -> Photos:
     """Decode images into one file under KINTSUGI_HOME; later runs over the same files reuse it.
+
+    Args:
+        files: The images.
+        image_format: Channels and depth that all are brought to.
+        labels: Where the label of each pixel is; images without are left out.
 
     Raises:
         DataError: None can be read.
@@ -82,10 +90,11 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos
     stamp = {
         "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
         "format": [image_format.channels, image_format.bit_depth],
+        **({} if labels is None else {"labels": labels.stamp(files)}),
     }
     with cache_folder(stamp) as folder:
         if not (folder / "photos.json").is_file():
-            _decode_into(folder, files, image_format)
+            _decode_into(folder, files, image_format, labels)
         index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
         if not index["keep"]:
             (folder / "photos.json").unlink()  # what could not be read may be readable next time
@@ -96,7 +105,7 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos
     for position, reason in index["failed"]:
         log.warning("left out %s: %s", files[position].relative, reason)
     sizes = tuple((int(height), int(width)) for height, width in index["sizes"])
-    lengths = [height * width * image_format.channels for height, width in sizes]
+    lengths = [height * width * _depth(image_format, labels is not None) for height, width in sizes]
     return Photos(
         files=tuple(files[position] for position in index["keep"]),
         sha256=tuple(index["sha256"]),
@@ -105,6 +114,7 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat) -> Photos
         starts=tuple(int(start) for start in np.cumsum([0, *lengths[:-1]])),
         flat=flat,
         image_format=image_format,
+        labelled=labels is not None,
     )
 
 
@@ -116,7 +126,13 @@ def pixel_digest(pixels: NDArray[Any]) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _decode_into(folder: Path, files: Sequence[ImageFile], image_format: ImageFormat) -> None:
+def _depth(image_format: ImageFormat, labelled: bool) -> int:
+    return image_format.channels + labelled
+
+
+def _decode_into(
+    folder: Path, files: Sequence[ImageFile], image_format: ImageFormat, labels: LabelFolder | None
+) -> None:
     temporary = folder / f"photos.{os.getpid()}.tmp"
     index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
     known: set[str] = set()
@@ -129,8 +145,16 @@ def _decode_into(folder: Path, files: Sequence[ImageFile], image_format: ImageFo
             digest = pixel_digest(image.pixels)
             if digest in known:
                 continue
+            samples = image.pixels
+            if labels is not None:
+                try:
+                    own = labels.of(image.file, samples.shape[:2])
+                except ImageError as error:
+                    index["failed"].append((position, str(error)))
+                    continue
+                samples = np.dstack([samples, own.astype(samples.dtype)])
             known.add(digest)
-            flat.write(np.ascontiguousarray(image.pixels).tobytes())
+            flat.write(np.ascontiguousarray(samples).tobytes())
             for name, value in (
                 ("keep", position), ("sha256", image.sha256), ("pixel_sha256", digest),
                 ("sizes", image.pixels.shape[:2]),

@@ -1,4 +1,4 @@
-"""How close a restored image is to the clean one: PSNR and SSIM, by scikit-image."""
+"""How close a restored image is to the clean one: PSNR and SSIM, by scikit-image; of label images Dice and IoU."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ def compare(restored: Samples, clean: Samples, *, luma: bool = False, border: in
     if border:
         pair = [each[border:-border, border:-border] for each in pair]
     return {"psnr": psnr(*pair), "ssim": ssim(*pair)}
+
+
+def compare_labels(labels: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> dict[str, float]:
+    """Dice coefficient and intersection over union of two label images of one size.
+
+    Args:
+        labels: (H, W), values below `classes`.
+        true: As well.
+        classes: Background included.
+
+    Returns:
+        `dice` and `iou`: means over the classes beyond the background that are in either image; 1 where none is.
+    """
+    counts = np.bincount(labels.ravel().astype(np.intp) * classes + true.ravel(), minlength=classes**2)
+    counts = counts.reshape(classes, classes)
+    both, either = np.diag(counts)[1:], (counts.sum(axis=0) + counts.sum(axis=1))[1:]
+    there = either > 0
+    if not there.any():
+        return {"dice": 1.0, "iou": 1.0}
+    both, either = both[there], either[there]
+    return {"dice": float((2 * both / either).mean()), "iou": float((both / (either - both)).mean())}
 
 
 def psnr(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> float:

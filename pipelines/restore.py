@@ -27,14 +27,16 @@ from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
 from pipelines.images.header import one_line
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
+from pipelines.label import EXACT, encode_labels, label
+from pipelines.labels import read_labels
 from pipelines.mend import DRAWING, Mended, mend, pictures_of
-from pipelines.modelfile import ModelFile
+from pipelines.modelfile import ModelFile, SegmentationMetadata
 from pipelines.models import find_model
 from pipelines.output import OutputFolder, Row, check_output, shortened, write_atomically
 from pipelines.progress import progress
-from pipelines.quality import compare
+from pipelines.quality import compare, compare_labels
 from pipelines.rows import empty_row, failed_row
-from pipelines.session import RestoringSession
+from pipelines.session import RestoringSession, SegmentingSession, open_restoring_session
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ class RestoreSummary:
     failed: int
     images_per_second: float | None
     psnr: float | None = None  # mean, where there are clean images to compare with
+    dice: float | None = None  # as well, where there are true labels
+    labelled: bool = False  # rather than restored
 
 
 def restore_folder(
@@ -112,7 +116,9 @@ def open_restoring(
     found = list_images(folder)
     clean = None if reference is None else _by_name(list_images(reference).files)
     file = model if isinstance(model, ModelFile) else find_model(model)
-    session = RestoringSession(file, device=settings().device, threads=settings().workers)
+    session = open_restoring_session(file, device=settings().device, threads=settings().workers)
+    if isinstance(session, SegmentingSession) and written not in EXACT:
+        raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
     made_of = json.dumps([file.sha256, kind, DRAWING])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
@@ -128,11 +134,17 @@ def open_restoring(
 class Restoring(FolderRun):
     """An open job that mends."""
 
-    session: RestoringSession
+    session: RestoringSession | SegmentingSession
     kind: FileKind
     names: Mapping[str, str]  # of a file -> of what is made of it
     reference: Path | None = None
     clean: Mapping[str, ImageFile] | None = None  # to compare with, by name with and without suffix
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of labels; none where the model mends."""
+        metadata = self.session.metadata
+        return metadata.classes if isinstance(metadata, SegmentationMetadata) else ()
 
     def holds(self, row: Row) -> bool:
         """Whether the result is there, under the name that it has now: a file may have come that it collides with."""
@@ -163,7 +175,7 @@ class Restoring(FolderRun):
         self.output.write_json("run.json", run)
         for warning in run["warnings"]:
             log.warning("%s", warning)
-        measured = [row["psnr"] for row in rows if row["psnr"] is not None]
+        means = {name: _mean(rows, name) for name in ("psnr", "dice")}
         return RestoreSummary(
             out=self.output.out,
             report=write_report(self.output.out),
@@ -171,7 +183,8 @@ class Restoring(FolderRun):
             ok=run["counts"]["ok"],
             failed=run["counts"]["failed"],
             images_per_second=run["timings"]["images_per_second"],
-            psnr=float(np.mean(measured)) if measured else None,
+            labelled=bool(self.classes),
+            **means,
         )
 
     def describe(self, rows: Sequence[Row], *, finished: bool) -> dict[str, Any]:
@@ -189,7 +202,11 @@ class Restoring(FolderRun):
         return document | {"command": shlex.join(words)}
 
     def _without_reference(self, rows: Sequence[Row]) -> int:
-        return 0 if self.clean is None else sum(row["status"] == "ok" and row["psnr"] is None for row in rows)
+        return (
+            0
+            if self.clean is None
+            else sum(row["status"] == "ok" and row["psnr"] is None and row["dice"] is None for row in rows)
+        )
 
     def _compare(self, rows: Sequence[Row]) -> None:
         """PSNR and SSIM of what was made, where there is a clean image of the name; a note where that is of no use."""
@@ -201,6 +218,9 @@ class Restoring(FolderRun):
             for row, twin in pairs:
                 advance()
                 try:
+                    if isinstance(metadata, SegmentationMetadata):
+                        row |= self._overlap(row, twin)
+                        continue
                     clean = read_image(twin.path, max_pixels=limit).pixels
                     made = read_image(self.output.out / row["output"], max_pixels=limit * metadata.scale**2).pixels
                     height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
@@ -210,6 +230,14 @@ class Restoring(FolderRun):
                     problem = str(error)
                 if problem is not None:
                     row["note"] = "; ".join(filter(None, (row["note"], f"the clean image {twin.relative} {problem}")))
+
+    def _overlap(self, row: Row, twin: ImageFile) -> dict[str, float]:
+        """Dice and IoU of what was made."""
+        count = len(self.classes)
+        made, true = read_labels(self.output.out / row["output"], count), read_labels(twin.path, count)
+        if made.shape != true.shape:
+            raise ImageError(f"is of another size: {true.shape[1]} x {true.shape[0]}")
+        return compare_labels(made, true, count)
 
     def _twin(self, relative: str) -> ImageFile | None:
         clean = self.clean or {}
@@ -225,7 +253,8 @@ class Restoring(FolderRun):
         }
         try:
             with self.timed("run"):
-                mended = mend(self.session, image)
+                session = self.session
+                mended = label(session, image) if isinstance(session, SegmentingSession) else mend(session, image)
             with self.timed("write"):
                 pictures = pictures_of(image.pixels, mended) if self.among_worst(mended.mean_scale) else {}
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
@@ -246,13 +275,22 @@ class Restoring(FolderRun):
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
         dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
+        notes: tuple[str, ...] = ()
         try:
-            content, notes = encode_image(self.kind, mended.pixels, mended.alpha, icc=image.icc, dpi=dpi)
+            if mended.labels is None:
+                content, notes = encode_image(self.kind, mended.pixels, mended.alpha, icc=image.icc, dpi=dpi)
+            else:
+                content = encode_labels(self.kind, mended, len(self.classes), dpi)
         except ValueError as error:
             raise ImageError(f"cannot be written: {error}") from None
         path = self.output.out / self.names[file.relative]
         write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return notes
+
+
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+    known = [row[name] for row in rows if row[name] is not None]
+    return float(np.mean(known)) if known else None
 
 
 def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -11,11 +12,23 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
-from pipelines.modelfile import METADATA_KEY, CommonMetadata, Metadata, ModelFile, RestorationMetadata
+from pipelines.modelfile import (
+    METADATA_KEY,
+    CommonMetadata,
+    Metadata,
+    ModelFile,
+    RestorationMetadata,
+    SegmentationMetadata,
+)
 from pipelines.providers import CUDA, choose_providers
 
 Stored = TypeVar("Stored", bound=CommonMetadata)
 
+DOES: dict[type[CommonMetadata], str] = {
+    Metadata: "gives anomaly scores",
+    RestorationMetadata: "mends images",
+    SegmentationMetadata: "labels pixels",
+}
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
 
 
@@ -26,6 +39,23 @@ def mends(model: ModelFile) -> bool:
         ModelError: It is no model of ONNX Runtime's.
     """
     return not _Opened(model, "cpu", 1).scores
+
+
+def labels(model: ModelFile) -> bool:
+    """Whether a model labels pixels. As for `mends`."""
+    return _Opened(model, "cpu", 1).labels
+
+
+def open_restoring_session(
+    model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
+) -> RestoringSession | SegmentingSession:
+    """Load a model that mends images or labels their pixels, whichever it is.
+
+    Raises:
+        ModelError: It is neither, or damaged.
+    """
+    session = _Opened(model, device, threads)
+    return (SegmentingSession if session.labels else RestoringSession)(model, device=device, threads=threads)
 
 
 class _Opened:
@@ -47,10 +77,12 @@ class _Opened:
             raise ModelError(msg) from None
         self.provider: str = self._session.get_providers()[0]
         self.scores = "score" in {output.name for output in self._session.get_outputs()}
+        self.labels = not self.scores and "noise" in {each.name for each in self._session.get_inputs()}
 
     def _read(self, kind: type[Stored]) -> Stored:
         stored = self._session.get_modelmeta().custom_metadata_map
-        return _read_metadata(stored, self.model, kind, scores=self.scores)
+        does = Metadata if self.scores else SegmentationMetadata if self.labels else RestorationMetadata
+        return _read_metadata(stored, self.model, kind, does)
 
 
 class Session(_Opened):
@@ -124,13 +156,61 @@ class RestoringSession(_Opened):
         Raises:
             MemoryError: The tile does not fit: use a smaller one.
         """
-        try:
+        with _memory_errors():
             restored, scale = self._session.run(["restored", "restored_scale"], {"image": tile})
-        except Exception as error:
-            if "memory" in str(error).lower() or "bad_alloc" in str(error):
-                raise MemoryError from error
-            raise
         return restored, scale
+
+
+class SegmentingSession(_Opened):
+    """A loaded model that labels pixels, a tile at a time."""
+
+    metadata: SegmentationMetadata
+
+    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+        """Load a model file: as for `Session`.
+
+        Raises:
+            ModelError: The file is damaged, was not exported by this software, or does not label pixels.
+        """
+        super().__init__(model, device, threads)
+        self.metadata = self._read(SegmentationMetadata)
+
+    def cells(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape of the noise of an image."""
+        step = self.metadata.size_multiple
+        return -(-height // step), -(-width // step), self.metadata.latent_channels
+
+    def run(
+        self, tile: NDArray[np.float32], noise: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Label a tile.
+
+        Args:
+            tile: (N, H, W, C), values divided by the largest of their type; sides in multiples of `size_multiple`.
+            noise: (N, *cells) standard normal numbers: another noise is another sample. None: the mean of the latents.
+
+        Returns:
+            Probabilities of the classes, (N, H, W, K), and the standard deviations of their indicators.
+
+        Raises:
+            MemoryError: The tile does not fit: use a smaller one.
+        """
+        if noise is None:
+            noise = np.zeros((len(tile), *self.cells(*tile.shape[1:3])), np.float32)
+        with _memory_errors():
+            restored, scale = self._session.run(["restored", "restored_scale"], {"image": tile, "noise": noise})
+        return restored, scale
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """ONNX Runtime has a dozen words for it."""
+    try:
+        yield
+    except Exception as error:
+        if "memory" in str(error).lower() or "bad_alloc" in str(error):
+            raise MemoryError from error
+        raise
 
 
 def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -148,13 +228,17 @@ def keyed_generator(digest: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
 
 
-def _read_metadata(stored: dict[str, str], model: ModelFile, kind: type[Stored], *, scores: bool) -> Stored:
+def _read_metadata(stored: dict[str, str], model: ModelFile, kind: type[Stored], does: type[CommonMetadata]) -> Stored:
     if METADATA_KEY not in stored:
         msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; see `kintsugi train`"
         raise ModelError(msg)
-    if scores != (kind is Metadata):
-        does, verb = ("gives anomaly scores", "score") if scores else ("mends images", "restore")
-        msg = f"{model.ref} {does}: use `kintsugi {verb}`"
+    if does is not kind:
+        told = {
+            Metadata: "gives anomaly scores",
+            RestorationMetadata: "mends images",
+            SegmentationMetadata: "labels pixels",
+        }
+        msg = f"{model.ref} {told[does]}: use `kintsugi {'score' if does is Metadata else 'restore'}`"
         raise ModelError(msg)
     try:
         return kind.model_validate_json(stored[METADATA_KEY])

@@ -54,6 +54,7 @@ from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.train_restorer import train_restorer
+from pipelines.train_segmenter import train_segmenter
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
@@ -61,6 +62,7 @@ from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
+from vaecore.tasks import segmentations
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
@@ -131,6 +133,8 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
+    if job.task in segmentations():
+        return train_segmenter(job)
     if job.verb == "restore":
         return train_restorer(job)
     start = time.perf_counter()

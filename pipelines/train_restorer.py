@@ -5,8 +5,6 @@ survey -> read -> no test images? -> split -> fit -> error bars -> export -> com
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -26,20 +24,31 @@ from pipelines.card import write_restoration_card
 from pipelines.data import SplitName, drawn, split_by_content, write_split
 from pipelines.error_bars import measure_error_bars
 from pipelines.errors import JobError, ModelError
-from pipelines.fit_restorer import Damaged, FitRestorer, RestorerRecipe, steps_within
+from pipelines.fit_crops import CropRecipe
+from pipelines.fit_restorer import Damaged, FitRestorer
 from pipelines.images import find_images
 from pipelines.job import Job
 from pipelines.leakage import check_leakage
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, RestorationMetadata, sha256_of
-from pipelines.output import write_json
 from pipelines.photos import Photos, load_photos
 from pipelines.plan import survey
-from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.session import RestoringSession
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
+from pipelines.train_crops import (
+    MOST_IMAGES,
+    OPTIONS,
+    PARITY,
+    Figure,
+    announce,
+    choose_recipe,
+    data_digest,
+    decide,
+    steps_of,
+    work_key,
+)
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
@@ -50,13 +59,7 @@ from vaecore.tasks import Damage, Restoration, restorations
 
 log = logging.getLogger(__name__)
 
-MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
-FEW_CALIBRATE = 10
-MINUTES = 30.0  # where the job names no budget
-PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
-OPTIONS = frozenset({"calibrate.fraction", "model.network", "model.scale", "model.damage", "model.level"}) | {
-    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
-}
+OWN_OPTIONS = OPTIONS | {"model.scale", "model.damage", "model.level"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def make_plan(job: Job) -> Plan:
 
 def _problems(job: Job, task: Restoration) -> Iterator[str]:
     table, several = job.model, len(task.scales) > 1
-    unused = [key for key in job.set_options("model", "train", "calibrate") if key not in OPTIONS]
+    unused = [key for key in job.set_options("data", "model", "train", "calibrate") if key not in OWN_OPTIONS]
     unused += ["model.scale"] * (table.scale is not None and table.scale not in task.scales)
     yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
     if table.damage is not None and table.damage not in task.damages:
@@ -144,26 +147,26 @@ def train_restorer(job: Job) -> TrainedModel:
     photos = load_photos([files[position] for position in positions], image_format)
     check_leakage(photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
-    _announce(photos, split)
+    announce(photos, split, "error bars")
     device, registry = training_device(), Registry()
     champion = _champion(registry, job, plan, image_format.channels)
-    recipe = _recipe(job, plan, device)
+    recipe = choose_recipe(job, plan.size, device, plan.scale)
     torch.manual_seed(job.train.seed)
     widths, blocks = SIZES[plan.size]
     network = Restorer(
         channels=image_format.channels, outputs=image_format.channels, widths=widths, blocks=blocks, upscale=plan.scale
     )
 
-    def fitted(damaged: Damaged, recipe: RestorerRecipe) -> FitRestorer:
+    def fitted(damaged: Damaged, recipe: CropRecipe) -> FitRestorer:
         return FitRestorer(network, GaussianLikelihood(), photos, split, damaged, recipe)
 
     with (
-        work_folder(job, _work_key(job, plan, photos, recipe)) as work,
+        work_folder(job, work_key(job, photos, recipe, [plan.size, plan.scale, plan.damage, plan.strengths])) as work,
         TrackedRun(job.name) as tracked,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
         if job.train.steps is None:
-            recipe = replace(recipe, steps=_steps(job, fitted(plan.damaged, recipe), work, device))
+            recipe = replace(recipe, steps=steps_of(job, fitted(plan.damaged, recipe), work, device))
         module = fitted(plan.damaged, recipe)
         log.info("%s: network %s, %d steps of %d crops", job.task, plan.size, recipe.steps, recipe.batch)
         tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
@@ -181,7 +184,12 @@ def train_restorer(job: Job) -> TrainedModel:
         difference = _check_parity(file, graph, examples)
         write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
         write_job(folder, job)
-        decision = _decide(file, champion, examples, job)
+        figure = Figure(
+            name="psnr",
+            measure=lambda file, held: _psnr(file, replace(examples, indices=held)),
+            told=lambda mine, theirs: f"PSNR {mine:.2f} dB against the champion's {theirs:.2f}",
+        )
+        decision = decide(job, file, champion, photos, split["select"], figure)
         figures = {
             "difference": difference,
             "steps": float(done),
@@ -211,17 +219,6 @@ class _Held:
         return y.permute(0, 2, 3, 1), c.permute(0, 2, 3, 1)
 
 
-def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]]) -> None:
-    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
-    log.info(
-        "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
-        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
-        len(split["train"]), len(split["select"]), len(split["calibrate"]),
-    )  # fmt: skip
-    if len(split["calibrate"]) < FEW_CALIBRATE:
-        log.warning("error bars rest on %d images: take them as a hint, or add images", len(split["calibrate"]))
-
-
 def _champion(registry: Registry, job: Job, plan: Plan, channels: int) -> ModelFile | None:
     """Today's champion, which has to do the same as what is trained.
 
@@ -242,33 +239,6 @@ def _champion(registry: Registry, job: Job, plan: Plan, channels: int) -> ModelF
             f"{job.path}: the champion of '{job.name}' does {told[0]}, this job {told[1]}: choose another name"
         )
     return champion
-
-
-def _recipe(job: Job, plan: Plan, device: str) -> RestorerRecipe:
-    """What the job leaves open; the steps are a guess where it asks for minutes."""
-    table, large = job.train, device == "cuda"
-    step = plan.scale * 16  # a multiple of the largest stride
-    crop = table.crop or max(128 if large else 96, 48 * plan.scale)
-    return RestorerRecipe(
-        steps=table.steps or 1,
-        batch=table.batch or (32 if large else 8),
-        crop=max(step, crop // step * step),
-        learning_rate=table.learning_rate or (5e-4 if plan.size == "M" else 1e-3),
-        seed=table.seed,
-    )
-
-
-def _steps(job: Job, module: FitRestorer, work: Path, device: str) -> int:
-    """As many as the job's minutes allow here, counted once for each run."""
-    minutes = job.train.minutes or MINUTES
-    noted = work / "steps.json"
-    if noted.is_file():
-        steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
-    else:
-        steps = steps_within(60 * minutes, module, device)
-        write_json(noted, {"steps": steps})
-    log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
-    return steps
 
 
 def _describe(
@@ -293,7 +263,7 @@ def _describe(
         outputs=OUTPUTS,
         licence=job.data.licence,
         git_commit=git_commit(job.path.parent),
-        data_digest=hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest(),
+        data_digest=data_digest(photos),
         images={name: len(indices) for name, indices in split.items()},
         kintsugi=installed_version("kintsugi"),
         scale=plan.scale,
@@ -338,24 +308,8 @@ def _check_parity(file: ModelFile, graph: RestorationGraph, held: _Held) -> floa
     return worst
 
 
-def _decide(file: ModelFile, champion: ModelFile | None, held: _Held, job: Job) -> Decision:
-    """The promotion rule: PSNR of challenger and champion on the same damaged images, those new to both if any."""
-    held = replace(held, indices=unseen_by(champion, held.indices, held.module.photos.pixel_sha256))
-    mine = _psnr(file, held)
-    figures = {"challenger_psnr": mine, "held_out_images": float(len(held.indices))}
-    if champion is None:
-        reason = "the first version; its exported file gives the values of the trained network"
-        return Decision(job.promote.rule != "never", reason, figures)
-    theirs = _psnr(champion, held)
-    figures |= {"champion_psnr": theirs}
-    if job.promote.rule != "better":
-        return Decision(job.promote.rule == "always", f"the job's rule is '{job.promote.rule}'", figures)
-    better = mine >= theirs - job.promote.tolerance
-    comparison = f"PSNR {mine:.2f} dB against the champion's {theirs:.2f} on {len(held.indices)} held-out images"
-    return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
-
-
 def _psnr(file: ModelFile, held: _Held) -> float:
+    """Mean over held-out images, damaged as in training."""
     session = RestoringSession(file, device=settings().device, threads=settings().workers)
     found = []
     for number in range(len(held.indices)):
@@ -363,18 +317,3 @@ def _psnr(file: ModelFile, held: _Held) -> float:
         restored, _ = session.run(c.contiguous().numpy())
         found.append(psnr(torch.from_numpy(restored).permute(0, 3, 1, 2), y.permute(0, 3, 1, 2)))
     return float(torch.cat(found).mean())
-
-
-def _work_key(job: Job, plan: Plan, photos: Photos, recipe: RestorerRecipe) -> str:
-    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
-    stamp = {
-        "task": job.task,
-        "plan": [plan.size, plan.scale, plan.damage, plan.strengths],
-        "train": job.train.model_dump(mode="json"),
-        "recipe": asdict(recipe),  # a device has its own
-        "images": photos.pixel_sha256,
-        "calibrate": job.calibrate.fraction,
-        "format": [photos.image_format.channels, photos.image_format.bit_depth],
-        "kintsugi": installed_version("kintsugi"),
-    }
-    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

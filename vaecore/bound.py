@@ -50,8 +50,15 @@ class DiagonalGaussian:
 class LatentVariableModel(Protocol):
     """What the bound needs to know about a network: q(z|y), p(z) and p(y|z)."""
 
-    likelihood: Likelihood
-    latent_shape: tuple[int, int, int]  # Z, h, w
+    @property
+    def likelihood(self) -> Likelihood:
+        """From the network's output to p(y|z)."""
+        ...
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Z, h, w."""
+        ...
 
     def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
         """q(z | y)."""

@@ -15,6 +15,8 @@ from torch.export import Dim
 from vaecore.quiet import quiet
 from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.scoring import DecoderGraph, ScoringGraph
+from vaecore.segmentation import OUTPUTS as SEGMENTATION_OUTPUTS
+from vaecore.segmentation import SegmentationGraph
 
 OPSET = 20
 METADATA_KEY = "kintsugi"  # one JSON document under one key of the ONNX metadata
@@ -53,6 +55,19 @@ def export_restoration(graph: RestorationGraph, path: Path, metadata: Mapping[st
     image = torch.zeros((2, 3 * multiple, 5 * multiple, channels))
     sides = {1: multiple * Dim("rows", min=1), 2: multiple * Dim("columns", min=1)}
     _export(graph, (image,), {"image": {0: Dim("n", min=1), **sides}}, ["image"], list(OUTPUTS), path, metadata)
+
+
+def export_segmentation(graph: SegmentationGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a segmentation graph: batch, height and width stay dynamic, the sides being multiples of the network's."""
+    network = graph.network
+    image = torch.zeros((2, 3 * network.multiple, 5 * network.multiple, network.channels))
+    noise = torch.zeros((2, 3, 5, network.latent_channels))
+    batch, rows, columns = Dim("n", min=1), Dim("rows", min=1), Dim("columns", min=1)
+    dynamic = {
+        "image": {0: batch, 1: network.multiple * rows, 2: network.multiple * columns},
+        "noise": {0: batch, 1: rows, 2: columns},
+    }
+    _export(graph, (image, noise), dynamic, ["image", "noise"], list(SEGMENTATION_OUTPUTS), path, metadata)
 
 
 def _export(

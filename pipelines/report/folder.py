@@ -154,6 +154,7 @@ class Picture(_Record):
     output: str | None = None
     mean_scale: float | None = None
     psnr: float | None = None
+    dice: float | None = None
     outlines: str | None = None  # of the abnormal regions, in pixels of the thumbnail
     neighbours: tuple[Near, ...] | None = None
     local_p_value: float | None = None

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.mend import PALETTE
 from pipelines.report import words
 from pipelines.report.facts import describe_metadata, missing
 from pipelines.report.folder import GALLERY, RESULTS, Picture, Run, read_gallery
 from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, render_page, write_page
-from pipelines.report.rows import FAILED, Rows, column, floats, read_rows
+from pipelines.report.rows import FAILED, FIGURES, Rows, column, floats, read_rows
 from pipelines.text import printable
 
 REPORT = "report.html"
@@ -44,7 +45,7 @@ def write_restore_report(out: Path, run: Run) -> Path:
     html = render_page(
         "restore.html",
         _facts(out, rows, run, gallery),
-        data={"gallery": [_picture(each) for each in (gallery or ())[:SHOWN_PICTURES]]},
+        data={"gallery": _pictures(run, gallery or ())},
         styles=(*SHARED_STYLES, "score.css", "restore.css"),
         scripts=(*SHARED_SCRIPTS, "restore.js"),
     )
@@ -56,7 +57,9 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
     failed = rows.count(FAILED)
     ok = rows.total - failed
     scale = run.model.metadata.get("scale", 1)
-    done = f"{words.plural(ok, 'image')} restored" + (f", {scale} times as large" if scale != 1 else "")
+    classes = _classes(run.model.metadata)
+    verb = "labelled" if classes else "restored"
+    done = f"{words.plural(ok, 'image')} {verb}" + (f", {scale} times as large" if scale != 1 else "")
     return {
         "run": run,
         "headline": done if not failed else f"{done}, {words.plural(failed, 'file')} failed",
@@ -64,8 +67,10 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
         "model_version": run.model.version or rows.version,
         "partial": missing(rows, run, pictured=gallery is not None or not ok),
         "counts": {"ok": ok, "failed": failed, "total": rows.total},
+        "verb": verb,
+        "classes": classes,
         "figures": _figures(out / RESULTS),
-        "files": _files(rows),
+        "files": _files(rows, 1 if classes else LEVELS),
         "shown_rows": SHOWN_ROWS if rows.truncated else None,
         "has_gallery": bool(gallery),
         "intervals": _intervals(run.model.metadata),
@@ -82,32 +87,32 @@ def _figures(path: Path) -> dict[str, float]:
     """Means over all images of what was measured."""
     found: dict[str, float] = {}
     with pq.ParquetFile(path) as file:
-        for name in ("psnr", "ssim"):
+        for name in FIGURES:
             if name in file.schema_arrow.names:
                 values = pc.mean(file.read(columns=[name])[name]).as_py()
                 found |= {} if values is None else {name: float(values)}
     return found
 
 
-def _files(rows: Rows) -> list[dict[str, object]]:
+def _files(rows: Rows, unit: float) -> list[dict[str, object]]:
     """One entry for each restored file, in the order of their names."""
     paths, outputs, notes = (column(rows.worst, name, pa.string()).to_pylist() for name in ("path", "output", "note"))
-    numbers = [_known(floats(rows.worst, name)) for name in ("width", "height", "mean_scale", "psnr", "ssim")]
-    table = [
-        {
-            "path": printable(path),
-            "output": printable(output or ""),
-            "note": printable(note or ""),
-            "size": f"{width:.0f} × {height:.0f}",
-            "error": None if spread is None else spread * LEVELS,
-            "psnr": psnr,
-            "ssim": ssim,
-        }
-        for path, output, note, verdict, width, height, spread, psnr, ssim in zip(
-            paths, outputs, notes, rows.worst_verdicts, *numbers, strict=True
+    known = {name: _known(floats(rows.worst, name)) for name in ("width", "height", "mean_scale", *FIGURES)}
+    table: list[dict[str, object]] = []
+    for row, (path, verdict) in enumerate(zip(paths, rows.worst_verdicts, strict=True)):
+        if verdict == FAILED:
+            continue
+        spread = known["mean_scale"][row]
+        table.append(
+            {
+                "path": printable(path),
+                "output": printable(outputs[row] or ""),
+                "note": printable(notes[row] or ""),
+                "size": f"{known['width'][row]:.0f} × {known['height'][row]:.0f}",
+                "error": None if spread is None else spread * unit,
+                **{name: known[name][row] for name in FIGURES},
+            }
         )
-        if verdict != FAILED
-    ]
     return sorted(table, key=lambda entry: str(entry["path"]))
 
 
@@ -121,16 +126,34 @@ def _intervals(metadata: dict[str, Any]) -> Sequence[tuple[str, float]]:
     return [(f"{float(share):.0%}", float(width)) for share, width in found.items()] if isinstance(found, dict) else []
 
 
+def _classes(metadata: dict[str, Any]) -> Sequence[tuple[str, str]]:
+    """Names of the classes beyond the background, and the colours that they are drawn in."""
+    names = metadata.get("classes")
+    if not isinstance(names, list):
+        return []
+    return [(str(name), "rgb({}, {}, {})".format(*PALETTE[value % 256])) for value, name in enumerate(names) if value]
+
+
+def _pictures(run: Run, gallery: Sequence[Picture]) -> list[dict[str, object]]:
+    unit, name = (1, "") if _classes(run.model.metadata) else (LEVELS, " levels")
+    return [
+        _picture(each) | {"unit": name, "error": _times(each.mean_scale, unit)} for each in gallery[:SHOWN_PICTURES]
+    ]
+
+
+def _times(value: float | None, unit: float) -> float | None:
+    return None if value is None or not np.isfinite(value) else value * unit
+
+
 def _picture(picture: Picture) -> dict[str, object]:
     encoded = {
         name: base64.b64encode(data).decode("ascii") if data else None
         for name, data in (("before", picture.thumbnail), ("after", picture.restored), ("errors", picture.heatmap))
     }
-    spread = picture.mean_scale
     return {
         **encoded,
         "path": printable(picture.path),
         "output": printable(picture.output or ""),
-        "error": None if spread is None or not np.isfinite(spread) else spread * LEVELS,
         "psnr": picture.psnr,
+        "dice": picture.dice,
     }

@@ -21,7 +21,8 @@ SHOWN_FAILURES = 500
 _NEEDED = ("path", "status", "score")
 _FACTS = ("model", "version", "threshold")
 MEASURES = ("p_value", "bits_per_dim", "elbo", "rate", "distortion")
-_SHOWN = (*("path", "score", "width", "height", "error", "note"), *("output", "mean_scale", "psnr", "ssim"), *MEASURES)
+FIGURES = ("psnr", "ssim", "dice", "iou")  # where there are images to compare with
+_SHOWN = (*("path", "score", "width", "height", "error", "note"), *("output", "mean_scale", *FIGURES), *MEASURES)
 _BATCH = 65_536
 
 

@@ -376,7 +376,7 @@ def test_every_command_and_option_has_help() -> None:
 
 def test_the_forms_of_a_reference_are_the_same_everywhere() -> None:
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
-    forms = ("name@champion", "name@alias", "name/3", "models:/name/3")
+    forms = ("name@champion", "name@alias", "name/3", "models:/name/3", "builtin:NAME")
     assert f"{', '.join(forms)}, or the path of an .onnx file" == REF
     assert FORMS.startswith(", ".join(forms))
     assert f"{', '.join(f'`{form}`' for form in forms)}, or the path of an `.onnx` file" in readme

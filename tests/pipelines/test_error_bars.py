@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pipelines.error_bars import SHARES, measure_error_bars
-from pipelines.fit_restorer import FitRestorer, RestorerRecipe, steps_within
+from pipelines.fit_crops import CropRecipe, steps_within
+from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.photos import load_photos
 from vaecore.image_format import ImageFormat
@@ -37,7 +38,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitRestorer:
     photos = load_photos(find_images(folder), ImageFormat(channels=3, bit_depth=8))
     network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1))
     split = {"train": range(6), "select": range(6, 8)}
-    return FitRestorer(network, GaussianLikelihood(), photos, split, noisy, RestorerRecipe(steps=4, batch=2, crop=16))
+    return FitRestorer(network, GaussianLikelihood(), photos, split, noisy, CropRecipe(steps=4, batch=2, crop=16))
 
 
 def test_the_factor_and_the_intervals_are_those_of_the_errors(module: FitRestorer) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.fit_restorer import FitRestorer, RestorerRecipe
+from pipelines.fit_crops import CropRecipe
+from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.loop import run
 from pipelines.photos import Photos, load_photos
@@ -30,7 +31,7 @@ def module(photos: Photos) -> FitRestorer:
     torch.manual_seed(0)
     network = Restorer(channels=1, outputs=1, widths=(8, 12), blocks=(1, 1))
     split = {"train": range(4, len(photos)), "select": range(4)}
-    recipe = RestorerRecipe(steps=STEPS, batch=4, crop=32, learning_rate=5e-3)
+    recipe = CropRecipe(steps=STEPS, batch=4, crop=32, learning_rate=5e-3)
     damage = partial(_noisy, sigma=25.0)
     return FitRestorer(network, GaussianLikelihood(), photos, split, damage, recipe)
 

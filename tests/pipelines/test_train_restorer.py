@@ -104,7 +104,7 @@ def test_choices_that_are_left_open(tmp_path: Path) -> None:
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.train_restorer.steps_within", lambda seconds, *_: round(seconds / 30))
+    monkeypatch.setattr("pipelines.train_crops.steps_within", lambda seconds, *_: round(seconds / 30))
     train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
     (version,) = Registry().versions("mend")
     assert version.metrics["steps"] == 2

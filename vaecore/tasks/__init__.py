@@ -6,11 +6,11 @@ import importlib
 import pkgutil
 from functools import cache
 
-from vaecore.tasks.base import Damage, Restoration, Target, Task
+from vaecore.tasks.base import Damage, Restoration, Segmentation, Target, Task
 
 
 @cache
-def all_tasks() -> dict[str, Task | Restoration]:
+def all_tasks() -> dict[str, Task | Restoration | Segmentation]:
     """Every task by name, the name being the file's."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
     return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
@@ -26,4 +26,19 @@ def restorations() -> dict[str, Restoration]:
     return {name: task for name, task in all_tasks().items() if isinstance(task, Restoration)}
 
 
-__all__ = ["Damage", "Restoration", "Target", "Task", "all_tasks", "restorations", "scoring_tasks"]
+def segmentations() -> dict[str, Segmentation]:
+    """Those that label pixels."""
+    return {name: task for name, task in all_tasks().items() if isinstance(task, Segmentation)}
+
+
+__all__ = [
+    "Damage",
+    "Restoration",
+    "Segmentation",
+    "Target",
+    "Task",
+    "all_tasks",
+    "restorations",
+    "scoring_tasks",
+    "segmentations",
+]

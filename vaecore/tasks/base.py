@@ -1,4 +1,7 @@
-"""What a task is: facts and plain functions, no behaviour. `Task` scores images, `Restoration` mends them."""
+"""What a task is: facts and plain functions, no behaviour.
+
+`Task` scores images, `Restoration` mends them, `Segmentation` labels their pixels.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,12 @@ class Restoration:
     levels: tuple[float, ...]  # that `evaluate` measures at
     scales: tuple[int, ...] = (1,)  # how much larger the result is; where there is a choice, this is the strength, too
     luma: bool = False  # PSNR and SSIM of the luma alone, without a border of `scale` pixels, as papers do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """Labelling pixels: y comes from files of its own; training, export, batch job and report are shared."""
+
+    summary: str  # one sentence for people
+    latent_channels: int  # in each cell of the coarsest grid
+    gain: tuple[float, float]  # training brightens and darkens images by factors between these

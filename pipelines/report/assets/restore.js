@@ -8,11 +8,12 @@ function startPairs() {
     const after = pair.after ? [picture('webp', pair.after, '')] : [];
     if (pair.after && pair.errors) after.push(picture('png', pair.errors, '', 'errors'));
     const facts = [
-      pair.error === null ? null : `error bar ${formatNumber(pair.error, 3)} levels`,
+      pair.error === null ? null : `error bar ${formatNumber(pair.error, 3)}${pair.unit}`,
       pair.psnr === null ? null : `PSNR ${formatNumber(pair.psnr)} dB`,
+      pair.dice === null ? null : `Dice ${formatNumber(pair.dice, 3)}`,
     ].filter(Boolean);
     place.append(element('figure', { class: 'pair' },
-      createCompare({ before: [picture('webp', pair.before, `Before: ${pair.path}`)], after, beforeLabel: 'before', afterLabel: 'after' }),
+      createCompare({ before: [picture('webp', pair.before, `${place.dataset.before}: ${pair.path}`)], after, beforeLabel: place.dataset.before, afterLabel: place.dataset.after }),
       element('figcaption', {},
         element('span', { class: 'pair-name', title: pair.path }, pair.path),
         ...facts.map((text) => element('span', { class: 'pair-fact' }, text)))));

@@ -1,0 +1,105 @@
+"""`kintsugi models`: look models up in the registry and move its champion."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.terminal import told_plainly
+
+app = typer.Typer(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
+REF = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
+
+
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """List the registered models."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the registered models with their champions."""
+    with told_plainly():
+        from pipelines.registry import Registry
+
+        found = Registry().models()
+        if not found:
+            typer.echo("no models yet: train one with `kintsugi train JOB.toml`")
+        for model in found:
+            latest = model.latest.version if model.latest else "-"
+            aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(model.aliases.items())) or "no champion"
+            task = model.latest.tags.get("task", "") if model.latest else ""
+            typer.echo(f"{model.name:24} {task:14} latest {latest:<5} {aliases:36} {model.updated:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
+) -> None:
+    """Show a model's versions, their figures, and every move of its champion."""
+    with told_plainly():
+        from pipelines.history import describe_move, describe_version
+        from pipelines.modelfile import MODEL_FILE
+        from pipelines.models import split_ref
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        plain, selector = split_ref(name)
+        versions = registry.versions(plain) if plain == name else [registry.get(plain, selector)]
+        if not versions:
+            registry.get(plain, selector)  # raises the error that lists what there is
+        for version in versions:
+            typer.echo("\n".join(describe_version(version)))
+        if plain != name:
+            typer.echo(f"    {'where it is':40} {registry.fetch(versions[0]) / MODEL_FILE}")
+        if trail := registry.trail(plain):
+            typer.echo("\n".join(["moves:", *map(describe_move, trail)]))
+
+
+@app.command("promote")
+def promote_model(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    version: Annotated[int, typer.Argument(help="The version that becomes champion.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
+) -> None:
+    """Make a version the champion, whatever the promotion rule says."""
+    with told_plainly():
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        registry.fetch(registry.get(name, str(version)))  # a damaged file never becomes champion
+        registry.promote(name, version, reason=reason, figures={})
+        typer.echo(f"{name}/{version} is champion")
+
+
+@app.command("rollback")
+def rollback_model(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
+) -> None:
+    """Make the previous champion the champion again."""
+    with told_plainly():
+        from pipelines.registry import Registry
+
+        typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
+
+
+@app.command("verify")
+def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
+    """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
+    with told_plainly():
+        from pipelines.models import find_model_file, split_ref
+
+        if file := find_model_file(ref):
+            belongs = "belongs to it" if file.calibration() else "is not there"
+            typer.echo(f"{file.path}: sha256 {file.sha256}; calibration.json beside it {belongs}")
+            return
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        version = registry.get(*split_ref(ref))
+        registry.verify(version)
+        typer.echo(f"{version.ref}: every file is as registered (sha256 of the model {version.sha256})")

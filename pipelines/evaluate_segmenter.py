@@ -1,0 +1,142 @@
+"""Figures of merit of a model that labels pixels, on images whose labels are known."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError, FolderError, ImageError
+from pipelines.images import Decoded, Failed, find_images
+from pipelines.inputs import decode_for
+from pipelines.label import probabilities
+from pipelines.labels import LabelFolder, Labels
+from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.modelfile import ModelFile
+from pipelines.output import write_json
+from pipelines.photos import pixel_digest
+from pipelines.progress import progress
+from pipelines.quality import compare_labels
+from pipelines.session import SegmentingSession
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+IMAGES, LABELS = "image", "label"  # folders under the one that is given
+BINS = 15
+LEAST = 1e-12
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over the pixels of all images."""
+
+    pixels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    right: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    confidence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    log_likelihood: float = 0.0
+    per_image: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, probability: NDArray[np.float32], true: Labels) -> None:
+        """Count the pixels of an image."""
+        chosen, sure = probability.argmax(axis=2), probability.max(axis=2)
+        bins = np.minimum((sure * BINS).astype(np.intp), BINS - 1).ravel()
+        self.pixels += np.bincount(bins, minlength=BINS)
+        self.right += np.bincount(bins, weights=(chosen == true).ravel(), minlength=BINS)
+        self.confidence += np.bincount(bins, weights=sure.ravel().astype(np.float64), minlength=BINS)
+        of_true = np.take_along_axis(probability, true[..., None].astype(np.intp), axis=2)
+        self.log_likelihood += float(np.log(of_true.astype(np.float64).clip(min=LEAST)).sum())
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: how far the share of right pixels is from the probability that they were given.
+
+        Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", eq. 3, with 15 bins.
+        """
+        return float(np.abs(self.right - self.confidence).sum() / self.pixels.sum())
+
+
+def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None = None) -> dict[str, Any]:
+    """Label images and compare with what their labels are.
+
+    Args:
+        folder: Holds `image/` and `label/`; label images have the names of the images.
+        file: A model that labels pixels.
+        json_path: Where to write the figures.
+
+    Returns:
+        `dice` and `iou`, means over the images of the means over classes; `ece`, the expected calibration error over
+        all pixels; `nll`, nats for each pixel; `seconds`, the median for an image; `per_image`.
+
+    Raises:
+        FolderError: There is no `image/` or no `label/`.
+        DataError: No image can be read, or none has a label image.
+    """
+    session = SegmentingSession(file, device=settings().device, threads=settings().workers)
+    metadata = session.metadata
+    if missing := [name for name in (IMAGES, LABELS) if not (folder / name).is_dir()]:
+        msg = f"{folder} holds no folder '{missing[0]}': to measure labels, it needs {IMAGES}/ and {LABELS}/"
+        raise FolderError(msg)
+    files = find_images(folder / IMAGES)
+    labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
+    sums, failed, tested, known = _Sums(), 0, list[str](), 0
+    with progress(log, "evaluate", len(files), "images") as advance:
+        for image in decode_for(files, metadata):
+            advance()
+            try:
+                true = _labels_of(image, labels)
+            except ImageError as error:
+                log.warning("left out %s: %s", image.file.relative, error)
+                failed += 1
+                continue
+            assert isinstance(image, Decoded)  # noqa: S101 - for the type checker
+            if pixel_digest(image.pixels) in file.trained_on:
+                known += 1
+            else:
+                tested += digests_of_tested(image.pixels)
+            start = time.perf_counter()
+            found = probabilities(session, image.pixels)
+            seconds = time.perf_counter() - start
+            sums.add(found, true)
+            overlap = compare_labels(found.argmax(axis=2).astype(np.uint8), true, len(metadata.classes))
+            sums.per_image.append({"path": image.file.relative, **overlap, "seconds": seconds})
+    if not sums.per_image:
+        raise DataError(f"none of {len(files)} images under {folder / IMAGES} can be measured; the reasons are above")
+    if known:
+        log.warning("%d of %d images were trained on: these figures promise too much", known, len(sums.per_image))
+    remember_test_images(folder, tested)
+    figures = {
+        "task": metadata.task,
+        "n_images": len(sums.per_image),
+        "n_trained_on": known,
+        "n_failed": failed,
+        **{name: float(np.mean([row[name] for row in sums.per_image])) for name in ("dice", "iou")},
+        "ece": sums.ece,
+        "nll": -sums.log_likelihood / float(sums.pixels.sum()),
+        "seconds": float(np.median([row["seconds"] for row in sums.per_image])),
+        "per_image": sums.per_image,
+    }
+    if json_path is not None:
+        write_json(json_path, figures)
+    return figures
+
+
+def describe_segmentation(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures as lines for a terminal."""
+    yield f"{figures['task']} of {figures['n_images']} images, {figures['seconds']:.2f} s for each"
+    yield f"  Dice {figures['dice']:.4f}, IoU {figures['iou']:.4f} (1: equal to the true labels)"
+    yield (
+        f"  probabilities: off by {100 * figures['ece']:.2f} points on average (expected calibration error), "
+        f"NLL {figures['nll']:.4f} nats for each pixel"
+    )
+
+
+def _labels_of(image: Decoded | Failed, labels: LabelFolder) -> Labels:
+    if isinstance(image, Failed):
+        raise ImageError(image.reason)
+    return labels.of(image.file, image.pixels.shape[:2])

@@ -1,0 +1,156 @@
+"""What every image-to-image network is trained with: crops of images of any size, and the middles of held-out ones."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pipelines.data import SplitName
+from pipelines.loop import Trainable
+from pipelines.photos import Photos
+from pipelines.tiles import padded
+
+WARM_STEPS, TRIAL_STEPS = 2, 8
+CHECK_IMAGES = 32
+CHECK_SIDE = 256  # pixels of each held-out image, from its middle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropRecipe:
+    """Settings of one training."""
+
+    steps: int
+    batch: int = 16
+    crop: int = 64  # side of y in training
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+class FitCrops(Trainable):
+    """A network, images, and which of them are trained on; what a step minimises is for others to say."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        photos: Photos,
+        split: Mapping[SplitName, Sequence[int]],
+        recipe: CropRecipe,
+        step: int,
+    ) -> None:
+        """Tie a network to its data and its budget.
+
+        Args:
+            network: To be trained.
+            photos: The images.
+            split: Which of them are trained on ("train") and looked at ("select").
+            recipe: Steps, batch, crop.
+            step: Sides of what the network is given whole are multiples of this.
+        """
+        super().__init__(network, recipe.steps, recipe.learning_rate)
+        self.warm_up = min(0.1, 500 / (recipe.steps + 1))
+        self.photos, self.recipe, self.multiple = photos, recipe, step
+        self.train_indices = np.array(split["train"], dtype=np.int64)
+        self._select = list(split["select"])[:CHECK_IMAGES]
+
+    @abstractmethod
+    def loss(self, crops: Tensor, key: int) -> Tensor:
+        """What a step minimises; the key decides what is left to chance."""
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Batches of the current stretch."""
+        first = self.current_epoch * self.stretch
+        return DataLoader(
+            _Crops(self.photos, self.train_indices, self.recipe, first, self.stretch_steps),
+            batch_size=None,
+            num_workers=0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """The middle of each held-out image, one at a time: they differ in size."""
+        return DataLoader(_Middles(self.photos, self._select, self.multiple), batch_size=None, num_workers=0)
+
+    def training_step(self, crops: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """One step on crops."""
+        return self.note_loss(self.loss(crops, self.global_step))
+
+    def middle(self, image: int) -> Tensor:
+        """The middle of one image, (1, H, W, C), as it is on disk."""
+        return _Middles(self.photos, [image], self.multiple)[0]
+
+    def to_unit(self, pixels: Tensor) -> Tensor:
+        """Integer pixels (B, H, W, C) as (B, C, H, W) in [0, 1], fast to convolve."""
+        return self.photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
+
+    def generator(self, key: int) -> torch.Generator:
+        """Chance, on the device, that is the same for an equal key."""
+        return torch.Generator(self.device).manual_seed(self.recipe.seed * 2_000_000_011 + key)
+
+
+def steps_within(seconds: float, module: FitCrops, device: str) -> int:
+    """How many steps take so long here, by a few; the network's weights are put back."""
+    before = copy.deepcopy(module.model.state_dict())
+    module.to(device)
+    optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-6)
+    batches = _Crops(module.photos, module.train_indices, module.recipe, 0, WARM_STEPS + TRIAL_STEPS)
+    spent = []
+    for number in range(len(batches)):
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = module.loss(batches[number].to(device), number)
+        loss.backward()
+        optimiser.step()
+        float(loss.detach())  # waits for the device
+        spent.append(time.perf_counter() - start)
+    module.cpu().model.load_state_dict(before)
+    return max(1, round(seconds / float(np.median(spent[WARM_STEPS:]))))
+
+
+class _Crops(Dataset[Tensor]):
+    """The batches of one stretch: a function of seed, stretch and number alone, so that a run that goes on repeats."""
+
+    def __init__(self, photos: Photos, indices: NDArray[np.int64], recipe: CropRecipe, first: int, count: int) -> None:
+        self._photos, self._indices, self._recipe, self._first, self._count = photos, indices, recipe, first, count
+        # Large images are drawn more often: a crop of each size of area is as likely.
+        areas = np.array([photos.sizes[index] for index in indices], dtype=float).prod(axis=1)
+        self._chances = areas / areas.sum()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Tensor:
+        if number >= self._count:
+            raise IndexError(number)
+        random = np.random.default_rng((self._recipe.seed, self._first + number))
+        chosen = random.choice(self._indices, self._recipe.batch, p=self._chances)
+        return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random))
+
+
+class _Middles(Dataset[Tensor]):
+    def __init__(self, photos: Photos, indices: Sequence[int], multiple: int) -> None:
+        self._photos, self._indices, self._multiple = photos, indices, multiple
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> Tensor:
+        image, step = self._photos.image(self._indices[number]), self._multiple
+        rows, columns = (
+            _middle(length, max(step, min(length, CHECK_SIDE) // step * step)) for length in image.shape[:2]
+        )
+        return torch.from_numpy(np.array(padded(image[rows, columns], step))[None])  # a copy: the map is read-only
+
+
+def _middle(length: int, side: int) -> slice:
+    """So many of a row of pixels, or all where they are fewer."""
+    start = max(0, length - side) // 2
+    return slice(start, start + side)

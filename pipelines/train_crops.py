@@ -1,0 +1,125 @@
+"""What trainings of image-to-image networks share: the images, the budget, the decision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.data import SplitName
+from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
+from pipelines.job import Job
+from pipelines.modelfile import ModelFile
+from pipelines.output import write_json
+from pipelines.photos import Photos
+from pipelines.promotion import Decision, unseen_by
+
+log = logging.getLogger(__name__)
+
+MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
+FEW_CALIBRATE = 10
+MINUTES = 30.0  # where the job names no budget
+PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
+OPTIONS = frozenset({"data.licence", "data.max_images", "calibrate.fraction", "model.network"}) | {
+    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
+}
+
+
+def announce(photos: Photos, split: Mapping[SplitName, Sequence[int]], rests: str) -> None:
+    """Say what is trained on, and warn where little is kept for what rests on the calibrate split."""
+    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
+    log.info(
+        "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
+        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
+        len(split["train"]), len(split["select"]), len(split["calibrate"]),
+    )  # fmt: skip
+    if len(split["calibrate"]) < FEW_CALIBRATE:
+        log.warning("%s rest on %d images: take them as a hint, or add images", rests, len(split["calibrate"]))
+
+
+def data_digest(photos: Photos) -> str:
+    """One digest of all images that a model was made from."""
+    return hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest()
+
+
+def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecipe:
+    """What the job leaves open; the steps are a guess where it asks for minutes."""
+    table, large = job.train, device == "cuda"
+    step = scale * 16  # a multiple of the largest stride
+    crop = table.crop or max(128 if large else 96, 48 * scale)
+    return CropRecipe(
+        steps=table.steps or 1,
+        batch=table.batch or (32 if large else 8),
+        crop=max(step, crop // step * step),
+        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3),
+        seed=table.seed,
+    )
+
+
+def steps_of(job: Job, module: FitCrops, work: Path, device: str) -> int:
+    """As many as the job's minutes allow here, counted once for each run."""
+    minutes = job.train.minutes or MINUTES
+    noted = work / "steps.json"
+    if noted.is_file():
+        steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
+    else:
+        steps = steps_within(60 * minutes, module, device)
+        write_json(noted, {"steps": steps})
+    log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
+    return steps
+
+
+class Figure(NamedTuple):
+    """What versions of a model are compared by, higher being better."""
+
+    name: str
+    measure: Callable[[ModelFile, Sequence[int]], float]  # from a model and indices of held-out images
+    told: Callable[[float, float], str]  # challenger's and champion's, in words
+
+
+def decide(
+    job: Job, file: ModelFile, champion: ModelFile | None, photos: Photos, held: Sequence[int], figure: Figure
+) -> Decision:
+    """The promotion rule: one figure of challenger and champion on the same held-out images, those new to both if any.
+
+    Args:
+        job: Its rule and tolerance.
+        file: The challenger.
+        champion: Today's, if there is one.
+        photos: All images.
+        held: Those of them that were held out.
+        figure: What is compared.
+    """
+    held = unseen_by(champion, held, photos.pixel_sha256)
+    mine = figure.measure(file, held)
+    figures = {f"challenger_{figure.name}": mine, "held_out_images": float(len(held))}
+    if champion is None:
+        reason = "the first version; its exported file gives the values of the trained network"
+        return Decision(job.promote.rule != "never", reason, figures)
+    theirs = figure.measure(champion, held)
+    figures |= {f"champion_{figure.name}": theirs}
+    if job.promote.rule != "better":
+        return Decision(job.promote.rule == "always", f"the job's rule is '{job.promote.rule}'", figures)
+    better = mine >= theirs - job.promote.tolerance
+    comparison = f"{figure.told(mine, theirs)} on {len(held)} held-out images"
+    return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
+
+
+def work_key(job: Job, photos: Photos, recipe: CropRecipe, plan: Sequence[Any]) -> str:
+    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+    stamp = {
+        "task": job.task,
+        "plan": plan,
+        "train": job.train.model_dump(mode="json"),
+        "recipe": asdict(recipe),  # a device has its own
+        "images": photos.pixel_sha256,
+        "calibrate": job.calibrate.fraction,
+        "format": [photos.image_format.channels, photos.image_format.bit_depth],
+        "kintsugi": installed_version("kintsugi"),
+    }
+    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
