@@ -75,3 +75,29 @@ def anomaly(
         if done.failed:
             typer.echo(f"{done.failed} runs failed; the same command tries them again", err=True)
             raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Clean images; they are damaged as the models' task says.")],
+    models: Annotated[list[str], typer.Option("--model", help="A model that mends; may be given several times.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("bench-out"),
+    levels: Annotated[str | None, typer.Option("--levels", help="Strengths of damage, such as 15,25,50.")] = None,
+    classical: Annotated[
+        str, typer.Option("--classical", help="Methods without networks: tv,nlm,wavelet,bm3d; all; or none.")
+    ] = "all",
+) -> None:
+    """Compare models that mend with each other and with methods without networks: PSNR, SSIM, time, operations."""
+    with told_plainly(), terminated_as_by_ctrl_c():
+        from flows.preflight import TO_TRAIN, require
+
+        require(*TO_TRAIN)
+        from pipelines.bench.restoration import bench_restoration
+
+        asked = levels.split(",") if levels else None
+        done = bench_restoration(folder, out, models=models, levels=asked, classical=classical)
+        typer.echo(done.text)
+        typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
+        if done.failed:
+            typer.echo(f"{done.failed} images could not be read", err=True)
+            raise typer.Exit(SOME_FAILED)
