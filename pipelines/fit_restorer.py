@@ -14,6 +14,9 @@ from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import psnr, restoration_loss
 
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601
+GREY = 4  # one of so many crops of colour is made grey first: a model of colour images is given grey ones, too
+
 Damaged = Callable[[Tensor, torch.Generator], Tensor]  # y to c, as strongly as chance will have it
 
 
@@ -47,8 +50,8 @@ class FitRestorer(FitCrops):
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides the damage."""
-        y = self.to_unit(crops)
-        return restoration_loss(self._predict(self._damaged(y, self.generator(key))), y)
+        y, c = self.pair(self.to_unit(crops), self.generator(key))
+        return restoration_loss(self._predict(c), y)
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
@@ -66,6 +69,19 @@ class FitRestorer(FitCrops):
         """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
         y = self.to_unit(self.middle(image))
         return y, self._damaged(y, self.generator(key))
+
+    def pair(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean crops and damaged ones, the first of them as grey: the damage of a grey image is equal in all channels.
+
+        A network that has seen noise of colour only takes that of a grey image for detail.
+        """
+        count = len(y) // GREY if y.shape[1] == 3 else 0
+        c = self._damaged(y[count:], generator)
+        if not count:
+            return y, c
+        grey = (y[:count] * y.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        damaged = self._damaged(grey, generator)
+        return torch.cat([grey.expand(-1, 3, -1, -1), y[count:]]), torch.cat([damaged.expand(-1, 3, -1, -1), c])
 
     def _predict(self, c: Tensor) -> Gaussian:
         predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))

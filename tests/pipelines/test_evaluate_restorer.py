@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import pipelines.evaluate_restorer as evaluate_restorer_module
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 from pipelines.images import find_images
@@ -134,3 +135,20 @@ def test_images_that_were_trained_on_are_told_and_not_kept_from_training(
     assert figures["n_trained_on"] == 3
     assert "3 of 3 images were trained on" in caplog.text
     check_leakage(loaded)
+
+
+def test_a_grey_image_has_one_noise(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the file of one has, in all three channels that a model of colour images is given."""
+    seen = []
+
+    def compare(restored: np.ndarray, clean: np.ndarray, **_: object) -> dict[str, float]:
+        seen.append((restored == restored[..., :1]).all() and not (restored == clean).all())
+        return {"psnr": 0.0, "ssim": 0.0}
+
+    monkeypatch.setattr(evaluate_restorer_module, "compare", compare)
+    (grey := tmp_path / "grey").mkdir()
+    for path in photos.iterdir():
+        Image.open(path).convert("L").save(grey / path.name)
+    evaluate_restorer(grey, untrained(tmp_path / "m"))
+    assert seen
+    assert all(seen)

@@ -63,3 +63,21 @@ def test_it_learns_and_a_killed_run_gives_the_same_weights(photos: Photos, tmp_p
     run(again, folder=tmp_path / "b", device="cpu", on_check=lambda *_: None)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+def test_some_crops_of_colour_are_grey_with_a_grey_image_s_noise(tmp_path: Path) -> None:
+    network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1))
+    photos = load_photos(find_images(MAGNETIC_TILE / "train" / "good")[:8], ImageFormat(channels=3, bit_depth=8))
+    split = {"train": range(4, 8), "select": range(4)}
+    recipe = CropRecipe(steps=1, batch=8, crop=16)
+    fit = FitRestorer(network, GaussianLikelihood(), photos, split, partial(_noisy, sigma=25.0), recipe)
+    colour = torch.rand((8, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    y, c = fit.pair(colour, fit.generator(0))
+    assert y.shape == c.shape == colour.shape
+    for each in (y, c):
+        grey = (each == each[:, :1]).flatten(1).all(dim=1)
+        assert grey.tolist() == [True, True] + 6 * [False]
+    assert float((c - y).std()) == pytest.approx(25 / 255, rel=0.05)
+    assert torch.equal(y[2:], colour[2:])
+    alone, _ = fit.pair(colour[:1], fit.generator(0))  # as held-out images come
+    assert torch.equal(alone, colour[:1])
