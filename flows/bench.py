@@ -81,7 +81,7 @@ def anomaly(
 def restore(
     folder: Annotated[Path, typer.Argument(help="Clean images; they are damaged as the models' task says.")],
     models: Annotated[list[str], typer.Option("--model", help="A model that mends; may be given several times.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("bench-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("bench-restore-out"),
     levels: Annotated[str | None, typer.Option("--levels", help="Strengths of damage, such as 15,25,50.")] = None,
     classical: Annotated[
         str, typer.Option("--classical", help="Methods without networks: tv,nlm,wavelet,bm3d; all; or none.")

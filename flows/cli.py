@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,7 @@ from flows.models import app as models_app
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
 if TYPE_CHECKING:
-    from pipelines.modelfile import ModelFile
+    pass
 
 app = typer.Typer(
     name="kintsugi",
@@ -162,12 +161,15 @@ def restore(
             help="Clean images, or true labels, of the same names to compare with.",
         ),
     ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, max=64, help="Draw so many more results, of models that label pixels.")
+    ] = 0,
 ) -> None:
     """Mend every image under a folder, or label its pixels: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.restore import restore_folder
 
-        summary = restore_folder(folder, model, out, kind=kind, reference=reference)
+        summary = restore_folder(folder, model, out, kind=kind, reference=reference, samples=samples)
         done = "labelled" if summary.labelled else "restored"
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:
@@ -182,7 +184,9 @@ def restore(
 def evaluate(
     folder: Annotated[
         Path,
-        typer.Argument(help="Labelled images: test/good, test/<defect>, ground_truth/<defect>; clean ones to restore."),
+        typer.Argument(
+            help="Holds test/good, test/<defect>, ground_truth/<defect>; clean images; or image/ and label/."
+        ),
     ],
     model: ModelOption,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
@@ -204,32 +208,25 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Measure a model: AUROC, AP, AUPRO, false alarms on labelled images; PSNR, SSIM, error bars on clean ones."""
+    """Measure a model: AUROC, AUPRO, false alarms; or PSNR, SSIM, error bars on clean images; or Dice on labels."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
     with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
         from flows.preflight import require
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        has_defects = (folder / "test" / "good").is_dir()
-        mender = None if has_defects and levels is None else _mender(folder, model)
-        if mender is not None:
-            of_scores = {"--out": out, "--false-alarms": false_alarms, "--groups": groups, "--regret": regret}
-            for name in (name for name, value in of_scores.items() if value):
-                raise typer.BadParameter(f"{name} has no meaning for a model that {_does(mender)}")
-            for line in _evaluate_mender(folder, mender, levels, classical, json_path):
-                typer.echo(line)
-            return
         if regret:
             require("torch", "timm")
-
         figures = evaluate_model(
-            folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
-        )
+            folder, model, json_path=json_path, levels=levels.split(",") if levels else None,
+            classical=classical.split(",") if classical else (), out=out, false_alarms=false_alarms, groups=groups,
+            regret=regret,
+        )  # fmt: skip
         for line in describe_evaluation(figures):
             typer.echo(line)
         if out is not None:
             typer.echo(f"report: {out / 'report.html'}")
-        _exit_with_failures(figures["n_failed"], figures["n_good"] + figures["n_bad"] + figures["n_failed"], out)
+        images = figures["n_images"] if "n_images" in figures else figures["n_good"] + figures["n_bad"]
+        _exit_with_failures(figures["n_failed"], images + figures["n_failed"], out, "measured")
 
 
 @app.command()
@@ -268,49 +265,6 @@ def doctor() -> None:
             typer.echo(f"{mark} {finding.subject:13} {finding.detail}")
             ill |= finding.works is False
     raise typer.Exit(WRONG if ill else DONE)
-
-
-def _does(model: ModelFile) -> str:
-    from pipelines.session import labels
-
-    return "labels pixels" if labels(model) else "mends images"
-
-
-def _evaluate_mender(
-    folder: Path, model: ModelFile, levels: str | None, classical: str | None, json_path: Path | None
-) -> Iterator[str]:
-    """Measure a model that mends images or labels their pixels; the figures in lines."""
-    from flows.preflight import require
-    from pipelines.session import labels
-
-    require("torch")
-    if labels(model):
-        for name, value in {"--levels": levels, "--classical": classical}.items():
-            if value is not None:
-                raise typer.BadParameter(f"{name} has no meaning for a model that labels pixels")
-        from pipelines.evaluate_segmenter import describe_segmentation, evaluate_segmenter
-
-        figures = evaluate_segmenter(folder, model, json_path=json_path)
-        yield from describe_segmentation(figures)
-    else:
-        from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
-
-        others = classical.split(",") if classical else ()
-        asked = levels.split(",") if levels else None
-        figures = evaluate_restorer(folder, model, levels=asked, classical=others, json_path=json_path)
-        yield from describe_restoration(figures)
-    _exit_with_failures(figures["n_failed"], figures["n_images"] + figures["n_failed"], None, "read")
-
-
-def _mender(folder: Path, model: str) -> ModelFile | None:
-    """The model, if it mends images."""
-    from pipelines.images import expect_images
-    from pipelines.models import find_model
-    from pipelines.session import mends
-
-    expect_images(folder)
-    file = find_model(model)
-    return file if mends(file) else None
 
 
 def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "scored") -> None:

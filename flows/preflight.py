@@ -55,6 +55,8 @@ def check_job(job: Job) -> None:
     from pipelines.images import expect_images
 
     expect_images(job.data.train)
+    if job.data.labels is not None:
+        expect_images(job.data.labels)
     require(*TO_TRAIN)
 
 

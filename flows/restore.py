@@ -21,6 +21,7 @@ def restore_flow(
     out: Path,
     kind: str = "png",
     reference: Path | None = None,
+    samples: int = 0,
     own_folder: bool = False,
 ) -> RestoreSummary:
     """Mend every image under a folder and write the report.
@@ -31,6 +32,7 @@ def restore_flow(
         out: Output folder: new, or of an earlier run.
         kind: Of the files that are written: png, tiff, webp or jpeg.
         reference: Folder of clean images of the same names: PSNR and SSIM are measured.
+        samples: So many more results of each image are drawn, of models that know several.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
 
     Returns:
@@ -39,7 +41,7 @@ def restore_flow(
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
-        opener = partial(open_restoring, folder, model, out, kind=kind, reference=reference)
+        opener = partial(open_restoring, folder, model, out, kind=kind, reference=reference, samples=samples)
         summary: RestoreSummary = run_shards("restore", model, opener)
         record_restored(summary, folder, model)
         return summary

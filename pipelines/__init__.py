@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.evaluate import evaluate_model
-    from pipelines.evaluate_restorer import evaluate_restorer
     from pipelines.rebuild import rebuild_report
     from pipelines.restore import RestoreSummary, restore_folder
     from pipelines.score import ScoreSummary, score_folder
@@ -29,7 +28,6 @@ _HOME = {
     "ScoreSummary": "pipelines.score",
     "TrainedModel": "pipelines.trained",
     "evaluate_model": "pipelines.evaluate",
-    "evaluate_restorer": "pipelines.evaluate_restorer",
     "rebuild_report": "pipelines.rebuild",
     "restore_folder": "pipelines.restore",
     "score_folder": "pipelines.score",
@@ -41,7 +39,6 @@ __all__ = [
     "ScoreSummary",
     "TrainedModel",
     "evaluate_model",
-    "evaluate_restorer",
     "rebuild_report",
     "restore_folder",
     "score_folder",

@@ -1,4 +1,4 @@
-"""Figures of merit of a scoring model on a labelled folder in the MVTec layout.
+"""Figures of merit of any model, and of a scoring one on a labelled folder in the MVTec layout.
 
 FOLDER/test/good/*            images without defect
 FOLDER/test/<defect>/*        images with that defect
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
-from pipelines.images import OUTPUT_MARKER, find_images, read_image, to_model_input
+from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
+from pipelines.modelfile import Metadata, SegmentationMetadata
 from pipelines.models import find_model
 from pipelines.output import Row, check_output, write_json
 from pipelines.report import write_report
 from pipelines.score import score_folder
+from pipelines.session import DOES, kind_of
 from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, check_rule
 
@@ -33,6 +35,64 @@ QUANTITIES = {"elbo": -1, "distortion": 1, "rate": 1}
 
 
 def evaluate_model(
+    folder: Path | str,
+    model: str | Path,
+    *,
+    json_path: Path | None = None,
+    levels: Sequence[str] | None = None,
+    classical: Sequence[str] = (),
+    out: Path | None = None,
+    false_alarms: float | None = None,
+    groups: bool = False,
+    regret: bool = False,
+) -> dict[str, Any]:
+    """Measure a model on a folder of what it is for.
+
+    Args:
+        folder: In the MVTec layout for a model that scores; clean images for one that mends (`evaluate_restorer`);
+            `image/` and `label/` for one that labels pixels (`evaluate_segmenter`).
+        model: Reference to a model.
+        json_path: Where to write the figures.
+        levels: Of models that mend.
+        classical: Of models that mend.
+        out: Of models that score, as all below; see `evaluate_scores`.
+        false_alarms: The promised rate.
+        groups: Judge by sub-folder.
+        regret: Also rank by likelihood regret.
+
+    Returns:
+        The figures of the evaluate contract.
+
+    Raises:
+        KintsugiError: The folder or an option is not for such a model; the message says what is.
+    """
+    folder = Path(folder)
+    of_scores: dict[str, object] = {"out": out, "false_alarms": false_alarms, "groups": groups, "regret": regret}
+    of_mending: dict[str, object] = {"levels": levels, "classical": classical}
+    if not (folder / "test" / GOOD).is_dir() or any(of_mending.values()):
+        expect_images(folder)
+        file = find_model(model)
+        does = kind_of(file)
+        if does is not Metadata:
+            from pipelines.evaluate_restorer import evaluate_restorer
+            from pipelines.evaluate_segmenter import evaluate_segmenter
+
+            _refuse(of_scores | (of_mending if does is SegmentationMetadata else {}), DOES[does])
+            if does is SegmentationMetadata:
+                return evaluate_segmenter(folder, file, json_path=json_path)
+            return evaluate_restorer(folder, file, levels=levels, classical=classical, json_path=json_path)
+        _refuse(of_mending, DOES[does])
+    return evaluate_scores(
+        folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
+    )
+
+
+def _refuse(options: Mapping[str, object], does: str) -> None:
+    if name := next((name for name, value in options.items() if value), None):
+        raise DataError(f"--{name.replace('_', '-')} has no meaning for a model that {does}")
+
+
+def evaluate_scores(
     folder: Path | str,
     model: str | Path,
     *,
@@ -128,6 +188,19 @@ def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> N
 
 
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures of any model as lines for a terminal."""
+    if "levels" in figures:
+        from pipelines.evaluate_restorer import describe_restoration
+
+        return describe_restoration(figures)
+    if "dice" in figures:
+        from pipelines.evaluate_segmenter import describe_segmentation
+
+        return describe_segmentation(figures)
+    return describe_scores(figures)
+
+
+def describe_scores(figures: dict[str, Any]) -> Iterator[str]:
     """The figures of `evaluate` as lines for a terminal."""
 
     def text(value: float | None) -> str:

@@ -98,7 +98,7 @@ def evaluate_restorer(
     sums = {text: _Level(level) for text, level in asked.items()}
     failed: list[str] = []
     tested: list[str] = []
-    trained_on = file.trained_on
+    trained_on, own = file.trained_on, file.images_of_training
     known = done = 0
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
         for image in decode_for(files, metadata):
@@ -110,10 +110,9 @@ def evaluate_restorer(
                 log.warning("left out %s: it is smaller than %d pixels", image.file.relative, metadata.scale)
                 failed.append(image.file.relative)
                 continue
-            if pixel_digest(image.pixels) in trained_on:
-                known += 1
-            else:
-                tested += digests_of_tested(image.pixels)
+            digest = pixel_digest(image.pixels)
+            known += digest in trained_on
+            tested += digests_of_tested(image.pixels) if digest not in own else []
             done += 1
             _measure(session, image, sums, others, advance)
     if not done:

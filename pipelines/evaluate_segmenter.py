@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
-from pipelines.images import Decoded, Failed, find_images
+from pipelines.images import Failed, find_images
+from pipelines.images.image import Samples
 from pipelines.inputs import decode_for
-from pipelines.label import probabilities
+from pipelines.label import classes_of, each_tile
 from pipelines.labels import LabelFolder, Labels
 from pipelines.leakage import digests_of_tested, remember_test_images
 from pipelines.modelfile import ModelFile
@@ -34,23 +35,30 @@ LEAST = 1e-12
 
 @dataclass(slots=True)
 class _Sums:
-    """What is added up over the pixels of all images."""
+    """What is added up over the pixels of an image, or of all."""
 
     pixels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
     right: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
     confidence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
     log_likelihood: float = 0.0
-    per_image: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, probability: NDArray[np.float32], true: Labels) -> None:
-        """Count the pixels of an image."""
-        chosen, sure = probability.argmax(axis=2), probability.max(axis=2)
+    def add(self, probability: NDArray[np.float32], chosen: Labels, true: Labels) -> None:
+        """Count the pixels of a part of an image: (h, w, K), (h, w) and (h, w)."""
+        sure = probability.max(axis=2)
         bins = np.minimum((sure * BINS).astype(np.intp), BINS - 1).ravel()
         self.pixels += np.bincount(bins, minlength=BINS)
         self.right += np.bincount(bins, weights=(chosen == true).ravel(), minlength=BINS)
         self.confidence += np.bincount(bins, weights=sure.ravel().astype(np.float64), minlength=BINS)
         of_true = np.take_along_axis(probability, true[..., None].astype(np.intp), axis=2)
         self.log_likelihood += float(np.log(of_true.astype(np.float64).clip(min=LEAST)).sum())
+
+    def __iadd__(self, other: _Sums) -> _Sums:
+        """Another image's, too."""
+        self.pixels += other.pixels
+        self.right += other.right
+        self.confidence += other.confidence
+        self.log_likelihood += other.log_likelihood
+        return self
 
     @property
     def ece(self) -> float:
@@ -70,8 +78,8 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
         json_path: Where to write the figures.
 
     Returns:
-        `dice` and `iou`, means over the images of the means over classes; `ece`, the expected calibration error over
-        all pixels; `nll`, nats for each pixel; `seconds`, the median for an image; `per_image`.
+        `dice` and `iou`, means over the images of the means over the classes that are there; `ece`, the expected
+        calibration error over all pixels; `nll`, nats for each pixel; `seconds`, the median for an image; `per_image`.
 
     Raises:
         FolderError: There is no `image/` or no `label/`.
@@ -84,42 +92,44 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
         raise FolderError(msg)
     files = find_images(folder / IMAGES)
     labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
-    sums, failed, tested, known = _Sums(), 0, list[str](), 0
+    sums, rows = _Sums(), list[dict[str, Any]]()
+    failed, tested, known = 0, list[str](), 0
+    trained_on, own = file.trained_on, file.images_of_training
     with progress(log, "evaluate", len(files), "images") as advance:
         for image in decode_for(files, metadata):
             advance()
             try:
-                true = _labels_of(image, labels)
+                if isinstance(image, Failed):
+                    raise ImageError(image.reason)
+                true = labels.of(image.file, image.pixels.shape[:2])
+                start = time.perf_counter()
+                found, chosen = _measure(session, image.pixels, true)
+                seconds = time.perf_counter() - start
             except ImageError as error:
                 log.warning("left out %s: %s", image.file.relative, error)
                 failed += 1
                 continue
-            assert isinstance(image, Decoded)  # noqa: S101 - for the type checker
-            if pixel_digest(image.pixels) in file.trained_on:
-                known += 1
-            else:
-                tested += digests_of_tested(image.pixels)
-            start = time.perf_counter()
-            found = probabilities(session, image.pixels)
-            seconds = time.perf_counter() - start
-            sums.add(found, true)
-            overlap = compare_labels(found.argmax(axis=2).astype(np.uint8), true, len(metadata.classes))
-            sums.per_image.append({"path": image.file.relative, **overlap, "seconds": seconds})
-    if not sums.per_image:
+            digest = pixel_digest(image.pixels)
+            known += digest in trained_on
+            tested += digests_of_tested(image.pixels) if digest not in own else []
+            sums += found
+            overlap = compare_labels(chosen, true, len(metadata.classes))
+            rows.append({"path": image.file.relative, **overlap, "seconds": seconds})
+    if not rows:
         raise DataError(f"none of {len(files)} images under {folder / IMAGES} can be measured; the reasons are above")
     if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, len(sums.per_image))
+        log.warning("%d of %d images were trained on: these figures promise too much", known, len(rows))
     remember_test_images(folder, tested)
     figures = {
         "task": metadata.task,
-        "n_images": len(sums.per_image),
+        "n_images": len(rows),
         "n_trained_on": known,
         "n_failed": failed,
-        **{name: float(np.mean([row[name] for row in sums.per_image])) for name in ("dice", "iou")},
+        **{name: float(np.mean([row[name] for row in rows])) for name in ("dice", "iou")},
         "ece": sums.ece,
         "nll": -sums.log_likelihood / float(sums.pixels.sum()),
-        "seconds": float(np.median([row["seconds"] for row in sums.per_image])),
-        "per_image": sums.per_image,
+        "seconds": float(np.median([row["seconds"] for row in rows])),
+        "per_image": rows,
     }
     if json_path is not None:
         write_json(json_path, figures)
@@ -136,7 +146,16 @@ def describe_segmentation(figures: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _labels_of(image: Decoded | Failed, labels: LabelFolder) -> Labels:
-    if isinstance(image, Failed):
-        raise ImageError(image.reason)
-    return labels.of(image.file, image.pixels.shape[:2])
+def _measure(session: SegmentingSession, pixels: Samples, true: Labels) -> tuple[_Sums, Labels]:
+    """What the probabilities of an image are worth, and its most likely labels; memory holds a tile of the former."""
+    found, chosen = _Sums(), np.empty_like(true)
+
+    def keep(place: tuple[slice, slice], probability: NDArray[np.float32]) -> None:
+        nonlocal found
+        if place[0].start == place[1].start == 0:
+            found = _Sums()  # the first tile; again, if tiles have become smaller
+        chosen[place] = classes_of(probability)
+        found.add(probability, chosen[place], true[place])
+
+    each_tile(session, pixels, keep)
+    return found, chosen

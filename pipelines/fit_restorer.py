@@ -14,8 +14,7 @@ from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import psnr, restoration_loss
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601
-GREY = 4  # one of so many crops of colour is made grey first: a model of colour images is given grey ones, too
+GREY = 4  # one of so many images of colour is made grey first: a model of colour images is given grey ones, too
 
 Damaged = Callable[[Tensor, torch.Generator], Tensor]  # y to c, as strongly as chance will have it
 
@@ -55,8 +54,8 @@ class FitRestorer(FitCrops):
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
-        y = self.to_unit(middle)
-        predicted = self._predict(self._damaged(y, self.generator(10**9 + index)))
+        y, c = self._damaged_pair(self.to_unit(middle), 10**9 + index)
+        predicted = self._predict(c)
         self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
 
@@ -67,22 +66,38 @@ class FitRestorer(FitCrops):
 
     def damaged_middle(self, image: int, key: int) -> tuple[Tensor, Tensor]:
         """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
-        y = self.to_unit(self.middle(image))
-        return y, self._damaged(y, self.generator(key))
+        return self._damaged_pair(self.to_unit(self.middle(image)), key)
+
+    def _damaged_pair(self, y: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """One image and the same damaged; as grey, where the key says so."""
+        return self._damaged_as(y, torch.tensor([key % GREY == 0]), self.generator(key))
 
     def pair(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean crops and damaged ones, the first of them as grey: the damage of a grey image is equal in all channels.
+        """Clean crops and damaged ones, some of them as grey: the damage of a grey image is equal in all channels.
 
         A network that has seen noise of colour only takes that of a grey image for detail.
         """
-        count = len(y) // GREY if y.shape[1] == 3 else 0
-        c = self._damaged(y[count:], generator)
-        if not count:
-            return y, c
-        grey = (y[:count] * y.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        damaged = self._damaged(grey, generator)
-        return torch.cat([grey.expand(-1, 3, -1, -1), y[count:]]), torch.cat([damaged.expand(-1, 3, -1, -1), c])
+        grey = torch.rand(len(y), generator=generator, device=generator.device) < 1 / GREY
+        return self._damaged_as(y, grey, generator)
+
+    def _damaged_as(self, y: Tensor, grey: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images and damaged ones, as grey where that is said."""
+        if y.shape[1] == 1 or not grey.any():
+            return y, self._damaged(y, generator)
+        y = torch.where(grey.to(y.device)[:, None, None, None], _luma(y), y)
+        alone = self._damaged(y[grey][:, :1], generator).expand(-1, 3, -1, -1)
+        c = alone.new_empty((len(y), *alone.shape[1:]))
+        c[grey] = alone
+        if not grey.all():
+            c[~grey] = self._damaged(y[~grey], generator)
+        return y, c
 
     def _predict(self, c: Tensor) -> Gaussian:
         predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))
         return predicted
+
+
+def _luma(y: Tensor) -> Tensor:
+    """Rec. 601, as files are made grey."""
+    grey: Tensor = (y * y.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True)
+    return grey

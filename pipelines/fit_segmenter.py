@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.data import SplitName
 from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.photos import Photos
+from pipelines.quality import compare_labels
 from vaecore.networks import ConditionalVAE
-from vaecore.segmentation import dice, overlap, segmentation_loss
+from vaecore.segmentation import segmentation_loss
 
 LIGHT = 0.1  # of the range of values: how far training shifts the brightness
 
@@ -65,12 +67,13 @@ class FitSegmenter(FitCrops):
         return segmentation_loss(self.network, lit.contiguous(memory_format=torch.channels_last), y, noise)
 
     def validation_step(self, middle: Tensor, index: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Dice at the mean of the prior, mean over classes and images."""
+        """Dice at the mean of the prior, mean over the classes that are there and over images."""
         logits, y = self.predict(middle)
         labels = logits.argmax(dim=1, keepdim=True)
-        found = dice(overlap(labels, y, self.network.classes)).mean()
+        made, true = (each[0, 0].cpu().numpy().astype(np.uint8) for each in (labels, y))
+        found = compare_labels(made, true, self.network.classes)["dice"]
         log_p = self.network.likelihood(logits).log_prob(y).mean()
-        self.log("select_dice", found.float(), batch_size=1, on_epoch=True)
+        self.log("select_dice", found, batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", log_p, batch_size=1, on_epoch=True)
 
     def predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,7 @@ class PromoteTable(Record):
     """`[promote]`: when a new version becomes champion."""
 
     rule: Literal["better", "always", "never"] = Field("better", description="better: measured against the champion")
-    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC, or dB, that a challenger may be short of")
+    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC, dB, or Dice, that a challenger may be short of")
 
 
 class ScheduleTable(Record):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from pipelines.errors import ImageError
 from pipelines.images import Image, to_model_input
 from pipelines.images.image import Samples
 from pipelines.images.write import FileKind
-from pipelines.mend import PALETTE, SIDE, Blocks, Floats, Mended, in_smaller_tiles
-from pipelines.session import SegmentingSession
-from pipelines.tiles import run_in_tiles
+from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles
+from pipelines.session import SegmentingSession, keyed_generator
+from pipelines.tiles import Place, run_in_tiles
 
 EXACT: tuple[FileKind, ...] = ("png", "tiff")
 MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer shows
@@ -23,6 +24,11 @@ MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer 
 
 def label(session: SegmentingSession, image: Image, *, side: int | None = None) -> Mended:
     """Label the pixels of an image of any size, channels and depth; memory holds the image, its labels and one tile.
+
+    Args:
+        session: The model.
+        image: The image.
+        side: Most pixels of a tile along a side.
 
     Returns:
         `pixels` are (H, W, 1): 0 and 255 where there are two classes, else the number of the class. `blocks` are the
@@ -33,9 +39,8 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
     """
     pixels, note = to_model_input(image, channels=session.metadata.channels, dtype=image.pixels.dtype)
     labels, blocks = in_smaller_tiles(lambda side: _label(session, pixels, side), pixels, side)
-    binary = len(session.metadata.classes) == 2
     return Mended(
-        pixels=(MASK[labels] if binary else labels)[..., None],
+        pixels=as_pixels(labels, len(session.metadata.classes))[..., None],
         alpha=None,
         mean_scale=blocks.mean,
         blocks=blocks.values,
@@ -44,14 +49,31 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
     )
 
 
+def draw(
+    session: SegmentingSession, image: Image, count: int, *, side: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """More label maps (H, W) of an image, one at a time, each drawn from what they may be.
+
+    The file's content decides the draws: the same file gives the same ones.
+    """
+    pixels, _ = to_model_input(image, channels=session.metadata.channels, dtype=image.pixels.dtype)
+    generator = keyed_generator(image.sha256)
+    for _ in range(count):
+        noise = generator.standard_normal(session.cells(*pixels.shape[:2]), dtype=np.float32)
+        yield in_smaller_tiles(partial(_sample, session, pixels, noise), pixels, side)
+
+
+def as_pixels(labels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
+    """What a file holds: a mask of 0 and 255 where there are two classes, else the number of each."""
+    return MASK[labels] if classes == 2 else labels
+
+
 def _label(session: SegmentingSession, pixels: Samples, side: int) -> tuple[NDArray[np.uint8], Blocks]:
     labels, blocks = np.empty(pixels.shape[:2], np.uint8), Blocks(pixels.shape[:2])
 
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         probability, spread = outputs
-        if not np.isfinite(probability).all():
-            raise ImageError("the model gives what is not a number for it")
-        chosen = probability.argmax(axis=2)
+        chosen = classes_of(probability)
         labels[place] = chosen
         blocks.add(np.take_along_axis(spread, chosen[..., None], axis=2)[..., 0], place)
 
@@ -59,31 +81,65 @@ def _label(session: SegmentingSession, pixels: Samples, side: int) -> tuple[NDAr
     return labels, blocks
 
 
-def probabilities(session: SegmentingSession, pixels: Samples) -> Floats:
-    """Of each class at each pixel, (H, W, K), of an image (H, W, C) as the model takes it."""
-    found = np.empty((*pixels.shape[:2], len(session.metadata.classes)), np.float32)
+def _sample(session: SegmentingSession, pixels: Samples, noise: Floats, side: int) -> NDArray[np.uint8]:
+    """Labels under other latents than the most likely ones."""
+    labels = np.empty(pixels.shape[:2], np.uint8)
 
-    def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
-        found[place] = outputs[0]
+    def keep(place: Place, outputs: tuple[Floats, ...]) -> None:
+        labels[place] = classes_of(outputs[0])
 
-    _in_tiles(session, pixels, SIDE, keep)
+    _in_tiles(session, pixels, side, keep, noise)
+    return labels
+
+
+def classes_of(probability: Floats) -> NDArray[np.uint8]:
+    """The most likely class of each pixel, (H, W), of (H, W, K).
+
+    Raises:
+        ImageError: There is none.
+    """
+    if not np.isfinite(probability).all():
+        raise ImageError("the model gives what is not a number for it")
+    found: NDArray[np.uint8] = probability.argmax(axis=2).astype(np.uint8)
     return found
+
+
+def each_tile(session: SegmentingSession, pixels: Samples, keep: Callable[[Place, Floats], None]) -> None:
+    """The probabilities of each class, (h, w, K), a tile at a time, of an image as the model takes it.
+
+    A tile that does not fit into memory is tried again at half the size, and then what was kept comes again.
+    """
+
+    def run(side: int) -> None:
+        _in_tiles(session, pixels, side, lambda place, outputs: keep(place, outputs[0]))
+
+    in_smaller_tiles(run, pixels, None)
 
 
 def _in_tiles(
     session: SegmentingSession,
     pixels: Samples,
     side: int,
-    keep: Callable[[tuple[slice, slice], tuple[Floats, ...]], None],
+    keep: Callable[[Place, tuple[Floats, ...]], None],
+    noise: Floats | None = None,
 ) -> None:
+    """Run the model over an image, at the mean of the latents or under noise for each cell of the whole image."""
     metadata, largest = session.metadata, np.float32(np.iinfo(pixels.dtype).max)
+    step = metadata.size_multiple
+
+    def run(tile: Floats, seen: Place) -> tuple[Floats, ...]:
+        if noise is None:
+            return session.run(tile)
+        rows, columns = (slice(part.start // step, -(-part.stop // step)) for part in seen)
+        return session.run(tile, noise[None, rows, columns])
+
     run_in_tiles(
-        pixels, session.run, keep, to_float=lambda part: part.astype(np.float32) / largest,
+        pixels, run, keep, to_float=lambda part: part.astype(np.float32) / largest,
         side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple,
     )  # fmt: skip
 
 
-def encode_labels(kind: FileKind, mended: Mended, classes: int, dpi: tuple[float, float] | None) -> bytes:
+def encode_labels(kind: FileKind, labels: NDArray[np.uint8], classes: int, dpi: tuple[float, float] | None) -> bytes:
     """A label image as a file: a mask, or a palette image whose indices are the classes.
 
     Raises:
@@ -94,7 +150,7 @@ def encode_labels(kind: FileKind, mended: Mended, classes: int, dpi: tuple[float
     if kind not in EXACT:
         msg = f"labels are written as {' or '.join(EXACT)}, which keep their values; {kind.upper()} does not"
         raise ValueError(msg)
-    picture = PillowImage.fromarray(mended.pixels[..., 0])
+    picture = PillowImage.fromarray(as_pixels(labels, classes))
     if classes > 2:
         picture.putpalette(PALETTE.tobytes())
     options: dict[str, Any] = {"compression": "tiff_adobe_deflate"} if kind == "tiff" else {}

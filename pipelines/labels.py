@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
 from pipelines.images import ImageFile, list_images
-from pipelines.images.header import one_line
+from pipelines.images.header import check_pixels, one_line, sniff
+from pipelines.images.pillow import decode_bmp
+from pipelines.images.png import decode_png
+from pipelines.images.pnm import decode_pnm
+from pipelines.images.read import read_bytes
 from pipelines.settings import settings
 
 MOST_CLASSES = 256
-LOSSY = frozenset({".jpg", ".jpeg", ".jfif"})
+EXACT = ("PNG", "TIFF", "BMP", "PNM")
+DECODERS = {"PNG": decode_png, "BMP": decode_bmp, "PNM": decode_pnm}
+PNG_PALETTE, PHOTOMETRIC_PALETTE = 3, 3  # colour type of the one, photometric interpretation of the other
 
 Labels = NDArray[np.uint8]
 
@@ -27,7 +36,7 @@ class LabelFolder:
 
     Attributes:
         path: Of the folder.
-        classes: Background included; with two, everything above zero (of masks from 0 to 255: above half) is the other.
+        classes: Background included; with two, everything above zero (of masks: above half) is the other.
         files: By name without suffix.
     """
 
@@ -52,7 +61,8 @@ class LabelFolder:
     def file_of(self, image: ImageFile) -> ImageFile | None:
         """The label image of an image."""
         stem = _stem(image.relative)
-        return self.files.get(stem) or self.files.get(f"{stem}_mask")
+        found = self.files.get(f"{stem}_mask") or self.files.get(stem)
+        return None if found is None or found.path.samefile(image.path) else found
 
     def of(self, image: ImageFile, size: tuple[int, ...]) -> Labels:
         """Classes of the pixels of an image, (H, W).
@@ -83,47 +93,82 @@ def read_labels(path: Path, classes: int) -> Labels:
     """Read a label image.
 
     Args:
-        path: PNG, TIFF, ...: its values count, or its palette's indices, not its colours.
-        classes: Background included; with two, everything above zero is the other class.
+        path: PNG, TIFF, BMP or PNM: its values count, or its palette's indices, not its colours.
+        classes: Background included; with two, everything above zero is the other class, and of a mask (whose pixels
+            are mostly at one high value or at zero) everything above half of that.
 
     Returns:
         (H, W), values below `classes`.
 
     Raises:
-        ImageError: It cannot be read, is in colours, was saved with losses, or has values beyond the classes.
+        ImageError: It cannot be read, is in colours, may have lost values, or has some beyond the classes.
     """
-    from PIL import Image
-
-    if path.suffix.lower() in LOSSY:
-        raise ImageError(f"label image {path.name}: JPEG changes values; save label images as PNG")
+    limit = settings().max_pixels
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > settings().max_pixels:
-                raise ImageError(
-                    f"label image {path.name} is larger than KINTSUGI_MAX_PIXELS ({settings().max_pixels})"
-                )
-            values = np.asarray(image)
-    except ImageError:
-        raise
+        data, _ = read_bytes(path, max_pixels=limit)
+        values, indices = _values(data, partial(check_pixels, max_pixels=limit))
+    except ImageError as error:
+        raise ImageError(f"label image {path.name}: {error}") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         raise ImageError(f"label image {path.name} cannot be read: {one_line(error)}") from None
-    if values.ndim == 3 and all(
-        (values[..., 0] == values[..., index]).all() for index in range(1, min(3, values.shape[2]))
-    ):
-        values = values[..., 0]  # grey, saved as colours
-    if values.ndim != 2:
-        raise ImageError(f"label image {path.name} is in colours: give the number of its class to each pixel instead")
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ImageError(f"label image {path.name} holds fractions: give the number of its class to each pixel instead")
     if classes == 2:
-        is_mask = values.dtype == np.uint8 and values.max(initial=0) == 255
-        return (values > (127 if is_mask else 0)).astype(np.uint8)
+        return (values > _foreground_above(values, indices)).astype(np.uint8)
     if values.min(initial=0) < 0 or values.max(initial=0) >= classes:
         raise ImageError(
             f"label image {path.name} has values up to {values.max()}: with model.classes of {classes} names they end "
             f"at {classes - 1}"
         )
     return values.astype(np.uint8)
+
+
+def _values(data: bytes, admit: Callable[[int, int], None]) -> tuple[NDArray[Any], bool]:
+    """What a file holds for each pixel, (H, W), as it is; and whether that is the index of a palette."""
+    kind = sniff(data)
+    if kind not in EXACT:
+        raise ImageError(f"is {kind}, which may change values: save label images as {' or '.join(EXACT[:2])}")
+    # Of these our own decoder makes colours, or 8 bits.
+    if kind == "PNG" and (data[25] == PNG_PALETTE or data[24] < 8):
+        from PIL.PngImagePlugin import PngImageFile
+
+        with PngImageFile(io.BytesIO(data)) as image:
+            admit(*image.size)
+            values, palette = np.asarray(image), image.mode == "P"
+        if not palette and data[24] in (2, 4):  # Pillow has spread them over 8 bits
+            values = values // (255 // (2 ** data[24] - 1))
+        return values, palette
+    if kind == "TIFF":
+        from tifffile import TiffFile
+
+        with TiffFile(io.BytesIO(data)) as file:
+            if len(file.pages) > 1:
+                raise ImageError(f"holds {len(file.pages)} pages: give one label image for each image")
+            page = file.pages.first
+            admit(page.imagewidth, page.imagelength)
+            samples = page.asarray()
+            palette = page.photometric == PHOTOMETRIC_PALETTE
+    else:
+        samples, palette = DECODERS[kind](data, admit).samples, False
+    if samples.ndim == 3 and samples.shape[2] in (2, 4):  # transparency says nothing of classes
+        samples = samples[..., :-1]
+    if samples.ndim == 3 and (samples == samples[..., :1]).all():
+        samples = samples[..., 0]  # grey, saved as colours
+    if samples.ndim != 2:
+        raise ImageError("is in colours: give the number of its class to each pixel instead")
+    if samples.dtype.kind == "f" and not np.array_equal(samples, np.rint(samples)):
+        raise ImageError("holds fractions: give the number of its class to each pixel instead")
+    return samples, palette
+
+
+def _foreground_above(values: NDArray[Any], indices: bool) -> float:
+    """Zero; half of the highest value where the file is a mask with soft edges.
+
+    Instances have low numbers, or as many pixels at each: of a mask, more than half of what is not zero is at the top.
+    """
+    top = values.max(initial=0)
+    if indices or values.dtype.kind != "u" or top <= np.iinfo(values.dtype).max // 2:
+        return 0
+    full = np.count_nonzero(values == top) > np.count_nonzero(values) / 2
+    return float(top) / 2 if full else 0
 
 
 def _stem(relative: str) -> str:

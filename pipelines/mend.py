@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,11 @@ WIDE = 0.1  # of the range: an error bar that is drawn in the darkest colour
 WIDE_OF_LABELS = 0.5  # the widest that the indicator of a class can have
 OPACITY = 0.45  # of classes over their image
 # Of classes, black for background, told apart without red and green (Okabe and Ito 2008, "Color universal design").
-PALETTE = np.resize(
-    np.array(
-        [(0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)],
-        np.uint8,
-    ),
-    (256, 3),
+_DISTINCT = np.array(
+    [(0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)]
 )
+_ROUNDS = np.arange(256)[:, None] // len(_DISTINCT)  # each darker than the last
+PALETTE = np.rint(np.resize(_DISTINCT, (256, 3)) * 0.8**_ROUNDS).astype(np.uint8)
 PALETTE[0] = 0
 DRAWING = "mended 1"  # another one when pictures of an earlier version must be made again
 
@@ -153,7 +151,7 @@ def in_tiles(
     """`run_in_tiles` with what the model's metadata says of tiles."""
     metadata = session.metadata
     run_in_tiles(
-        image, run, keep, to_float=to_float,
+        image, lambda tile, _: run(tile), keep, to_float=to_float,
         side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
     )  # fmt: skip
 
@@ -206,20 +204,41 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
     Returns:
         `thumbnail` and `restored` (WebP), and `heatmap` (PNG with transparency), all of one size.
     """
-    height, width = mended.pixels.shape[:2]
-    scale = height // before.shape[0]
-    rows, columns = _least_sure(mended.blocks, height, width, scale)
-    outer = tuple(slice(part.start // scale, part.stop // scale) for part in (rows, columns))
+    part, size = shown_part(before, mended)
     if mended.labels is None:
-        seen, wide = _seen_alike(before[outer], mended.pixels[rows, columns]), WIDE
+        seen, wide = _seen_alike(before[part.before], mended.pixels[part.after]), WIDE
     else:
-        seen, wide = [visible(before[outer]), tinted(before[outer], mended.labels[rows, columns])], WIDE_OF_LABELS
-    size = (rows.stop - rows.start, columns.stop - columns.start)
+        seen, wide = (
+            [visible(before[part.before]), tinted(before[part.before], mended.labels[part.after])],
+            WIDE_OF_LABELS,
+        )
     return {
         "thumbnail": _webp(seen[0], size),
         "restored": _webp(seen[1], size),
-        "heatmap": png(_error_bars(mended.blocks, rows, columns, wide)),
+        "heatmap": png(_error_bars(mended.blocks, *part.after, wide)),
     }
+
+
+class Part(NamedTuple):
+    """Rows and columns of an image, and of what was made of it."""
+
+    before: tuple[slice, slice]
+    after: tuple[slice, slice]
+
+
+def shown_part(before: Samples, mended: Mended) -> tuple[Part, tuple[int, int]]:
+    """The part of an image that its pictures show, and its height and width in the result."""
+    height, width = mended.pixels.shape[:2]
+    scale = height // before.shape[0]
+    rows, columns = _least_sure(mended.blocks, height, width, scale)
+    outer = slice(rows.start // scale, rows.stop // scale), slice(columns.start // scale, columns.stop // scale)
+    return Part(outer, (rows, columns)), (rows.stop - rows.start, columns.stop - columns.start)
+
+
+def picture_of_labels(before: Samples, mended: Mended, labels: NDArray[np.uint8]) -> bytes:
+    """Other labels of an image, as `pictures_of` shows its own (WebP)."""
+    part, size = shown_part(before, mended)
+    return _webp(tinted(before[part.before], labels[part.after]), size)
 
 
 def _seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:

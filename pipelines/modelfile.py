@@ -119,8 +119,17 @@ class ModelFile:
     @property
     def trained_on(self) -> frozenset[str]:
         """Digests of the images that it was trained on; none where its folder does not tell."""
+        return frozenset(self._split().get("train", ()))
+
+    @property
+    def images_of_training(self) -> frozenset[str]:
+        """As well those of its folder of images that were held out: a later training may have them again."""
+        return frozenset(digest for digests in self._split().values() for digest in digests)
+
+    def _split(self) -> dict[str, list[str]]:
         path = self.folder / SPLIT_FILE
-        return frozenset(json.loads(path.read_text(encoding="utf-8"))["train"] if path.is_file() else ())
+        found: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
 
     @property
     def card(self) -> str | None:

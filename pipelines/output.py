@@ -49,6 +49,8 @@ RESTORED = [
     ("ssim", pa.float64()),
     ("dice", pa.float64()),  # where pixels were labelled, and there are true labels
     ("iou", pa.float64()),
+    ("samples", pa.int32()),  # that were drawn beside
+    ("disagreement", pa.float64()),  # share of the pixels that not all of them give to one class
 ]
 RESULTS = pa.schema(
     [
@@ -79,6 +81,7 @@ PICTURES = [
     ("thumbnail", pa.binary()),
     ("heatmap", pa.binary()),
     ("restored", pa.binary()),
+    ("sampled", pa.list_(pa.binary())),
     ("outlines", pa.string()),  # of the abnormal regions: data of an SVG path, in pixels of the thumbnail
     (
         "neighbours",
@@ -163,8 +166,8 @@ class OutputFolder:
         """All rows written so far, later shards first."""
         columns = None if pictures else [name for name in SHARD.names if name not in dict(PICTURES)]
         paths = sorted(self._shards.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        tables = [pq.read_table(path, columns=columns) for path in paths]
-        return pa.concat_tables(tables) if tables else SHARD.empty_table().select(columns or SHARD.names)
+        names = columns or SHARD.names
+        return pa.concat_tables([_read_shard(path, names) for path in paths] or [SHARD.empty_table().select(names)])
 
     def done(self, files: Iterable[ImageFile], holds: Callable[[Row], bool]) -> dict[str, float]:
         """Paths that need no work, with their ranks: finished, unchanged, and with the pictures that are due.
@@ -229,7 +232,7 @@ class OutputFolder:
         wanted = {row["path"]: worst_first(row) for row in worst}
         pictures: dict[str, Row] = {}
         for path in sorted(self._shards.glob("*.parquet")):
-            for row in pq.read_table(path, columns=GALLERY.names).to_pylist():
+            for row in _read_shard(path, GALLERY.names).to_pylist():
                 if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
                     pictures.setdefault(row["path"], row)
         measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim", "dice", "iou")} for row in worst}
@@ -257,11 +260,10 @@ class OutputFolder:
     def forget_results(self, due: Collection[str]) -> None:
         """Delete what rows of ours name as output and is not due any more, and other models' shards."""
         for shard in self._private.glob("shards-*/*.parquet"):
-            if "output" not in pq.read_schema(shard).names:  # of an older version
-                continue
-            for name in pq.read_table(shard, columns=["output"])["output"].to_pylist():
-                if name is not None and name not in due:
-                    (self.out / name).unlink(missing_ok=True)
+            for row in _read_shard(shard, ("output", "samples")).to_pylist():
+                for name in outputs_of(row):
+                    if name not in due:
+                        (self.out / name).unlink(missing_ok=True)
         self._forget_other_shards()
 
     def _forget_other_shards(self) -> None:
@@ -276,6 +278,28 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _read_shard(path: Path, names: Sequence[str]) -> pa.Table:
+    """Some columns of a shard; those that an older version did not know are null."""
+    there = [name for name in pq.read_schema(path).names if name in names]
+    table = pq.read_table(path, columns=there)
+    for name in names:
+        if name not in there:
+            table = table.append_column(name, pa.nulls(len(table), SHARD.field(name).type))
+    return table.select(list(names))
+
+
+def outputs_of(row: Row) -> list[str]:
+    """Every image that a row tells of: the result, and samples under `samples/1`, `samples/2`, ... in the same tree.
+
+    >>> outputs_of({"output": "restored/a/b.png", "samples": 2})
+    ['restored/a/b.png', 'samples/1/a/b.png', 'samples/2/a/b.png']
+    """
+    if row["output"] is None:
+        return []
+    within = row["output"].removeprefix("restored/")
+    return [row["output"], *(f"samples/{number}/{within}" for number in range(1, (row["samples"] or 0) + 1))]
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:

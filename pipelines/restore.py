@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.account import describe_run
 from pipelines.errors import FolderError, ImageError
@@ -27,12 +28,12 @@ from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
 from pipelines.images.header import one_line
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
-from pipelines.label import EXACT, encode_labels, label
-from pipelines.labels import read_labels
-from pipelines.mend import DRAWING, Mended, mend, pictures_of
-from pipelines.modelfile import ModelFile, SegmentationMetadata
+from pipelines.label import EXACT, draw, encode_labels, label
+from pipelines.labels import LabelFolder, read_labels
+from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
+from pipelines.modelfile import ModelFile, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import OutputFolder, Row, check_output, shortened, write_atomically
+from pipelines.output import OutputFolder, Row, check_output, outputs_of, shortened, write_atomically
 from pipelines.progress import progress
 from pipelines.quality import compare, compare_labels
 from pipelines.rows import empty_row, failed_row
@@ -40,6 +41,7 @@ from pipelines.session import RestoringSession, SegmentingSession, open_restorin
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
+MOST_SAMPLES, SHOWN_SAMPLES = 64, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def restore_folder(
     *,
     kind: str = "png",
     reference: Path | None = None,
+    samples: int = 0,
     fresh: bool = False,
 ) -> RestoreSummary:
     """Mend every image under a folder.
@@ -78,6 +81,8 @@ def restore_folder(
         out: Output folder: new, or of an earlier run. The images go into its folder `restored`.
         kind: Of the files that are written: png, tiff, webp or jpeg; png and tiff lose nothing.
         reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
+        samples: So many more results of each image are drawn, of models that know several: they go into the folders
+            `samples/1`, `samples/2` and so on.
         fresh: Forget the rows of earlier runs.
 
     Returns:
@@ -86,7 +91,7 @@ def restore_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    with open_restoring(folder, model, out, kind=kind, reference=reference, fresh=fresh) as restoring:
+    with open_restoring(folder, model, out, kind=kind, reference=reference, samples=samples, fresh=fresh) as restoring:
         shards = restoring.shards()
         with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
             for shard in shards:
@@ -102,6 +107,7 @@ def open_restoring(
     *,
     kind: str = "png",
     reference: Path | None = None,
+    samples: int = 0,
     fresh: bool = False,
 ) -> Iterator[Restoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
@@ -114,17 +120,22 @@ def open_restoring(
     if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
-    clean = None if reference is None else _by_name(list_images(reference).files)
+    clean = None if reference is None else _by_name(list_images(reference).files)  # it is there, and holds images
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = open_restoring_session(file, device=settings().device, threads=settings().workers)
     if isinstance(session, SegmentingSession) and written not in EXACT:
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
-    made_of = json.dumps([file.sha256, kind, DRAWING])
+    if samples and not isinstance(session, SegmentingSession):
+        raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
+    if not 0 <= samples <= MOST_SAMPLES:
+        raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
+    made_of = json.dumps([file.sha256, kind, samples, DRAWING])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
             kind=written, names=output_names(found.files, SUFFIXES[written]), reference=reference, clean=clean,
+            samples=samples,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe([], finished=False))
         yield restoring
@@ -138,6 +149,7 @@ class Restoring(FolderRun):
     kind: FileKind
     names: Mapping[str, str]  # of a file -> of what is made of it
     reference: Path | None = None
+    samples: int = 0  # that are drawn beside each result
     clean: Mapping[str, ImageFile] | None = None  # to compare with, by name with and without suffix
 
     @property
@@ -149,7 +161,7 @@ class Restoring(FolderRun):
     def holds(self, row: Row) -> bool:
         """Whether the result is there, under the name that it has now: a file may have come that it collides with."""
         due = self.names[row["path"]]
-        return bool(row["output"] == due) and (self.output.out / due).is_file()
+        return bool(row["output"] == due) and all((self.output.out / name).is_file() for name in outputs_of(row))
 
     def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
         """The rows of some files, one by one."""
@@ -166,11 +178,14 @@ class Restoring(FolderRun):
         for row in rows:
             row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
             row.update(dict.fromkeys(("p_value", "is_anomaly", "threshold", "group")))
-        self._compare(rows)
+        if self.classes and self.reference is not None:
+            self._compare_labels(rows)
+        else:
+            self._compare(rows)
         self.output.forget_evaluation()
         self.output.write_results(rows)
         self.output.write_gallery(rows)
-        self.output.forget_results({row["output"] for row in rows if row["output"] is not None})
+        self.output.forget_results({name for row in rows for name in outputs_of(row)})
         run = self.describe(rows, finished=True)
         self.output.write_json("run.json", run)
         for warning in run["warnings"]:
@@ -192,10 +207,12 @@ class Restoring(FolderRun):
         counts = Counter(row["status"] for row in rows)
         words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
         words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
+        words += ["--samples", str(self.samples)] * bool(self.samples)
         if self.reference is not None:
             words += ["--reference", str(self.reference.resolve())]
         missing = self._without_reference(rows)
-        useless = f"{missing} image(s) were not compared: no clean image of their name is of use (see the notes)"
+        twin = "label image" if self.classes else "clean image"
+        useless = f"{missing} image(s) were not compared: no {twin} of their name is of use (see the notes)"
         warnings = [useless] if missing else []
         shown = {"ok": counts["ok"], "failed": counts["failed"]}
         document = describe_run("restore", self, self.session, shown, warnings, finished=finished)
@@ -214,13 +231,11 @@ class Restoring(FolderRun):
         if not pairs:
             return
         metadata, limit = self.session.metadata, settings().max_pixels
+        assert isinstance(metadata, RestorationMetadata)  # noqa: S101 - labels are compared elsewhere
         with progress(log, "compare", len(pairs), "images") as advance:
             for row, twin in pairs:
                 advance()
                 try:
-                    if isinstance(metadata, SegmentationMetadata):
-                        row |= self._overlap(row, twin)
-                        continue
                     clean = read_image(twin.path, max_pixels=limit).pixels
                     made = read_image(self.output.out / row["output"], max_pixels=limit * metadata.scale**2).pixels
                     height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
@@ -231,13 +246,23 @@ class Restoring(FolderRun):
                 if problem is not None:
                     row["note"] = "; ".join(filter(None, (row["note"], f"the clean image {twin.relative} {problem}")))
 
-    def _overlap(self, row: Row, twin: ImageFile) -> dict[str, float]:
-        """Dice and IoU of what was made."""
-        count = len(self.classes)
-        made, true = read_labels(self.output.out / row["output"], count), read_labels(twin.path, count)
-        if made.shape != true.shape:
-            raise ImageError(f"is of another size: {true.shape[1]} x {true.shape[0]}")
-        return compare_labels(made, true, count)
+    def _compare_labels(self, rows: Sequence[Row]) -> None:
+        """Dice and IoU of what was made, where there are true labels; a note where those are of no use."""
+        assert self.reference is not None  # noqa: S101 - then there is nothing to compare with
+        labels = LabelFolder.find(self.reference, len(self.classes))
+        done = [row for row in rows if row["status"] == "ok"]
+        with progress(log, "compare", len(done), "images") as advance:
+            for row in done:
+                advance()
+                image = ImageFile(self.folder / row["path"], row["path"], 0, 0)
+                if labels.file_of(image) is None:
+                    continue
+                try:
+                    true = labels.of(image, (row["height"], row["width"]))
+                    made = read_labels(self.output.out / row["output"], len(self.classes))
+                    row |= compare_labels(made, true, len(self.classes))
+                except ImageError as error:
+                    row["note"] = "; ".join(filter(None, (row["note"], str(error))))
 
     def _twin(self, relative: str) -> ImageFile | None:
         clean = self.clean or {}
@@ -256,7 +281,11 @@ class Restoring(FolderRun):
                 session = self.session
                 mended = label(session, image) if isinstance(session, SegmentingSession) else mend(session, image)
             with self.timed("write"):
-                pictures = pictures_of(image.pixels, mended) if self.among_worst(mended.mean_scale) else {}
+                shown = self.among_worst(mended.mean_scale)
+                pictures = pictures_of(image.pixels, mended) if shown else {}
+            if self.samples:
+                pictures |= self._draw(file, image, mended, shown=shown)
+            with self.timed("write"):
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
                 notes = self._write(file, image, mended)
         except ImageError as error:
@@ -272,6 +301,26 @@ class Restoring(FolderRun):
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
 
+    def _draw(self, file: ImageFile, image: Image, mended: Mended, *, shown: bool) -> Row:
+        """Write samples, one at a time; where they differ, and the first of them as pictures."""
+        assert isinstance(self.session, SegmentingSession)  # noqa: S101 - of others it was refused
+        names = outputs_of({"output": self.names[file.relative], "samples": self.samples})[1:]
+        first: NDArray[np.uint8] | None = None
+        apart = np.zeros(image.pixels.shape[:2], bool)
+        pictures: list[bytes] = []
+        maps = draw(self.session, image, self.samples)
+        for number, name in enumerate(names):
+            with self.timed("run"):
+                labels = next(maps)
+            with self.timed("write"):
+                self._write_file(name, encode_labels(self.kind, labels, len(self.classes), image.dpi))
+                if shown and number < SHOWN_SAMPLES:
+                    pictures.append(picture_of_labels(image.pixels, mended, labels))
+            first = labels if first is None else first
+            apart |= labels != first
+        differ = float(apart.mean()) if len(names) > 1 else None
+        return {"samples": len(names), "disagreement": differ, "sampled": pictures or None}
+
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
         dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
@@ -280,12 +329,14 @@ class Restoring(FolderRun):
             if mended.labels is None:
                 content, notes = encode_image(self.kind, mended.pixels, mended.alpha, icc=image.icc, dpi=dpi)
             else:
-                content = encode_labels(self.kind, mended, len(self.classes), dpi)
+                content = encode_labels(self.kind, mended.labels, len(self.classes), dpi)
         except ValueError as error:
             raise ImageError(f"cannot be written: {error}") from None
-        path = self.output.out / self.names[file.relative]
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        self._write_file(self.names[file.relative], content)
         return notes
+
+    def _write_file(self, name: str, content: bytes) -> None:
+        write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:

@@ -32,18 +32,13 @@ DOES: dict[type[CommonMetadata], str] = {
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
 
 
-def mends(model: ModelFile) -> bool:
-    """Whether a model mends images, rather than scoring them.
+def kind_of(model: ModelFile) -> type[CommonMetadata]:
+    """The kind of metadata that a model has, which says what it does (`DOES`).
 
     Raises:
         ModelError: It is no model of ONNX Runtime's.
     """
-    return not _Opened(model, "cpu", 1).scores
-
-
-def labels(model: ModelFile) -> bool:
-    """Whether a model labels pixels. As for `mends`."""
-    return _Opened(model, "cpu", 1).labels
+    return _Opened(model, "cpu", 1).kind
 
 
 def open_restoring_session(
@@ -54,8 +49,8 @@ def open_restoring_session(
     Raises:
         ModelError: It is neither, or damaged.
     """
-    session = _Opened(model, device, threads)
-    return (SegmentingSession if session.labels else RestoringSession)(model, device=device, threads=threads)
+    labels = kind_of(model) is SegmentationMetadata
+    return (SegmentingSession if labels else RestoringSession)(model, device=device, threads=threads)
 
 
 class _Opened:
@@ -76,13 +71,15 @@ class _Opened:
             msg = f"{model.path} is not a model that ONNX Runtime can load: {str(error).splitlines()[0]}"
             raise ModelError(msg) from None
         self.provider: str = self._session.get_providers()[0]
-        self.scores = "score" in {output.name for output in self._session.get_outputs()}
-        self.labels = not self.scores and "noise" in {each.name for each in self._session.get_inputs()}
+        scores = "score" in {output.name for output in self._session.get_outputs()}
+        labels = "noise" in {each.name for each in self._session.get_inputs()}
+        self.kind: type[CommonMetadata] = (
+            Metadata if scores else SegmentationMetadata if labels else RestorationMetadata
+        )
 
     def _read(self, kind: type[Stored]) -> Stored:
         stored = self._session.get_modelmeta().custom_metadata_map
-        does = Metadata if self.scores else SegmentationMetadata if self.labels else RestorationMetadata
-        return _read_metadata(stored, self.model, kind, does)
+        return _read_metadata(stored, self.model, kind, self.kind)
 
 
 class Session(_Opened):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Place = tuple[slice, slice]  # rows and columns
 
 
 class Tile(NamedTuple):
@@ -73,7 +74,7 @@ def padded(image: NDArray[Any], multiple: int) -> NDArray[Any]:
 
 def run_in_tiles(
     image: NDArray[np.generic],
-    run: Callable[[Floats], tuple[Floats, ...]],
+    run: Callable[[Floats, Place], tuple[Floats, ...]],
     keep: Callable[[tuple[slice, slice], tuple[Floats, ...]], None],
     *,
     to_float: Callable[[NDArray[np.generic]], Floats],
@@ -86,7 +87,8 @@ def run_in_tiles(
 
     Args:
         image: (H, W, C), as the file has it.
-        run: From a tile (1, h, w, C) to outputs (1, h * upscale, w * upscale, ...).
+        run: From a tile (1, h, w, C), and rows and columns of the image that it shows, to outputs (1, h * upscale,
+            w * upscale, ...). Beyond the image's end, a tile is mirrored.
         keep: Called with rows and columns of the result, and the outputs there without their batch axis.
         to_float: From a part of the image to what `run` takes.
         side: Most pixels of the input that are kept of a tile, along a side.
@@ -97,7 +99,7 @@ def run_in_tiles(
     height, width = image.shape[:2]
     whole = (-(-length // multiple) * multiple for length in (height, width))
     for tile in cut(*whole, side=side, halo=halo, multiple=multiple):
-        outputs = run(to_float(padded(image[tile.seen], multiple))[None])
+        outputs = run(to_float(padded(image[tile.seen], multiple))[None], tile.seen)
         place, inside = [], []
         for kept, within, end in zip(tile.kept, tile.within, (height, width), strict=True):
             stop = min(kept.stop, end)  # what was mirrored is no part of the result

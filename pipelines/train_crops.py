@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pipelines.data import SplitName
+from pipelines.errors import DataError, JobError, ModelError
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.output import write_json
 from pipelines.photos import Photos
 from pipelines.promotion import Decision, unseen_by
+from pipelines.registry import Registry
+from pipelines.session import RestoringSession, SegmentingSession
+from pipelines.trained import champion_of
 
 log = logging.getLogger(__name__)
+SessionT = TypeVar("SessionT", RestoringSession, SegmentingSession)
 
 MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
 FEW_CALIBRATE = 10
@@ -30,14 +35,67 @@ OPTIONS = frozenset({"data.licence", "data.max_images", "calibrate.fraction", "m
 }
 
 
+def common_problems(job: Job, options: Collection[str]) -> Iterator[str]:
+    """What a job asks for that its task cannot be, a line each.
+
+    Args:
+        job: The job.
+        options: Keys that have a meaning for its task.
+    """
+    unused = [key for key in job.set_options("data", "model", "train", "calibrate") if key not in options]
+    yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
+    if job.train.steps and job.train.minutes:
+        yield "'train.steps' and 'train.minutes' both say how long: leave one out"
+
+
+def same_champion(
+    registry: Registry,
+    job: Job,
+    opened: Callable[..., SessionT],
+    mine: tuple[str, ...],
+    does: Callable[[Any], tuple[str, ...]],
+) -> ModelFile | None:
+    """Today's champion, which has to do the same as what is trained.
+
+    Args:
+        registry: Where models are.
+        job: The job.
+        opened: The kind of session that its models run in.
+        mine: What the job does, in words.
+        does: From a champion's metadata to the same words of it.
+
+    Raises:
+        JobError: It does something else.
+    """
+    champion = champion_of(registry, job.name)
+    if champion is None:
+        return None
+    try:
+        theirs = does(opened(champion, device="cpu").metadata)
+    except ModelError as error:
+        raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
+    if mine != theirs:
+        raise JobError(
+            f"{job.path}: the champion of '{job.name}' does {', '.join(theirs)}, this job {', '.join(mine)}: choose "
+            "another name"
+        )
+    return champion
+
+
 def announce(photos: Photos, split: Mapping[SplitName, Sequence[int]], rests: str) -> None:
-    """Say what is trained on, and warn where little is kept for what rests on the calibrate split."""
+    """Say what is trained on, and warn where little is kept for what rests on the calibrate split.
+
+    Raises:
+        DataError: Nothing is kept for it.
+    """
     form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
     log.info(
         "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
         len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
         len(split["train"]), len(split["select"]), len(split["calibrate"]),
     )  # fmt: skip
+    if not split["calibrate"]:
+        raise DataError(f"no image is left for {rests}: raise 'calibrate.fraction', or leave it out")
     if len(split["calibrate"]) < FEW_CALIBRATE:
         log.warning("%s rest on %d images: take them as a hint, or add images", rests, len(split["calibrate"]))
 

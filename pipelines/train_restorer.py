@@ -44,12 +44,14 @@ from pipelines.train_crops import (
     Figure,
     announce,
     choose_recipe,
+    common_problems,
     data_digest,
     decide,
+    same_champion,
     steps_of,
     work_key,
 )
-from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
+from pipelines.trained import TrainedModel, flatten, register, work_folder
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.likelihoods import GaussianLikelihood
@@ -119,13 +121,11 @@ def make_plan(job: Job) -> Plan:
 
 def _problems(job: Job, task: Restoration) -> Iterator[str]:
     table, several = job.model, len(task.scales) > 1
-    unused = [key for key in job.set_options("data", "model", "train", "calibrate") if key not in OWN_OPTIONS]
-    unused += ["model.scale"] * (table.scale is not None and table.scale not in task.scales)
-    yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
+    yield from common_problems(
+        job, OWN_OPTIONS if table.scale in (None, *task.scales) else OWN_OPTIONS - {"model.scale"}
+    )
     if table.damage is not None and table.damage not in task.damages:
         yield f"'model.damage' is '{table.damage}'; the task {job.task} knows {', '.join(task.damages)}"
-    if job.train.steps and job.train.minutes:
-        yield "'train.steps' and 'train.minutes' both say how long: leave one out"
     low, high = task.strengths
     if table.level is not None and several:
         yield f"'model.level' has no meaning for {job.task}, which has 'model.scale'"
@@ -149,7 +149,10 @@ def train_restorer(job: Job) -> TrainedModel:
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     announce(photos, split, "error bars")
     device, registry = training_device(), Registry()
-    champion = _champion(registry, job, plan, image_format.channels)
+    champion = same_champion(
+        registry, job, RestoringSession, (job.task, f"{image_format.channels} channel(s)", f"scale {plan.scale}"),
+        lambda there: (there.task, f"{there.channels} channel(s)", f"scale {there.scale}"),
+    )  # fmt: skip
     recipe = choose_recipe(job, plan.size, device, plan.scale)
     torch.manual_seed(job.train.seed)
     widths, blocks = SIZES[plan.size]
@@ -217,28 +220,6 @@ class _Held:
         """The middle of an image as it is, and damaged, both (1, H, W, C) in [0, 1]: always the same."""
         y, c = self.module.damaged_middle(self.indices[number], key=3 * 10**9 + number)
         return y.permute(0, 2, 3, 1), c.permute(0, 2, 3, 1)
-
-
-def _champion(registry: Registry, job: Job, plan: Plan, channels: int) -> ModelFile | None:
-    """Today's champion, which has to do the same as what is trained.
-
-    Raises:
-        JobError: It does something else.
-    """
-    champion = champion_of(registry, job.name)
-    if champion is None:
-        return None
-    try:
-        there = RestoringSession(champion, device="cpu").metadata
-    except ModelError as error:
-        raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
-    mine, theirs = (job.task, plan.scale, channels), (there.task, there.scale, there.channels)
-    if mine != theirs:
-        told = [f"{task}, {count} channel(s), scale {scale}" for task, scale, count in (theirs, mine)]
-        raise JobError(
-            f"{job.path}: the champion of '{job.name}' does {told[0]}, this job {told[1]}: choose another name"
-        )
-    return champion
 
 
 def _describe(

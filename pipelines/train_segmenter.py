@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -28,12 +28,14 @@ from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
 from pipelines.images import find_images
 from pipelines.job import Job
+from pipelines.label import classes_of
 from pipelines.labels import LabelFolder
 from pipelines.leakage import check_leakage
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, SegmentationMetadata, sha256_of
 from pipelines.photos import load_photos
 from pipelines.plan import survey
+from pipelines.quality import compare_labels
 from pipelines.registry import Registry
 from pipelines.session import SegmentingSession
 from pipelines.settings import settings
@@ -45,15 +47,17 @@ from pipelines.train_crops import (
     Figure,
     announce,
     choose_recipe,
+    common_problems,
     data_digest,
     decide,
+    same_champion,
     steps_of,
     work_key,
 )
-from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
+from pipelines.trained import TrainedModel, flatten, register, work_folder
 from vaecore.export import export_segmentation
 from vaecore.networks import SIZES, ConditionalVAE
-from vaecore.segmentation import OUTPUTS, SegmentationGraph, dice, overlap
+from vaecore.segmentation import OUTPUTS, SegmentationGraph
 from vaecore.tasks import segmentations
 
 log = logging.getLogger(__name__)
@@ -80,7 +84,10 @@ def train_segmenter(job: Job) -> TrainedModel:
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     announce(photos, split, "probabilities")
     device, registry = training_device(), Registry()
-    champion = _champion(registry, job, classes, image_format.channels)
+    champion = same_champion(
+        registry, job, SegmentingSession, (job.task, ", ".join(classes), f"{image_format.channels} channel(s)"),
+        lambda there: (there.task, ", ".join(there.classes), f"{there.channels} channel(s)"),
+    )  # fmt: skip
     size = job.model.network or ("M" if device == "cuda" else "S")
     recipe = choose_recipe(job, size, device)
     torch.manual_seed(job.train.seed)
@@ -102,9 +109,7 @@ def train_segmenter(job: Job) -> TrainedModel:
             recipe = replace(recipe, steps=steps_of(job, fitted(recipe), work, device))
         module = fitted(recipe)
         log.info("%s: network %s, %d steps of %d crops", job.task, size, recipe.steps, recipe.batch)
-        tracked.params(
-            flatten(job) | {"chosen.steps": recipe.steps, "chosen.batch": recipe.batch, "chosen.crop": recipe.crop}
-        )
+        tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
         done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
         module.cpu().eval()
         temperature = measure_temperature(module, split["calibrate"])
@@ -163,34 +168,9 @@ def train_segmenter(job: Job) -> TrainedModel:
 
 
 def _problems(job: Job) -> Iterator[str]:
-    unused = [key for key in job.set_options("data", "model", "train", "calibrate") if key not in OWN_OPTIONS]
-    yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
-    if job.train.steps and job.train.minutes:
-        yield "'train.steps' and 'train.minutes' both say how long: leave one out"
+    yield from common_problems(job, OWN_OPTIONS)
     if job.data.labels is None:
         yield "'data.labels' is missing: name the folder of label images, which have the names of the images"
-
-
-def _champion(registry: Registry, job: Job, classes: Sequence[str], channels: int) -> ModelFile | None:
-    """Today's champion, which has to do the same as what is trained.
-
-    Raises:
-        JobError: It does something else.
-    """
-    champion = champion_of(registry, job.name)
-    if champion is None:
-        return None
-    try:
-        there = SegmentingSession(champion, device="cpu").metadata
-    except ModelError as error:
-        raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
-    mine, theirs = (job.task, tuple(classes), channels), (there.task, there.classes, there.channels)
-    if mine != theirs:
-        told = [f"{task}, {', '.join(names)}, {count} channel(s)" for task, names, count in (theirs, mine)]
-        raise JobError(
-            f"{job.path}: the champion of '{job.name}' does {told[0]}, this job {told[1]}: choose another name"
-        )
-    return champion
 
 
 def _check_parity(file: ModelFile, graph: SegmentationGraph, module: FitSegmenter, held: Sequence[int]) -> float:
@@ -225,6 +205,6 @@ def _dice(file: ModelFile, module: FitSegmenter, held: Sequence[int]) -> float:
     for image in held:
         c, y = module.pair(module.middle(image))
         p, _ = session.run(c.permute(0, 2, 3, 1).contiguous().numpy())
-        labels = torch.from_numpy(p.argmax(axis=3))[:, None]
-        found.append(float(dice(overlap(labels, y, len(session.metadata.classes))).mean()))
+        true = y[0, 0].numpy().astype(np.uint8)
+        found.append(compare_labels(classes_of(p[0]), true, len(session.metadata.classes))["dice"])
     return float(np.mean(found))

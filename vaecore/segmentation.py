@@ -60,21 +60,3 @@ def segmentation_loss(
     prior = given.prior_given
     of_prior = -given.decode(prior.mean + prior.log_scale.exp() * noise).log_prob(y).mean()
     return (of_bound + of_prior) / 2
-
-
-def overlap(labels: Tensor, y: Tensor, classes: int) -> Float[Tensor, "K 3"]:
-    """Pixels of each class but the background, in both label maps, in the first, in the second."""
-    found = []
-    for index in range(1, classes):
-        here, there = labels == index, y == index
-        found.append(torch.stack([(here & there).sum(), here.sum(), there.sum()]))
-    return torch.stack(found).double()
-
-
-def dice(overlaps: Float[Tensor, "... 3"]) -> Tensor:
-    """2 |A and B| / (|A| + |B|), from what `overlap` counts; 1 where both are empty.
-
-    Source: Dice 1945, "Measures of the amount of ecologic association between species".
-    """
-    both, here, there = overlaps.unbind(-1)
-    return torch.where(here + there > 0, 2 * both / (here + there).clamp(min=1), 1.0)

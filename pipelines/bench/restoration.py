@@ -13,11 +13,11 @@ import onnx
 import onnxruntime
 
 from pipelines.classical import choose_classical
-from pipelines.errors import DataError
+from pipelines.errors import DataError, FolderError
 from pipelines.evaluate_restorer import evaluate_restorer
-from pipelines.modelfile import ModelFile, RestorationMetadata
+from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import write_json
+from pipelines.output import write_atomically, write_json
 from pipelines.session import RestoringSession
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
@@ -51,10 +51,14 @@ def bench_restoration(
         DataError: The models do not do the same, or a name is not known.
     """
     files = [find_model(ref) for ref in models]
-    does = [_does(file) for file in files]
+    known = [RestoringSession(file, device="cpu", threads=1).metadata for file in files]
+    does = [(each.task, each.scale, each.channels, each.damage) for each in known]
     if different := next((ref for ref, each in zip(models, does, strict=True) if each != does[0]), None):
-        raise DataError(f"{models[0]} and {different} do not do the same: compare models of one task and scale")
+        raise DataError(f"{models[0]} and {different} do not do the same: compare models of one task, scale and damage")
     others = () if classical == "none" else tuple(choose_classical(does[0][0], tuple(classical.split(","))))
+    levels = levels or [f"{level:g}" for level in known[0].levels]
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for number, (ref, file) in enumerate(zip(models, files, strict=True)):
@@ -62,7 +66,7 @@ def bench_restoration(
         found[ref] = {"operations": operations(file), "figures": figures}
         write_json(out / "bench.json", {"folder": folder.name, "models": found})
     text = "\n\n".join(_table(level, found) for level in found[models[0]]["figures"]["levels"])
-    (out / "bench.md").write_text(f"{text}\n", encoding="utf-8")
+    write_atomically(out / "bench.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
     return RestorationBench(out, text, max(each["figures"]["n_failed"] for each in found.values()))
 
 
@@ -81,11 +85,6 @@ def operations(file: ModelFile) -> float:
     return float(sum(each) / math.prod(restored.shape[1:3]))
 
 
-def _does(file: ModelFile) -> tuple[str, int, int]:
-    metadata: RestorationMetadata = RestoringSession(file, device="cpu", threads=1).metadata
-    return metadata.task, metadata.scale, metadata.channels
-
-
 def _table(level: str, found: dict[str, Any]) -> str:
     """Rows by PSNR, the worst first; times as multiples of the fastest model's, too."""
     rows: list[tuple[str, dict[str, Any], float | None]] = []
@@ -97,7 +96,7 @@ def _table(level: str, found: dict[str, Any]) -> str:
     lines = [
         f"level {level}, {next(iter(found.values()))['figures']['n_images']} images",
         "",
-        "| method | PSNR, dB | SSIM | seconds | times ours | thousand multiply-accumulates for each pixel |",
+        "| method | PSNR, dB | SSIM | seconds | times the fastest model | thousand operations for each pixel |",
         "|---|---|---|---|---|---|",
     ]
     for name, figures, count in sorted(rows, key=lambda row: row[1]["psnr"]):

@@ -151,7 +151,9 @@ class Picture(_Record):
     thumbnail: bytes
     heatmap: bytes | None = None
     restored: bytes | None = None  # where the image was mended; then the heat map is of its error bars
+    sampled: tuple[bytes, ...] | None = None
     output: str | None = None
+    disagreement: float | None = None
     mean_scale: float | None = None
     psnr: float | None = None
     dice: float | None = None

@@ -73,6 +73,7 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
         "files": _files(rows, 1 if classes else LEVELS),
         "shown_rows": SHOWN_ROWS if rows.truncated else None,
         "has_gallery": bool(gallery),
+        "sampled": any(each.sampled for each in gallery or ()),
         "intervals": _intervals(run.model.metadata),
         "failures": rows.failures,
         "metadata": describe_metadata(run.model.metadata),
@@ -156,4 +157,6 @@ def _picture(picture: Picture) -> dict[str, object]:
         "output": printable(picture.output or ""),
         "psnr": picture.psnr,
         "dice": picture.dice,
+        "samples": [base64.b64encode(data).decode("ascii") for data in picture.sampled or ()],
+        "disagreement": picture.disagreement,
     }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.draw import disk
@@ -16,9 +20,9 @@ from flows.cli import app
 from pipelines import restore_folder, train_model
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate_segmenter import evaluate_segmenter
-from pipelines.images import read_image
+from pipelines.images import find_images, read_image
 from pipelines.job import load_job
-from pipelines.label import label, probabilities
+from pipelines.label import draw, label
 from pipelines.labels import LabelFolder, read_labels
 from pipelines.models import find_model
 from pipelines.quality import compare_labels
@@ -100,7 +104,7 @@ def test_labels_are_files_that_are_read_back(trained: SegmentingSession, tmp_pat
     made = Image.open(out / "restored" / "0.png")
     assert made.mode == "P"  # colours for viewers, classes for programs
     image = read_image(tmp_path / "image" / "0.png", max_pixels=10**6)
-    np.testing.assert_array_equal(np.asarray(made), probabilities(trained, image.pixels).argmax(axis=2))
+    np.testing.assert_array_equal(np.asarray(made), label(trained, image).labels)
     again = restore_folder(tmp_path / "image", trained.model, out, reference=tmp_path / "label")
     assert again.images_per_second is None  # all done before
     page = (out / "report.html").read_text()
@@ -141,6 +145,35 @@ def test_other_noise_is_another_sample(trained: SegmentingSession) -> None:
     np.testing.assert_array_equal(first, trained.run(tile, draws[:1])[0])
 
 
+def test_samples_are_drawn_and_forgotten_again(trained: SegmentingSession, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 2, seed=7)
+    out = tmp_path / "out"
+    restore_folder(tmp_path / "image", trained.model, out, samples=3)
+    drawn = {str(path.relative_to(out)): path.read_bytes() for path in (out / "samples").rglob("*.png")}
+    assert sorted(drawn) == [f"samples/{number}/{name}.png" for number in (1, 2, 3) for name in (0, 1)]
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    assert [row["samples"] for row in rows] == [3, 3]
+    for row in rows:
+        maps = [np.asarray(Image.open(out / f"samples/{number}/{row['path']}")) for number in (1, 2, 3)]
+        apart = (maps[0] != maps[1]) | (maps[0] != maps[2])
+        assert row["disagreement"] == pytest.approx(apart.mean())
+        assert row["disagreement"] > 0
+    (out / "samples" / "2" / "1.png").unlink()  # then the image is work again, and the draws are the same
+    restore_folder(tmp_path / "image", trained.model, out, samples=3)
+    for name, content in drawn.items():
+        assert (out / name).read_bytes() == content
+    assert "samples differ on" in (out / "report.html").read_text()
+    restore_folder(tmp_path / "image", trained.model, out, samples=1)
+    assert [row["disagreement"] for row in pq.read_table(out / "results.parquet").to_pylist()] == [None, None]
+    restore_folder(tmp_path / "image", trained.model, out)
+    assert not list((out / "samples").rglob("*.png"))
+    image = read_image(tmp_path / "image" / "0.png", max_pixels=10**6)
+    (whole,), (cut,) = (draw(trained, image, 1, side=side) for side in (64, 24))
+    assert (whole != cut).mean() < 1e-3  # a tile gets the noise of its place
+    with pytest.raises(FolderError, match="samples is 65: from 0 to 64"):
+        restore_folder(tmp_path / "image", trained.model, out, samples=65)
+
+
 def test_a_model_that_labels_does_not_mend(trained: SegmentingSession) -> None:
     with pytest.raises(ModelError, match="labels pixels"):
         RestoringSession(trained.model)
@@ -177,17 +210,22 @@ def test_images_without_labels_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "label" / "1.png").unlink()
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "label" / "2.png")
     folder = LabelFolder.find(tmp_path / "label", 3)
-    images = {path.name: path for path in (tmp_path / "image").iterdir()}
-    from pipelines.images import find_images
-
-    for image in find_images(tmp_path / "image"):
-        assert image.path in images.values()
-        if image.relative == "0.png":
-            assert folder.of(image, (SIDE, SIDE)).max() == 2
-            continue
-        told = {"1.png": "no label image of its name", "2.png": "is 64 x 64, its label image 2.png 6 x 5"}
-        with pytest.raises(ImageError, match=told[image.relative]):
+    first, second, third = find_images(tmp_path / "image")
+    assert folder.of(first, (SIDE, SIDE)).max() == 2
+    for image, told in ((second, "no label image of its name"), (third, "is 64 x 64, its label image 2.png 6 x 5")):
+        with pytest.raises(ImageError, match=told):
             folder.of(image, (SIDE, SIDE))
+
+
+def test_an_image_is_never_its_own_label(tmp_path: Path) -> None:
+    image, labels = scene(np.random.default_rng(0))
+    Image.fromarray(image).save(tmp_path / "0.png")
+    Image.fromarray(labels).save(tmp_path / "0_mask.png")
+    first, mask = find_images(tmp_path)
+    folder = LabelFolder.find(tmp_path, 3)
+    np.testing.assert_array_equal(folder.of(first, (SIDE, SIDE)), labels)
+    with pytest.raises(ImageError, match="no label image"):
+        folder.of(mask, (SIDE, SIDE))
 
 
 def test_label_images_as_people_save_them(tmp_path: Path) -> None:
@@ -208,18 +246,53 @@ def test_label_images_as_people_save_them(tmp_path: Path) -> None:
         saved("same.png", Image.fromarray(np.dstack([values] * 3))),
     ):
         np.testing.assert_array_equal(read_labels(path, 2), values > 0)
-    soft = saved("soft.png", Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8)))
-    np.testing.assert_array_equal(read_labels(soft, 2), [[0, 0], [1, 1]])
+    for path in (
+        saved("void.png", _palette(np.array([[0, 1], [15, 255]], np.uint8))),
+        saved("many.png", Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))),
+    ):
+        np.testing.assert_array_equal(read_labels(path, 2), np.asarray(Image.open(path)) > 0)
+    for bits, top in ((2, 3), (4, 15)):
+        data = narrow_png(np.array([[0, 1], [2, 3]], np.uint8), bits)
+        (tmp_path / f"{bits}.png").write_bytes(data)
+        np.testing.assert_array_equal(read_labels(tmp_path / f"{bits}.png", top + 1), values)
+    inverted = tmp_path / "white.tif"
+    tifffile.imwrite(inverted, values, photometric="miniswhite")
+    np.testing.assert_array_equal(read_labels(inverted, 4), values)
+    tifffile.imwrite(inverted, np.stack([values, values]), photometric="minisblack")
+    with pytest.raises(ImageError, match="holds 2 pages"):
+        read_labels(inverted, 4)
+    with_alpha = saved("la.png", Image.fromarray(np.dstack([values, values * 0]), "LA"))
+    np.testing.assert_array_equal(read_labels(with_alpha, 4), values)
+    soft = saved("soft.png", Image.fromarray(np.array([[0, 100, 255], [200, 255, 255]], np.uint8)))
+    np.testing.assert_array_equal(read_labels(soft, 2), [[0, 0, 1], [1, 1, 1]])
     for path, classes, told in (
         (saved("colours.png", Image.fromarray(np.dstack([values, values, values + 1]))), 4, "is in colours"),
-        (saved("lossy.jpg", Image.fromarray(values)), 4, "JPEG changes values"),
+        (saved("lossy.jpg", Image.fromarray(values)), 4, "is JPEG, which may change values"),
+        (saved("lossy.webp", Image.fromarray(values)), 4, "is WebP, which may change values"),
         (tmp_path / "grey.png", 3, "values up to 3: with model.classes of 3 names"),
     ):
         with pytest.raises(ImageError, match=told):
             read_labels(path, classes)
     (tmp_path / "broken.png").write_bytes((tmp_path / "grey.png").read_bytes()[:40])
-    with pytest.raises(ImageError, match=r"broken.png cannot be read"):
+    with pytest.raises(ImageError, match=r"broken.png: is truncated"):
         read_labels(tmp_path / "broken.png", 3)
+
+
+def _palette(values: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(values)
+    picture.putpalette(list(range(256)) * 3)
+    return picture
+
+
+def narrow_png(values: NDArray[np.uint8], bits: int) -> bytes:
+    """A grey PNG of fewer than 8 bits, two pixels a row: no library here writes one."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(bytes([0, (int(left) << (8 - bits)) | (int(right) << (8 - 2 * bits))]) for left, right in values)
+    header = struct.pack(">IIBBBBB", 2, len(values), bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_what_segment_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from vaecore.networks import Restorer
 def restored(network: Restorer, image: np.ndarray, side: int) -> np.ndarray:
     out = np.full((image.shape[0] * network.upscale, image.shape[1] * network.upscale, 3), np.nan, np.float32)
 
-    def run(tile: np.ndarray) -> tuple[np.ndarray]:
+    def run(tile: np.ndarray, seen: tuple[slice, slice]) -> tuple[np.ndarray]:
+        assert tile.shape[1] - network.multiple < seen[0].stop - seen[0].start <= tile.shape[1]
         with torch.inference_mode():
             mean = network(torch.from_numpy(tile).permute(0, 3, 1, 2))[:, :3]
         return (mean.permute(0, 2, 3, 1).numpy(),)

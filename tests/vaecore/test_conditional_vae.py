@@ -13,7 +13,7 @@ import torch
 from vaecore.bound import bound_maps, elbo, iwae
 from vaecore.export import export_segmentation
 from vaecore.networks import ConditionalVAE
-from vaecore.segmentation import SegmentationGraph, dice, overlap, segmentation_loss
+from vaecore.segmentation import SegmentationGraph, segmentation_loss
 
 SIDE = 32
 
@@ -101,7 +101,7 @@ def test_training_tells_labels_from_images() -> None:
         optimiser.step()
     assert float(loss.detach()) < 0.5 * math.log(3)
     labels = model(c, torch.zeros((4, 2, 8, 8))).argmax(dim=1, keepdim=True)
-    assert float(dice(overlap(labels, y, 3)).mean()) > 0.85
+    assert float((labels == y).float().mean()) > 0.9
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -119,8 +119,3 @@ def test_torch_and_onnx_runtime_agree(classes: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(found[0], expected["restored"].numpy(), atol=1e-5)
         np.testing.assert_allclose(found[1], expected["restored_scale"].numpy(), atol=1e-5)
         np.testing.assert_allclose(found[0].sum(axis=3), 1, atol=1e-5)
-
-
-def test_dice_by_hand() -> None:
-    a, b = torch.tensor([[0, 1, 1, 2]]), torch.tensor([[0, 1, 2, 2]])
-    torch.testing.assert_close(dice(overlap(a, b, 4)), torch.tensor([2 / 3, 2 / 3, 1.0], dtype=torch.float64))
