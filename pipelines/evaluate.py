@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
 from pipelines.modelfile import Metadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import Row, check_output, write_json
+from pipelines.output import check_output, write_json
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, kind_of
@@ -70,10 +71,12 @@ def evaluate_model(
     of_scores: dict[str, object] = {"out": out, "false_alarms": false_alarms, "groups": groups, "regret": regret}
     of_mending: dict[str, object] = {"levels": levels, "classical": classical}
     if not (folder / "test" / GOOD).is_dir() or any(of_mending.values()):
-        expect_images(folder)
+        if not folder.is_dir():
+            expect_images(folder)  # says what is wrong with it
         file = find_model(model)
         does = kind_of(file)
         if does is not Metadata:
+            expect_images(folder)
             from pipelines.evaluate_restorer import evaluate_restorer
             from pipelines.evaluate_segmenter import evaluate_segmenter
 

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.columns import Row
 from pipelines.images import ImageFile, UnreadableFolder
 from pipelines.modelfile import ModelFile
-from pipelines.output import GALLERY_ROWS, OutputFolder, Row
+from pipelines.output import GALLERY_ROWS, OutputFolder
 from pipelines.progress import Advance
 from pipelines.rows import unreadable_row
 

@@ -24,84 +24,15 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.drift import FACTS
+from pipelines.columns import GALLERY, PICTURES, RESULTS, SHARD, Row, read_shard
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER, ImageFile
 from pipelines.text import for_spreadsheets
 
-# What the heat map of a flagged image shows; null for all others. README.md explains each.
-REGIONS = [
-    ("local_p_value", pa.float64()),
-    ("regions", pa.int32()),
-    ("regions_percent", pa.float64()),
-    ("largest_left", pa.int32()),
-    ("largest_top", pa.int32()),
-    ("largest_width", pa.int32()),
-    ("largest_height", pa.int32()),
-    ("largest_x", pa.float64()),
-    ("largest_y", pa.float64()),
-]
-# Of images that were mended; null where they were scored.
-RESTORED = [
-    ("output", pa.string()),
-    ("mean_scale", pa.float64()),
-    ("psnr", pa.float64()),  # where there are clean images to compare with
-    ("ssim", pa.float64()),
-    ("dice", pa.float64()),  # where pixels were labelled, and there are true labels
-    ("iou", pa.float64()),
-    ("samples", pa.int32()),  # that were drawn beside
-    ("disagreement", pa.float64()),  # share of the pixels that not all of them give to one class
-]
-RESULTS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("bit_depth", pa.int32()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("model", pa.string()),
-        ("version", pa.string()),
-        ("score", pa.float64()),
-        ("bits_per_dim", pa.float64()),
-        ("elbo", pa.float64()),
-        ("rate", pa.float64()),
-        ("distortion", pa.float64()),
-        ("p_value", pa.float64()),
-        ("is_anomaly", pa.bool_()),
-        ("threshold", pa.float64()),
-        ("note", pa.string()),
-        ("group", pa.string()),
-        *REGIONS,
-        *RESTORED,
-    ]
-)
-PICTURES = [
-    ("thumbnail", pa.binary()),
-    ("heatmap", pa.binary()),
-    ("restored", pa.binary()),
-    ("sampled", pa.list_(pa.binary())),
-    ("outlines", pa.string()),  # of the abnormal regions: data of an SVG path, in pixels of the thumbnail
-    (
-        "neighbours",
-        pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
-    ),
-]
-GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *RESTORED, *PICTURES])
-VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
-SHARD = pa.schema(
-    [field for field in RESULTS if field.name not in VERDICTS]
-    + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
-    + [pa.field(name, pa.float64()) for name in FACTS]
-    + [pa.field(name, kind) for name, kind in PICTURES]
-)
 GALLERY_ROWS = 64
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
 LONGEST_SUFFIX = 6  # characters, as in .jpeg
 LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
-
-Row = dict[str, Any]
 
 
 class OutputFolder:
@@ -167,7 +98,7 @@ class OutputFolder:
         columns = None if pictures else [name for name in SHARD.names if name not in dict(PICTURES)]
         paths = sorted(self._shards.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         names = columns or SHARD.names
-        return pa.concat_tables([_read_shard(path, names) for path in paths] or [SHARD.empty_table().select(names)])
+        return pa.concat_tables([read_shard(path, names) for path in paths] or [SHARD.empty_table().select(names)])
 
     def done(self, files: Iterable[ImageFile], holds: Callable[[Row], bool]) -> dict[str, float]:
         """Paths that need no work, with their ranks: finished, unchanged, and with the pictures that are due.
@@ -232,7 +163,7 @@ class OutputFolder:
         wanted = {row["path"]: worst_first(row) for row in worst}
         pictures: dict[str, Row] = {}
         for path in sorted(self._shards.glob("*.parquet")):
-            for row in _read_shard(path, GALLERY.names).to_pylist():
+            for row in read_shard(path, GALLERY.names).to_pylist():
                 if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
                     pictures.setdefault(row["path"], row)
         measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim", "dice", "iou")} for row in worst}
@@ -260,7 +191,7 @@ class OutputFolder:
     def forget_results(self, due: Collection[str]) -> None:
         """Delete what rows of ours name as output and is not due any more, and other models' shards."""
         for shard in self._private.glob("shards-*/*.parquet"):
-            for row in _read_shard(shard, ("output", "samples")).to_pylist():
+            for row in read_shard(shard, ("output", "samples")).to_pylist():
                 for name in outputs_of(row):
                     if name not in due:
                         (self.out / name).unlink(missing_ok=True)
@@ -278,16 +209,6 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
-
-
-def _read_shard(path: Path, names: Sequence[str]) -> pa.Table:
-    """Some columns of a shard; those that an older version did not know are null."""
-    there = [name for name in pq.read_schema(path).names if name in names]
-    table = pq.read_table(path, columns=there)
-    for name in names:
-        if name not in there:
-            table = table.append_column(name, pa.nulls(len(table), SHARD.field(name).type))
-    return table.select(list(names))
 
 
 def outputs_of(row: Row) -> list[str]:

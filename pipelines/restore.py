@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.account import describe_run
+from pipelines.columns import Row
 from pipelines.errors import FolderError, ImageError
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
@@ -33,7 +34,7 @@ from pipelines.labels import LabelFolder, read_labels
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ModelFile, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import OutputFolder, Row, check_output, outputs_of, shortened, write_atomically
+from pipelines.output import OutputFolder, check_output, outputs_of, shortened, write_atomically
 from pipelines.progress import progress
 from pipelines.quality import compare, compare_labels
 from pipelines.rows import empty_row, failed_row

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.columns import PICTURES, REGIONS, RESTORED, Row
 from pipelines.drift import FACTS
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
-from pipelines.output import PICTURES, REGIONS, RESTORED, Row
 
 MUCH_SMALLER = 4  # times, along the longer side, than the size that the model works at
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.account import describe, work_key
+from pipelines.columns import Row
 from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
 from pipelines.errors import CalibrationError
 from pipelines.folder_run import FolderRun
@@ -27,7 +28,7 @@ from pipelines.inputs import batches, decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
-from pipelines.output import OutputFolder, Row, check_output, write_atomically
+from pipelines.output import OutputFolder, check_output, write_atomically
 from pipelines.progress import progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.report import write_report

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration, check_rate
+from pipelines.columns import Row
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds
-from pipelines.output import Row
 from pipelines.rates import percent, promised
 
 LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so

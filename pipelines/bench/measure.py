@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.build import find_task
+from pipelines.columns import Row
 from pipelines.data import TrainingData, load_training_data
 from pipelines.evaluate import GOOD, figures_of, find_mask
 from pipelines.figures import PixelFigures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.job import Job
-from pipelines.output import Row
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.progress import progress
 from pipelines.verdicts import Verdicts

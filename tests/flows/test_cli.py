@@ -104,7 +104,7 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
     (images / "broken.jpg").write_bytes(b"")
     done = kintsugi("score", images, "--model", trained.model, "--out", tmp_path / "out")
     assert done.returncode == 3
-    assert "1 of 13 files could not be measured" in done.stderr
+    assert "1 of 13 files could not be scored" in done.stderr
     assert "broken.jpg" in (tmp_path / "out" / "results.csv").read_text("utf-8-sig")
 
 

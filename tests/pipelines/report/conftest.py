@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import output
+from pipelines import columns
 from pipelines.heatmap import position
 from pipelines.report import write_report
 from pipelines.report.folder import HeatFacts
@@ -250,7 +250,7 @@ class Maker:
         pictures = picture_rows(near)
         rows = result_rows([row["score"] for row in pictures])
         out = self.folder(rows, run=run_record(rows, heat=HEAT.model_dump()), gallery=False)
-        table = pa.Table.from_pylist(pictures, schema=output.GALLERY)
+        table = pa.Table.from_pylist(pictures, schema=columns.GALLERY)
         pq.write_table(table, out / ".kintsugi-run" / "gallery.parquet")
         return out
 

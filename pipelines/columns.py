@@ -1,0 +1,92 @@
+"""Columns of the rows that jobs over folders write: of results for people, and of shards while the job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.drift import FACTS
+
+Row = dict[str, Any]
+
+# What the heat map of a flagged image shows; null for all others. README.md explains each.
+REGIONS = [
+    ("local_p_value", pa.float64()),
+    ("regions", pa.int32()),
+    ("regions_percent", pa.float64()),
+    ("largest_left", pa.int32()),
+    ("largest_top", pa.int32()),
+    ("largest_width", pa.int32()),
+    ("largest_height", pa.int32()),
+    ("largest_x", pa.float64()),
+    ("largest_y", pa.float64()),
+]
+# Of images that were mended; null where they were scored.
+RESTORED = [
+    ("output", pa.string()),
+    ("mean_scale", pa.float64()),
+    ("psnr", pa.float64()),  # where there are clean images to compare with
+    ("ssim", pa.float64()),
+    ("dice", pa.float64()),  # where pixels were labelled, and there are true labels
+    ("iou", pa.float64()),
+    ("samples", pa.int32()),  # that were drawn beside
+    ("disagreement", pa.float64()),  # share of the pixels that not all of them give to one class
+]
+RESULTS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bit_depth", pa.int32()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.string()),
+        ("score", pa.float64()),
+        ("bits_per_dim", pa.float64()),
+        ("elbo", pa.float64()),
+        ("rate", pa.float64()),
+        ("distortion", pa.float64()),
+        ("p_value", pa.float64()),
+        ("is_anomaly", pa.bool_()),
+        ("threshold", pa.float64()),
+        ("note", pa.string()),
+        ("group", pa.string()),
+        *REGIONS,
+        *RESTORED,
+    ]
+)
+PICTURES = [
+    ("thumbnail", pa.binary()),
+    ("heatmap", pa.binary()),
+    ("restored", pa.binary()),
+    ("sampled", pa.list_(pa.binary())),
+    ("outlines", pa.string()),  # of the abnormal regions: data of an SVG path, in pixels of the thumbnail
+    (
+        "neighbours",
+        pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
+    ),
+]
+GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *RESTORED, *PICTURES])
+VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
+SHARD = pa.schema(
+    [field for field in RESULTS if field.name not in VERDICTS]
+    + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
+    + [pa.field(name, pa.float64()) for name in FACTS]
+    + [pa.field(name, kind) for name, kind in PICTURES]
+)
+
+
+def read_shard(path: Path, names: Sequence[str]) -> pa.Table:
+    """Some columns of a shard; those that an older version did not know are null."""
+    there = [name for name in pq.read_schema(path).names if name in names]
+    table = pq.read_table(path, columns=there)
+    for name in names:
+        if name not in there:
+            table = table.append_column(name, pa.nulls(len(table), SHARD.field(name).type))
+    return table.select(list(names))
