@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pipelines.images.image import Samples
 
 _WINDOW = 11  # pixels: of the Gaussian of SSIM, as Wang et al. 2004 have it
+_MARGIN = _WINDOW // 2
+_BAND = 512  # rows that are compared at a time: an image of a hundred megapixels fits beside its copy
 _HIGHEST = 100.0  # dB, for images that are equal
 # Rec. 601 luma between 16 and 235, as the papers on super-resolution have it from Matlab's rgb2ycbcr.
 _LUMA, _BLACK = np.array([65.481, 128.553, 24.966]), 16.0
@@ -29,18 +31,48 @@ def compare(restored: Samples, clean: Samples, *, luma: bool = False, border: in
         `psnr` in dB, at most 100, and `ssim`; both None where the sizes differ, SSIM also where the image is smaller
         than its window.
     """
-    if restored.shape[:2] != clean.shape[:2]:
+    height, width = clean.shape[:2]
+    if restored.shape[:2] != clean.shape[:2] or min(height, width) <= 2 * border:
         return {"psnr": None, "ssim": None}
+    inside = slice(border, height - border), slice(border, width - border)
+    restored, clean = restored[inside], clean[inside]
+    height, width = clean.shape[:2]
+    has_ssim = min(height, width) >= _WINDOW
+    error = similarity = values = places = 0.0
+    for top, stop in _bands(height):
+        # Each band with the rows that the windows at its edges see: the sums are those of the whole image.
+        above = min(top, _MARGIN)
+        rows = slice(top - above, min(stop + _MARGIN, height))
+        pair = _comparable(restored[rows], clean[rows], luma=luma)
+        own = slice(above, above + stop - top)
+        error += float(np.square(pair[0][own] - pair[1][own]).sum())
+        values += pair[1][own].size
+        if has_ssim:
+            found = _ssim_map(*pair)
+            full = slice(max(top, _MARGIN) - rows.start, min(stop, height - _MARGIN) - rows.start)
+            windows = found[full, _MARGIN : width - _MARGIN]  # those that lie within the image
+            similarity += float(windows.sum())
+            places += windows.size
+    return {"psnr": _decibels(error / values), "ssim": similarity / places if has_ssim else None}
+
+
+def _bands(height: int) -> Iterator[tuple[int, int]]:
+    """Rows from and to; the last band takes what would be lower than a window."""
+    top = 0
+    while top < height:
+        stop = height if height - top < _BAND + _WINDOW else top + _BAND
+        yield top, stop
+        top = stop
+
+
+def _comparable(restored: Samples, clean: Samples, *, luma: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as shares of their ranges, in the same channels."""
     pair = [_unit(each) for each in (restored, clean)]
     if luma:
         pair = [_luma(each) for each in pair]
     elif pair[0].shape[2] != pair[1].shape[2]:
         pair = [each.mean(axis=2, keepdims=True) for each in pair]
-    if min(pair[0].shape[:2]) <= 2 * border:
-        return {"psnr": None, "ssim": None}
-    if border:
-        pair = [each[border:-border, border:-border] for each in pair]
-    return {"psnr": psnr(*pair), "ssim": ssim(*pair)}
+    return pair[0], pair[1]
 
 
 def compare_labels(labels: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> dict[str, float]:
@@ -64,26 +96,24 @@ def compare_labels(labels: NDArray[np.uint8], true: NDArray[np.uint8], classes: 
     return {"dice": float((2 * both / either).mean()), "iou": float((both / (either - both)).mean())}
 
 
-def psnr(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
-    """Peak signal-to-noise ratio in dB, for values in [0, 1]."""
-    error = float(np.square(restored - clean).mean())
+def _decibels(error: float) -> float:
+    """Peak signal-to-noise ratio of a mean squared error of values in [0, 1]."""
     return _HIGHEST if error <= 10 ** (-_HIGHEST / 10) else -10 * math.log10(error)
 
 
-def ssim(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> float | None:
-    """Structural similarity for values in [0, 1], (H, W, C), mean over channels; None for images below its window.
+def _ssim_map(restored: NDArray[np.float64], clean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Structural similarity at each place and channel of values in [0, 1], (H, W, C).
 
     Source: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
     similarity": a Gaussian window of 11 pixels and standard deviation 1.5, population covariances.
     """
     from skimage.metrics import structural_similarity
 
-    if min(clean.shape[:2]) < _WINDOW:
-        return None
-    found: Any = structural_similarity(
-        restored, clean, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-    )
-    return float(found)
+    found: NDArray[np.float64] = structural_similarity(
+        restored, clean, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        full=True,
+    )[1]  # fmt: skip
+    return found
 
 
 def _unit(image: Samples) -> NDArray[np.float64]:

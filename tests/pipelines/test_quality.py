@@ -8,6 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from pipelines import quality
 from pipelines.quality import compare
 
 
@@ -31,6 +32,15 @@ def test_figures_are_those_of_other_libraries(kind: type, channels: int) -> None
     _, places = structural_similarity_index_measure(*stacked, data_range=1.0, return_full_image=True)
     inside = places[..., 5:-5, 5:-5]  # torchmetrics mirrors beyond the border, the paper leaves the window inside
     assert found["ssim"] == pytest.approx(float(inside.mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize("rows", [13, 33, 60])
+@pytest.mark.parametrize("border", [0, 3])
+def test_bands_make_no_difference(rows: int, border: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, noisy = pair(np.uint8)
+    whole = compare(noisy, clean, border=border)
+    monkeypatch.setattr(quality, "_BAND", rows)
+    assert compare(noisy, clean, border=border) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_luma_without_a_border() -> None:
