@@ -88,7 +88,7 @@ def train(
     ] = None,
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
-    with told_plainly():
+    with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import check_job
         from pipelines.job import load_job
 
