@@ -8,10 +8,8 @@ import re
 import resource
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -388,17 +386,3 @@ def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     for name in get_command(app).commands:
         assert f"kintsugi {name}" in readme, name
-
-
-def test_a_training_that_is_terminated_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As service managers end it: without this, a signal outside the training loop would end the process at once."""
-
-    def terminated(_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-
-    monkeypatch.setattr("pipelines.train.train_model", terminated)
-    (tmp_path / "job.toml").write_text(f'name = "a"\ntask = "denoise"\n[data]\ntrain = "{MAGNETIC_TILE / "train"}"')
-    done = CliRunner().invoke(app, ["train", str(tmp_path / "job.toml")])
-    assert done.exit_code == 130
-    assert "start the same command again" in done.stderr

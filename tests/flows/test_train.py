@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from typer.testing import CliRunner
 
 import flows.train
+from flows.cli import app
 from flows.train import train_flow
 from pipelines.errors import DataError
+from pipelines.sample import MAGNETIC_TILE
 
 
 @pytest.fixture
@@ -80,3 +87,17 @@ def test_a_broken_job_file_fails_with_the_jobs_message_and_the_files_name(traini
     with pytest.raises(DataError, match="not TOML"):
         train_flow(job)
     assert "train broken" in names(client)
+
+
+def test_a_training_that_is_terminated_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As service managers end it: without this, a signal outside the training loop would end the process at once."""
+
+    def terminated(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("pipelines.train.train_model", terminated)
+    (tmp_path / "job.toml").write_text(f'name = "a"\ntask = "denoise"\n[data]\ntrain = "{MAGNETIC_TILE / "train"}"')
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "job.toml")])
+    assert done.exit_code == 130
+    assert "start the same command again" in done.stderr

@@ -90,7 +90,7 @@ def test_all_that_a_task_cannot_be_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(JobError) as told:
         make_plan(job(tmp_path, **wrong))
     keys = [line.removeprefix(f"{tmp_path / 'job.toml'}: ").split()[0] for line in str(told.value).splitlines()]
-    assert keys == ["'model.scale'", "'model.damage'", "'train.steps'", "'model.level'"]
+    assert keys == ["'model.scale'", "'train.steps'", "'model.damage'", "'model.level'"]
 
 
 def test_choices_that_are_left_open(tmp_path: Path) -> None:
