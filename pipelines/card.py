@@ -107,7 +107,6 @@ def write_restoration_card(
     low, high = metadata.strengths
     strengths = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     colour = "grey" if metadata.channels == 1 else "colour"
-    images = metadata.images
     lines = [
         f"# {job.name}",
         "",
@@ -122,13 +121,7 @@ def write_restoration_card(
         "The result is an estimate. Where the error bar (`restored_scale`) is wide, details are likely rather than "
         "certain: do not measure what matters on them.",
         "",
-        "## Training data",
-        "",
-        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
-        f"{images['select']} to select, {images['calibrate']} for the error bars",
-        f"- digest of their pixels: `{metadata.data_digest}`",
-        f"- licence: {metadata.licence or UNKNOWN}",
-        "",
+        *_trained_on(job, metadata, "error bars"),
         "## Model",
         "",
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
@@ -151,7 +144,6 @@ def write_segmentation_card(
     folder: Path, job: Job, metadata: SegmentationMetadata, size: str, decision: Decision, figures: dict[str, float]
 ) -> str:
     """Write card.md of a model that labels pixels into the bundle and return its text. See `write_restoration_card`."""
-    images = metadata.images
     lines = [
         f"# {job.name}",
         "",
@@ -166,13 +158,7 @@ def write_segmentation_card(
         "The labels are an estimate. Where the error bar (`restored_scale`) is wide, two classes are about as likely. "
         "On images unlike the training folder they may be wrong and sure of it.",
         "",
-        "## Training data",
-        "",
-        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
-        f"{images['select']} to select, {images['calibrate']} for the probabilities",
-        f"- digest of their pixels: `{metadata.data_digest}`",
-        f"- licence: {metadata.licence or UNKNOWN}",
-        "",
+        *_trained_on(job, metadata, "probabilities"),
         "## Model",
         "",
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far, "
@@ -183,6 +169,20 @@ def write_segmentation_card(
         *_measured(figures, decision),
     ]
     return _written(folder, lines)
+
+
+def _trained_on(job: Job, metadata: CommonMetadata, rests: str) -> list[str]:
+    """The images of an image-to-image model, some of which were held out for what rests on them."""
+    images = metadata.images
+    return [
+        "## Training data",
+        "",
+        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
+        f"{images['select']} to select, {images['calibrate']} for the {rests}",
+        f"- digest of their pixels: `{metadata.data_digest}`",
+        f"- licence: {metadata.licence or UNKNOWN}",
+        "",
+    ]
 
 
 def _measured(figures: Mapping[str, float], decision: Decision) -> list[str]:

@@ -225,7 +225,7 @@ def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Float
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored[place], spread[place] = outputs
 
-    in_tiles(session, c, keep, run=session.run, side=SIDE, to_float=lambda part: part.astype(np.float32))
+    in_tiles(session, c, keep, run=lambda tile, _: session.run(tile), side=SIDE)
     return restored, spread
 
 

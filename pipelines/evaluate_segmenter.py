@@ -16,9 +16,10 @@ from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.images import Failed, find_images
 from pipelines.images.image import Samples
 from pipelines.inputs import decode_for
-from pipelines.label import classes_of, each_tile
+from pipelines.label import classes_of
 from pipelines.labels import LabelFolder, Labels
 from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.mend import Floats, in_smaller_tiles, in_tiles
 from pipelines.modelfile import ModelFile
 from pipelines.output import write_json
 from pipelines.photos import pixel_digest
@@ -26,6 +27,7 @@ from pipelines.progress import progress
 from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
 from pipelines.settings import settings
+from pipelines.tiles import Place
 
 log = logging.getLogger(__name__)
 IMAGES, LABELS = "image", "label"  # folders under the one that is given
@@ -148,14 +150,15 @@ def describe_segmentation(figures: dict[str, Any]) -> Iterator[str]:
 
 def _measure(session: SegmentingSession, pixels: Samples, true: Labels) -> tuple[_Sums, Labels]:
     """What the probabilities of an image are worth, and its most likely labels; memory holds a tile of the former."""
-    found, chosen = _Sums(), np.empty_like(true)
 
-    def keep(place: tuple[slice, slice], probability: NDArray[np.float32]) -> None:
-        nonlocal found
-        if place[0].start == place[1].start == 0:
-            found = _Sums()  # the first tile; again, if tiles have become smaller
-        chosen[place] = classes_of(probability)
-        found.add(probability, chosen[place], true[place])
+    def measured(side: int) -> tuple[_Sums, Labels]:
+        found, chosen = _Sums(), np.empty_like(true)
 
-    each_tile(session, pixels, keep)
-    return found, chosen
+        def keep(place: Place, outputs: tuple[Floats, ...]) -> None:
+            chosen[place] = classes_of(outputs[0])
+            found.add(outputs[0], chosen[place], true[place])
+
+        in_tiles(session, pixels, keep, run=lambda tile, _: session.run(tile), side=side)
+        return found, chosen
+
+    return in_smaller_tiles(measured, pixels, None)

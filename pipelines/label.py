@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from pipelines.errors import ImageError
 from pipelines.images import Image, to_model_input
 from pipelines.images.image import Samples
 from pipelines.images.write import FileKind
-from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles
+from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
 from pipelines.session import SegmentingSession, keyed_generator
-from pipelines.tiles import Place, run_in_tiles
+from pipelines.tiles import Place
 
 EXACT: tuple[FileKind, ...] = ("png", "tiff")
 MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer shows
@@ -77,18 +77,22 @@ def _label(session: SegmentingSession, pixels: Samples, side: int) -> tuple[NDAr
         labels[place] = chosen
         blocks.add(np.take_along_axis(spread, chosen[..., None], axis=2)[..., 0], place)
 
-    _in_tiles(session, pixels, side, keep)
+    in_tiles(session, pixels, keep, run=lambda tile, _: session.run(tile), side=side)
     return labels, blocks
 
 
 def _sample(session: SegmentingSession, pixels: Samples, noise: Floats, side: int) -> NDArray[np.uint8]:
-    """Labels under other latents than the most likely ones."""
-    labels = np.empty(pixels.shape[:2], np.uint8)
+    """Labels under noise for each cell of the whole image: other latents than the most likely ones."""
+    labels, step = np.empty(pixels.shape[:2], np.uint8), session.metadata.size_multiple
+
+    def run(tile: Floats, seen: Place) -> tuple[Floats, ...]:
+        rows, columns = (slice(part.start // step, -(-part.stop // step)) for part in seen)
+        return session.run(tile, noise[None, rows, columns])
 
     def keep(place: Place, outputs: tuple[Floats, ...]) -> None:
         labels[place] = classes_of(outputs[0])
 
-    _in_tiles(session, pixels, side, keep, noise)
+    in_tiles(session, pixels, keep, run=run, side=side)
     return labels
 
 
@@ -104,52 +108,10 @@ def classes_of(probability: Floats) -> NDArray[np.uint8]:
     return found
 
 
-def each_tile(session: SegmentingSession, pixels: Samples, keep: Callable[[Place, Floats], None]) -> None:
-    """The probabilities of each class, (h, w, K), a tile at a time, of an image as the model takes it.
-
-    A tile that does not fit into memory is tried again at half the size, and then what was kept comes again.
-    """
-
-    def run(side: int) -> None:
-        _in_tiles(session, pixels, side, lambda place, outputs: keep(place, outputs[0]))
-
-    in_smaller_tiles(run, pixels, None)
-
-
-def _in_tiles(
-    session: SegmentingSession,
-    pixels: Samples,
-    side: int,
-    keep: Callable[[Place, tuple[Floats, ...]], None],
-    noise: Floats | None = None,
-) -> None:
-    """Run the model over an image, at the mean of the latents or under noise for each cell of the whole image."""
-    metadata, largest = session.metadata, np.float32(np.iinfo(pixels.dtype).max)
-    step = metadata.size_multiple
-
-    def run(tile: Floats, seen: Place) -> tuple[Floats, ...]:
-        if noise is None:
-            return session.run(tile)
-        rows, columns = (slice(part.start // step, -(-part.stop // step)) for part in seen)
-        return session.run(tile, noise[None, rows, columns])
-
-    run_in_tiles(
-        pixels, run, keep, to_float=lambda part: part.astype(np.float32) / largest,
-        side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple,
-    )  # fmt: skip
-
-
 def encode_labels(kind: FileKind, labels: NDArray[np.uint8], classes: int, dpi: tuple[float, float] | None) -> bytes:
-    """A label image as a file: a mask, or a palette image whose indices are the classes.
-
-    Raises:
-        ValueError: The kind of file does not keep exact values.
-    """
+    """A label image as a file of one of the `EXACT` kinds: a mask, or a palette image whose indices are the classes."""
     from PIL import Image as PillowImage
 
-    if kind not in EXACT:
-        msg = f"labels are written as {' or '.join(EXACT)}, which keep their values; {kind.upper()} does not"
-        raise ValueError(msg)
     picture = PillowImage.fromarray(as_pixels(labels, classes))
     if classes > 2:
         picture.putpalette(PALETTE.tobytes())

@@ -22,7 +22,6 @@ from pipelines.images.pnm import decode_pnm
 from pipelines.images.read import read_bytes
 from pipelines.settings import settings
 
-MOST_CLASSES = 256
 EXACT = ("PNG", "TIFF", "BMP", "PNM")
 DECODERS = {"PNG": decode_png, "BMP": decode_bmp, "PNM": decode_pnm}
 PNG_PALETTE, PHOTOMETRIC_PALETTE = 3, 3  # colour type of the one, photometric interpretation of the other
@@ -53,14 +52,14 @@ class LabelFolder:
             DataError: It holds two label images of one name.
         """
         found = list_images(path).files
-        names = Counter(_stem(file.relative) for file in found)
+        names = Counter(stem_of(file.relative) for file in found)
         if double := next((name for name, count in names.items() if count > 1), None):
             raise DataError(f"{path} holds two label images of the name {double}: keep one")
-        return cls(path, classes, {_stem(file.relative): file for file in found})
+        return cls(path, classes, {stem_of(file.relative): file for file in found})
 
     def file_of(self, image: ImageFile) -> ImageFile | None:
         """The label image of an image."""
-        stem = _stem(image.relative)
+        stem = stem_of(image.relative)
         found = self.files.get(f"{stem}_mask") or self.files.get(stem)
         return None if found is None or found.path.samefile(image.path) else found
 
@@ -171,5 +170,6 @@ def _foreground_above(values: NDArray[Any], indices: bool) -> float:
     return float(top) / 2 if full else 0
 
 
-def _stem(relative: str) -> str:
+def stem_of(relative: str) -> str:
+    """A path without its suffix: an image and what is to be compared with it have the same."""
     return str(PurePosixPath(relative).with_suffix(""))

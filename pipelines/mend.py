@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipelines.errors import ImageError
 from pipelines.heatmap import HeatScale, colourise, png, visible
 from pipelines.images.image import Image, Samples
-from pipelines.session import RestoringSession
-from pipelines.tiles import run_in_tiles
+from pipelines.session import RestoringSession, SegmentingSession
+from pipelines.tiles import Place, run_in_tiles
 
 SIDE = 1024  # pixels of a tile, at most, without its margin
 LARGE = 30_000_000  # pixels of an image beside which there is room for tiles of half the side only
@@ -118,7 +118,7 @@ def in_smaller_tiles(work: Callable[[int], T], pixels: Samples, side: int | None
 def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
     metadata = session.metadata
     height, width, channels = image.pixels.shape
-    scale, largest = metadata.scale, np.iinfo(image.pixels.dtype).max
+    scale = metadata.scale
     result = np.empty((height * scale, width * scale, channels), image.pixels.dtype)
     blocks = Blocks(result.shape)
     run, note = _adapted(session, channels)
@@ -130,28 +130,25 @@ def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
         result[place] = as_file(restored, result.dtype)
         blocks.add(spread.mean(axis=2), place)
 
-    in_tiles(
-        session, image.pixels, keep, run=run, side=side,
-        to_float=lambda part: part.astype(np.float32) / np.float32(largest),
-    )  # fmt: skip
+    in_tiles(session, image.pixels, keep, run=lambda tile, _: run(tile), side=side)
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
     notes = () if note is None else (note,)
     return Mended(result, alpha, blocks.mean, blocks.values, notes)
 
 
 def in_tiles(
-    session: RestoringSession,
+    session: RestoringSession | SegmentingSession,
     image: NDArray[Any],
-    keep: Callable[[tuple[slice, slice], tuple[Floats, ...]], None],
+    keep: Callable[[Place, tuple[Floats, ...]], None],
     *,
-    run: Callable[[Floats], tuple[Floats, ...]],
+    run: Callable[[Floats, Place], tuple[Floats, ...]],
     side: int,
-    to_float: Callable[[NDArray[Any]], Floats],
 ) -> None:
-    """`run_in_tiles` with what the model's metadata says of tiles."""
+    """`run_in_tiles` with what the model's metadata says of tiles; integers become shares of their range."""
     metadata = session.metadata
+    largest = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
     run_in_tiles(
-        image, lambda tile, _: run(tile), keep, to_float=to_float,
+        image, run, keep, to_float=lambda part: part.astype(np.float32) / largest,
         side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
     )  # fmt: skip
 

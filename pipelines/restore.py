@@ -30,7 +30,7 @@ from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open
 from pipelines.images.header import one_line
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.label import EXACT, draw, encode_labels, label
-from pipelines.labels import LabelFolder, read_labels
+from pipelines.labels import LabelFolder, read_labels, stem_of
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ModelFile, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
@@ -267,7 +267,7 @@ class Restoring(FolderRun):
 
     def _twin(self, relative: str) -> ImageFile | None:
         clean = self.clean or {}
-        return clean.get(relative) or clean.get(_stem(relative))
+        return clean.get(relative) or clean.get(stem_of(relative))
 
     def _row(self, opened: Opened) -> Row:
         file, image = opened.file, opened.take()
@@ -352,7 +352,7 @@ def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
     >>> list(output_names(names, ".png").values())
     ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
     """
-    names = {file.relative: f"{_stem(file.relative)}{suffix}" for file in files}
+    names = {file.relative: f"{stem_of(file.relative)}{suffix}" for file in files}
     while True:
         folders = {str(parent) for name in names.values() for parent in PurePosixPath(name).parents}
         counts = Counter(names.values())
@@ -365,12 +365,8 @@ def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
     return {relative: "/".join(("restored", *map(shortened, name.split("/")))) for relative, name in names.items()}
 
 
-def _stem(relative: str) -> str:
-    return str(PurePosixPath(relative).with_suffix(""))
-
-
 def _by_name(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
     """Images by their name, and without its suffix where that is of one image alone."""
-    stems = Counter(_stem(file.relative) for file in files)
-    alone = {stem: file for file in files if stems[stem := _stem(file.relative)] == 1}
+    stems = Counter(stem_of(file.relative) for file in files)
+    alone = {stem: file for file in files if stems[stem := stem_of(file.relative)] == 1}
     return alone | {file.relative: file for file in files}

@@ -11,17 +11,21 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipelines.data import SplitName
+from pipelines.data import SplitName, drawn, split_by_content
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
+from pipelines.images import find_images
 from pipelines.job import Job
+from pipelines.labels import LabelFolder
+from pipelines.leakage import check_leakage
 from pipelines.modelfile import ModelFile
 from pipelines.output import write_json
-from pipelines.photos import Photos
+from pipelines.photos import Photos, load_photos
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.session import RestoringSession, SegmentingSession
 from pipelines.trained import champion_of
+from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 SessionT = TypeVar("SessionT", RestoringSession, SegmentingSession)
@@ -82,7 +86,30 @@ def same_champion(
     return champion
 
 
-def announce(photos: Photos, split: Mapping[SplitName, Sequence[int]], rests: str) -> None:
+def read_images(
+    job: Job, image_format: ImageFormat, rests: str, labels: LabelFolder | None = None
+) -> tuple[Photos, dict[SplitName, tuple[int, ...]]]:
+    """The images of a job, none of them a test image, and what each is for.
+
+    Args:
+        job: The job.
+        image_format: Channels and depth that all are brought to.
+        rests: What rests on the calibrate split, in words.
+        labels: Where the label of each pixel is.
+
+    Raises:
+        DataError: There are too few, none can be read, or some are test images.
+    """
+    files = find_images(job.data.train)
+    positions = drawn(files, job.data.max_images or MOST_IMAGES)
+    photos = load_photos([files[position] for position in positions], image_format, labels)
+    check_leakage(photos)
+    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
+    _announce(photos, split, rests)
+    return photos, split
+
+
+def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]], rests: str) -> None:
     """Say what is trained on, and warn where little is kept for what rests on the calibrate split.
 
     Raises:

@@ -21,32 +21,29 @@ from torch import Tensor
 from pipelines.build import training_device
 from pipelines.bundle import git_commit, write_job
 from pipelines.card import write_restoration_card
-from pipelines.data import SplitName, drawn, split_by_content, write_split
+from pipelines.data import SplitName, write_split
 from pipelines.error_bars import measure_error_bars
 from pipelines.errors import JobError, ModelError
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import Damaged, FitRestorer
-from pipelines.images import find_images
 from pipelines.job import Job
-from pipelines.leakage import check_leakage
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, RestorationMetadata, sha256_of
-from pipelines.photos import Photos, load_photos
+from pipelines.photos import Photos
 from pipelines.plan import survey
 from pipelines.registry import Registry
 from pipelines.session import RestoringSession
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.train_crops import (
-    MOST_IMAGES,
     OPTIONS,
     PARITY,
     Figure,
-    announce,
     choose_recipe,
     common_problems,
     data_digest,
     decide,
+    read_images,
     same_champion,
     steps_of,
     work_key,
@@ -142,12 +139,7 @@ def train_restorer(job: Job) -> TrainedModel:
     start, plan = time.perf_counter(), make_plan(job)
     image_format = survey(job).image_format
     plan = replace(plan, largest=image_format.maximum)
-    files = find_images(job.data.train)
-    positions = drawn(files, job.data.max_images or MOST_IMAGES)
-    photos = load_photos([files[position] for position in positions], image_format)
-    check_leakage(photos)
-    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
-    announce(photos, split, "error bars")
+    photos, split = read_images(job, image_format, "error bars")
     device, registry = training_device(), Registry()
     champion = same_champion(
         registry, job, RestoringSession, (job.task, f"{image_format.channels} channel(s)", f"scale {plan.scale}"),

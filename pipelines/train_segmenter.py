@@ -21,19 +21,16 @@ import torch
 from pipelines.build import training_device
 from pipelines.bundle import git_commit, write_job
 from pipelines.card import write_segmentation_card
-from pipelines.data import drawn, split_by_content, write_split
+from pipelines.data import write_split
 from pipelines.error_bars import measure_temperature
 from pipelines.errors import JobError, ModelError
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
-from pipelines.images import find_images
 from pipelines.job import Job
 from pipelines.label import classes_of
 from pipelines.labels import LabelFolder
-from pipelines.leakage import check_leakage
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, SegmentationMetadata, sha256_of
-from pipelines.photos import load_photos
 from pipelines.plan import survey
 from pipelines.quality import compare_labels
 from pipelines.registry import Registry
@@ -41,15 +38,14 @@ from pipelines.session import SegmentingSession
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.train_crops import (
-    MOST_IMAGES,
     OPTIONS,
     PARITY,
     Figure,
-    announce,
     choose_recipe,
     common_problems,
     data_digest,
     decide,
+    read_images,
     same_champion,
     steps_of,
     work_key,
@@ -77,12 +73,7 @@ def train_segmenter(job: Job) -> TrainedModel:
     classes = job.model.classes or ("background", "object")
     labels = LabelFolder.find(job.data.labels, len(classes))
     image_format = survey(job).image_format
-    files = find_images(job.data.train)
-    positions = drawn(files, job.data.max_images or MOST_IMAGES)
-    photos = load_photos([files[position] for position in positions], image_format, labels)
-    check_leakage(photos)
-    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
-    announce(photos, split, "probabilities")
+    photos, split = read_images(job, image_format, "probabilities", labels)
     device, registry = training_device(), Registry()
     champion = same_champion(
         registry, job, SegmentingSession, (job.task, ", ".join(classes), f"{image_format.channels} channel(s)"),
