@@ -96,6 +96,7 @@ def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | 
             input_size=plan.size,
             smooth=smoothing(job, plan) if smooth is None else smooth,
             whiten=target.whiten,
+            whole=target.whole,
             standardise=standardise,
             weights=asked.stride_weights,
         )
@@ -192,6 +193,10 @@ def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
     of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
     if not plan.target.features:
         yield from ((key, f"where 'model.target' is {plan.target_name}") for key in of_features if key in asked)
+    of_places = ("smooth", "stages", "pooling", "aligned")
+    if plan.target.whole:
+        why = f"where 'model.target' is {plan.target_name}: y is a single place"
+        yield from ((key, why) for key in of_places if key in asked)
     if job.model.score in ("complexity", "iwae"):
         why = f"where 'model.score' is '{job.model.score}': it is of the image as a whole"
         yield from ((key, why) for key in ("pooling", "aligned") if key in asked)

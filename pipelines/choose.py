@@ -66,6 +66,8 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
         return Choice(Pooling(), *NO_STATISTICS, {}, _typicality(graph, examples))
     if table.score == "iwae":
         return Choice(Pooling(), *NO_STATISTICS, {})
+    if plan.target.whole:
+        return Choice(Pooling(), *NO_STATISTICS, {})  # there is one place, and nothing to choose
     share = aligned_share(examples)
     aligned = table.aligned
     if aligned is None:

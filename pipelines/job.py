@@ -53,7 +53,7 @@ class ModelTable(Record):
     """`[model]`: the network. What is left out is chosen from the images and printed."""
 
     target: str | None = Field(
-        None, description="What the bound is on: features of a frozen network, details, or pixels"
+        None, description="What the bound is on: features of a frozen network, details, whole, or pixels"
     )
     backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
     backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
@@ -97,6 +97,12 @@ class ModelTable(Record):
     scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
     damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
     level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
+
+    @property
+    def leaves_features_open(self) -> bool:
+        """Whether it is left to the images which features are used."""
+        asked = (self.target, self.strides, self.stride_weights, self.smooth)
+        return all(choice is None for choice in asked) and self.levels == 1
 
     @field_validator("size", mode="wrap")
     @classmethod

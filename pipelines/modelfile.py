@@ -64,6 +64,11 @@ class Metadata(CommonMetadata):
     samples: int  # S, samples of the latent in each score
     score: str  # how the score is made of the bound
 
+    @property
+    def tells_places(self) -> bool:
+        """Whether its anomaly map says where: not where the images are judged as a whole."""
+        return self.places != (1, 1)
+
 
 class RestorationMetadata(CommonMetadata):
     """Of a model that mends."""

@@ -17,6 +17,8 @@ from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
 SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
+TINY = 48
+"""Pixels along the longer side below which images are pictures of one thing, with no places to tell apart."""
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -83,7 +85,7 @@ def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = Non
     Raises:
         JobError: The task knows no such target.
     """
-    name = target_name or job.model.target or next(iter(task.targets))
+    name = target_name or job.model.target or _usual_target(job, task, found)
     if name not in task.targets:
         msg = f"{job.path}: 'model.target' is '{name}'; the task {job.task} knows {', '.join(task.targets)}"
         raise JobError(msg)
@@ -91,15 +93,26 @@ def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = Non
     sides = (found.height, found.width)
     if target.features:
         strides = job.model.strides or target.strides
-        size, stages = features_size(*sides, job.model.size, job.model.stages, max(strides), target.longest)
+        asked = 0 if target.whole else job.model.stages
+        size, stages = features_size(*sides, job.model.size, asked, max(strides), target.longest)
     else:
         strides = (1,)
         size, stages = working_size(*sides, job.model.size, job.model.stages, target.longest)
-    reasons = (
+    reasons: tuple[str, ...] = (
         f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
         f"{stages} halvings",
     )
+    if target.whole:
+        reasons += ("scores are of what images show as a whole: there are no heat maps",)
     return Plan(found.image_format, name, target, size, stages, strides, reasons)
+
+
+def _usual_target(job: Job, task: Task, found: Survey) -> str:
+    """The task's first target, unless the images are too small to have places and nothing else was asked for."""
+    first = next(iter(task.targets))
+    whole = next((name for name, target in task.targets.items() if target.whole), first)
+    tiny = max(found.height, found.width) < TINY and job.model.leaves_features_open
+    return whole if tiny else first
 
 
 def working_size(

@@ -247,11 +247,12 @@ class Scoring(FolderRun):
         score, anomaly_map = row["score"], values["anomaly_map"]
         flagged = self.verdicts.flags(row["path"], score)
         calibration = self.verdicts.calibration
-        regions = find_regions(anomaly_map, local_level(calibration))
+        told = self.session.metadata.tells_places
+        regions = find_regions(anomaly_map, local_level(calibration)) if told else None
         if regions is not None:
             row |= regions.columns()
         outlines = regions.outlines if regions is not None else ()
-        if calibration is not None and calibration.places is not None:
+        if told and calibration is not None and calibration.places is not None:
             row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
         worst = self.among_worst(score)
         if self.observer:
@@ -259,12 +260,13 @@ class Scoring(FolderRun):
         if not flagged and not worst:
             return
         heat = colourise(anomaly_map, HeatScale.of(calibration, anomaly_map))
-        if flagged:
+        if flagged and told:
             path = self.output.map_path(row["path"])
             picture = png(draw_outlines(overlay(image.pixels, heat), outlines))
             write_atomically(path, lambda temporary: temporary.write_bytes(picture))
         if worst:
-            row["thumbnail"], row["heatmap"] = thumbnail(image.pixels), png(heat, longest=LONGEST)
+            row["thumbnail"] = thumbnail(image.pixels)
+            row["heatmap"] = png(heat, longest=LONGEST) if told else None
             row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]

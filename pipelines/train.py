@@ -97,7 +97,7 @@ def prepare(job: Job) -> Prepared:
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
     standardise = standardises(job, plan, data)
-    if (finer := plan.target.finer) is not None and _is_open(job):
+    if (finer := plan.target.finer) is not None and job.model.leaves_features_open:
         fine = make_plan(job, task, found, finer)
         if details_help(job, plan, fine, data, standardise=standardise):
             plan, data = fine, load_training_data(job, fine)
@@ -109,12 +109,6 @@ def prepare(job: Job) -> Prepared:
     model = build_network(job, plan, representation)
     recipe = Recipe.of(job.train, plan.target, len(data.split["train"]), stride=2**plan.stages)
     return Prepared(job, plan, representation, model, data, recipe)
-
-
-def _is_open(job: Job) -> bool:
-    """Whether the job leaves it to the images which features are used."""
-    asked = (job.model.target, job.model.strides, job.model.stride_weights, job.model.smooth)
-    return all(choice is None for choice in asked) and job.model.levels == 1
 
 
 def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> TrainedModel:
@@ -275,7 +269,7 @@ def _work_key(prepared: Prepared) -> str:
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
-        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
+        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "whole", "standardises")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],

@@ -161,6 +161,7 @@ class Features(Representation):
         input_size: tuple[int, int],
         smooth: Smooth = True,
         whiten: bool = False,
+        whole: bool = False,
         standardise: bool = False,
         weights: Sequence[float] | None = None,
     ) -> None:
@@ -172,6 +173,7 @@ class Features(Representation):
             smooth: Average over 3x3 places: steadies textures, and hides defects of a few pixels. "both": averaged and
                 not, as a composite.
             whiten: Turn the channels of each place, of all strides together, into uncorrelated ones of unit variance.
+            whole: Average over the image: y is one place, and says what is shown, not where.
             standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
             weights: Of each stride's log-likelihood in the composite; default: all equal. Scaled to a mean of one over
                 the dimensions of y, so that figures per dimension keep their scale.
@@ -188,6 +190,9 @@ class Features(Representation):
         if whiten and smooth == "both":
             msg = "whitened features are of one kind: averaged or not, but not both"
             raise ValueError(msg)
+        if whole and smooth:
+            msg = "features that are averaged over the whole image are not smoothed before"
+            raise ValueError(msg)
         if whiten and weights is not None:
             msg = "whitened features are of all strides together: they take no weights of strides"
             raise ValueError(msg)
@@ -196,11 +201,12 @@ class Features(Representation):
             msg = f"{len(backbone.strides)} strides need as many weights above 0, not {shares}"
             raise ValueError(msg)
         self.backbone, self.input_size = backbone, input_size
-        self.smooth, self.whiten, self.standardises = smooth, whiten, standardise
-        self.size = (input_size[0] // coarsest, input_size[1] // coarsest)
+        self.smooth, self.whiten, self.whole, self.standardises = smooth, whiten, whole, standardise
+        self.size = (1, 1) if whole else (input_size[0] // coarsest, input_size[1] // coarsest)
         self._averaged = (True, False) if smooth == "both" else (smooth,)
         self._widths = list(backbone.channels) * len(self._averaged)
-        self._factors = [coarsest // stride for stride in backbone.strides] * len(self._averaged)
+        factors = [1 if whole else coarsest // stride for stride in backbone.strides]
+        self._factors = factors * len(self._averaged)
         self._groups = [width * factor**2 for width, factor in zip(self._widths, self._factors, strict=True)]
         self.channels = sum(self._groups)
         composite = len(self._groups) > 1 and not whiten
@@ -220,6 +226,8 @@ class Features(Representation):
 
     def arrange(self, maps: Sequence[Float[Tensor, "B C h2 w2"]]) -> Float[Tensor, "B D h w"]:
         """Average the backbone's maps, and put them on one grid."""
+        if self.whole:
+            return torch.cat([m.mean(dim=(2, 3), keepdim=True) for m in maps], dim=1)
         copies = [
             F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) if averaged else m
             for averaged in self._averaged

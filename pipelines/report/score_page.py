@@ -88,6 +88,7 @@ def _facts(
     rate = calibration.false_alarms if calibration else None
     rule = None if calibration is None or calibration.grouped else calibration.rule
     judged = ok - rows.count(UNJUDGED)
+    mapped = not gallery or any(picture.heatmap for picture in gallery)
     return {
         "run": known,
         "model_name": known.model.name or rows.model or "unknown model",
@@ -103,7 +104,8 @@ def _facts(
         "calibration": calibration,
         "grouped": calibration.grouped if calibration else None,
         "has_gallery": bool(gallery),
-        "legend": legend(known.heat) if known.heat else None,
+        "mapped": mapped,
+        "legend": legend(known.heat) if known.heat and mapped else None,
         "failures": rows.failures,
         "shown_rows": len(rows.worst) if rows.truncated else None,
         "metadata": describe_metadata(known.model.metadata),

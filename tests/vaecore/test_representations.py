@@ -149,3 +149,15 @@ def test_a_standardised_picture_is_drawn_with_its_own_exposure() -> None:
     assert torch.isfinite(pixels(torch.full((1, 3, 20, 20), 0.7))).all()  # flat: nothing to divide by
     with pytest.raises(ValueError, match="a standardised image has none"):
         Pixels(channels=1, size=(8, 8), levels=255, standardise=True)
+
+
+def test_features_of_the_whole_image_have_one_place() -> None:
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth=False, whole=True)
+    fine, coarse = made.backbone(IMAGES[:2])
+    extracted = made.extract(IMAGES[:2])
+    assert extracted.shape == (2, 40 + 112, 1, 1) == (2, made.channels, *made.size)
+    torch.testing.assert_close(extracted[:, :40, 0, 0], fine.mean(dim=(2, 3)))
+    torch.testing.assert_close(extracted[:, 40:, 0, 0], coarse.mean(dim=(2, 3)))
+    assert made.by_place(torch.ones(2, 152, 1, 1)).tolist() == [[[152.0]], [[152.0]]]
+    with pytest.raises(ValueError, match="averaged over the whole image are not smoothed"):
+        Features(Backbone(), input_size=(64, 64), whole=True)

@@ -33,7 +33,7 @@ class BottleneckVAE(StandardPrior, nn.Module):
             likelihood: Head that turns the decoder's output into p(y | z).
             latent_channels: Latents in each cell of the grid.
             width: Channels of every inner map.
-            stages: Halvings of y's grid, at least one.
+            stages: Halvings of y's grid; none: every place is a latent vector's own, as where y is a single place.
 
         Raises:
             ValueError: The size is not a multiple of the stride.
@@ -44,6 +44,8 @@ class BottleneckVAE(StandardPrior, nn.Module):
         encoder: list[nn.Module] = []
         for stage in range(stages):
             encoder += [nn.Conv2d(width if stage else channels, width, 3, stride=2, padding=1), nn.SiLU()]
+        if stages == 0:
+            encoder = [nn.Conv2d(channels, width, 1), nn.SiLU()]
         self.encoder = nn.Sequential(*encoder, nn.Conv2d(width, 2 * latent_channels, 1))
         decoder: list[nn.Module] = [nn.Conv2d(latent_channels, width, 1), nn.SiLU()]
         for _ in range(stages - 2):
@@ -52,6 +54,9 @@ class BottleneckVAE(StandardPrior, nn.Module):
             decoder += [nn.Upsample(scale_factor=2)]
         # The last 3x3 runs at half of y's resolution, twice as wide: half the time of the full one, and better.
         outputs = channels * likelihood.parameters_per_channel
+        if stages == 0:
+            self.decoder = nn.Sequential(*decoder, nn.Conv2d(width, outputs, 1))
+            return
         decoder += [nn.Conv2d(width, 2 * width, 3, padding=1), nn.SiLU(), nn.Conv2d(2 * width, 4 * outputs, 1)]
         self.decoder = nn.Sequential(*decoder, nn.PixelShuffle(2))
 

@@ -42,6 +42,7 @@ class Target:
     strides: tuple[int, ...] = ()  # reductions at which its maps are taken; none: y is the image
     smooth: Smooth = False  # averaged over 3x3 places
     whiten: bool = False  # channels of a place made uncorrelated
+    whole: bool = False  # averaged over the image
     window: int | None = None  # places along a side of the random windows that are trained on; None: whole maps
     finer: str | None = None  # the target that is tried, too, where the job leaves the choice to the images
 

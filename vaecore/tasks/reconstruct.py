@@ -44,11 +44,24 @@ DETAILS = replace(
     most_images=20_000,
 )
 
+WHOLE = replace(
+    FEATURES,
+    summary="features of a frozen network, averaged over the whole image",
+    likelihoods=("shared_gaussian", "gaussian", "laplace"),
+    longest=(128, 256),
+    pooling=Pooling(),
+    strides=(32,),
+    smooth=False,
+    whole=True,
+    finer=None,
+)
+
 TASK = Task(
     summary="Learn what normal images look like and score how unlikely a new one is.",
     targets={
         "features": FEATURES,
         "details": DETAILS,
+        "whole": WHOLE,
         "pixels": Target(
             summary="the image itself",
             network=ConvVAE,

@@ -44,7 +44,7 @@ function startGallery({ pictures, good }, rows, threshold) {
   }
 
   const lightbox = createLightbox({
-    controls: [element('label', {}, 'Heat map', opacitySlider())],
+    controls: pictures.some((picture) => picture.heatmap) ? [element('label', {}, 'Heat map', opacitySlider())] : [],
     title: (item) => item.picture.path,
     view(item) {
       const image = photo(item.picture, `Image ${item.picture.path}`);
