@@ -71,7 +71,7 @@ def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
 
 def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
     """The page of a job that mended, in Markdown."""
-    images, done = _code(str((summary.out / "restored").resolve())), "labelled" if summary.labelled else "restored"
+    images, done = _code(str((summary.out / "restored").resolve())), summary.done
     return (
         f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images {done}."
         f"{_failed(summary.failed)}\n\nImages:\n\n{images}\n\n{_report(summary.report)}"

@@ -170,7 +170,7 @@ def restore(
         from pipelines.restore import restore_folder
 
         summary = restore_folder(folder, model, out, kind=kind, reference=reference, samples=samples)
-        done = "labelled" if summary.labelled else "restored"
+        done = summary.done
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:
             typer.echo(f"PSNR against the clean images: {summary.psnr:.2f} dB on average")

@@ -21,7 +21,7 @@ from pipelines.regions import describe_scale, local_level
 if TYPE_CHECKING:
     from pipelines.folder_run import FolderRun
     from pipelines.score import Scoring
-    from pipelines.session import RestoringSession, SegmentingSession, Session
+    from pipelines.session import AnyRestoring, Session
 
 DRAWING = "regions 3"  # another one when rows or pictures of an earlier version must be made again
 
@@ -57,7 +57,7 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
 def describe_run(
     verb: str,
     job: FolderRun,
-    session: Session | RestoringSession | SegmentingSession,
+    session: Session | AnyRestoring,
     counts: dict[str, int],
     warnings: list[str],
     *,

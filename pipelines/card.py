@@ -9,7 +9,14 @@ from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
 from pipelines.job import Job
-from pipelines.modelfile import CARD_FILE, CommonMetadata, Metadata, RestorationMetadata, SegmentationMetadata
+from pipelines.modelfile import (
+    CARD_FILE,
+    ColorizationMetadata,
+    CommonMetadata,
+    Metadata,
+    RestorationMetadata,
+    SegmentationMetadata,
+)
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
 from pipelines.rates import percent, promised
@@ -127,14 +134,7 @@ def write_restoration_card(
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
         f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
         "",
-        "## Error bars",
-        "",
-        "Counted on held-out images: so many standard deviations around the restored value hold the true one.",
-        "",
-        "| share of pixels | standard deviations |",
-        "|---|---|",
-        *(f"| {float(share):.0%} | {width:.2f} |" for share, width in metadata.intervals.items()),
-        "",
+        *_error_bars(metadata.intervals),
         *_measured(figures, decision),
     ]
     return _written(folder, lines)
@@ -169,6 +169,52 @@ def write_segmentation_card(
         *_measured(figures, decision),
     ]
     return _written(folder, lines)
+
+
+def write_colorization_card(
+    folder: Path, job: Job, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]
+) -> str:
+    """Write card.md of a model that colours images into the bundle; return its text. See `write_restoration_card`."""
+    lines = [
+        f"# {job.name}",
+        "",
+        metadata.summary,
+        "",
+        "## Use",
+        "",
+        "Takes images of any size, 8 or 16 bits; of colour images only the luma is looked at. Colours are those of "
+        f"images like the ones under `{job.data.train.name}`. The luma of the result is that of the image.",
+        "",
+        "The colours are likely, not true: what a grey image does not tell is made up. The plain result is the middle "
+        "of what is likely, and rather pale; samples are as colourful as photographs. Never take a colour for "
+        "evidence.",
+        "",
+        *_trained_on(job, metadata, "error bars"),
+        "## Model",
+        "",
+        f"- task `{metadata.task}`, on features of `{metadata.backbone}` (the weights that ship: Apache-2.0) of the "
+        f"image at {metadata.side} x {metadata.side} pixels; {metadata.latents} latents for an image",
+        f"- chroma of samples is multiplied by {metadata.gain:.2f}: held-out images are then as colourful as they were",
+        f"- exported by kintsugi {metadata.kintsugi}, weights in half precision; the job file lies in "
+        f"{_repository(metadata)}",
+        "",
+        *_error_bars(metadata.intervals),
+        *_measured(figures, decision),
+    ]
+    return _written(folder, lines)
+
+
+def _error_bars(intervals: Mapping[str, float]) -> list[str]:
+    return [
+        "## Error bars",
+        "",
+        "Counted on held-out images: so many standard deviations around the restored value hold the true one.",
+        "",
+        "| share of pixels | standard deviations |",
+        "|---|---|",
+        *(f"| {float(share):.0%} | {width:.2f} |" for share, width in intervals.items()),
+        "",
+    ]
 
 
 def _trained_on(job: Job, metadata: CommonMetadata, rests: str) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.fit_restorer import FitRestorer
+from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_segmenter import FitSegmenter
+from vaecore.colorization import colourfulness
+from vaecore.likelihoods import Gaussian
 
 SHARES = (0.5, 0.68, 0.9, 0.95)
 REPEATS = 4  # of each image, each with another damage
@@ -32,8 +35,16 @@ class ErrorBars:
     intervals: dict[str, float]
 
 
+class Restores(Protocol):
+    """A training whose network gives images with error bars."""
+
+    def restore_middle(self, image: int, key: int) -> tuple[Tensor, Gaussian]:
+        """The middle of one image (1, C, H, W) as it is, and p(y|c) of it; the key decides what chance does."""
+        ...
+
+
 @torch.no_grad()
-def measure_error_bars(module: FitRestorer, indices: Sequence[int]) -> ErrorBars:
+def measure_error_bars(module: Restores, indices: Sequence[int]) -> ErrorBars:
     """Compare errors with predicted scales on images that nothing was learned from.
 
     Args:
@@ -53,6 +64,27 @@ def measure_error_bars(module: FitRestorer, indices: Sequence[int]) -> ErrorBars
     ordered = errors.sort().values
     intervals = {str(share): float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) for share in SHARES}
     return ErrorBars(factor.float(), intervals)
+
+
+@torch.no_grad()
+def measure_gain(module: FitColorizer, indices: Sequence[int]) -> float:
+    """By what the chroma of samples is multiplied so that they are as colourful as images nothing was learned from.
+
+    Args:
+        module: The trained network with its images, on the CPU.
+        indices: Of held-out images.
+
+    Returns:
+        The ratio of the mean colourfulness, between 1/4 and 4.
+    """
+    true, made = 0.0, 0.0
+    for number, image in enumerate(indices[:MOST_IMAGES]):
+        y = module.to_unit(module.middle(image))
+        generator = torch.Generator().manual_seed(number)
+        noise = torch.randn((1, module.network.latent_channels), generator=generator)
+        sample = module.predict(y, noise).mean
+        true, made = true + float(colourfulness(y)), made + float(colourfulness(sample.clamp(0, 1)))
+    return min(4.0, max(0.25, true / max(made, 1e-6)))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
-from pipelines.modelfile import Metadata, SegmentationMetadata
+from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
 from pipelines.output import check_output, write_json
 from pipelines.report import write_report
@@ -51,7 +51,8 @@ def evaluate_model(
 
     Args:
         folder: In the MVTec layout for a model that scores; clean images for one that mends (`evaluate_restorer`);
-            `image/` and `label/` for one that labels pixels (`evaluate_segmenter`).
+            `image/` and `label/` for one that labels pixels (`evaluate_segmenter`); colour images for one that colours
+            (`evaluate_colorizer`).
         model: Reference to a model.
         json_path: Where to write the figures.
         levels: Of models that mend.
@@ -77,12 +78,15 @@ def evaluate_model(
         does = kind_of(file)
         if does is not Metadata:
             expect_images(folder)
+            from pipelines.evaluate_colorizer import evaluate_colorizer
             from pipelines.evaluate_restorer import evaluate_restorer
             from pipelines.evaluate_segmenter import evaluate_segmenter
 
-            _refuse(of_scores | (of_mending if does is SegmentationMetadata else {}), DOES[does])
+            _refuse(of_scores | ({} if does is RestorationMetadata else of_mending), DOES[does])
             if does is SegmentationMetadata:
                 return evaluate_segmenter(folder, file, json_path=json_path)
+            if does is ColorizationMetadata:
+                return evaluate_colorizer(folder, file, json_path=json_path)
             return evaluate_restorer(folder, file, levels=levels, classical=classical, json_path=json_path)
         _refuse(of_mending, DOES[does])
     return evaluate_scores(
@@ -196,6 +200,10 @@ def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
         from pipelines.evaluate_restorer import describe_restoration
 
         return describe_restoration(figures)
+    if "colourfulness" in figures:
+        from pipelines.evaluate_colorizer import describe_colorization
+
+        return describe_colorization(figures)
     if "dice" in figures:
         from pipelines.evaluate_segmenter import describe_segmentation
 

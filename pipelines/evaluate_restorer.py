@@ -40,8 +40,8 @@ LEAST_LEVEL = 1e-3
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What is added up over the images of one level, damaged one way."""
+class Sums:
+    """What is added up over images that were made one way."""
 
     per_image: list[dict[str, Any]] = field(default_factory=list)
     values: int = 0
@@ -49,14 +49,33 @@ class _Sums:
     squared_error: float = 0.0
     inside: dict[str, int] = field(default_factory=dict)
 
+    def add(self, restored: Floats, spread: Floats, y: Floats, intervals: Mapping[str, float]) -> None:
+        """Compare an image's errors with the scales that were predicted."""
+        error = np.abs(restored - y).astype(np.float64)
+        ratio = error / spread
+        self.values += error.size
+        self.squared_error += float(np.square(error).sum())
+        self.log_likelihood -= float((0.5 * np.square(ratio) + np.log(spread) + 0.5 * np.log(2 * np.pi)).sum())
+        for share, width in intervals.items():
+            self.inside[share] = self.inside.get(share, 0) + int((ratio <= width).sum())
+
+    def error_bars(self) -> dict[str, Any]:
+        """`nll`, that of the best constant scale, and for each share of values that is promised the share found."""
+        variance = self.squared_error / self.values
+        return {
+            "nll": -self.log_likelihood / self.values,
+            "constant_nll": float(0.5 * np.log(2 * np.pi * np.e * max(variance, 1e-12))),
+            "coverage": {share: inside / self.values for share, inside in self.inside.items()},
+        }
+
 
 @dataclass(slots=True)
 class _Level:
     """One strength: noise as papers have it, the same as files hold it, and what the model is compared with."""
 
     strength: float
-    paper: _Sums = field(default_factory=_Sums)
-    files: _Sums = field(default_factory=_Sums)
+    paper: Sums = field(default_factory=Sums)
+    files: Sums = field(default_factory=Sums)
     baselines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -149,13 +168,13 @@ def describe_restoration(figures: dict[str, Any]) -> Iterator[str]:
                 )
         told = (("noise as papers have it", each), ("as files hold it", each["files"]))
         for words, found in told if each["psnr"] != each["files"]["psnr"] else (("as files hold it", each),):
-            inside = ", ".join(
-                f"{float(share):.0%}: {share_found:.1%}" for share, share_found in found["coverage"].items()
-            )
-            yield (
-                f"        {words}: PSNR {found['psnr']:.2f} dB; error bars: NLL {found['nll']:.3f} nats (constant "
-                f"{found['constant_nll']:.3f}), coverage {inside}"
-            )
+            yield f"        {words}: PSNR {found['psnr']:.2f} dB; {describe_error_bars(found)}"
+
+
+def describe_error_bars(found: Mapping[str, Any]) -> str:
+    """What `Sums.error_bars` found, in words."""
+    inside = ", ".join(f"{float(share):.0%}: {share_found:.1%}" for share, share_found in found["coverage"].items())
+    return f"error bars: NLL {found['nll']:.3f} nats (constant {found['constant_nll']:.3f}), coverage {inside}"
 
 
 def _text(value: float | None) -> str:
@@ -209,7 +228,7 @@ def _measure(
             start = time.perf_counter()
             restored, spread = restored_floats(session, given)
             found.per_image.append(figures(restored, start))
-            _add(found, restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
+            found.add(restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
         for name, method in others.items():
             start = time.perf_counter()
             each.baselines.setdefault(name, []).append(figures(method(c, each.strength), start))
@@ -241,16 +260,6 @@ def enlarged(c: Floats, scale: int) -> Floats:
     return found
 
 
-def _add(each: _Sums, restored: Floats, spread: Floats, y: Floats, intervals: dict[str, float]) -> None:
-    error = np.abs(restored - y).astype(np.float64)
-    ratio = error / spread
-    each.values += error.size
-    each.squared_error += float(np.square(error).sum())
-    each.log_likelihood -= float((0.5 * np.square(ratio) + np.log(spread) + 0.5 * np.log(2 * np.pi)).sum())
-    for share, width in intervals.items():
-        each.inside[share] = each.inside.get(share, 0) + int((ratio <= width).sum())
-
-
 def _level_figures(each: _Level) -> dict[str, Any]:
     return {
         **_figures(each.paper),
@@ -262,14 +271,11 @@ def _level_figures(each: _Level) -> dict[str, Any]:
     }
 
 
-def _figures(each: _Sums) -> dict[str, Any]:
-    variance = each.squared_error / each.values
+def _figures(each: Sums) -> dict[str, Any]:
     return {
         "psnr": _mean(each.per_image, "psnr"),
         "ssim": _mean(each.per_image, "ssim"),
-        "nll": -each.log_likelihood / each.values,
-        "constant_nll": float(0.5 * np.log(2 * np.pi * np.e * max(variance, 1e-12))),
-        "coverage": {share: inside / each.values for share, inside in each.inside.items()},
+        **each.error_bars(),
         "seconds": _median(each.per_image),
         "per_image": each.per_image,
     }

@@ -36,7 +36,13 @@ class CropRecipe:
 
 
 class FitCrops(Trainable):
-    """A network, images, and which of them are trained on; what a step minimises is for others to say."""
+    """A network, images, and which of them are trained on; what a step minimises is for others to say.
+
+    Attributes:
+        upright: Crops are mirrored, but not turned.
+    """
+
+    upright: bool = False
 
     def __init__(
         self,
@@ -69,10 +75,14 @@ class FitCrops(Trainable):
         """Batches of the current stretch."""
         first = self.current_epoch * self.stretch
         return DataLoader(
-            _Crops(self.photos, self.train_indices, self.recipe, first, self.stretch_steps),
+            self.crops(first, self.stretch_steps),
             batch_size=None,
             num_workers=0,
         )
+
+    def crops(self, first: int, count: int) -> Dataset[Tensor]:
+        """The batches of so many steps."""
+        return _Crops(self.photos, self.train_indices, self.recipe, first, count, upright=self.upright)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The middle of each held-out image, one at a time: they differ in size."""
@@ -100,9 +110,9 @@ def steps_within(seconds: float, module: FitCrops, device: str) -> int:
     before = copy.deepcopy(module.model.state_dict())
     module.to(device)
     optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-6)
-    batches = _Crops(module.photos, module.train_indices, module.recipe, 0, WARM_STEPS + TRIAL_STEPS)
+    batches = module.crops(0, WARM_STEPS + TRIAL_STEPS)
     spent = []
-    for number in range(len(batches)):
+    for number in range(WARM_STEPS + TRIAL_STEPS):
         start = time.perf_counter()
         optimiser.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
@@ -118,8 +128,18 @@ def steps_within(seconds: float, module: FitCrops, device: str) -> int:
 class _Crops(Dataset[Tensor]):
     """The batches of one stretch: a function of seed, stretch and number alone, so that a run that goes on repeats."""
 
-    def __init__(self, photos: Photos, indices: NDArray[np.int64], recipe: CropRecipe, first: int, count: int) -> None:
+    def __init__(
+        self,
+        photos: Photos,
+        indices: NDArray[np.int64],
+        recipe: CropRecipe,
+        first: int,
+        count: int,
+        *,
+        upright: bool,
+    ) -> None:
         self._photos, self._indices, self._recipe, self._first, self._count = photos, indices, recipe, first, count
+        self._upright = upright
         # Large images are drawn more often: a crop of each size of area is as likely.
         areas = np.array([photos.sizes[index] for index in indices], dtype=float).prod(axis=1)
         self._chances = areas / areas.sum()
@@ -132,7 +152,7 @@ class _Crops(Dataset[Tensor]):
             raise IndexError(number)
         random = np.random.default_rng((self._recipe.seed, self._first + number))
         chosen = random.choice(self._indices, self._recipe.batch, p=self._chances)
-        return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random))
+        return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random, upright=self._upright))
 
 
 class _Middles(Dataset[Tensor]):

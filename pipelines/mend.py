@@ -210,8 +210,8 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
             WIDE_OF_LABELS,
         )
     return {
-        "thumbnail": _webp(seen[0], size),
-        "restored": _webp(seen[1], size),
+        "thumbnail": webp(seen[0], size),
+        "restored": webp(seen[1], size),
         "heatmap": png(_error_bars(mended.blocks, *part.after, wide)),
     }
 
@@ -235,7 +235,7 @@ def shown_part(before: Samples, mended: Mended) -> tuple[Part, tuple[int, int]]:
 def picture_of_labels(before: Samples, mended: Mended, labels: NDArray[np.uint8]) -> bytes:
     """Other labels of an image, as `pictures_of` shows its own (WebP)."""
     part, size = shown_part(before, mended)
-    return _webp(tinted(before[part.before], labels[part.after]), size)
+    return webp(tinted(before[part.before], labels[part.after]), size)
 
 
 def _seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:
@@ -274,7 +274,8 @@ def _error_bars(blocks: Floats, rows: slice, columns: slice, wide: float) -> NDA
     return colourise(blocks[np.ix_(*index)], HeatScale(0.0, wide))
 
 
-def _webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+def webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+    """A picture for the report, of so many rows and columns."""
     from PIL import Image as PillowImage
 
     picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

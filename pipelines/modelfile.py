@@ -101,6 +101,22 @@ class SegmentationMetadata(CommonMetadata):
         return 1
 
 
+class ColorizationMetadata(CommonMetadata):
+    """Of a model that colours grey images."""
+
+    side: int  # rows and columns that the network works at; the graph resizes
+    latents: int  # of the noise that is its second input: (N, latents)
+    gain: float  # that the chroma of samples is multiplied by
+    backbone: str  # the frozen network
+    intervals: dict[str, float]
+    """Share of held-out values -> half the width of the interval that holds it, in units of `restored_scale`."""
+
+    @property
+    def scale(self) -> int:
+        """Coloured images are as large as images."""
+        return 1
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """An ONNX file that was found, with its digest and where it came from."""

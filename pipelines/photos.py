@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
@@ -22,7 +23,7 @@ from pipelines.output import write_json
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
 from pipelines.tiles import padded
-from vaecore.image_format import ImageFormat
+from vaecore.image_format import ImageFormat, resize
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,15 @@ class Photos:
         size = height * width * _depth(self.image_format, self.labelled)
         return self.flat[self.starts[index] : self.starts[index] + size].reshape(height, width, -1)
 
-    def crops(self, indices: Sequence[int] | NDArray[np.int64], side: int, random: np.random.Generator) -> NDArray[Any]:
-        """A random square of each of some images, turned and mirrored at random: (B, side, side, C).
+    def crops(
+        self,
+        indices: Sequence[int] | NDArray[np.int64],
+        side: int,
+        random: np.random.Generator,
+        *,
+        upright: bool = False,
+    ) -> NDArray[Any]:
+        """A random square of each of some images, mirrored at random, turned unless `upright`: (B, side, side, C).
 
         Where an image is smaller than that, it is mirrored beyond its border.
         """
@@ -71,18 +79,25 @@ class Photos:
             image = self.image(index)
             top, left = (int(random.integers(max(0, length - side) + 1)) for length in image.shape[:2])
             crop = padded(image[top : top + side, left : left + side], side)
-            crop = np.rot90(crop, int(random.integers(4)))
+            crop = crop if upright else np.rot90(crop, int(random.integers(4)))
             crops.append(crop[:, ::-1] if random.integers(2) else crop)
         return np.stack(crops)
 
 
-def load_photos(files: Sequence[ImageFile], image_format: ImageFormat, labels: LabelFolder | None = None) -> Photos:
+def load_photos(
+    files: Sequence[ImageFile],
+    image_format: ImageFormat,
+    labels: LabelFolder | None = None,
+    *,
+    short_side: int | None = None,
+) -> Photos:
     """Decode images into one file under KINTSUGI_HOME; later runs over the same files reuse it.
 
     Args:
         files: The images.
         image_format: Channels and depth that all are brought to.
         labels: Where the label of each pixel is; images without are left out.
+        short_side: Images whose shorter side is longer are reduced to it; `pixel_sha256` is of them as they were.
 
     Raises:
         DataError: None can be read.
@@ -91,10 +106,11 @@ def load_photos(files: Sequence[ImageFile], image_format: ImageFormat, labels: L
         "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
         "format": [image_format.channels, image_format.bit_depth],
         **({} if labels is None else {"labels": labels.stamp(files)}),
+        **({} if short_side is None else {"short_side": short_side}),
     }
     with cache_folder(stamp) as folder:
         if not (folder / "photos.json").is_file():
-            _decode_into(folder, files, image_format, labels)
+            _decode_into(folder, files, image_format, labels, short_side)
         index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
         if not index["keep"]:
             (folder / "photos.json").unlink()  # what could not be read may be readable next time
@@ -131,7 +147,11 @@ def _depth(image_format: ImageFormat, labelled: bool) -> int:
 
 
 def _decode_into(
-    folder: Path, files: Sequence[ImageFile], image_format: ImageFormat, labels: LabelFolder | None
+    folder: Path,
+    files: Sequence[ImageFile],
+    image_format: ImageFormat,
+    labels: LabelFolder | None,
+    short_side: int | None,
 ) -> None:
     temporary = folder / f"photos.{os.getpid()}.tmp"
     index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
@@ -153,12 +173,25 @@ def _decode_into(
                     index["failed"].append((position, str(error)))
                     continue
                 samples = np.dstack([samples, own.astype(samples.dtype)])
+            if short_side is not None:
+                samples = _reduced(samples, short_side, image_format)
             known.add(digest)
             flat.write(np.ascontiguousarray(samples).tobytes())
             for name, value in (
                 ("keep", position), ("sha256", image.sha256), ("pixel_sha256", digest),
-                ("sizes", image.pixels.shape[:2]),
+                ("sizes", samples.shape[:2]),
             ):  # fmt: skip
                 index[name].append(value)
     temporary.replace(folder / "photos.raw")
     write_json(folder / "photos.json", index)
+
+
+def _reduced(samples: NDArray[Any], short_side: int, image_format: ImageFormat) -> NDArray[Any]:
+    """An image with at most so many pixels along its shorter side."""
+    scale = short_side / min(samples.shape[:2])
+    if scale >= 1:
+        return samples
+    height, width = (round(length * scale) for length in samples.shape[:2])
+    y = image_format.to_unit(torch.from_numpy(np.ascontiguousarray(samples))[None])
+    smaller: NDArray[Any] = image_format.from_unit(resize(y, (height, width)))[0].numpy()
+    return smaller

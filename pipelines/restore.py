@@ -16,29 +16,37 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.account import describe_run
+from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.errors import FolderError, ImageError
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
 from pipelines.images.header import one_line
+from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.label import EXACT, draw, encode_labels, label
 from pipelines.labels import LabelFolder, read_labels, stem_of
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
-from pipelines.modelfile import ModelFile, RestorationMetadata, SegmentationMetadata
+from pipelines.modelfile import ColorizationMetadata, ModelFile, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import OutputFolder, check_output, outputs_of, shortened, write_atomically
+from pipelines.names import by_name, output_names
+from pipelines.output import OutputFolder, check_output, outputs_of, write_atomically
 from pipelines.progress import progress
 from pipelines.quality import compare, compare_labels
 from pipelines.rows import empty_row, failed_row
-from pipelines.session import RestoringSession, SegmentingSession, open_restoring_session
+from pipelines.session import (
+    AnyRestoring,
+    ColorizingSession,
+    RestoringSession,
+    SegmentingSession,
+    open_restoring_session,
+)
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +65,7 @@ class RestoreSummary:
     images_per_second: float | None
     psnr: float | None = None  # mean, where there are clean images to compare with
     dice: float | None = None  # as well, where there are true labels
-    labelled: bool = False  # rather than restored
+    done: str = "restored"  # or labelled, coloured
 
 
 def restore_folder(
@@ -121,12 +129,12 @@ def open_restoring(
     if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
-    clean = None if reference is None else _by_name(list_images(reference).files)  # it is there, and holds images
+    clean = None if reference is None else by_name(list_images(reference).files)  # it is there, and holds images
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = open_restoring_session(file, device=settings().device, threads=settings().workers)
     if isinstance(session, SegmentingSession) and written not in EXACT:
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
-    if samples and not isinstance(session, SegmentingSession):
+    if samples and isinstance(session, RestoringSession):
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
     if not 0 <= samples <= MOST_SAMPLES:
         raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
@@ -146,7 +154,7 @@ def open_restoring(
 class Restoring(FolderRun):
     """An open job that mends."""
 
-    session: RestoringSession | SegmentingSession
+    session: AnyRestoring
     kind: FileKind
     names: Mapping[str, str]  # of a file -> of what is made of it
     reference: Path | None = None
@@ -158,6 +166,13 @@ class Restoring(FolderRun):
         """Of labels; none where the model mends."""
         metadata = self.session.metadata
         return metadata.classes if isinstance(metadata, SegmentationMetadata) else ()
+
+    @property
+    def verb(self) -> str:
+        """What was done to images."""
+        if isinstance(self.session.metadata, ColorizationMetadata):
+            return "coloured"
+        return "labelled" if self.classes else "restored"
 
     def holds(self, row: Row) -> bool:
         """Whether the result is there, under the name that it has now: a file may have come that it collides with."""
@@ -199,7 +214,7 @@ class Restoring(FolderRun):
             ok=run["counts"]["ok"],
             failed=run["counts"]["failed"],
             images_per_second=run["timings"]["images_per_second"],
-            labelled=bool(self.classes),
+            done=self.verb,
             **means,
         )
 
@@ -232,7 +247,7 @@ class Restoring(FolderRun):
         if not pairs:
             return
         metadata, limit = self.session.metadata, settings().max_pixels
-        assert isinstance(metadata, RestorationMetadata)  # noqa: S101 - labels are compared elsewhere
+        luma, border = (metadata.luma, metadata.border) if isinstance(metadata, RestorationMetadata) else (False, 0)
         with progress(log, "compare", len(pairs), "images") as advance:
             for row, twin in pairs:
                 advance()
@@ -240,7 +255,7 @@ class Restoring(FolderRun):
                     clean = read_image(twin.path, max_pixels=limit).pixels
                     made = read_image(self.output.out / row["output"], max_pixels=limit * metadata.scale**2).pixels
                     height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
-                    row |= compare(made, clean[:height, :width], luma=metadata.luma, border=metadata.border)
+                    row |= compare(made, clean[:height, :width], luma=luma, border=border)
                     problem = None if row["psnr"] is not None else f"is of another size: {width} x {height}"
                 except ImageError as error:
                     problem = str(error)
@@ -279,11 +294,11 @@ class Restoring(FolderRun):
         }
         try:
             with self.timed("run"):
-                session = self.session
-                mended = label(session, image) if isinstance(session, SegmentingSession) else mend(session, image)
+                mended = self._made(image)
             with self.timed("write"):
                 shown = self.among_worst(mended.mean_scale)
-                pictures = pictures_of(image.pixels, mended) if shown else {}
+                draw_pictures = pictures_of_colours if isinstance(self.session, ColorizingSession) else pictures_of
+                pictures = draw_pictures(image.pixels, mended) if shown else {}
             if self.samples:
                 pictures |= self._draw(file, image, mended, shown=shown)
             with self.timed("write"):
@@ -302,25 +317,49 @@ class Restoring(FolderRun):
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
 
+    def _made(self, image: Image) -> Mended:
+        """The image through the model, whatever that does."""
+        match self.session:
+            case SegmentingSession() as session:
+                return label(session, image)
+            case ColorizingSession() as session:
+                return colour(session, image)
+            case session:
+                return mend(session, image)
+
     def _draw(self, file: ImageFile, image: Image, mended: Mended, *, shown: bool) -> Row:
         """Write samples, one at a time; where they differ, and the first of them as pictures."""
-        assert isinstance(self.session, SegmentingSession)  # noqa: S101 - of others it was refused
         names = outputs_of({"output": self.names[file.relative], "samples": self.samples})[1:]
-        first: NDArray[np.uint8] | None = None
+        samples = self._sampled(image)
+        first: Samples | None = None
         apart = np.zeros(image.pixels.shape[:2], bool)
         pictures: list[bytes] = []
-        maps = draw(self.session, image, self.samples)
         for number, name in enumerate(names):
             with self.timed("run"):
-                labels = next(maps)
+                sample = next(samples)
             with self.timed("write"):
-                self._write_file(name, encode_labels(self.kind, labels, len(self.classes), image.dpi))
+                self._write_file(name, self._encoded(sample, image))
                 if shown and number < SHOWN_SAMPLES:
-                    pictures.append(picture_of_labels(image.pixels, mended, labels))
-            first = labels if first is None else first
-            apart |= labels != first
-        differ = float(apart.mean()) if len(names) > 1 else None
+                    pictures.append(self._picture_of(sample, image, mended))
+            first = sample if first is None else first
+            apart |= sample != first if sample.ndim == 2 else (sample != first).any(axis=2)
+        differ = float(apart.mean()) if len(names) > 1 and self.classes else None
         return {"samples": len(names), "disagreement": differ, "sampled": pictures or None}
+
+    def _sampled(self, image: Image) -> Iterator[Samples]:
+        """Label maps (H, W), or colourings (H, W, 3)."""
+        if isinstance(self.session, SegmentingSession):
+            return draw(self.session, image, self.samples)
+        assert isinstance(self.session, ColorizingSession)  # noqa: S101 - of others it was refused
+        return draw_colours(self.session, image, self.samples)
+
+    def _encoded(self, sample: Samples, image: Image) -> bytes:
+        if sample.ndim == 2:
+            return encode_labels(self.kind, sample, len(self.classes), image.dpi)
+        return encode_image(self.kind, sample, image.alpha, icc=_profile(image, sample), dpi=image.dpi)[0]
+
+    def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
+        return picture_of_labels(image.pixels, mended, sample) if sample.ndim == 2 else picture_of_colours(sample)
 
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
@@ -328,7 +367,9 @@ class Restoring(FolderRun):
         notes: tuple[str, ...] = ()
         try:
             if mended.labels is None:
-                content, notes = encode_image(self.kind, mended.pixels, mended.alpha, icc=image.icc, dpi=dpi)
+                content, notes = encode_image(
+                    self.kind, mended.pixels, mended.alpha, icc=_profile(image, mended.pixels), dpi=dpi
+                )
             else:
                 content = encode_labels(self.kind, mended.labels, len(self.classes), dpi)
         except ValueError as error:
@@ -340,33 +381,11 @@ class Restoring(FolderRun):
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
 
 
+def _profile(image: Image, made: Samples) -> bytes | None:
+    """The file's colour profile, unless it is of grey values and what was made has colours."""
+    return image.icc if image.pixels.shape[2] == made.shape[2] else None
+
+
 def _mean(rows: Sequence[Row], name: str) -> float | None:
     known = [row[name] for row in rows if row[name] is not None]
     return float(np.mean(known)) if known else None
-
-
-def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
-    """Where the result of each file goes, relative to the output folder: files that would collide keep their suffix.
-
-    >>> names = [ImageFile(Path(), name, 0, 0) for name in ("a/b.jpg", "a/b.png", "c.tif")]
-    >>> list(output_names(names, ".png").values())
-    ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
-    """
-    names = {file.relative: f"{stem_of(file.relative)}{suffix}" for file in files}
-    while True:
-        folders = {str(parent) for name in names.values() for parent in PurePosixPath(name).parents}
-        counts = Counter(names.values())
-        taken = [relative for relative, name in names.items() if counts[name] > 1 or name in folders]
-        if not taken:
-            break
-        for relative in taken:
-            full = f"{relative}{suffix}"
-            names[relative] = full if names[relative] != full else f"{full}{suffix}"
-    return {relative: "/".join(("restored", *map(shortened, name.split("/")))) for relative, name in names.items()}
-
-
-def _by_name(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
-    """Images by their name, and without its suffix where that is of one image alone."""
-    stems = Counter(stem_of(file.relative) for file in files)
-    alone = {stem: file for file in files if stems[stem := stem_of(file.relative)] == 1}
-    return alone | {file.relative: file for file in files}

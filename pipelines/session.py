@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pipelines.errors import ModelError
 from pipelines.modelfile import (
     METADATA_KEY,
+    ColorizationMetadata,
     CommonMetadata,
     Metadata,
     ModelFile,
@@ -28,6 +29,7 @@ DOES: dict[type[CommonMetadata], str] = {
     Metadata: "gives anomaly scores",
     RestorationMetadata: "mends images",
     SegmentationMetadata: "labels pixels",
+    ColorizationMetadata: "colours grey images",
 }
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
 
@@ -43,14 +45,17 @@ def kind_of(model: ModelFile) -> type[CommonMetadata]:
 
 def open_restoring_session(
     model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
-) -> RestoringSession | SegmentingSession:
-    """Load a model that mends images or labels their pixels, whichever it is.
+) -> AnyRestoring:
+    """Load a model that mends images, labels their pixels or colours them, whichever it is.
 
     Raises:
-        ModelError: It is neither, or damaged.
+        ModelError: It does nothing of the kind, or is damaged.
     """
-    labels = kind_of(model) is SegmentationMetadata
-    return (SegmentingSession if labels else RestoringSession)(model, device=device, threads=threads)
+    kinds: dict[type[CommonMetadata], type[AnyRestoring]] = {
+        SegmentationMetadata: SegmentingSession,
+        ColorizationMetadata: ColorizingSession,
+    }
+    return kinds.get(kind_of(model), RestoringSession)(model, device=device, threads=threads)
 
 
 class _Opened:
@@ -72,10 +77,9 @@ class _Opened:
             raise ModelError(msg) from None
         self.provider: str = self._session.get_providers()[0]
         scores = "score" in {output.name for output in self._session.get_outputs()}
-        labels = "noise" in {each.name for each in self._session.get_inputs()}
-        self.kind: type[CommonMetadata] = (
-            Metadata if scores else SegmentationMetadata if labels else RestorationMetadata
-        )
+        noise = {each.name: each.shape for each in self._session.get_inputs()}.get("noise", [])
+        by_axes: dict[int, type[CommonMetadata]] = {4: SegmentationMetadata, 2: ColorizationMetadata}
+        self.kind = Metadata if scores else by_axes.get(len(noise), RestorationMetadata)
 
     def _read(self, kind: type[Stored]) -> Stored:
         stored = self._session.get_modelmeta().custom_metadata_map
@@ -199,6 +203,45 @@ class SegmentingSession(_Opened):
         return restored, scale
 
 
+class ColorizingSession(_Opened):
+    """A loaded model that colours grey images."""
+
+    metadata: ColorizationMetadata
+
+    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+        """Load a model file: as for `Session`.
+
+        Raises:
+            ModelError: The file is damaged, was not exported by this software, or does not colour images.
+        """
+        super().__init__(model, device, threads)
+        self.metadata = self._read(ColorizationMetadata)
+
+    def run(
+        self, luma: NDArray[np.float32], noise: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Colour images of any size.
+
+        Args:
+            luma: (N, H, W, 1), values divided by the largest of their type.
+            noise: (N, latents) standard normal numbers: another noise is another sample. None: the mean of the latents.
+
+        Returns:
+            Red, green and blue, (N, H, W, 3), and the standard deviation of each value.
+
+        Raises:
+            MemoryError: They do not fit.
+        """
+        if noise is None:
+            noise = np.zeros((len(luma), self.metadata.latents), np.float32)
+        with _memory_errors():
+            restored, scale = self._session.run(["restored", "restored_scale"], {"image": luma, "noise": noise})
+        return restored, scale
+
+
+AnyRestoring = RestoringSession | SegmentingSession | ColorizingSession
+
+
 @contextlib.contextmanager
 def _memory_errors() -> Iterator[None]:
     """ONNX Runtime has a dozen words for it."""
@@ -230,12 +273,7 @@ def _read_metadata(stored: dict[str, str], model: ModelFile, kind: type[Stored],
         msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; see `kintsugi train`"
         raise ModelError(msg)
     if does is not kind:
-        told = {
-            Metadata: "gives anomaly scores",
-            RestorationMetadata: "mends images",
-            SegmentationMetadata: "labels pixels",
-        }
-        msg = f"{model.ref} {told[does]}: use `kintsugi {'score' if does is Metadata else 'restore'}`"
+        msg = f"{model.ref} {DOES[does]}: use `kintsugi {'score' if does is Metadata else 'restore'}`"
         raise ModelError(msg)
     try:
         return kind.model_validate_json(stored[METADATA_KEY])

@@ -53,6 +53,7 @@ from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
+from pipelines.train_colorizer import train_colorizer
 from pipelines.train_restorer import train_restorer
 from pipelines.train_segmenter import train_segmenter
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
@@ -62,7 +63,7 @@ from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
-from vaecore.tasks import segmentations
+from vaecore.tasks import colorizations, segmentations
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
@@ -129,6 +130,8 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     job = job if isinstance(job, Job) else load_job(job, overrides)
     if job.task in segmentations():
         return train_segmenter(job)
+    if job.task in colorizations():
+        return train_colorizer(job)
     if job.verb == "restore":
         return train_restorer(job)
     start = time.perf_counter()

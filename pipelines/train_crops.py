@@ -23,12 +23,12 @@ from pipelines.output import write_json
 from pipelines.photos import Photos, load_photos
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
-from pipelines.session import RestoringSession, SegmentingSession
+from pipelines.session import ColorizingSession, RestoringSession, SegmentingSession
 from pipelines.trained import champion_of
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
-SessionT = TypeVar("SessionT", RestoringSession, SegmentingSession)
+SessionT = TypeVar("SessionT", RestoringSession, SegmentingSession, ColorizingSession)
 
 MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
 FEW_CALIBRATE = 10
@@ -87,7 +87,12 @@ def same_champion(
 
 
 def read_images(
-    job: Job, image_format: ImageFormat, rests: str, labels: LabelFolder | None = None
+    job: Job,
+    image_format: ImageFormat,
+    rests: str,
+    labels: LabelFolder | None = None,
+    *,
+    short_side: int | None = None,
 ) -> tuple[Photos, dict[SplitName, tuple[int, ...]]]:
     """The images of a job, none of them a test image, and what each is for.
 
@@ -96,13 +101,14 @@ def read_images(
         image_format: Channels and depth that all are brought to.
         rests: What rests on the calibrate split, in words.
         labels: Where the label of each pixel is.
+        short_side: Images whose shorter side is longer are reduced to it.
 
     Raises:
         DataError: There are too few, none can be read, or some are test images.
     """
     files = find_images(job.data.train)
     positions = drawn(files, job.data.max_images or MOST_IMAGES)
-    photos = load_photos([files[position] for position in positions], image_format, labels)
+    photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
     check_leakage(photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     _announce(photos, split, rests)

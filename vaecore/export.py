@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 from torch.export import Dim
 
+from vaecore.colorization import OUTPUTS as COLORIZATION_OUTPUTS
+from vaecore.colorization import ColorizationGraph
 from vaecore.quiet import quiet
 from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.scoring import DecoderGraph, ScoringGraph
@@ -19,6 +22,8 @@ from vaecore.segmentation import OUTPUTS as SEGMENTATION_OUTPUTS
 from vaecore.segmentation import SegmentationGraph
 
 OPSET = 20
+HALVED_FROM = 1024  # numbers of a tensor that is worth storing in half precision
+HALF_LARGEST = 65_000.0  # what half precision can hold
 METADATA_KEY = "kintsugi"  # one JSON document under one key of the ONNX metadata
 
 
@@ -70,6 +75,19 @@ def export_segmentation(graph: SegmentationGraph, path: Path, metadata: Mapping[
     _export(graph, (image, noise), dynamic, ["image", "noise"], list(SEGMENTATION_OUTPUTS), path, metadata)
 
 
+def export_colorization(graph: ColorizationGraph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a colorization graph: batch, height and width stay dynamic. Weights are stored in half precision."""
+    image, noise = (
+        torch.zeros((2, graph.side + 24, graph.side + 40, 1)),
+        torch.zeros((2, graph.network.latent_channels)),
+    )
+    batch = Dim("n", min=1)
+    dynamic = {"image": {0: batch, 1: Dim("height", min=1), 2: Dim("width", min=1)}, "noise": {0: batch}}
+    _export(
+        graph, (image, noise), dynamic, ["image", "noise"], list(COLORIZATION_OUTPUTS), path, metadata, halved=True
+    )  # fmt: skip
+
+
 def _export(
     graph: nn.Module,
     example: tuple[torch.Tensor, ...],
@@ -78,6 +96,8 @@ def _export(
     outputs: list[str],
     path: Path,
     metadata: Mapping[str, Any],
+    *,
+    halved: bool = False,
 ) -> None:
     graph = graph.cpu().eval()
     with quiet("torch.onnx", "onnxscript"), torch.no_grad():
@@ -94,9 +114,26 @@ def _export(
     assert program is not None  # noqa: S101 - dynamo=True always returns a program
     proto = program.model_proto
     _strip(proto)
+    if halved:
+        _halve(proto)
     proto.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _halve(proto: onnx.ModelProto) -> None:
+    """Store large weights in half precision; ONNX Runtime brings them back once, when it loads the file."""
+    casts = []
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < HALVED_FROM or np.abs(values).max() > HALF_LARGEST:
+            continue
+        name, stored = tensor.name, f"{tensor.name}_half"
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
+    rest = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*casts, *rest])
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.colour import WIDE as OF_COLOURS
 from pipelines.mend import PALETTE
+from pipelines.mend import WIDE as OF_ERRORS
 from pipelines.report import words
 from pipelines.report.facts import describe_metadata, missing
 from pipelines.report.folder import GALLERY, RESULTS, Picture, Run, read_gallery
@@ -58,7 +60,8 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
     ok = rows.total - failed
     scale = run.model.metadata.get("scale", 1)
     classes = _classes(run.model.metadata)
-    verb = "labelled" if classes else "restored"
+    coloured = "gain" in run.model.metadata
+    verb = "coloured" if coloured else "labelled" if classes else "restored"
     done = f"{words.plural(ok, 'image')} {verb}" + (f", {scale} times as large" if scale != 1 else "")
     return {
         "run": run,
@@ -69,6 +72,8 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
         "counts": {"ok": ok, "failed": failed, "total": rows.total},
         "verb": verb,
         "classes": classes,
+        "coloured": coloured,
+        "wide": OF_COLOURS if coloured else OF_ERRORS,
         "figures": _figures(out / RESULTS),
         "files": _files(rows, 1 if classes else LEVELS),
         "shown_rows": SHOWN_ROWS if rows.truncated else None,

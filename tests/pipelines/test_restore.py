@@ -22,10 +22,10 @@ from pipelines.images import ImageFile, read_image
 from pipelines.images.image import Image as Decoded
 from pipelines.mend import BLOCK
 from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.names import output_names
 from pipelines.output import check_output
 from pipelines.quality import compare
 from pipelines.report import restore_page
-from pipelines.restore import output_names
 from pipelines.session import RestoringSession
 from vaecore.export import export_restoration
 from vaecore.likelihoods import GaussianLikelihood

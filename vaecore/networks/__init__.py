@@ -1,10 +1,11 @@
 """Networks, built from plain parts: each is one file and says nothing of tasks, files or services."""
 
 from vaecore.networks.bottleneck_vae import BottleneckVAE
+from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
 from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
-__all__ = ["SIZES", "BottleneckVAE", "ConditionalVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]
+__all__ = ["SIZES", "BottleneckVAE", "Colorizer", "ConditionalVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]

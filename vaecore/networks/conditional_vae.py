@@ -98,7 +98,7 @@ class Given:
     @property
     def prior_given(self) -> DiagonalGaussian:
         """p(z | c) of each image."""
-        return _gaussian(self.network.of_prior(self.encoded.coarsest))
+        return gaussian(self.network.of_prior(self.encoded.coarsest))
 
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:  # noqa: ARG002 - the same for all samples
         """p(z | c), with an axis for samples."""
@@ -107,7 +107,7 @@ class Given:
     def posterior(self, y: Float[Tensor, "B 1 H W"]) -> DiagonalGaussian:
         """q(z | y, c) of label maps, which hold class indices."""
         one_hot = (y == torch.arange(self.network.classes, device=y.device)[:, None, None]).to(y.dtype)
-        return _gaussian(self.network.of_posterior(self.encoded.coarsest + self.network.of_labels(one_hot)))
+        return gaussian(self.network.of_posterior(self.encoded.coarsest + self.network.of_labels(one_hot)))
 
     def decode(self, z: Float[Tensor, "N Z h w"]) -> Categorical:
         """p(y | z, c); where there are several z for each image, those of an image follow each other."""
@@ -127,6 +127,7 @@ def _repeated(encoded: Encoded, samples: int) -> Encoded:
     )
 
 
-def _gaussian(parameters: Float[Tensor, "B ZZ h w"]) -> DiagonalGaussian:
+def gaussian(parameters: Float[Tensor, "B ZZ h w"]) -> DiagonalGaussian:
+    """From means and as many log-scales, which are clamped."""
     mean, log_scale = parameters.chunk(2, dim=1)
     return DiagonalGaussian(mean, log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE))

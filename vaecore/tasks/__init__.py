@@ -6,11 +6,11 @@ import importlib
 import pkgutil
 from functools import cache
 
-from vaecore.tasks.base import Damage, Restoration, Segmentation, Target, Task
+from vaecore.tasks.base import Colorization, Damage, Restoration, Segmentation, Target, Task
 
 
 @cache
-def all_tasks() -> dict[str, Task | Restoration | Segmentation]:
+def all_tasks() -> dict[str, Task | Restoration | Segmentation | Colorization]:
     """Every task by name, the name being the file's."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
     return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
@@ -31,13 +31,20 @@ def segmentations() -> dict[str, Segmentation]:
     return {name: task for name, task in all_tasks().items() if isinstance(task, Segmentation)}
 
 
+def colorizations() -> dict[str, Colorization]:
+    """Those that colour grey images."""
+    return {name: task for name, task in all_tasks().items() if isinstance(task, Colorization)}
+
+
 __all__ = [
+    "Colorization",
     "Damage",
     "Restoration",
     "Segmentation",
     "Target",
     "Task",
     "all_tasks",
+    "colorizations",
     "restorations",
     "scoring_tasks",
     "segmentations",

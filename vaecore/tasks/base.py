@@ -1,6 +1,6 @@
 """What a task is: facts and plain functions, no behaviour.
 
-`Task` scores images, `Restoration` mends them, `Segmentation` labels their pixels.
+`Task` scores images, `Restoration` mends them, `Segmentation` labels their pixels, `Colorization` colours them.
 """
 
 from __future__ import annotations
@@ -90,3 +90,15 @@ class Segmentation:
     summary: str  # one sentence for people
     latent_channels: int  # in each cell of the coarsest grid
     gain: tuple[float, float]  # training brightens and darkens images by factors between these
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colorization:
+    """Colouring grey images: y is the chroma of colour images, c their luma; the rest is shared."""
+
+    summary: str  # one sentence for people
+    latent_channels: int  # of the image's one vector
+    strides: tuple[int, ...]  # of the frozen network's maps
+    side: int  # rows and columns that the network works at
+    short_side: int  # of training images, which are reduced to it
+    least_view: float  # share of that that a training view shows along each side, at least

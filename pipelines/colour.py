@@ -1,0 +1,143 @@
+"""One image through a model that colours: any channels, depth and size, and pictures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import ImageError
+from pipelines.heatmap import HeatScale, colourise, png, visible
+from pipelines.images import Image
+from pipelines.images.image import Samples
+from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, webp
+from pipelines.session import ColorizingSession, keyed_generator
+
+WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
+BAND = 512  # rows that are coloured at a time
+WIDE = 0.25  # of the range: an error bar that is drawn in the darkest colour
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as the model was trained on
+
+
+def colour(session: ColorizingSession, image: Image) -> Mended:
+    """Colour an image of any size; memory holds the image, its result, and a band.
+
+    Args:
+        session: The model.
+        image: The image; of a colour image only the luma counts.
+
+    Returns:
+        `pixels` are (H, W, 3) of the file's dtype, with its luma.
+
+    Raises:
+        ImageError: It does not fit into memory, or the model gives what is not a number.
+    """
+    note = () if image.pixels.shape[2] == 1 else ("colours of the file were not looked at",)
+    pixels, blocks = _coloured(session, image.pixels, None)
+    return Mended(pixels, image.alpha, blocks.mean, blocks.values, note)
+
+
+def draw_colours(session: ColorizingSession, image: Image, count: int) -> Iterator[Samples]:
+    """Other colourings of an image, (H, W, 3), one at a time; the file's content decides the draws."""
+    generator = keyed_generator(image.sha256)
+    for _ in range(count):
+        noise = generator.standard_normal((1, session.metadata.latents), dtype=np.float32)
+        yield _coloured(session, image.pixels, noise)[0]
+
+
+def _coloured(session: ColorizingSession, pixels: Samples, noise: Floats | None) -> tuple[Samples, Blocks]:
+    height, width = pixels.shape[:2]
+    result = np.empty((height, width, 3), pixels.dtype)
+    blocks = Blocks(result.shape)
+    small = _reduced(pixels)
+    try:
+        found, spread = (each[0] for each in session.run(small[None], noise))
+    except MemoryError:
+        raise ImageError("does not fit into memory") from None
+    if not (np.isfinite(found).all() and np.isfinite(spread).all()):
+        raise ImageError("the model gives what is not a number for it")
+    chroma = found - small  # of each colour: what has to be added to luma
+    for top in range(0, height, BAND):
+        rows = slice(top, min(top + BAND, height))
+        place = rows, slice(0, width)
+        result[place] = as_file(luma_of(pixels[rows]) + _enlarged(chroma, rows, height, width), result.dtype)
+        blocks.add(_enlarged(spread.mean(axis=2, keepdims=True), rows, height, width)[..., 0], place)
+    return result, blocks
+
+
+def luma_of(pixels: NDArray[Any]) -> Floats:
+    """(H, W, 1) as shares of the range, of integers or of what are shares already."""
+    shares: Floats = pixels.astype(np.float32)
+    if pixels.dtype.kind == "u":
+        shares /= np.iinfo(pixels.dtype).max
+    return shares if pixels.shape[2] == 1 else np.asarray(shares @ LUMA, np.float32)[..., None]
+
+
+def _reduced(pixels: Samples) -> Floats:
+    """Luma of an image with at most `WHOLE` pixels, (h, w, 1): means of blocks."""
+    height, width = pixels.shape[:2]
+    step = int(np.ceil(np.sqrt(height * width / WHOLE)))
+    if step == 1:
+        return luma_of(pixels)
+    starts = [np.arange(0, length, step) for length in (height, width)]
+    columns = np.minimum(step, width - starts[1])[:, None]
+    found = np.empty((len(starts[0]), len(starts[1]), 1), np.float32)
+    for row, top in enumerate(starts[0]):
+        band = luma_of(pixels[top : top + step]).mean(axis=0)
+        found[row] = np.add.reduceat(band, starts[1], axis=0) / columns
+    return found
+
+
+def _enlarged(values: Floats, rows: slice, height: int, width: int) -> Floats:
+    """Some rows of values (h, w, D) at the size of the image, between them on straight lines."""
+    if values.shape[:2] == (height, width):
+        return values[rows]
+    down, right = (
+        _between(np.arange(part.start, part.stop), full, few)
+        for part, full, few in ((rows, height, len(values)), (slice(0, width), width, values.shape[1]))
+    )
+    lower, upper, share = down
+    band = values[lower] + (values[upper] - values[lower]) * share[:, None, None]
+    lower, upper, share = right
+    found: Floats = band[:, lower] + (band[:, upper] - band[:, lower]) * share[:, None]
+    return found
+
+
+def _between(places: NDArray[np.intp], full: int, few: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Which two of `few` samples each of some places of `full` lies between, and how far towards the second."""
+    step = int(np.ceil(full / few))
+    at = np.clip((places + 0.5) / step - 0.5, 0, few - 1)
+    lower = at.astype(np.intp)
+    return lower, np.minimum(lower + 1, few - 1), (at - lower).astype(np.float32)
+
+
+def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
+    """What the report shows of an image: all of it, reduced, with its error bars. See `pipelines.mend.pictures_of`."""
+    height, width = (part.stop for part in _shown(before.shape))
+    index = [
+        np.arange(length) * full // length // BLOCK
+        for length, full in zip((height, width), before.shape[:2], strict=True)
+    ]
+    return {
+        "thumbnail": picture_of_colours(before),
+        "restored": picture_of_colours(mended.pixels),
+        "heatmap": png(colourise(mended.blocks[np.ix_(*index)], HeatScale(0.0, WIDE))),
+    }
+
+
+def picture_of_colours(pixels: Samples) -> bytes:
+    """An image as `pictures_of_colours` shows it (WebP)."""
+    step = max(
+        1, *(length // shown for length, shown in zip(pixels.shape[:2], SHOWN, strict=True))
+    )  # before what is slow
+    rows, columns = _shown(pixels.shape)
+    return webp(visible(pixels[::step, ::step]), (rows.stop, columns.stop))
+
+
+def _shown(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the picture."""
+    scale = min(1.0, *(shown / length for length, shown in zip(shape[:2], SHOWN, strict=True)))
+    rows, columns = (slice(0, max(1, round(length * scale))) for length in shape[:2])
+    return rows, columns
