@@ -162,10 +162,10 @@ def restore(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, max=64, help="Draw so many more results, of models that label pixels.")
+        int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
     ] = 0,
 ) -> None:
-    """Mend every image under a folder, or label its pixels: images with error bars, report."""
+    """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.restore import restore_folder
 
@@ -185,7 +185,7 @@ def evaluate(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Holds test/good, test/<defect>, ground_truth/<defect>; clean images; or image/ and label/."
+            help="Holds test/good, test/<defect>, ground_truth/<defect>; clean or colour images; or image/ and label/."
         ),
     ],
     model: ModelOption,

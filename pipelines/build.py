@@ -236,4 +236,9 @@ def _network_options(job: Job) -> dict[str, Any]:
 
 def uses_embedded_backbone(job: Job, plan: Plan) -> bool:
     """Whether the weights that ship are in the model, whose licence then belongs on its card."""
-    return plan.target.features and job.model.backbone == EMBEDDED and job.model.backbone_weights is None
+    return plan.target.features and names_embedded_backbone(job)
+
+
+def names_embedded_backbone(job: Job) -> bool:
+    """Whether the job's frozen network is the one whose weights ship."""
+    return job.model.backbone == EMBEDDED and job.model.backbone_weights is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.build import names_embedded_backbone
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
@@ -175,6 +176,7 @@ def write_colorization_card(
     folder: Path, job: Job, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]
 ) -> str:
     """Write card.md of a model that colours images into the bundle; return its text. See `write_restoration_card`."""
+    licence = " (the weights that ship: Apache-2.0)" if names_embedded_backbone(job) else ""
     lines = [
         f"# {job.name}",
         "",
@@ -192,8 +194,8 @@ def write_colorization_card(
         *_trained_on(job, metadata, "error bars"),
         "## Model",
         "",
-        f"- task `{metadata.task}`, on features of `{metadata.backbone}` (the weights that ship: Apache-2.0) of the "
-        f"image at {metadata.side} x {metadata.side} pixels; {metadata.latents} latents for an image",
+        f"- task `{metadata.task}`, on features of `{metadata.backbone}`{licence} of the image "
+        f"at {metadata.side} x {metadata.side} pixels; {metadata.latents} latents for an image",
         f"- chroma of samples is multiplied by {metadata.gain:.2f}: held-out images are then as colourful as they were",
         f"- exported by kintsugi {metadata.kintsugi}, weights in half precision; the job file lies in "
         f"{_repository(metadata)}",

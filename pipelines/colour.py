@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
-from pipelines.heatmap import HeatScale, colourise, png, visible
+from pipelines.heatmap import HeatScale, colourise, png
 from pipelines.images import Image
 from pipelines.images.image import Samples
-from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, webp
+from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
 from pipelines.session import ColorizingSession, keyed_generator
 
 WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
 BAND = 512  # rows that are coloured at a time
 WIDE = 0.25  # of the range: an error bar that is drawn in the darkest colour
+GREY = 2 / 255  # of the range: scanned grey pictures have some tint of noise
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as the model was trained on
 
 
@@ -34,9 +35,12 @@ def colour(session: ColorizingSession, image: Image) -> Mended:
     Raises:
         ImageError: It does not fit into memory, or the model gives what is not a number.
     """
-    note = () if image.pixels.shape[2] == 1 else ("colours of the file were not looked at",)
-    pixels, blocks = _coloured(session, image.pixels, None)
-    return Mended(pixels, image.alpha, blocks.mean, blocks.values, note)
+    notes: tuple[str, ...] = () if image.pixels.shape[2] == 1 else ("colours of the file were not looked at",)
+    if image.icc is not None and image.pixels.shape[2] == 1:
+        notes += ("its profile, of grey values, was left out",)
+    blocks = Blocks(image.pixels.shape)
+    pixels = _coloured(session, image.pixels, None, blocks)
+    return Mended(pixels, image.alpha, blocks.mean, blocks.values, notes)
 
 
 def draw_colours(session: ColorizingSession, image: Image, count: int) -> Iterator[Samples]:
@@ -44,14 +48,16 @@ def draw_colours(session: ColorizingSession, image: Image, count: int) -> Iterat
     generator = keyed_generator(image.sha256)
     for _ in range(count):
         noise = generator.standard_normal((1, session.metadata.latents), dtype=np.float32)
-        yield _coloured(session, image.pixels, noise)[0]
+        yield _coloured(session, image.pixels, noise)
 
 
-def _coloured(session: ColorizingSession, pixels: Samples, noise: Floats | None) -> tuple[Samples, Blocks]:
+def _coloured(
+    session: ColorizingSession, pixels: Samples, noise: Floats | None, blocks: Blocks | None = None
+) -> Samples:
+    """The image in colours; error bars are added to the blocks."""
     height, width = pixels.shape[:2]
     result = np.empty((height, width, 3), pixels.dtype)
-    blocks = Blocks(result.shape)
-    small = _reduced(pixels)
+    small = reduced(pixels, luma_of)
     try:
         found, spread = (each[0] for each in session.run(small[None], noise))
     except MemoryError:
@@ -62,32 +68,59 @@ def _coloured(session: ColorizingSession, pixels: Samples, noise: Floats | None)
     for top in range(0, height, BAND):
         rows = slice(top, min(top + BAND, height))
         place = rows, slice(0, width)
-        result[place] = as_file(luma_of(pixels[rows]) + _enlarged(chroma, rows, height, width), result.dtype)
-        blocks.add(_enlarged(spread.mean(axis=2, keepdims=True), rows, height, width)[..., 0], place)
-    return result, blocks
+        result[place] = as_file(painted(luma_of(pixels[rows]), _enlarged(chroma, rows, height, width)), result.dtype)
+        if blocks is not None:
+            blocks.add(_enlarged(spread.mean(axis=2, keepdims=True), rows, height, width)[..., 0], place)
+    return result
+
+
+def painted(luma: Floats, chroma: Floats) -> Floats:
+    """Red, green and blue in [0, 1]: where chroma would leave it, it is made less, so that luma stays.
+
+    Args:
+        luma: (H, W, 1), shares.
+        chroma: (H, W, 3), what each colour adds to luma.
+    """
+    room = np.where(chroma > 0, 1 - luma, luma)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(np.abs(chroma) > room, room / np.abs(chroma), 1).min(axis=2, keepdims=True)
+    found: Floats = luma + chroma * share.astype(np.float32)
+    return found
+
+
+def is_colourful(pixels: Samples) -> bool:
+    """Whether an image (H, W, 3) has colours: a channel is off its luma by more than `GREY` on average."""
+    shares = shares_of(pixels)
+    return bool(np.abs(shares - luma_of(shares)).mean() > GREY)
 
 
 def luma_of(pixels: NDArray[Any]) -> Floats:
-    """(H, W, 1) as shares of the range, of integers or of what are shares already."""
-    shares: Floats = pixels.astype(np.float32)
-    if pixels.dtype.kind == "u":
-        shares /= np.iinfo(pixels.dtype).max
+    """Luma (H, W, 1) of an image (H, W, C), as `shares_of` gives it."""
+    shares = shares_of(pixels)
     return shares if pixels.shape[2] == 1 else np.asarray(shares @ LUMA, np.float32)[..., None]
 
 
-def _reduced(pixels: Samples) -> Floats:
-    """Luma of an image with at most `WHOLE` pixels, (h, w, 1): means of blocks."""
+def shares_of(pixels: NDArray[Any]) -> Floats:
+    """(H, W, C) as shares of the range, of integers or of what are shares already."""
+    shares: Floats = pixels.astype(np.float32)
+    if pixels.dtype.kind == "u":
+        shares /= np.iinfo(pixels.dtype).max
+    return shares
+
+
+def reduced(pixels: Samples, to_shares: Callable[[Samples], Floats]) -> Floats:
+    """An image as shares with at most about `WHOLE` pixels, (h, w, C): means of square blocks."""
     height, width = pixels.shape[:2]
     step = int(np.ceil(np.sqrt(height * width / WHOLE)))
     if step == 1:
-        return luma_of(pixels)
+        return to_shares(pixels)
     starts = [np.arange(0, length, step) for length in (height, width)]
     columns = np.minimum(step, width - starts[1])[:, None]
-    found = np.empty((len(starts[0]), len(starts[1]), 1), np.float32)
-    for row, top in enumerate(starts[0]):
-        band = luma_of(pixels[top : top + step]).mean(axis=0)
-        found[row] = np.add.reduceat(band, starts[1], axis=0) / columns
-    return found
+    rows = [
+        np.add.reduceat(to_shares(pixels[top : top + step]).mean(axis=0), starts[1], axis=0) / columns
+        for top in starts[0]
+    ]
+    return np.stack(rows).astype(np.float32)
 
 
 def _enlarged(values: Floats, rows: slice, height: int, width: int) -> Floats:
@@ -121,19 +154,19 @@ def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
         for length, full in zip((height, width), before.shape[:2], strict=True)
     ]
     return {
-        "thumbnail": picture_of_colours(before),
-        "restored": picture_of_colours(mended.pixels),
+        "thumbnail": picture_of_colours(before, before),
+        "restored": picture_of_colours(mended.pixels, before),
         "heatmap": png(colourise(mended.blocks[np.ix_(*index)], HeatScale(0.0, WIDE))),
     }
 
 
-def picture_of_colours(pixels: Samples) -> bytes:
-    """An image as `pictures_of_colours` shows it (WebP)."""
-    step = max(
-        1, *(length // shown for length, shown in zip(pixels.shape[:2], SHOWN, strict=True))
-    )  # before what is slow
+def picture_of_colours(pixels: Samples, before: Samples) -> bytes:
+    """An image as `pictures_of_colours` shows it (WebP), 16 bits being stretched as those of the one before are."""
+    step = max(1, *(length // shown for length, shown in zip(pixels.shape[:2], SHOWN, strict=True)))
+    few, seen_before = pixels[::step, ::step], before[::step, ::step]
+    like = np.broadcast_to(seen_before, (*seen_before.shape[:2], few.shape[2]))
     rows, columns = _shown(pixels.shape)
-    return webp(visible(pixels[::step, ::step]), (rows.stop, columns.stop))
+    return webp(seen_alike(like, few)[1], (rows.stop, columns.stop))
 
 
 def _shown(shape: tuple[int, ...]) -> tuple[slice, slice]:

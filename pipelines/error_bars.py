@@ -44,15 +44,16 @@ class Restores(Protocol):
 
 
 @torch.no_grad()
-def measure_error_bars(module: Restores, indices: Sequence[int]) -> ErrorBars:
+def measure_error_bars(module: Restores, indices: Sequence[int], repeats: int = REPEATS) -> ErrorBars:
     """Compare errors with predicted scales on images that nothing was learned from.
 
     Args:
         module: The trained network with its images and its damage, on the CPU.
         indices: Of held-out images.
+        repeats: Of each image, where each has another damage.
     """
     ratios = []
-    for number in range(min(len(indices), MOST_IMAGES) * REPEATS):
+    for number in range(min(len(indices), MOST_IMAGES) * repeats):
         image = indices[number % len(indices)]
         y, predicted = module.restore_middle(image, key=2 * 10**9 + number)
         ratio = ((y - predicted.mean) / predicted.stddev)[0].flatten(1)

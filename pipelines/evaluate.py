@@ -25,7 +25,7 @@ from pipelines.models import find_model
 from pipelines.output import check_output, write_json
 from pipelines.report import write_report
 from pipelines.score import score_folder
-from pipelines.session import DOES, kind_of
+from pipelines.session import DOES, Session, kind_of
 from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, check_rule
 
@@ -145,11 +145,14 @@ def evaluate_scores(
         from pipelines.weights import load_network  # needs torch, which scoring does without
 
         graph = load_network(file)
+    tells_places = Session(file, device="cpu").metadata.tells_places
     pixels = PixelFigures()
     rows: list[Row] = []
 
     def observe(row: Row, anomaly_map: NDArray[Any]) -> None:
         rows.append(row)
+        if not tells_places:
+            return
         defect = _label(row)
         mask = None if defect == GOOD else find_mask(folder / "ground_truth" / defect, Path(row["path"]))
         try:
@@ -196,14 +199,14 @@ def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> N
 
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
     """The figures of any model as lines for a terminal."""
+    if "n_grey" in figures:
+        from pipelines.evaluate_colorizer import describe_colorization
+
+        return describe_colorization(figures)
     if "levels" in figures:
         from pipelines.evaluate_restorer import describe_restoration
 
         return describe_restoration(figures)
-    if "colourfulness" in figures:
-        from pipelines.evaluate_colorizer import describe_colorization
-
-        return describe_colorization(figures)
     if "dice" in figures:
         from pipelines.evaluate_segmenter import describe_segmentation
 

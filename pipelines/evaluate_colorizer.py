@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.colour import luma_of
+from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
@@ -31,7 +31,8 @@ from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
-GREY = 1.0  # of colourfulness, in 8-bit levels: an image that is less colourful has no colours to find
+LEVEL = "default"  # the one strength at which colours are taken out
+EIGHT = np.dtype(np.uint8)
 SAMPLES = 4  # of each image
 
 
@@ -44,12 +45,13 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
         json_path: Where to write the figures.
 
     Returns:
-        `ab_error`: mean absolute error of a and b of CIELAB, a mean over the images, of the model's `mean` and
-        `sample`, of `grey`, and of `own_mean`, the image's own mean colour everywhere, which no model can know;
-        `ab_rmse`, of the root of the mean squared distance. `colourfulness` of the `true` images, the `mean` and
-        `sample`. `difference`: how far samples of an image are apart, the standard deviation of a value in 8-bit
-        levels. `psnr` in dB of the mean, and `grey_psnr`; `nll`, `constant_nll` and `coverage` of its error bars;
-        `seconds`, the median for an image; `per_image`.
+        `levels["default"]`, means over the images: `psnr` (dB) and `ssim`; `ab_mae`, the mean absolute error of a and b
+        of CIELAB; `ab_rmse`, the root of their mean squared distance; `colourfulness`; `nll`, `constant_nll` and
+        `coverage` of the error bars; `seconds`, the median; `per_image`; and `baselines`: `input`, the grey image,
+        `own_mean`, the image's own mean colour everywhere, which no model can know, and `sample`, one colouring that
+        is drawn. `colourfulness_ratio` is that of samples by that of the images; `difference`, how far samples of an
+        image are apart, the standard deviation of a value in 8-bit levels. Images beyond a megapixel are measured
+        reduced to less, the size at which colours are found.
 
     Raises:
         FolderError: There are no images.
@@ -68,8 +70,8 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
                 log.warning("left out %s: %s", image.file.relative, image.reason)
                 failed += 1
                 continue
-            y = (image.pixels / np.float32(form.maximum)).astype(np.float32)
-            if _colourful(y) < GREY:
+            y = reduced(image.pixels, shares_of)  # a batch job finds colours at this size, too
+            if not is_colourful(image.pixels):
                 grey += 1
                 continue
             digest = pixel_digest(image.pixels)
@@ -86,39 +88,53 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
         log.warning("%d of %d images were trained on: these figures promise too much", known, len(rows))
     remember_test_images(folder, tested)
 
-    def means(name: str) -> dict[str, float]:
-        return {kind: float(np.mean([row[name][kind] for row in rows])) for kind in rows[0][name]}
-
     figures = {
         "task": metadata.task,
         "n_images": len(rows),
         "n_trained_on": known,
         "n_failed": failed,
         "n_grey": grey,
-        **{name: means(name) for name in ("ab_error", "ab_rmse", "colourfulness")},
-        **{name: float(np.mean([row[name] for row in rows])) for name in ("difference", "psnr", "grey_psnr")},
-        **sums.error_bars(),
-        "seconds": float(np.median([row["seconds"] for row in rows])),
-        "per_image": rows,
+        "levels": {LEVEL: _level(rows) | sums.error_bars()},
     }
     if json_path is not None:
         write_json(json_path, figures)
     return figures
 
 
+def _level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    def means(kind: str) -> dict[str, float | None]:
+        return {name: mean(row[kind][name] for row in rows) for name in rows[0][kind]}
+
+    true, drawn = mean(row["colourfulness"] for row in rows), mean(row["sample"]["colourfulness"] for row in rows)
+    assert true is not None and drawn is not None  # noqa: PT018, S101 - images without colours are left out
+    return {
+        **means("mean"),
+        "colourfulness_ratio": drawn / true,
+        "difference": mean(row["difference"] for row in rows),
+        "baselines": {name: means(name) for name in ("input", "own_mean", "sample")},
+        "seconds": float(np.median([row["seconds"] for row in rows])),
+        "per_image": rows,
+    }
+
+
 def describe_colorization(figures: dict[str, Any]) -> Iterator[str]:
     """The figures as lines for a terminal."""
-    error, colours = figures["ab_error"], figures["colourfulness"]
-    yield f"{figures['task']} of {figures['n_images']} images, {figures['seconds']:.2f} s for each"
+    found = figures["levels"][LEVEL]
+    grey, own, drawn = (found["baselines"][name] for name in ("input", "own_mean", "sample"))
+    yield f"{figures['task']} of {figures['n_images']} images, {found['seconds']:.2f} s for each"
     yield (
-        f"  error of a and b: {error['mean']:.2f}, of a sample {error['sample']:.2f} (grey {error['grey']:.2f}, the "
-        f"image's own mean colour {error['own_mean']:.2f})"
+        f"  error of a and b: {found['ab_mae']:.2f}, of a sample {drawn['ab_mae']:.2f} (grey {grey['ab_mae']:.2f}, the "
+        f"image's own mean colour {own['ab_mae']:.2f})"
     )
     yield (
-        f"  colourfulness: {colours['mean']:.1f}, of samples {colours['sample']:.1f} (true {colours['true']:.1f}); "
-        f"samples are {figures['difference']:.1f} levels apart"
+        f"  colourfulness: {found['colourfulness']:.1f}, of samples {drawn['colourfulness']:.1f}, which is "
+        f"{found['colourfulness_ratio']:.0%} of the true; samples are {found['difference']:.1f} levels apart"
     )
-    yield f"  PSNR {figures['psnr']:.2f} dB (grey {figures['grey_psnr']:.2f}); {describe_error_bars(figures)}"
+    yield f"  PSNR {found['psnr']:.2f} dB (grey {grey['psnr']:.2f}); {describe_error_bars(found)}"
 
 
 def _measure(session: ColorizingSession, sums: Sums, name: str, digest: str, y: Floats) -> None:
@@ -129,29 +145,33 @@ def _measure(session: ColorizingSession, sums: Sums, name: str, digest: str, y: 
     restored, spread = (each[0] for each in session.run(luma[None]))
     seconds = time.perf_counter() - start
     noise = keyed_generator(digest).standard_normal((SAMPLES, session.metadata.latents), dtype=np.float32)
-    samples = [session.run(luma[None], each[None])[0][0].clip(0, 1) for each in noise]
-    sums.add(restored, spread, y, session.metadata.intervals)
+    samples = [painted(luma, session.run(luma[None], each[None])[0][0] - luma) for each in noise]
+    mean = painted(luma, restored - luma)
+    sums.add(mean, spread, y, session.metadata.intervals)
     true = rgb2lab(y)[..., 1:]
-    made = {
-        "mean": rgb2lab(restored.clip(0, 1))[..., 1:],
-        "sample": rgb2lab(samples[0])[..., 1:],
-        "grey": np.zeros_like(true),
-        "own_mean": np.broadcast_to(true.mean(axis=(0, 1)), true.shape),
-    }
-    files = [as_file(each, np.dtype(np.uint8)) for each in (restored, np.repeat(luma, 3, axis=2), y)]
+
+    def figures(made: Floats) -> dict[str, float | None]:
+        apart = rgb2lab(made)[..., 1:] - true
+        return {
+            **compare(as_file(made, EIGHT), as_file(y, EIGHT)),
+            "ab_mae": float(np.abs(apart).mean()),
+            "ab_rmse": float(np.sqrt(np.square(apart).sum(axis=2).mean())),
+            "colourfulness": _colourful(made),
+        }
+
+    own = true.mean(axis=(0, 1)) - true
     sums.per_image.append(
         {
             "path": name,
-            "ab_error": {kind: float(np.abs(ab - true).mean()) for kind, ab in made.items()},
-            "ab_rmse": {kind: float(np.sqrt(np.square(ab - true).sum(axis=2).mean())) for kind, ab in made.items()},
-            "colourfulness": {
-                "true": _colourful(y),
-                "mean": _colourful(restored.clip(0, 1)),
-                "sample": float(np.mean([_colourful(each) for each in samples])),
+            "mean": figures(mean),
+            "input": figures(np.repeat(luma, 3, axis=2)),
+            "own_mean": {
+                "ab_mae": float(np.abs(own).mean()),
+                "ab_rmse": float(np.sqrt(np.square(own).sum(axis=2).mean())),
             },
+            "sample": figures(samples[0]) | {"colourfulness": float(np.mean([_colourful(each) for each in samples]))},
+            "colourfulness": _colourful(y),
             "difference": 255 * float(np.std(samples, axis=0).mean()),
-            "psnr": compare(files[0], files[2])["psnr"],
-            "grey_psnr": compare(files[1], files[2])["psnr"],
             "seconds": seconds,
         }
     )

@@ -92,7 +92,8 @@ def _extracted(
     data: TrainingData, image_format: ImageFormat, representation: Features, device: str
 ) -> NDArray[np.float16]:
     # The contents in their order, too: a file that could not be read before moves all that come after it.
-    form = [representation.input_size, representation.smooth, representation.whole, representation.standardises]
+    form: list[Any] = [representation.input_size, representation.smooth, representation.standardises]
+    form += ["whole"] * representation.whole
     stamp = f"{representation.backbone.digest()} {form} {' '.join(data.sha256)}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):

@@ -27,6 +27,7 @@ class FitColorizer(FitCrops):
     watched = "select_psnr"
     unit = "held-out PSNR {:.2f} dB"
     upright = True  # the sky is above
+    check_side = None  # images are looked at as a whole, as users' are
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class FitColorizer(FitCrops):
         split: Mapping[SplitName, Sequence[int]],
         task: Colorization,
         recipe: CropRecipe,
+        patience: int | None = None,
     ) -> None:
         """Tie a network to its data and its budget.
 
@@ -44,9 +46,10 @@ class FitColorizer(FitCrops):
             split: Which of them are trained on ("train") and looked at ("select").
             task: Says how large the network's images are, and training's views.
             recipe: Steps, batch, crop.
+            patience: Checks without a better one that end training; default: `PATIENCE`.
         """
         super().__init__(network, photos, split, recipe, 1)
-        self.patience = PATIENCE
+        self.patience = patience or PATIENCE
         self._task = task
 
     @property
@@ -68,7 +71,9 @@ class FitColorizer(FitCrops):
         noise = torch.randn((len(y), self.network.latent_channels, 1, 1), generator=generator, device=generator.device)
         side = self._task.side // self._task.strides[0]
         chroma = resize(to_chroma(y), (side, side))
-        return colorization_loss(self.network, to_luma(y), chroma, noise.to(y))
+        with torch.random.fork_rng():  # dropout knows no generator, and a run that goes on has to repeat
+            torch.manual_seed(self.recipe.seed * 2_000_000_011 + key)
+            return colorization_loss(self.network, to_luma(y), chroma, noise.to(y))
 
     def validation_step(self, middle: Tensor, index: int) -> None:  # noqa: ARG002 - Lightning's signature
         """PSNR at the mean of the prior, and how far the truth is from it."""
@@ -89,5 +94,4 @@ class FitColorizer(FitCrops):
             noise = y.new_zeros(len(y), self.network.latent_channels)
         found = graph(to_luma(y).permute(0, 2, 3, 1), noise)
         mean, scale = (found[name].permute(0, 3, 1, 2) for name in ("restored", "restored_scale"))
-        # Black and white have no colour: half a level keeps their density finite.
-        return Gaussian(mean, scale.clamp(min=0.5 / 255).log())
+        return Gaussian(mean, scale.log())

@@ -21,7 +21,7 @@ from pipelines.tiles import padded
 
 WARM_STEPS, TRIAL_STEPS = 2, 8
 CHECK_IMAGES = 32
-CHECK_SIDE = 256  # pixels of each held-out image, from its middle
+CHECK_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,11 @@ class FitCrops(Trainable):
 
     Attributes:
         upright: Crops are mirrored, but not turned.
+        check_side: Pixels of each held-out image, from its middle; None: all.
     """
 
     upright: bool = False
+    check_side: int | None = CHECK_SIDE
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class FitCrops(Trainable):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The middle of each held-out image, one at a time: they differ in size."""
-        return DataLoader(_Middles(self.photos, self._select, self.multiple), batch_size=None, num_workers=0)
+        return DataLoader(self._middles(self._select), batch_size=None, num_workers=0)
 
     def training_step(self, crops: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step on crops."""
@@ -94,7 +96,10 @@ class FitCrops(Trainable):
 
     def middle(self, image: int) -> Tensor:
         """The middle of one image, (1, H, W, C), as it is on disk."""
-        return _Middles(self.photos, [image], self.multiple)[0]
+        return self._middles([image])[0]
+
+    def _middles(self, images: Sequence[int]) -> Dataset[Tensor]:
+        return _Middles(self.photos, images, self.multiple, self.check_side)
 
     def to_unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as (B, C, H, W) in [0, 1], fast to convolve."""
@@ -156,8 +161,8 @@ class _Crops(Dataset[Tensor]):
 
 
 class _Middles(Dataset[Tensor]):
-    def __init__(self, photos: Photos, indices: Sequence[int], multiple: int) -> None:
-        self._photos, self._indices, self._multiple = photos, indices, multiple
+    def __init__(self, photos: Photos, indices: Sequence[int], multiple: int, side: int | None) -> None:
+        self._photos, self._indices, self._multiple, self._side = photos, indices, multiple, side
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -165,7 +170,7 @@ class _Middles(Dataset[Tensor]):
     def __getitem__(self, number: int) -> Tensor:
         image, step = self._photos.image(self._indices[number]), self._multiple
         rows, columns = (
-            _middle(length, max(step, min(length, CHECK_SIDE) // step * step)) for length in image.shape[:2]
+            _middle(length, max(step, min(length, self._side or length) // step * step)) for length in image.shape[:2]
         )
         return torch.from_numpy(np.array(padded(image[rows, columns], step))[None])  # a copy: the map is read-only
 

@@ -27,6 +27,10 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
         "restored images",
         lambda value: f"PSNR {value:.2f} dB on held-out images, damaged as in training",
     ),
+    "colour_psnr": (
+        "coloured images",
+        lambda value: f"PSNR {value:.2f} dB on held-out images, coloured from their luma",
+    ),
     "dice": ("labelled images", lambda value: f"Dice {value:.3f} on held-out images (1: equal to their labels)"),
     "temperature": ("probabilities", lambda value: f"logits divided by {value:.2f}, learned on held-out images"),
     "held_out_images": ("held-out images", lambda value: f"{value:.0f} that were not trained on"),

@@ -104,6 +104,12 @@ class ModelTable(Record):
         asked = (self.target, self.strides, self.stride_weights, self.smooth)
         return all(choice is None for choice in asked) and self.levels == 1
 
+    @property
+    def says_nothing_of_places(self) -> bool:
+        """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
+        asked = (self.stages, self.aligned, self.latent, self.likelihood, self.size)
+        return all(choice is None for choice in asked) and self.pooling == "auto" and self.score == "elbo"
+
     @field_validator("size", mode="wrap")
     @classmethod
     def _size_is_told_once(cls, size: object, check: ValidatorFunctionWrapHandler) -> object:

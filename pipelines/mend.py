@@ -203,7 +203,7 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
     """
     part, size = shown_part(before, mended)
     if mended.labels is None:
-        seen, wide = _seen_alike(before[part.before], mended.pixels[part.after]), WIDE
+        seen, wide = seen_alike(before[part.before], mended.pixels[part.after]), WIDE
     else:
         seen, wide = (
             [visible(before[part.before]), tinted(before[part.before], mended.labels[part.after])],
@@ -238,7 +238,7 @@ def picture_of_labels(before: Samples, mended: Mended, labels: NDArray[np.uint8]
     return webp(tinted(before[part.before], labels[part.after]), size)
 
 
-def _seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:
+def seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:
     """Pictures for people, 16 bits being stretched alike in all of them."""
     both = visible(np.concatenate([part.reshape(1, -1, part.shape[2]) for part in parts], axis=1))[0]
     ends = np.cumsum([part.shape[0] * part.shape[1] for part in parts])[:-1]

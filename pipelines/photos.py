@@ -97,7 +97,7 @@ def load_photos(
         files: The images.
         image_format: Channels and depth that all are brought to.
         labels: Where the label of each pixel is; images without are left out.
-        short_side: Images whose shorter side is longer are reduced to it; `pixel_sha256` is of them as they were.
+        short_side: Pixels that the shorter side of every image is brought to; `pixel_sha256` is of them as they were.
 
     Raises:
         DataError: None can be read.
@@ -174,7 +174,7 @@ def _decode_into(
                     continue
                 samples = np.dstack([samples, own.astype(samples.dtype)])
             if short_side is not None:
-                samples = _reduced(samples, short_side, image_format)
+                samples = _resized(samples, short_side, image_format)
             known.add(digest)
             flat.write(np.ascontiguousarray(samples).tobytes())
             for name, value in (
@@ -186,12 +186,10 @@ def _decode_into(
     write_json(folder / "photos.json", index)
 
 
-def _reduced(samples: NDArray[Any], short_side: int, image_format: ImageFormat) -> NDArray[Any]:
-    """An image with at most so many pixels along its shorter side."""
+def _resized(samples: NDArray[Any], short_side: int, image_format: ImageFormat) -> NDArray[Any]:
+    """An image with so many pixels along its shorter side."""
     scale = short_side / min(samples.shape[:2])
-    if scale >= 1:
-        return samples
     height, width = (round(length * scale) for length in samples.shape[:2])
     y = image_format.to_unit(torch.from_numpy(np.ascontiguousarray(samples))[None])
-    smaller: NDArray[Any] = image_format.from_unit(resize(y, (height, width)))[0].numpy()
-    return smaller
+    resized: NDArray[Any] = image_format.from_unit(resize(y, (height, width)))[0].numpy()
+    return resized

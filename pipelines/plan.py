@@ -111,8 +111,8 @@ def _usual_target(job: Job, task: Task, found: Survey) -> str:
     """The task's first target, unless the images are too small to have places and nothing else was asked for."""
     first = next(iter(task.targets))
     whole = next((name for name, target in task.targets.items() if target.whole), first)
-    tiny = max(found.height, found.width) < TINY and job.model.leaves_features_open
-    return whole if tiny else first
+    tiny = max(found.height, found.width) < TINY
+    return whole if tiny and job.model.leaves_features_open and job.model.says_nothing_of_places else first
 
 
 def working_size(

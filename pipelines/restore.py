@@ -341,8 +341,9 @@ class Restoring(FolderRun):
                 self._write_file(name, self._encoded(sample, image))
                 if shown and number < SHOWN_SAMPLES:
                     pictures.append(self._picture_of(sample, image, mended))
-            first = sample if first is None else first
-            apart |= sample != first if sample.ndim == 2 else (sample != first).any(axis=2)
+            if self.classes:
+                first = sample if first is None else first
+                apart |= sample != first
         differ = float(apart.mean()) if len(names) > 1 and self.classes else None
         return {"samples": len(names), "disagreement": differ, "sampled": pictures or None}
 
@@ -359,7 +360,9 @@ class Restoring(FolderRun):
         return encode_image(self.kind, sample, image.alpha, icc=_profile(image, sample), dpi=image.dpi)[0]
 
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
-        return picture_of_labels(image.pixels, mended, sample) if sample.ndim == 2 else picture_of_colours(sample)
+        if sample.ndim == 2:
+            return picture_of_labels(image.pixels, mended, sample)
+        return picture_of_colours(sample, image.pixels)
 
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale

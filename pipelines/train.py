@@ -272,7 +272,7 @@ def _work_key(prepared: Prepared) -> str:
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
-        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "whole", "standardises")],
+        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -21,14 +21,16 @@ import torch
 from pipelines.build import training_device
 from pipelines.bundle import git_commit, write_job
 from pipelines.card import write_colorization_card
-from pipelines.data import write_split
+from pipelines.colour import is_colourful
+from pipelines.data import SplitName, write_split
 from pipelines.error_bars import measure_error_bars, measure_gain
-from pipelines.errors import JobError, ModelError
+from pipelines.errors import DataError, JobError, ModelError
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_crops import CropRecipe
 from pipelines.job import Job
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ColorizationMetadata, ModelFile, sha256_of
+from pipelines.photos import Photos
 from pipelines.plan import survey
 from pipelines.registry import Registry
 from pipelines.session import ColorizingSession
@@ -54,7 +56,8 @@ from vaecore.restoration import psnr
 from vaecore.tasks import colorizations
 
 log = logging.getLogger(__name__)
-OWN_OPTIONS = (OPTIONS | {"model.backbone", "model.backbone_weights"}) - {"model.network", "train.crop"}
+OF_BACKBONE = {"model.backbone", "model.backbone_weights"}
+OWN_OPTIONS = (OPTIONS | OF_BACKBONE | {"train.patience"}) - {"model.network", "train.crop"}
 HALF_PARITY = 4e-3  # of the range of an image: one 8-bit level, since the file's weights are in half precision
 BATCH, LEARNING_RATE = 8, 1e-3
 
@@ -73,6 +76,7 @@ def train_colorizer(job: Job) -> TrainedModel:
         raise JobError(f"{job.path}: the images under {job.data.train} are grey: colours are learned from colour ones")
     backbone = _backbone(job, task.strides)
     photos, split = read_images(job, image_format, "error bars", short_side=task.short_side)
+    split = _with_colours(photos, split, job.data.train)
     device, registry = training_device(), Registry()
     champion = same_champion(registry, job, ColorizingSession, (job.task,), lambda there: (there.task,))
     recipe = CropRecipe(
@@ -86,7 +90,7 @@ def train_colorizer(job: Job) -> TrainedModel:
     network = Colorizer(backbone, latent_channels=task.latent_channels)
 
     def fitted(recipe: CropRecipe) -> FitColorizer:
-        return FitColorizer(network, photos, split, task, recipe)
+        return FitColorizer(network, photos, split, task, recipe, job.train.patience)
 
     with (
         work_folder(job, work_key(job, photos, recipe, [task.summary, backbone.digest()])) as work,
@@ -101,7 +105,7 @@ def train_colorizer(job: Job) -> TrainedModel:
         done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
         module.cpu().eval()
         gain = measure_gain(module, split["calibrate"])
-        bars = measure_error_bars(module, split["calibrate"])
+        bars = measure_error_bars(module, split["calibrate"], repeats=1)
         graph = ColorizationGraph(network, task.side, gain, bars.factor).eval()
 
         folder = Path(temporary) / "model"
@@ -136,7 +140,7 @@ def train_colorizer(job: Job) -> TrainedModel:
         write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
         write_job(folder, job)
         figure = Figure(
-            name="psnr",
+            name="colour_psnr",
             measure=lambda file, held: _psnr(file, module, held),
             told=lambda mine, theirs: f"PSNR {mine:.2f} dB against the champion's {theirs:.2f}",
         )
@@ -159,6 +163,26 @@ def train_colorizer(job: Job) -> TrainedModel:
 
 def _problems(job: Job) -> Iterator[str]:
     yield from common_problems(job, OWN_OPTIONS)
+    if job.train.batch == 1:
+        yield "'train.batch' is 1: one half of a batch trains the latents, the other the mean; give at least 2"
+
+
+def _with_colours(
+    photos: Photos, split: Mapping[SplitName, Sequence[int]], folder: Path
+) -> dict[SplitName, tuple[int, ...]]:
+    """A split without the images that are grey: that they are is no news about colours.
+
+    Raises:
+        DataError: None is left in a part of it.
+    """
+    found: dict[SplitName, tuple[int, ...]] = {
+        name: tuple(index for index in indices if is_colourful(photos.image(index))) for name, indices in split.items()
+    }
+    if grey := sum(map(len, split.values())) - sum(map(len, found.values())):
+        log.warning("left out %d images that are grey", grey)
+    if empty := [name for name, indices in found.items() if not indices]:
+        raise DataError(f"too few images under {folder} have colours: none is left to {empty[0]}")
+    return found
 
 
 def _backbone(job: Job, strides: Sequence[int]) -> Backbone:
@@ -179,7 +203,8 @@ def _check_parity(file: ModelFile, graph: ColorizationGraph, module: FitColorize
     """
     session, worst = ColorizingSession(file, device="cpu"), 0.0
     for number, image in enumerate(held[:3]):
-        luma = to_luma(module.to_unit(module.middle(image))).permute(0, 2, 3, 1)[:, number:, 2 * number :].contiguous()
+        whole = to_luma(module.to_unit(module.middle(image))).permute(0, 2, 3, 1)
+        luma = whole[:, :: number + 1, :: 2 * number + 1].contiguous()
         shape = (1, graph.network.latent_channels)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(number)) * float(number > 0)
         with torch.no_grad():

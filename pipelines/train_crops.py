@@ -101,7 +101,7 @@ def read_images(
         image_format: Channels and depth that all are brought to.
         rests: What rests on the calibrate split, in words.
         labels: Where the label of each pixel is.
-        short_side: Images whose shorter side is longer are reduced to it.
+        short_side: Pixels that the shorter side of every image is brought to.
 
     Raises:
         DataError: There are too few, none can be read, or some are test images.

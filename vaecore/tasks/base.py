@@ -100,5 +100,5 @@ class Colorization:
     latent_channels: int  # of the image's one vector
     strides: tuple[int, ...]  # of the frozen network's maps
     side: int  # rows and columns that the network works at
-    short_side: int  # of training images, which are reduced to it
+    short_side: int  # of training images, which are brought to it
     least_view: float  # share of that that a training view shows along each side, at least
