@@ -190,7 +190,7 @@ def evaluate(
     ],
     model: ModelOption,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also keep rows, maps and a report here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of anomaly models: keep rows, maps, report.")] = None,
     false_alarms: RateOption = None,
     groups: GroupsOption = False,
     levels: Annotated[

@@ -23,6 +23,7 @@ def models(context: typer.Context) -> None:
 def list_models() -> None:
     """List the registered models with their champions."""
     with told_plainly():
+        from pipelines.models import BUILTIN
         from pipelines.registry import Registry
 
         found = Registry().models()
@@ -33,6 +34,8 @@ def list_models() -> None:
             aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(model.aliases.items())) or "no champion"
             task = model.latest.tags.get("task", "") if model.latest else ""
             typer.echo(f"{model.name:24} {task:14} latest {latest:<5} {aliases:36} {model.updated:%Y-%m-%d %H:%M} UTC")
+        names = ", ".join(f"builtin:{path.name}" for path in sorted(BUILTIN.iterdir()))
+        typer.echo(f"models that ship: {names} (`kintsugi models show builtin:NAME` shows a card)")
 
 
 @app.command("show")
@@ -43,9 +46,13 @@ def show_model(
     with told_plainly():
         from pipelines.history import describe_move, describe_version
         from pipelines.modelfile import MODEL_FILE
-        from pipelines.models import split_ref
+        from pipelines.models import find_model, split_ref
         from pipelines.registry import Registry
 
+        if name.startswith("builtin:"):
+            file = find_model(name)
+            typer.echo(f"{file.card}\n{file.path}")
+            return
         registry = Registry()
         plain, selector = split_ref(name)
         versions = registry.versions(plain) if plain == name else [registry.get(plain, selector)]

@@ -35,7 +35,9 @@ def colour(session: ColorizingSession, image: Image) -> Mended:
     Raises:
         ImageError: It does not fit into memory, or the model gives what is not a number.
     """
-    notes: tuple[str, ...] = () if image.pixels.shape[2] == 1 else ("colours of the file were not looked at",)
+    notes: tuple[str, ...] = ()
+    if image.pixels.shape[2] == 3 and is_colourful(image.pixels[:: image.pixels.shape[0] // 512 + 1]):
+        notes += ("colours of the file were not looked at",)
     if image.icc is not None and image.pixels.shape[2] == 1:
         notes += ("its profile, of grey values, was left out",)
     blocks = Blocks(image.pixels.shape)

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -28,6 +29,8 @@ from pipelines.columns import GALLERY, PICTURES, RESULTS, SHARD, Row, read_shard
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER, ImageFile
 from pipelines.text import for_spreadsheets
+
+log = logging.getLogger(__name__)
 
 GALLERY_ROWS = 64
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
@@ -81,12 +84,25 @@ class OutputFolder:
             except OSError:
                 msg = f"another run is writing to {self.out}; wait for it, or give another folder"
                 raise OutputError(msg) from None
+            if not fresh and self._is_of_other_work():
+                log.warning(
+                    "%s holds what another model or other options made: all is made anew; another folder keeps both",
+                    self.out,
+                )
             if fresh:
                 for shard in self._shards.glob("*.parquet"):
                     shard.unlink()
             for leftover in self.out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
             yield self
+
+    def _is_of_other_work(self) -> bool:
+        """Whether the last run here was with another model or other options."""
+        try:
+            last = json.loads((self.out / "run.json").read_text(encoding="utf-8")).get("work_key")
+        except (OSError, ValueError, AttributeError):
+            return False
+        return last not in (None, self.work_key)
 
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""

@@ -228,7 +228,7 @@ class Restoring(FolderRun):
             words += ["--reference", str(self.reference.resolve())]
         missing = self._without_reference(rows)
         twin = "label image" if self.classes else "clean image"
-        useless = f"{missing} image(s) were not compared: no {twin} of their name is of use (see the notes)"
+        useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] if missing else []
         shown = {"ok": counts["ok"], "failed": counts["failed"]}
         document = describe_run("restore", self, self.session, shown, warnings, finished=finished)

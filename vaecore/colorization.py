@@ -21,6 +21,11 @@ LUMA = (0.299, 0.587, 0.114)
 BLUE, RED = 1.772, 1.402  # ranges of the differences of blue and red from luma: chroma is those divided by these
 NEIGHBOURS = 16  # chroma is smooth: so many values together say as much as one
 SCALE_SHARE = 0.1
+SPREAD = 0.5
+"""Share of the scale of p(z|c) that samples are drawn with: at all of it, half of them are one tint all over.
+
+Source: the reduced temperature of Kingma, Dhariwal 2018, "Glow: generative flow with invertible 1x1 convolutions".
+"""
 RADIUS, EVENNESS = 2, 1e-3  # of the guided filter: cells of the chroma's grid, variance of luma
 
 
@@ -121,7 +126,7 @@ class ColorizationGraph(nn.Module):
         luma = image.permute(0, 3, 1, 2)
         given = self.network.given(resize(luma, (self.side, self.side)))
         prior = given.prior_given
-        z = prior.mean + prior.log_scale.exp() * noise[:, :, None, None]
+        z = prior.mean + SPREAD * prior.log_scale.exp() * noise[:, :, None, None]
         predicted = self.network.predict(given, z)
         sampled = (noise != 0).any(dim=1).to(luma.dtype)[:, None, None, None]
         chroma = predicted.mean * (1 + (self.gain - 1) * sampled)

@@ -261,3 +261,15 @@ def test_another_heat_scale_draws_all_maps_again(trained, stable_bytes, images: 
     score_folder(images, trained.model, tmp_path / "used", false_alarms=0.6, calibration=other)
     score_folder(images, trained.model, tmp_path / "fresh", false_alarms=0.6, calibration=other)
     assert stable_bytes(tmp_path / "used") == stable_bytes(tmp_path / "fresh")
+
+
+def test_what_another_model_made_is_not_replaced_without_a_word(
+    trained, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    assert "another model" not in caplog.text
+    run = tmp_path / "out" / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"work_key": "of another model"}))
+    score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
+    assert "holds what another model or other options made: all is made anew" in caplog.text

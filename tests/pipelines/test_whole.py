@@ -62,9 +62,14 @@ def test_another_thing_is_found_and_no_heat_map_is_drawn(tmp_path: Path, own_hom
     write(tmp_path / "set" / "test" / "good", "disc", 20, 1)
     write(tmp_path / "set" / "test" / "cross", "cross", 20, 2)
     train_model(job_of(tmp_path / "train"))
+    masks = tmp_path / "set" / "ground_truth" / "cross"
+    masks.mkdir(parents=True)
+    for number in range(20):
+        Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(masks / f"{number}.png")
     out = tmp_path / "out"
     figures = evaluate_model(tmp_path / "set", "discs", out=out, false_alarms=0.2)
     assert figures["image_auroc"] > 0.97
+    assert figures["pixel_auroc"] is figures["aupro"] is None
     assert not list((out / "maps").rglob("*.png"))
     rows = pq.read_table(out / "results.parquet").to_pylist()
     assert sum(row["is_anomaly"] for row in rows) >= 15
