@@ -215,7 +215,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
     [
         ("nowhere", "reconstruct", "nowhere does not exist"),
         ("empty", "reconstruct", "it holds no files"),
-        ("images", "sing", "'task' is 'sing': there is no such task; there are: dejpeg, denoise"),
+        ("images", "sing", "'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise"),
     ],
 )
 def test_cheap_mistakes_are_told_before_torch_is_imported(

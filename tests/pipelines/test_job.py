@@ -67,7 +67,7 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST + "[model]\nsize = [256, 0]\n", r"'model.size' is \[256, 0\]: give the longest side or"),
         (
             LEAST.replace("reconstruct", "sing"),
-            r"'task' is 'sing': there is no such task; there are: dejpeg, denoise, ",
+            r"'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise, ",
         ),
         (LEAST + '[schedule]\ntrain = "1d"\nbudget = 9\n', r"'schedule.budget' says what .* no 'schedule.score'"),
         (
