@@ -122,6 +122,7 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
+    all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -130,7 +131,7 @@ def score(
 
         summary = score_folder(
             folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-            groups=groups, calibration=calibration,
+            groups=groups, calibration=calibration, all_maps=all_maps,
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.server import orchestrator
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.output import write_atomically
+from pipelines.files import write_atomically
 from pipelines.sample import MAGNETIC_TILE
 
 log = logging.getLogger(__name__)

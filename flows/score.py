@@ -24,6 +24,7 @@ def score_flow(
     groups: bool = False,
     budget: int | None = None,
     false_discoveries: float | None = None,
+    all_maps: bool = False,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -36,6 +37,7 @@ def score_flow(
         groups: Judge each sub-folder by the calibration images of its own name, where there are enough.
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
+        all_maps: Write a heat map of every image, not of the flagged ones alone.
 
     Returns:
         Counts, and where the report is.
@@ -44,7 +46,7 @@ def score_flow(
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     opener = partial(
         open_scoring, folder, model, out, false_alarms=false_alarms, groups=groups, budget=budget,
-        false_discoveries=false_discoveries,
+        false_discoveries=false_discoveries, all_maps=all_maps,
     )  # fmt: skip
     with recorded_run():
         summary: ScoreSummary = run_shards("score", model, opener)

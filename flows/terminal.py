@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -56,14 +57,18 @@ def told_plainly(stopped: str = "start the same command again to go on where it 
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         typer.echo(
-            f"error: {place}{error.strerror or error}; free space or mend the rights, "
-            "then start the same command again",
+            f"error: {place}{_reason(error)}; free space or mend the rights, then start the same command again",
             err=True,
         )
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo(f"stopped; {stopped}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; libraries wrap it in words of their own."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.score import Scoring
     from pipelines.session import AnyRestoring, Session
 
-DRAWING = "regions 3"  # another one when rows or pictures of an earlier version must be made again
+DRAWING = "regions 4"  # another one when rows or pictures of an earlier version must be made again
 
 
 def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def describe_run(
         "warnings": warnings,
         "work_key": job.output.work_key,
         "counts": counts | {"files": job.total},
-        "timings": {stage: round(seconds, 3) for stage, seconds in job.seconds.items()}
+        "timings": {stage: round(seconds, 3) for stage, seconds in job.stages.seconds.items()}
         | {"total": round(total, 3), "images_per_second": round(job.left / total, 2) if job.left else None},
         "versions": {
             "kintsugi": installed_version("kintsugi"),
@@ -125,8 +125,7 @@ def _command(scoring: Scoring) -> str:
         words += ["--calibration", str(scoring.calibration_file.resolve())]
     for name, number in scoring.verdicts.options.items():
         words += [f"--{name.replace('_', '-')}", repr(number)]
-    if scoring.verdicts.groups is not None:
-        words.append("--groups")
+    words += ["--groups"] * (scoring.verdicts.groups is not None) + ["--all-maps"] * scoring.all_maps
     return shlex.join(words)
 
 

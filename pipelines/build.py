@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -89,20 +90,35 @@ def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
-    target, asked = plan.target, job.model
-    try:
+    target = plan.target
+    with _backbone_fits(job):
         return Features(
-            Backbone(asked.backbone, strides=plan.strides, weights=asked.backbone_weights),
+            build_backbone(job, plan.strides),
             input_size=plan.size,
             smooth=smoothing(job, plan) if smooth is None else smooth,
             whiten=target.whiten,
             whole=target.whole,
             standardise=standardise,
-            weights=asked.stride_weights,
+            weights=job.model.stride_weights,
         )
+
+
+def build_backbone(job: Job, strides: Sequence[int]) -> Backbone:
+    """The job's frozen network.
+
+    Raises:
+        JobError: It is unknown, or does not fit its weights or strides.
+    """
+    with _backbone_fits(job):
+        return Backbone(job.model.backbone, strides=strides, weights=job.model.backbone_weights)
+
+
+@contextmanager
+def _backbone_fits(job: Job) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, OSError) as error:
-        msg = f"{job.path}: 'model.backbone' {asked.backbone}: {error}"
-        raise JobError(msg) from None
+        raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
 
 
 def smoothing(job: Job, plan: Plan) -> Smooth:

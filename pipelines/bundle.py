@@ -6,9 +6,10 @@ import json
 import logging
 import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
-from pipelines.build import find_task, likelihood_name, uses_embedded_backbone
+from pipelines.build import likelihood_name, uses_embedded_backbone
 from pipelines.calibration import MAP_QUANTILES, Calibration
-from pipelines.data import TrainingData
+from pipelines.data import SplitName, TrainingData
 from pipelines.drift import STATISTICS, image_facts
 from pipelines.errors import ModelError
 from pipelines.groups import group_of
@@ -41,8 +42,10 @@ from pipelines.plan import Plan
 from pipelines.session import SCORES, Session, keyed_noise
 from pipelines.spacing import evenly_spaced
 from vaecore.export import export_decoder, export_scoring
+from vaecore.image_format import ImageFormat
 from vaecore.representations import Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
+from vaecore.tasks import all_tasks
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +59,28 @@ MAP_VALUES = 20_001  # of each image's map that the table of good places is made
 MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
 
+def common_fields(
+    job: Job, image_format: ImageFormat, data_digest: str, split: Mapping[SplitName, Sequence[int]]
+) -> dict[str, Any]:
+    """What the metadata of every kind of model says of its job and its images."""
+    return {
+        "name": job.name,
+        "task": job.task,
+        "summary": all_tasks()[job.task].summary,
+        "channels": image_format.channels,
+        "bit_depth": image_format.bit_depth,
+        "git_commit": git_commit(job.path.parent),
+        "data_digest": data_digest,
+        "images": {name: len(indices) for name, indices in split.items()},
+        "kintsugi": installed_version("kintsugi"),
+    }
+
+
 def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corruption: str) -> Metadata:
     """What goes into the file as metadata; `corruption` is of what the encoder saw in training."""
     embedded = uses_embedded_backbone(job, plan)
     return Metadata(
-        name=job.name,
-        task=job.task,
-        summary=find_task(job).summary,
-        channels=plan.image_format.channels,
-        bit_depth=plan.image_format.bit_depth,
+        **common_fields(job, plan.image_format, data.digest, data.split),
         value_range=(0, plan.image_format.maximum),
         size=plan.size,
         size_multiple=1,  # any size: the graph resizes
@@ -85,10 +101,6 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         score=describe_score(graph),
         outputs=graph.outputs,
         licence="backbone weights: Apache-2.0" if embedded else None,
-        git_commit=git_commit(job.path.parent),
-        data_digest=data.digest,
-        images={name: len(indices) for name, indices in data.split.items()},
-        kintsugi=installed_version("kintsugi"),
     )
 
 

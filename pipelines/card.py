@@ -51,12 +51,7 @@ def write_card(
     images = {name: len(indices) for name, indices in data.split.items()}
     figures = {**measured, **decision.figures}
     lines = [
-        f"# {job.name}",
-        "",
-        metadata.summary,
-        "",
-        "## Use",
-        "",
+        *_head(metadata),
         f"Scores images like those under `{job.data.train.name}`: {plan.image_format.channels} channel(s), "
         f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
         f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in "
@@ -79,7 +74,7 @@ def write_card(
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         f"- score: {metadata.score}",
-        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
+        _exported(metadata),
         "",
         "## Calibration",
         "",
@@ -114,16 +109,10 @@ def write_restoration_card(
     """
     low, high = metadata.strengths
     strengths = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    colour = "grey" if metadata.channels == 1 else "colour"
     lines = [
-        f"# {job.name}",
-        "",
-        metadata.summary,
-        "",
-        "## Use",
-        "",
-        f"Takes {colour} images of any size, 8 or 16 bits. Trained to undo damage of the kind `{metadata.damage}`, "
-        f"{metadata.level}: {strengths}. Other damage is mended less well, or not at all.",
+        *_head(metadata),
+        f"Takes {_colour(metadata)} images of any size, 8 or 16 bits. Trained to undo damage of the kind "
+        f"`{metadata.damage}`, {metadata.level}: {strengths}. Other damage is mended less well, or not at all.",
         *([f"The result is {metadata.scale} times as large."] * (metadata.scale > 1)),
         "",
         "The result is an estimate. Where the error bar (`restored_scale`) is wide, details are likely rather than "
@@ -133,7 +122,7 @@ def write_restoration_card(
         "## Model",
         "",
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
-        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
+        _exported(metadata),
         "",
         *_error_bars(metadata.intervals),
         *_measured(figures, decision),
@@ -146,13 +135,8 @@ def write_segmentation_card(
 ) -> str:
     """Write card.md of a model that labels pixels into the bundle and return its text. See `write_restoration_card`."""
     lines = [
-        f"# {job.name}",
-        "",
-        metadata.summary,
-        "",
-        "## Use",
-        "",
-        f"Takes {'grey' if metadata.channels == 1 else 'colour'} images of any size, 8 or 16 bits, like those under "
+        *_head(metadata),
+        f"Takes {_colour(metadata)} images of any size, 8 or 16 bits, like those under "
         f"`{job.data.train.name}`: same subject, about the same magnification. Labels: "
         f"{', '.join(f'{value} {name}' for value, name in enumerate(metadata.classes))}.",
         "",
@@ -165,7 +149,7 @@ def write_segmentation_card(
         f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far, "
         f"{metadata.latent_channels} latents for every {metadata.size_multiple} x {metadata.size_multiple} pixels",
         f"- probabilities were brought to held-out images (temperature {metadata.temperature:.2f})",
-        f"- exported by kintsugi {metadata.kintsugi}; the job file lies in {_repository(metadata)}",
+        _exported(metadata),
         "",
         *_measured(figures, decision),
     ]
@@ -178,12 +162,7 @@ def write_colorization_card(
     """Write card.md of a model that colours images into the bundle; return its text. See `write_restoration_card`."""
     licence = " (the weights that ship: Apache-2.0)" if names_embedded_backbone(job) else ""
     lines = [
-        f"# {job.name}",
-        "",
-        metadata.summary,
-        "",
-        "## Use",
-        "",
+        *_head(metadata),
         "Takes images of any size, 8 or 16 bits; of colour images only the luma is looked at. Colours are those of "
         f"images like the ones under `{job.data.train.name}`. The luma of the result is that of the image.",
         "",
@@ -197,13 +176,20 @@ def write_colorization_card(
         f"- task `{metadata.task}`, on features of `{metadata.backbone}`{licence} of the image "
         f"at {metadata.side} x {metadata.side} pixels; {metadata.latents} latents for an image",
         f"- chroma of samples is multiplied by {metadata.gain:.2f}: held-out images are then as colourful as they were",
-        f"- exported by kintsugi {metadata.kintsugi}, weights in half precision; the job file lies in "
-        f"{_repository(metadata)}",
+        _exported(metadata, ", weights in half precision"),
         "",
         *_error_bars(metadata.intervals),
         *_measured(figures, decision),
     ]
     return _written(folder, lines)
+
+
+def _head(metadata: CommonMetadata) -> list[str]:
+    return [f"# {metadata.name}", "", metadata.summary, "", "## Use", ""]
+
+
+def _colour(metadata: CommonMetadata) -> str:
+    return "grey" if metadata.channels == 1 else "colour"
 
 
 def _error_bars(intervals: Mapping[str, float]) -> list[str]:
@@ -253,9 +239,10 @@ def _written(folder: Path, lines: Sequence[str]) -> str:
     return text
 
 
-def _repository(metadata: CommonMetadata) -> str:
-    """The commit is of whoever keeps the job file, not of this software."""
-    return f"a git repository at commit {metadata.git_commit}" if metadata.git_commit else "no git repository"
+def _exported(metadata: CommonMetadata, how: str = "") -> str:
+    """By what, and whence: the commit is of whoever keeps the job file, not of this software."""
+    where = f"a git repository at commit {metadata.git_commit}" if metadata.git_commit else "no git repository"
+    return f"- exported by kintsugi {metadata.kintsugi}{how}; the job file lies in {where}"
 
 
 def _interval(calibration: Calibration, rate: float) -> str:

@@ -19,7 +19,7 @@ WHOLE = 1_000_000  # pixels that go through the model at once: of larger images 
 BAND = 512  # rows that are coloured at a time
 WIDE = 0.25  # of the range: an error bar that is drawn in the darkest colour
 GREY = 2 / 255  # of the range: scanned grey pictures have some tint of noise
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as the model was trained on
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as in `vaecore.colorization`, which needs torch
 
 
 def colour(session: ColorizingSession, image: Image) -> Mended:

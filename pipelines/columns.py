@@ -61,6 +61,7 @@ RESULTS = pa.schema(
         *RESTORED,
     ]
 )
+FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with
 PICTURES = [
     ("thumbnail", pa.binary()),
     ("heatmap", pa.binary()),
@@ -82,10 +83,21 @@ SHARD = pa.schema(
 )
 
 
+def rank_of(row: Row) -> float:
+    """By what the worst images are known: the score, or how wide the error bar of a restored one is."""
+    rank: float = row["mean_scale"] if row["score"] is None else row["score"]
+    return rank
+
+
+def worst_first(row: Row) -> tuple[float, str]:
+    """Sort key: highest rank first, then by path."""
+    return (-rank_of(row), row["path"])
+
+
 def read_shard(path: Path, names: Sequence[str]) -> pa.Table:
     """Some columns of a shard; those that an older version did not know are null."""
     there = [name for name in pq.read_schema(path).names if name in names]
-    table = pq.read_table(path, columns=there)
+    table = pq.read_table(path, columns=there, page_checksum_verification=True)
     for name in names:
         if name not in there:
             table = table.append_column(name, pa.nulls(len(table), SHARD.field(name).type))

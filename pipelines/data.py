@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.files import write_atomically, write_json
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for, pixel_type
 from pipelines.job import Job
-from pipelines.output import write_atomically, write_json
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.prune import cache_folder

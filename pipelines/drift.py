@@ -55,13 +55,24 @@ def image_facts(pixels: NDArray[Any]) -> dict[str, float]:
         Mean, standard deviation, and mean absolute difference of neighbours.
     """
     step = max(1, min(pixels.shape[:2]) // _LONGEST)
-    some = pixels[::step, ::step].astype(np.float32) / np.iinfo(pixels.dtype).max
-    detail = sum(float(np.abs(np.diff(some, axis=axis)).mean()) for axis in (0, 1) if some.shape[axis] > 1)
-    return {"brightness": float(some.mean()), "contrast": float(some.std()), "detail": detail}
+    some, largest = pixels[::step, ::step], float(np.iinfo(pixels.dtype).max)
+    # In whole numbers: several times faster than in floating point, and every image passes here.
+    mean = int(some.sum(dtype=np.uint64)) / some.size
+    squares = np.square(some, dtype=np.uint16 if pixels.dtype == np.uint8 else np.uint32)
+    variance = int(squares.sum(dtype=np.uint64)) / some.size - mean**2
+    neighbours = [(some[1:], some[:-1]), (some[:, 1:], some[:, :-1])]
+    detail = sum(float((np.maximum(a, b) - np.minimum(a, b)).mean()) for a, b in neighbours if a.size)
+    return {
+        "brightness": mean / largest,
+        "contrast": math.sqrt(max(0.0, variance)) / largest,
+        "detail": detail / largest,
+    }
 
 
 def check_drift(
-    calibration: Mapping[str, Sequence[float]], batch: Mapping[str, Sequence[float]], level: float = LEVEL
+    calibration: Mapping[str, Sequence[float]],
+    batch: Mapping[str, Sequence[float] | NDArray[Any]],
+    level: float = LEVEL,
 ) -> Drift | None:
     """Compare a batch with the calibration images in every statistic that both have.
 

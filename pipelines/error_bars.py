@@ -1,4 +1,4 @@
-"""How sure a restored pixel is: the predicted scale, brought to held-out images."""
+"""What held-out images teach a trained network: how wide error bars are, how colourful samples, how sure classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaecore.colorization import colourfulness
 from vaecore.likelihoods import Gaussian
 
 SHARES = (0.5, 0.68, 0.9, 0.95)
-REPEATS = 4  # of each image, each with another damage
+REPEATS = 4  # of each image
 KEPT = 4096  # values of each restored crop
 MOST_IMAGES = 100
 
@@ -48,9 +48,9 @@ def measure_error_bars(module: Restores, indices: Sequence[int], repeats: int = 
     """Compare errors with predicted scales on images that nothing was learned from.
 
     Args:
-        module: The trained network with its images and its damage, on the CPU.
+        module: The trained network with its images, on the CPU.
         indices: Of held-out images.
-        repeats: Of each image, where each has another damage.
+        repeats: Of each image: more than one where chance makes each another, as damage does.
     """
     ratios = []
     for number in range(min(len(indices), MOST_IMAGES) * repeats):

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
+from pipelines.files import write_json
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import check_output, write_json
+from pipelines.output import check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, Session, kind_of

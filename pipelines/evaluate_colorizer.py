@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
+from pipelines.files import write_json
 from pipelines.images import Failed, find_images
 from pipelines.inputs import decode_for
-from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.leakage import Tested
 from pipelines.mend import as_file
 from pipelines.modelfile import ModelFile
-from pipelines.output import write_json
-from pipelines.photos import pixel_digest
 from pipelines.progress import progress
 from pipelines.quality import compare
 from pipelines.session import ColorizingSession, keyed_generator
@@ -60,23 +59,18 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
     session = ColorizingSession(file, device=settings().device, threads=settings().workers)
     metadata = session.metadata
     form = ImageFormat(channels=3, bit_depth=metadata.bit_depth)
-    files, sums = find_images(folder), Sums()
-    failed, grey, tested, known = 0, 0, list[str](), 0
-    trained_on, own = file.trained_on, file.images_of_training
+    files, sums, tested, grey = find_images(folder), Sums(), Tested(file), 0
     with progress(log, "evaluate", len(files), "images") as advance:
         for image in decode_for(files, form):
             advance()
             if isinstance(image, Failed):
-                log.warning("left out %s: %s", image.file.relative, image.reason)
-                failed += 1
+                tested.leave_out(image.file, image.reason)
                 continue
-            y = reduced(image.pixels, shares_of)  # a batch job finds colours at this size, too
             if not is_colourful(image.pixels):
                 grey += 1
                 continue
-            digest = pixel_digest(image.pixels)
-            known += digest in trained_on
-            tested += digests_of_tested(image.pixels) if digest not in own else []
+            tested.add(image)
+            y = reduced(image.pixels, shares_of)  # a batch job finds colours at this size, too
             _measure(session, sums, image.file.relative, image.sha256, y)
     rows = sums.per_image
     if not rows:
@@ -84,15 +78,10 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
         raise DataError(f"there is nothing to measure: all {len(files)} images under {folder} {why}")
     if grey:
         log.warning("left out %d grey images", grey)
-    if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, len(rows))
-    remember_test_images(folder, tested)
-
+    counts = tested.finish(folder)
     figures = {
         "task": metadata.task,
-        "n_images": len(rows),
-        "n_trained_on": known,
-        "n_failed": failed,
+        **counts,
         "n_grey": grey,
         "levels": {LEVEL: _level(rows) | sums.error_bars()},
     }

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
+from pipelines.files import write_json
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
-from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.leakage import Tested
 from pipelines.mend import SIDE, as_file, in_tiles
 from pipelines.modelfile import ModelFile, RestorationMetadata
-from pipelines.output import write_json
-from pipelines.photos import pixel_digest
 from pipelines.progress import Advance, progress
 from pipelines.quality import compare
 from pipelines.session import RestoringSession
@@ -115,35 +114,23 @@ def evaluate_restorer(
     }
     files = find_images(folder)
     sums = {text: _Level(level) for text, level in asked.items()}
-    failed: list[str] = []
-    tested: list[str] = []
-    trained_on, own = file.trained_on, file.images_of_training
-    known = done = 0
+    tested = Tested(file)
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
         for image in decode_for(files, metadata):
             if isinstance(image, Failed):
-                log.warning("left out %s: %s", image.file.relative, image.reason)
-                failed.append(image.file.relative)
+                tested.leave_out(image.file, image.reason)
                 continue
             if min(image.pixels.shape[:2]) < metadata.scale:
-                log.warning("left out %s: it is smaller than %d pixels", image.file.relative, metadata.scale)
-                failed.append(image.file.relative)
+                tested.leave_out(image.file, f"it is smaller than {metadata.scale} pixels")
                 continue
-            digest = pixel_digest(image.pixels)
-            known += digest in trained_on
-            tested += digests_of_tested(image.pixels) if digest not in own else []
-            done += 1
+            tested.add(image)
             _measure(session, image, sums, others, advance)
-    if not done:
+    if not tested.measured:
         raise DataError(f"none of {len(files)} images under {folder} can be read")
-    if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, done)
-    remember_test_images(folder, tested)
+    counts = tested.finish(folder)
     figures = {
         "task": metadata.task,
-        "n_images": done,
-        "n_trained_on": known,
-        "n_failed": len(failed),
+        **counts,
         "levels": {text: _level_figures(each) for text, each in sums.items()},
     }
     if json_path is not None:

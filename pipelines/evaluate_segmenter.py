@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
+from pipelines.files import write_json
 from pipelines.images import Failed, find_images
 from pipelines.images.image import Samples
 from pipelines.inputs import decode_for
 from pipelines.label import classes_of
 from pipelines.labels import LabelFolder, Labels
-from pipelines.leakage import digests_of_tested, remember_test_images
+from pipelines.leakage import Tested
 from pipelines.mend import Floats, in_smaller_tiles, in_tiles
 from pipelines.modelfile import ModelFile
-from pipelines.output import write_json
-from pipelines.photos import pixel_digest
 from pipelines.progress import progress
 from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
@@ -94,9 +93,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
         raise FolderError(msg)
     files = find_images(folder / IMAGES)
     labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
-    sums, rows = _Sums(), list[dict[str, Any]]()
-    failed, tested, known = 0, list[str](), 0
-    trained_on, own = file.trained_on, file.images_of_training
+    sums, rows, tested = _Sums(), list[dict[str, Any]](), Tested(file)
     with progress(log, "evaluate", len(files), "images") as advance:
         for image in decode_for(files, metadata):
             advance()
@@ -108,25 +105,18 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
                 found, chosen = _measure(session, image.pixels, true)
                 seconds = time.perf_counter() - start
             except ImageError as error:
-                log.warning("left out %s: %s", image.file.relative, error)
-                failed += 1
+                tested.leave_out(image.file, error)
                 continue
-            digest = pixel_digest(image.pixels)
-            known += digest in trained_on
-            tested += digests_of_tested(image.pixels) if digest not in own else []
+            tested.add(image)
             sums += found
             overlap = compare_labels(chosen, true, len(metadata.classes))
             rows.append({"path": image.file.relative, **overlap, "seconds": seconds})
     if not rows:
         raise DataError(f"none of {len(files)} images under {folder / IMAGES} can be measured; the reasons are above")
-    if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, len(rows))
-    remember_test_images(folder, tested)
+    counts = tested.finish(folder)
     figures = {
         "task": metadata.task,
-        "n_images": len(rows),
-        "n_trained_on": known,
-        "n_failed": failed,
+        **counts,
         **{name: float(np.mean([row[name] for row in rows])) for name in ("dice", "iou")},
         "ece": sums.ece,
         "nll": -sums.log_likelihood / float(sums.pixels.sum()),

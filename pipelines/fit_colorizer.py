@@ -21,7 +21,7 @@ from vaecore.tasks import Colorization
 PATIENCE = 8  # checks without a better one that end training: a few hundred images are soon learned by heart
 
 
-class FitColorizer(FitCrops):
+class FitColorizer(FitCrops[Colorizer]):
     """Raise the bound on log p(chroma | luma); watch the PSNR of held-out images, coloured at the mean of the prior."""
 
     watched = "select_psnr"
@@ -42,7 +42,7 @@ class FitColorizer(FitCrops):
 
         Args:
             network: To be trained.
-            photos: Colour images, at most `task.short_side` high or wide.
+            photos: Colour images, the shorter side of each `task.short_side` long.
             split: Which of them are trained on ("train") and looked at ("select").
             task: Says how large the network's images are, and training's views.
             recipe: Steps, batch, crop.
@@ -51,12 +51,6 @@ class FitColorizer(FitCrops):
         super().__init__(network, photos, split, recipe, 1)
         self.patience = patience or PATIENCE
         self._task = task
-
-    @property
-    def network(self) -> Colorizer:
-        """What is trained."""
-        assert isinstance(self.model, Colorizer)  # noqa: S101 - for the type checker
-        return self.model
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides the view, which is resized to the network's, and the latents."""

@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from pipelines.data import SplitName
 from pipelines.loop import Trainable
 from pipelines.photos import Photos
 from pipelines.tiles import padded
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 WARM_STEPS, TRIAL_STEPS = 2, 8
 CHECK_IMAGES = 32
@@ -35,7 +38,7 @@ class CropRecipe:
     seed: int = 0
 
 
-class FitCrops(Trainable):
+class FitCrops(Trainable, Generic[NetworkT]):
     """A network, images, and which of them are trained on; what a step minimises is for others to say.
 
     Attributes:
@@ -48,7 +51,7 @@ class FitCrops(Trainable):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: NetworkT,
         photos: Photos,
         split: Mapping[SplitName, Sequence[int]],
         recipe: CropRecipe,
@@ -59,15 +62,18 @@ class FitCrops(Trainable):
         Args:
             network: To be trained.
             photos: The images.
-            split: Which of them are trained on ("train") and looked at ("select").
+            split: Which of them are trained on ("train") and looked at ("select"), and what else they are for.
             recipe: Steps, batch, crop.
             step: Sides of what the network is given whole are multiples of this.
         """
         super().__init__(network, recipe.steps, recipe.learning_rate)
         self.warm_up = min(0.1, 500 / (recipe.steps + 1))
-        self.photos, self.recipe, self.multiple = photos, recipe, step
-        self.train_indices = np.array(split["train"], dtype=np.int64)
-        self._select = list(split["select"])[:CHECK_IMAGES]
+        self.photos, self.split, self.recipe, self.multiple = photos, split, recipe, step
+
+    @property
+    def network(self) -> NetworkT:
+        """What is trained."""
+        return cast(NetworkT, self.model)
 
     @abstractmethod
     def loss(self, crops: Tensor, key: int) -> Tensor:
@@ -84,11 +90,12 @@ class FitCrops(Trainable):
 
     def crops(self, first: int, count: int) -> Dataset[Tensor]:
         """The batches of so many steps."""
-        return _Crops(self.photos, self.train_indices, self.recipe, first, count, upright=self.upright)
+        indices = np.array(self.split["train"], dtype=np.int64)
+        return _Crops(self.photos, indices, self.recipe, first, count, upright=self.upright)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The middle of each held-out image, one at a time: they differ in size."""
-        return DataLoader(self._middles(self._select), batch_size=None, num_workers=0)
+        return DataLoader(self._middles(self.split["select"][:CHECK_IMAGES]), batch_size=None, num_workers=0)
 
     def training_step(self, crops: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step on crops."""
@@ -110,7 +117,7 @@ class FitCrops(Trainable):
         return torch.Generator(self.device).manual_seed(self.recipe.seed * 2_000_000_011 + key)
 
 
-def steps_within(seconds: float, module: FitCrops, device: str) -> int:
+def steps_within(seconds: float, module: FitCrops[Any], device: str) -> int:
     """How many steps take so long here, by a few; the network's weights are put back."""
     before = copy.deepcopy(module.model.state_dict())
     module.to(device)

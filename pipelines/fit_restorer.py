@@ -10,6 +10,7 @@ from torch import Tensor
 from pipelines.data import SplitName
 from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.photos import Photos
+from vaecore.colorization import to_luma
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import psnr, restoration_loss
@@ -19,7 +20,7 @@ GREY = 4  # one of so many images of colour is made grey first: a model of colou
 Damaged = Callable[[Tensor, torch.Generator], Tensor]  # y to c, as strongly as chance will have it
 
 
-class FitRestorer(FitCrops):
+class FitRestorer(FitCrops[Restorer]):
     """Bring restored crops near clean ones; watch PSNR on the middles of held-out images."""
 
     watched = "select_psnr"
@@ -84,7 +85,7 @@ class FitRestorer(FitCrops):
         """Images and damaged ones, as grey where that is said."""
         if y.shape[1] == 1 or not grey.any():
             return y, self._damaged(y, generator)
-        y = torch.where(grey.to(y.device)[:, None, None, None], _luma(y), y)
+        y = torch.where(grey.to(y.device)[:, None, None, None], to_luma(y), y)
         alone = self._damaged(y[grey][:, :1], generator).expand(-1, 3, -1, -1)
         c = alone.new_empty((len(y), *alone.shape[1:]))
         c[grey] = alone
@@ -95,9 +96,3 @@ class FitRestorer(FitCrops):
     def _predict(self, c: Tensor) -> Gaussian:
         predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))
         return predicted
-
-
-def _luma(y: Tensor) -> Tensor:
-    """Rec. 601, as files are made grey."""
-    grey: Tensor = (y * y.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True)
-    return grey

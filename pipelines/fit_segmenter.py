@@ -18,7 +18,7 @@ from vaecore.segmentation import segmentation_loss
 LIGHT = 0.1  # of the range of values: how far training shifts the brightness
 
 
-class FitSegmenter(FitCrops):
+class FitSegmenter(FitCrops[ConditionalVAE]):
     """Raise the bound on log p(labels | image); watch Dice on the middles of held-out images."""
 
     watched = "select_dice"
@@ -43,12 +43,6 @@ class FitSegmenter(FitCrops):
         """
         super().__init__(network, photos, split, recipe, network.multiple)
         self._gain = gain
-
-    @property
-    def network(self) -> ConditionalVAE:
-        """What is trained."""
-        assert isinstance(self.model, ConditionalVAE)  # noqa: S101 - for the type checker
-        return self.model
 
     def pair(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) in [0, 1] and their label maps (B, 1, H, W), from samples as they are on disk."""

@@ -5,33 +5,45 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.columns import Row
-from pipelines.images import ImageFile, UnreadableFolder
+from pipelines.images import FileList, ImageFile, UnreadableFolder
 from pipelines.modelfile import ModelFile
-from pipelines.output import GALLERY_ROWS, OutputFolder
+from pipelines.output import OutputFolder
 from pipelines.progress import Advance
 from pipelines.rows import unreadable_row
+from pipelines.stages import Clock
+from pipelines.store import GALLERY_ROWS
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work
 KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
+STAGES = ("decode", "run", "write")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """A unit of work for whoever schedules it."""
 
     number: int
-    files: tuple[ImageFile, ...]
+    of: FileList
+    indices: NDArray[np.int64]
+
+    @property
+    def files(self) -> FileList:
+        """What is to be done."""
+        return self.of.take(self.indices)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,15 +51,16 @@ class FolderRun(ABC):
     """An open job: an output folder held, a model loaded, a list of files."""
 
     folder: Path
-    files: tuple[ImageFile, ...]
+    files: FileList
     unreadable: tuple[UnreadableFolder, ...]
     model: ModelFile
     output: OutputFolder
     left: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "run": 0.0, "write": 0.0})
+    stages: Clock = field(default_factory=lambda: Clock(*STAGES))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
     _worst: list[float] = field(default_factory=list)  # heap of the highest ranks so far
+    _ranking: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def total(self) -> int:
@@ -56,15 +69,13 @@ class FolderRun(ABC):
 
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed are tried again."""
-        done = self.output.done(self.files, self.holds)
-        self._worst = heapq.nlargest(GALLERY_ROWS, done.values())
+        left, self._worst = self.output.store.left(self.files, self.holds)
         heapq.heapify(self._worst)
-        if done:
-            log.info("%d of %d images are done already", len(done), len(self.files))
-        left = [file for file in self.files if file.relative not in done]
+        if len(left) < len(self.files):
+            log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
         self.left = len(left)
         pieces = range(0, len(left), SHARD_FILES)
-        return [Shard(number, tuple(left[start : start + SHARD_FILES])) for number, start in enumerate(pieces)]
+        return [Shard(number, self.files, left[start : start + SHARD_FILES]) for number, start in enumerate(pieces)]
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
@@ -72,13 +83,14 @@ class FolderRun(ABC):
         rows: list[Row] = []
         kept = time.monotonic()
         try:
-            for new in self.rows_of(shard.files):
-                rows += new
-                if advance:
-                    advance(len(new), f"most time in {max(self.seconds, key=lambda stage: self.seconds[stage])}")
-                if time.monotonic() - kept > KEEP_SECONDS:
-                    self._keep(rows)
-                    rows, kept = [], time.monotonic()
+            with contextlib.closing(self.rows_of(shard.files)) as coming:
+                for new in coming:
+                    rows += new
+                    if advance:
+                        advance(len(new), f"most time in {self.stages.slowest}")
+                    if time.monotonic() - kept > KEEP_SECONDS:
+                        self._keep(rows)
+                        rows, kept = [], time.monotonic()
             self._keep(rows)
         except BaseException:  # Ctrl-C above all
             self._worst = worst  # if this process tries again, the same images are among the worst again
@@ -95,43 +107,33 @@ class FolderRun(ABC):
         """Merge all rows, write results and the report."""
 
     @abstractmethod
-    def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
+    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, as they come."""
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Count the time that a stage takes."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
-
-    def timed_each(self, items: Iterator[T]) -> Iterator[T]:
-        """Items, with the time that waiting for each takes counted as decoding."""
-        while True:
-            with self.timed("decode"):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
 
     def among_worst(self, rank: float) -> bool:
         """Whether an image may be among the worst of all, of which there are pictures; it counts from now on."""
-        if len(self._worst) == GALLERY_ROWS and rank < self._worst[0]:
-            return False
-        push = heapq.heappush if len(self._worst) < GALLERY_ROWS else heapq.heappushpop
-        push(self._worst, rank)
-        return True
+        with self._ranking:
+            if len(self._worst) == GALLERY_ROWS and rank < self._worst[0]:
+                return False
+            push = heapq.heappush if len(self._worst) < GALLERY_ROWS else heapq.heappushpop
+            push(self._worst, rank)
+            return True
 
-    def merged(self) -> list[Row]:
-        """The rows of all files and of sub-folders that cannot be read, by path."""
-        rows = self.output.merge(self.files) + [unreadable_row(place) for place in self.unreadable]
-        return sorted(rows, key=lambda row: str(row["path"]))
+    def merged(self) -> Iterator[list[Row]]:
+        """The rows of all files and of sub-folders that cannot be read, by path, some thousands at a time."""
+        closed = [unreadable_row(place) for place in self.unreadable]
+        for block in self.output.store.blocks(self.files):
+            rows = block.rows.to_pylist()
+            end = block.files.relatives[-1].as_py()
+            while closed and closed[0]["path"] <= end:
+                rows.append(closed.pop(0))
+            yield sorted(rows, key=lambda row: str(row["path"]))
+        if closed:
+            yield closed
 
     def _keep(self, rows: Sequence[Row]) -> None:
         """Write rows down. What a later run finds does not depend on how many are written at once."""
         if not rows:
             return
-        with self.timed("write"):
-            self.output.write_shard(sorted(rows, key=lambda row: str(row["path"])))
+        with self.stages.timed("write"):
+            self.output.store.write(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore
     from pipelines.modelfile import CommonMetadata
+    from pipelines.stages import Clock
     from vaecore.image_format import ImageFormat
 
 
@@ -20,23 +21,36 @@ def pixel_type(form: CommonMetadata | ImageFormat) -> np.dtype[Any]:
     return np.dtype(np.uint8 if form.bit_depth == 8 else np.uint16)
 
 
-def decode_for(files: Sequence[ImageFile], form: CommonMetadata | ImageFormat) -> Iterator[Decoded | Failed]:
-    """Decode files for a model, in their order, within the limits of the settings."""
+def decode_for(
+    files: Sequence[ImageFile], form: CommonMetadata | ImageFormat, clock: Clock | None = None
+) -> Iterator[Decoded | Failed]:
+    """Decode files for a model, in their order, within the limits of the settings.
+
+    Args:
+        files: What to decode.
+        form: Channels and depth.
+        clock: Told how long it takes, as "decode".
+    """
     limits = settings()
     return decode(
-        files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels
-    )
+        files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels,
+        spent=None if clock is None else lambda seconds: clock.add("decode", seconds),
+    )  # fmt: skip
 
 
-def batches(images: Iterator[Decoded | Failed], size: int) -> Iterator[list[Decoded] | Failed]:
-    """Images of equal shape together, as soon as there are `size` of them, the rest at the end; a failure by itself."""
+def batches(images: Iterator[Decoded | Failed], size: Callable[[], int]) -> Iterator[list[Decoded] | Failed]:
+    """Images of equal shape together, as soon as there are `size()` of them, the rest at the end; failures alone."""
     groups: dict[tuple[int, ...], list[Decoded]] = {}
-    for image in images:
-        if isinstance(image, Failed):
-            yield image
-            continue
-        group = groups.setdefault(image.pixels.shape, [])
-        group.append(image)
-        if len(group) == size:
-            yield groups.pop(image.pixels.shape)
-    yield from groups.values()
+    try:
+        for image in images:
+            if isinstance(image, Failed):
+                yield image
+                continue
+            group = groups.setdefault(image.pixels.shape, [])
+            group.append(image)
+            if len(group) >= size():
+                yield groups.pop(image.pixels.shape)
+        yield from groups.values()
+    finally:
+        if isinstance(images, Generator):  # its threads wait for room in memory until they are told that nobody comes
+            images.close()

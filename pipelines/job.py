@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import pkgutil
 import re
@@ -26,15 +25,24 @@ from pydantic import (
 
 from pipelines import timing
 from pipelines.errors import JobError
+from pipelines.job_problems import explain, unknown_key
 
 SCORING = ("reconstruct",)  # the tasks whose models score images; those of all others mend them
-NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class Record(BaseModel):
     """Frozen, and a misspelt key is an error rather than silently ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fits_a_path(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            msg = "no file and no name can hold a zero character: leave it out"
+            raise ValueError(msg)
+        return value
 
 
 class DataTable(Record):
@@ -246,8 +254,8 @@ class Job(Record):
     @field_validator("name")
     @classmethod
     def _name_is_plain(cls, name: str) -> str:
-        if not NAME_PATTERN.match(name):
-            msg = f"'{name}' is not a model name: use letters, digits, '.', '_' and '-', at most 100"
+        if not NAME_PATTERN.fullmatch(name):
+            msg = f"{name!r} is not a model name: use letters, digits, '.', '_' and '-', at most 100"
             raise ValueError(msg)
         return name
 
@@ -287,7 +295,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     """
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         msg = f"there is no job file {path}: write one (README.md shows the four lines that it needs)"
         raise JobError(msg) from None
@@ -300,7 +308,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     except UnicodeDecodeError as error:
         msg = f"the job file {path} is not UTF-8 text: {error}"
         raise JobError(msg) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         msg = f"the job file {path} is not TOML: {error}"
         raise JobError(msg) from None
     for override in overrides:
@@ -314,11 +322,11 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     Raises:
         JobError: A key or a value is wrong.
     """
-    problems = [_unknown_key(("path",), path)] if "path" in document else []
+    problems = [unknown_key(Job, ("path",), path)] if "path" in document else []
     try:
         job = Job.model_validate({**document, "path": path.resolve()})
     except ValidationError as error:
-        raise JobError("\n".join([*problems, *_explain(error, path)])) from None
+        raise JobError("\n".join([*problems, *explain(error, Job, path)])) from None
     if problems:
         raise JobError(problems[0])
     base = job.path.parent
@@ -330,14 +338,29 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     return job.model_copy(update={"data": data, "model": model, "schedule": job.schedule.model_copy(update=places)})
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        ValueError: It is none, or one that nobody writes: thousands of brackets, numbers of thousands of digits.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it has too many brackets within each other") from None
+
+
 def _apply(document: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         msg = f"--set takes key=value, such as train.steps=500, not '{override}'"
         raise JobError(msg)
+    if (plain := override.encode("utf-8", "backslashreplace").decode()) != override:
+        msg = f"--set {plain} is not UTF-8 text"
+        raise JobError(msg)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = _parsed(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     *tables, last = key.strip().split(".")
     for name in tables:
@@ -347,47 +370,3 @@ def _apply(document: dict[str, Any], override: str) -> None:
             raise JobError(msg)
         document = table
     document[last] = value
-
-
-def _explain(error: ValidationError, path: Path) -> list[str]:
-    """A line for each problem."""
-    lines = []
-    for problem in error.errors():
-        location = _fields(problem["loc"])
-        key = ".".join(location)
-        detail = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "literal_error":  # true and false as the file has them
-            detail = re.sub(r"True|False", lambda match: match[0].lower(), detail)
-        if problem["type"] == "extra_forbidden":
-            lines.append(_unknown_key(location, path))
-        elif problem["type"] == "missing":
-            lines.append(f"{path}: '{key}' is missing; it is needed")
-        elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a table: it names the keys
-            lines += [f"{path}: {line}" for line in detail.splitlines()]
-        else:
-            value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
-            lines.append(f"{path}: '{key}'{value}: {detail}")
-    return list(dict.fromkeys(lines))
-
-
-def _fields(location: Sequence[int | str]) -> tuple[str, ...]:
-    """The part of a location that the job file knows: pydantic adds the kinds of value that it has tried."""
-    record: Any = Job
-    known: list[str] = []
-    for part in location:
-        fields = getattr(record, "model_fields", None)
-        if fields is None:
-            break
-        known.append(str(part))
-        record = fields[part].annotation if part in fields else None
-    return tuple(known)
-
-
-def _unknown_key(location: tuple[str, ...], path: Path) -> str:
-    record: Any = Job
-    for table in location[:-1]:
-        record = record.model_fields[table].annotation
-    known = [name for name in record.model_fields if name != "path"]
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return f"{path}: '{'.'.join(location)}' is not a key of a job file; {hint}"

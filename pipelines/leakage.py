@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.files import write_json
+from pipelines.images import Decoded, ImageFile
 from pipelines.images.convert import luma
-from pipelines.output import write_json
+from pipelines.modelfile import ModelFile
 from pipelines.photos import Photos, pixel_digest
 from pipelines.settings import settings
 
+log = logging.getLogger(__name__)
 DIGITS = 16  # of a digest that are kept: one chance in 10^19 of a wrong alarm for each pair
 NAMED = 3  # images that a message names
 
@@ -42,6 +46,48 @@ def remember_test_images(folder: Path, digests: Iterable[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": sorted(set(digests))})
+
+
+class Tested:
+    """The images of a folder that a model is measured on.
+
+    Attributes:
+        measured: How many of them.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        """Start with none.
+
+        Args:
+            file: The model. Images that it was trained on are told; none of its folder is kept from later trainings.
+        """
+        self._trained_on, self._own = file.trained_on, file.images_of_training
+        self.measured = self._known = self._failed = 0
+        self._digests: list[str] = []
+
+    def add(self, image: Decoded) -> None:
+        """Count an image that is measured."""
+        digest = pixel_digest(image.pixels)
+        self.measured += 1
+        self._known += digest in self._trained_on
+        if digest not in self._own:
+            self._digests += digests_of_tested(image.pixels)
+
+    def leave_out(self, file: ImageFile, reason: object) -> None:
+        """Count an image that cannot be measured, and say why."""
+        log.warning("left out %s: %s", file.relative, reason)
+        self._failed += 1
+
+    def finish(self, folder: Path) -> dict[str, int]:
+        """Remember what the folder was tested on, and warn of figures that promise too much.
+
+        Returns:
+            How many images were measured, trained on all the same, and left out, as figures name them.
+        """
+        if self._known:
+            log.warning("%d of %d images were trained on: these figures promise too much", self._known, self.measured)
+        remember_test_images(folder, self._digests)
+        return {"n_images": self.measured, "n_trained_on": self._known, "n_failed": self._failed}
 
 
 def check_leakage(photos: Photos) -> None:

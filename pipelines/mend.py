@@ -89,7 +89,7 @@ class Blocks:
 
 
 def mend(session: RestoringSession, image: Image, *, side: int | None = None) -> Mended:
-    """Mend an image of any size, channels and depth; memory holds the image, its result and one tile.
+    """Mend an image of any size, channels and depth; memory holds the image, its result and a few tiles.
 
     A tile that does not fit into memory is tried again at half the size.
 
@@ -150,6 +150,7 @@ def in_tiles(
     run_in_tiles(
         image, run, keep, to_float=lambda part: part.astype(np.float32) / largest,
         side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
+        workers=session.calls,
     )  # fmt: skip
 
 
@@ -282,5 +283,5 @@ def webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
     if picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), PillowImage.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    picture.save(buffer, "webp", quality=90)
+    picture.save(buffer, "webp", quality=90, method=1)  # a third of the time of the usual one, a little larger
     return buffer.getvalue()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipelines.calibration import Calibration
+from pipelines.errors import ModelError
 
 METADATA_KEY = "kintsugi"  # the one key of the ONNX metadata that is ours; its value is JSON
 MODEL_FILE = "model.onnx"
@@ -35,8 +36,8 @@ class CommonMetadata(BaseModel):
     channels: Literal[1, 3]
     bit_depth: Literal[8, 16]
     value_range: tuple[int, int]
-    size_multiple: int
-    halo: int | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
+    size_multiple: PositiveInt
+    halo: NonNegativeInt | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
     likelihood: str
     outputs: dict[str, str]  # name -> unit
     licence: str | None
@@ -49,7 +50,7 @@ class CommonMetadata(BaseModel):
 class Metadata(CommonMetadata):
     """Of a model that scores."""
 
-    size: tuple[int, int]  # height and width that the network works at
+    size: tuple[PositiveInt, PositiveInt]  # height and width that the network works at
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
@@ -59,9 +60,9 @@ class Metadata(CommonMetadata):
     standardised: bool | None = None  # every image gets the same brightness and contrast first
     corruption: str | None = None  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
-    dims: int  # D, the dimensions of y
-    latent_shape: tuple[int, int, int]
-    samples: int  # S, samples of the latent in each score
+    dims: PositiveInt  # D, the dimensions of y
+    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    samples: PositiveInt  # S, samples of the latent in each score
     score: str  # how the score is made of the bound
 
     @property
@@ -73,7 +74,7 @@ class Metadata(CommonMetadata):
 class RestorationMetadata(CommonMetadata):
     """Of a model that mends."""
 
-    scale: int  # how much larger the result is than the input
+    scale: PositiveInt  # how much larger the result is than the input
     damage: str  # what it was trained to undo
     level: str  # what the strength of the damage is, in words
     strengths: tuple[float, float]  # that it was trained on
@@ -92,8 +93,8 @@ class SegmentationMetadata(CommonMetadata):
     """Of a model that labels pixels."""
 
     classes: tuple[str, ...]  # names, in the order of the labels' values; the first is background
-    latent_channels: int  # of the noise that is its second input: (N, H / size_multiple, W / size_multiple, this)
-    temperature: float  # that logits are divided by
+    latent_channels: PositiveInt  # of the noise, its second input: (N, H / size_multiple, W / size_multiple, this)
+    temperature: PositiveFloat  # that logits are divided by
 
     @property
     def scale(self) -> int:
@@ -104,8 +105,8 @@ class SegmentationMetadata(CommonMetadata):
 class ColorizationMetadata(CommonMetadata):
     """Of a model that colours grey images."""
 
-    side: int  # rows and columns that the network works at; the graph resizes
-    latents: int  # of the noise that is its second input: (N, latents)
+    side: PositiveInt  # rows and columns that the network works at; the graph resizes
+    latents: PositiveInt  # of the noise that is its second input: (N, latents)
     gain: float  # that the chroma of samples is multiplied by
     backbone: str  # the frozen network
     intervals: dict[str, float]
@@ -149,14 +150,19 @@ class ModelFile:
 
     def _split(self) -> dict[str, list[str]]:
         path = self.folder / SPLIT_FILE
-        found: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
+        if not path.is_file():
+            return {}
+        try:
+            return {name: list(map(str, digests)) for name, digests in json.loads(path.read_bytes()).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            msg = f"{path} does not tell what the model was trained on ({error}): fetch the model again"
+            raise ModelError(msg) from None
 
     @property
     def card(self) -> str | None:
         """The model card, in Markdown."""
         path = self.folder / CARD_FILE
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def calibration(self, path: Path | None = None) -> Calibration | None:
         """The calibration beside the file, or the one given; None when there is none beside it.

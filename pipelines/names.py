@@ -2,33 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.files import fitting
 from pipelines.images import ImageFile
 from pipelines.labels import stem_of
-from pipelines.output import shortened
 
 
-def output_names(files: Sequence[ImageFile], suffix: str) -> dict[str, str]:
+class NameSet:
+    """Names by a digest of 8 bytes: millions fit into memory; that two share one is as good as impossible."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._new = array("Q")
+        self._sorted: NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self._new.append(_digest(name))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it was added."""
+        if self._new:
+            self._sorted = np.unique(np.concatenate([self._sorted, np.frombuffer(self._new, np.uint64)]))
+            self._new = array("Q")
+        digest = np.uint64(_digest(str(name)))
+        place = int(np.searchsorted(self._sorted, digest))
+        return place < len(self._sorted) and bool(self._sorted[place] == digest)
+
+
+class OutputNames:
     """Where the result of each file goes, relative to the output folder: files that would collide keep their suffix.
 
-    >>> names = [ImageFile(Path(), name, 0, 0) for name in ("a/b.jpg", "a/b.png", "c.tif")]
-    >>> list(output_names(names, ".png").values())
+    Only names that are not the plain ones are kept in memory.
+
+    >>> files = [ImageFile(Path(), name, 0, 0) for name in ("a/b.jpg", "a/b.png", "c.tif")]
+    >>> names = OutputNames(files, ".png")
+    >>> [names[file.relative] for file in files]
     ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
     """
-    names = {file.relative: f"{stem_of(file.relative)}{suffix}" for file in files}
-    while True:
-        folders = {str(parent) for name in names.values() for parent in PurePosixPath(name).parents}
-        counts = Counter(names.values())
-        taken = [relative for relative, name in names.items() if counts[name] > 1 or name in folders]
-        if not taken:
-            break
-        for relative in taken:
-            full = f"{relative}{suffix}"
-            names[relative] = full if names[relative] != full else f"{full}{suffix}"
-    return {relative: "/".join(("restored", *map(shortened, name.split("/")))) for relative, name in names.items()}
+
+    def __init__(self, files: Sequence[ImageFile], suffix: str) -> None:
+        """Find the names that collide.
+
+        Args:
+            files: All files.
+            suffix: Of the results.
+        """
+        self._suffix = suffix
+        self._own: dict[str, str] = {}
+        while taken := list(self._colliding(files)):
+            for relative in taken:
+                full = f"{relative}{suffix}"
+                self._own[relative] = f"{full}{suffix}" if self._own.get(relative) == full else full
+
+    def __getitem__(self, relative: str) -> str:
+        """The name of the result of a file."""
+        return fitting(f"restored/{self._name(relative)}")
+
+    def _name(self, relative: str) -> str:
+        return self._own.get(relative) or f"{stem_of(relative)}{self._suffix}"
+
+    def _colliding(self, files: Sequence[ImageFile]) -> Iterator[str]:
+        """Files whose names are also those of others, or of folders that are needed."""
+        digests = np.array(array("Q", (_digest(self._name(file.relative)) for file in files)), np.uint64)
+        values, counts = np.unique(digests, return_counts=True)
+        shared = set(values[counts > 1].tolist())
+        folders = _folders(self._name(file.relative) for file in files)
+        for file in files:
+            name = self._name(file.relative)
+            if (shared and _digest(name) in shared) or name in folders:
+                yield file.relative
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    direct = {name.rpartition("/")[0] for name in names}
+    return {str(parent) for folder in direct for parent in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+
+
+def _digest(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def by_name(files: Sequence[ImageFile]) -> dict[str, ImageFile]:

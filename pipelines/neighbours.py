@@ -82,11 +82,15 @@ class Gallery:
         if (owner := facts.get("model_sha256", model.sha256)) != model.sha256:
             raise ValueError(f"it belongs to the model file {owner[:12]}, not to {model.sha256[:12]}")
         names, thumbnails = json.loads(facts["names"]), tensors["thumbnail"]
-        embedding = tensors["embedding"].reshape(len(names), -1).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # numpy warns of some kinds of NaN, which are refused below
+            embedding = tensors["embedding"].reshape(len(names), -1).astype(np.float64)
         side = thumbnails.shape[1:3]
         sizes = tensors.get("thumbnail_size", np.broadcast_to(side, (len(names), 2)))  # older ones fill their square
         if not names or not len(names) == len(thumbnails) == len(sizes):
             raise ValueError(f"{len(names)} names, {len(thumbnails)} thumbnails, {len(sizes)} sizes")
+        fit = sizes.shape[1:] == (2,) and (sizes >= 1).all() and (sizes <= side).all()
+        if thumbnails.dtype != np.uint8 or thumbnails.shape[3:] != (3,) or not fit or not np.isfinite(embedding).all():
+            raise ValueError("its pictures or codes are not those of images")
         centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
         spread = np.maximum(spread, _FLOOR * spread.max())
         spread[spread == 0] = 1.0  # one image, or all alike

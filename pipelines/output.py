@@ -7,35 +7,26 @@ not done is work.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
-import os
 import shutil
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.columns import GALLERY, PICTURES, RESULTS, SHARD, Row, read_shard
+from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
-from pipelines.images import OUTPUT_MARKER, ImageFile
-from pipelines.text import for_spreadsheets
+from pipelines.files import fitting, unfinished, write_atomically, write_json
+from pipelines.images import OUTPUT_MARKER
+from pipelines.names import NameSet
+from pipelines.store import RowStore
 
 log = logging.getLogger(__name__)
-
-GALLERY_ROWS = 64
-TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
-LONGEST_SUFFIX = 6  # characters, as in .jpeg
-LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 
 
 class OutputFolder:
@@ -55,7 +46,7 @@ class OutputFolder:
         self.work_key = work_key
         self._source = source
         self._private = out / OUTPUT_MARKER
-        self._shards = self._private / f"shards-{work_key[:16]}"
+        self.store = RowStore(self._private / f"shards-{work_key[:16]}")
 
     @contextmanager
     def held(self, *, fresh: bool = False) -> Iterator[OutputFolder]:
@@ -70,7 +61,7 @@ class OutputFolder:
         """
         check_output(self.out, self._source, verb=self.verb)
         try:
-            self._shards.mkdir(parents=True, exist_ok=True)
+            self.store.folder.mkdir(parents=True, exist_ok=True)
             lock = (self._private / "lock").open("w")
         except (FileExistsError, NotADirectoryError):
             msg = f"the output folder {self.out} is a file; give a folder"
@@ -90,9 +81,8 @@ class OutputFolder:
                     self.out,
                 )
             if fresh:
-                for shard in self._shards.glob("*.parquet"):
-                    shard.unlink()
-            for leftover in self.out.rglob(f"{TEMPORARY}*"):
+                self.store.clear()
+            for leftover in unfinished(self.out):
                 leftover.unlink()
             yield self
 
@@ -106,116 +96,46 @@ class OutputFolder:
 
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
-        parts = f"{relative}.png".split("/")
-        return self.out.joinpath("maps", *map(shortened, parts))
+        return self.out / fitting(f"maps/{relative}.png")
 
-    def rows(self, *, pictures: bool = False) -> pa.Table:
-        """All rows written so far, later shards first."""
-        columns = None if pictures else [name for name in SHARD.names if name not in dict(PICTURES)]
-        paths = sorted(self._shards.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        names = columns or SHARD.names
-        return pa.concat_tables([read_shard(path, names) for path in paths] or [SHARD.empty_table().select(names)])
-
-    def done(self, files: Iterable[ImageFile], holds: Callable[[Row], bool]) -> dict[str, float]:
-        """Paths that need no work, with their ranks: finished, unchanged, and with the pictures that are due.
-
-        Args:
-            files: What is asked for.
-            holds: Whether what a finished row tells of is still there.
-        """
-        unchanged = {file.relative: (file.size, file.mtime_ns) for file in files}
-        finished: dict[str, float] = {}
-        pictured: set[str] = set()
-        for row in self.rows().to_pylist():
-            path = row["path"]
-            if row["status"] != "ok" or unchanged.get(path) != (row["size"], row["mtime_ns"]):
-                continue
-            if row["pictured"]:
-                pictured.add(path)
-            if holds(row):
-                finished.setdefault(path, rank_of(row))
-        # When the worst images of an earlier run are gone, others move up: the gallery has no pictures of them yet.
-        for path in sorted(finished, key=lambda path: (-finished[path], path))[:GALLERY_ROWS]:
-            if path not in pictured:
-                del finished[path]
-        return finished
-
-    def write_shard(self, rows: Sequence[Row]) -> None:
-        """Make a shard's rows appear at once, with the pictures of its worst: no others can be the worst of all."""
-        name = hashlib.sha256("\n".join(f"{r['path']} {r['mtime_ns']}" for r in rows).encode()).hexdigest()[:24]
-        pictured = sorted((row for row in rows if row["thumbnail"] is not None), key=worst_first)
-        for row in pictured[GALLERY_ROWS:]:
-            row.update(dict.fromkeys(name for name, _ in PICTURES))
-        rows = [row | {"pictured": row["thumbnail"] is not None} for row in rows]
-        table = pa.Table.from_pylist(rows, schema=SHARD)
-        write_atomically(self._shards / f"{name}.parquet", lambda path: pq.write_table(table, path))
-
-    def all_rows(self) -> list[Row]:
-        """The newest row of every file, by path: all there is of a run that was stopped."""
-        newest: dict[str, Row] = {}
-        for row in self.rows().to_pylist():
-            newest.setdefault(row["path"], row)
-        return [newest[path] for path in sorted(newest)]
-
-    def merge(self, files: Sequence[ImageFile]) -> list[Row]:
-        """One row for each file, in the order of files: the newest one that counts."""
-        wanted = {file.relative: (file.size, file.mtime_ns) for file in files}
-        newest: dict[str, Row] = {}
-        for row in self.rows().to_pylist():
-            del row["pictured"]
-            if wanted.get(row["path"]) == (row.pop("size"), row.pop("mtime_ns")):
-                newest.setdefault(row["path"], row)
-        return [newest[file.relative] for file in files if file.relative in newest]
-
-    def write_results(self, rows: Sequence[Row]) -> None:
-        """Write results.parquet, and the same for people as results.csv."""
-        table = pa.Table.from_pylist(list(rows), schema=RESULTS)
-        write_atomically(self.out / "results.parquet", lambda path: pq.write_table(table, path))
-        write_atomically(self.out / "results.csv", lambda path: _write_csv(for_spreadsheets(table), path))
-
-    def write_gallery(self, rows: Sequence[Row]) -> None:
-        """Write the worst images' pictures, gathered from all shards."""
-        worst = sorted((r for r in rows if r["status"] == "ok"), key=worst_first)[:GALLERY_ROWS]
-        wanted = {row["path"]: worst_first(row) for row in worst}
-        pictures: dict[str, Row] = {}
-        for path in sorted(self._shards.glob("*.parquet")):
-            for row in read_shard(path, GALLERY.names).to_pylist():
-                if row["thumbnail"] is not None and wanted.get(row["path"]) == worst_first(row):
-                    pictures.setdefault(row["path"], row)
-        measured = {row["path"]: {name: row[name] for name in ("psnr", "ssim", "dice", "iou")} for row in worst}
-        found = [pictures[path] | measured[path] for path in wanted if path in pictures]
-        table = pa.Table.from_pylist(found, schema=GALLERY)
+    def write_gallery(self, worst: Sequence[Row]) -> None:
+        """Write the worst images' pictures, gathered from the rows so far."""
+        table = self.store.gallery(worst)
         write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))
 
-    def tidy(self, rows: Sequence[Row]) -> None:
-        """Drop what no longer holds: heat maps of images that are not flagged any more, other models' shards.
+    def tidy(self, due: NameSet) -> None:
+        """Drop what no longer holds: heat maps of images that are not flagged any more, rows of other models.
 
         Only maps that a row of ours names are deleted, and folders that this leaves empty.
+
+        Args:
+            due: Paths of the images that are to have one.
         """
-        due = {self.map_path(row["path"]) for row in rows if row["is_anomaly"]}
-        for shard in self._private.glob("shards-*/*.parquet"):
-            for name in pq.read_table(shard, columns=["path"])["path"].to_pylist():
-                path = self.map_path(name)
-                if path in due or not path.is_file():
+        for rows in self._all_rows("path"):
+            for row in rows:
+                if row["path"] in due or _leads_out(row["path"]) or not (path := self.map_path(row["path"])).is_file():
                     continue
                 path.unlink()
                 for folder in path.relative_to(self.out).parents[:-1]:
                     with contextlib.suppress(OSError):
                         (self.out / folder).rmdir()  # only when it is empty
-        self._forget_other_shards()
+        self._forget_other_rows()
 
-    def forget_results(self, due: Collection[str]) -> None:
-        """Delete what rows of ours name as output and is not due any more, and other models' shards."""
-        for shard in self._private.glob("shards-*/*.parquet"):
-            for row in read_shard(shard, ("output", "samples")).to_pylist():
-                for name in outputs_of(row):
-                    if name not in due:
-                        (self.out / name).unlink(missing_ok=True)
-        self._forget_other_shards()
+    def forget_results(self, due: NameSet) -> None:
+        """Delete what rows of ours name as output and is not due any more, and rows of other models."""
+        for rows in self._all_rows("output", "samples"):
+            for name in (name for row in rows for name in outputs_of(row)):
+                if name not in due and not _leads_out(name):
+                    (self.out / name).unlink(missing_ok=True)
+        self._forget_other_rows()
 
-    def _forget_other_shards(self) -> None:
+    def _all_rows(self, *names: str) -> Iterator[list[Row]]:
+        for folder in self._private.glob("shards-*"):
+            yield from RowStore(folder).rows(names)
+
+    def _forget_other_rows(self) -> None:
         for other in self._private.glob("shards-*"):
-            if other != self._shards:
+            if other != self.store.folder:
                 shutil.rmtree(other)
 
     def forget_evaluation(self) -> None:
@@ -225,6 +145,11 @@ class OutputFolder:
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""
         write_json(self.out / name, document)
+
+
+def _leads_out(name: str) -> bool:
+    """Of a folder that came from elsewhere, rows may name files of ours."""
+    return name.startswith("/") or ".." in PurePosixPath(name).parts
 
 
 def outputs_of(row: Row) -> list[str]:
@@ -237,13 +162,6 @@ def outputs_of(row: Row) -> list[str]:
         return []
     within = row["output"].removeprefix("restored/")
     return [row["output"], *(f"samples/{number}/{within}" for number in range(1, (row["samples"] or 0) + 1))]
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    """UTF-8 with a byte-order mark: without it Excel reads names in the encoding of the system's language."""
-    with path.open("wb") as file:
-        file.write(codecs.BOM_UTF8)
-        pa_csv.write_csv(table, file)
 
 
 def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None:
@@ -272,7 +190,7 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
     except OSError as error:
         msg = f"the output folder {out} cannot be read: {error.strerror}"
         raise FolderError(msg) from None
-    if source is not None and did != verb:
+    if source is not None and did not in (None, verb):
         msg = f"the output folder {out} holds the results of `kintsugi {did}`: give another --out to {verb}"
         raise OutputError(msg)
     if source is None or before is None or _is_same(before, source):
@@ -284,13 +202,13 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
     raise OutputError(msg)
 
 
-def _source_of(out: Path) -> tuple[Path | None, str]:
-    """The folder of the images that an output folder is about, and what was done, as its run.json says."""
+def _source_of(out: Path) -> tuple[Path | None, str | None]:
+    """The folder of the images that an output folder is about, and what was done; None where its run.json is lost."""
     try:
         run = json.loads((out / "run.json").read_text(encoding="utf-8"))
         return Path(run["folder"]), str(run.get("verb", "score"))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return None, "score"
+        return None, None
 
 
 def _is_same(before: Path, now: Path) -> bool:
@@ -298,45 +216,3 @@ def _is_same(before: Path, now: Path) -> bool:
         return before.samefile(now)
     except OSError:  # it is gone, or not ours to see
         return False
-
-
-def shortened(name: str) -> str:
-    """A file name that is not too long for file systems: its middle makes room for a digest that tells it apart."""
-    encoded = name.encode("utf-8", "surrogateescape")
-    if len(encoded) <= LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(encoded).hexdigest()[:16]
-    suffix = Path(name).suffix if len(Path(name).suffix) <= LONGEST_SUFFIX else ""
-    return encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore") + f"~{digest}{suffix}"
-
-
-def rank_of(row: Row) -> float:
-    """By what the worst images are known: the score, or how wide the error bar of a restored one is."""
-    rank: float = row["mean_scale"] if row["score"] is None else row["score"]
-    return rank
-
-
-def worst_first(row: Row) -> tuple[float, str]:
-    """Sort key: highest rank first, then by path."""
-    return (-rank_of(row), row["path"])
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON atomically; not-a-number has no place in it."""
-    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Any) -> None:  # noqa: ANN401 - any callable that takes a path
-    """Let `write(temporary_path)` make a file, then move it into place: nobody sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f"{TEMPORARY}{os.getpid()}-{threading.get_ident():x}"
-    )  # short: names can be at the limit
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

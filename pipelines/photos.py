@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
+from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for, pixel_type
 from pipelines.labels import LabelFolder
-from pipelines.output import write_json
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
 from pipelines.tiles import padded
@@ -101,7 +101,10 @@ def load_photos(
 
     Raises:
         DataError: None can be read.
+        ValueError: Labels and a short side: there is nothing between two labels.
     """
+    if labels is not None and short_side is not None:
+        raise ValueError("images with labels keep their size: labels cannot be interpolated")
     stamp = {
         "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
         "format": [image_format.channels, image_format.bit_depth],

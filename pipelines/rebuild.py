@@ -11,8 +11,9 @@ from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
 from pipelines.report import write_report
+from pipelines.results import open_results
 from pipelines.rows import forget_regions
-from pipelines.verdicts import Verdicts, count
+from pipelines.verdicts import OF_VERDICTS, Verdicts, settled
 
 
 def rebuild_report(out: Path | str) -> Path:
@@ -30,8 +31,13 @@ def rebuild_report(out: Path | str) -> Path:
     """
     out = Path(out)
     if (out / OUTPUT_MARKER).is_dir() and (out / "run.json").is_file():
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        if run.get("finished") is None and "work_key" in run:
+        try:
+            run = json.loads((out / "run.json").read_bytes())
+            unfinished = run.get("finished") is None and "work_key" in run
+        except (ValueError, AttributeError) as error:
+            msg = f"{out / 'run.json'} is damaged ({error}): start the run again, which writes it anew"
+            raise FolderError(msg) from None
+        if unfinished:
             _gather(out, run)
     return write_report(out)
 
@@ -51,24 +57,27 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
         else None
     )
     with OutputFolder(out, work_key=run["work_key"]).held() as output:
-        rows = output.all_rows()
-        if not rows:
+        files = output.store.files()
+        if not files:
             msg = f"the run in {out} was stopped before it had any results; start it again: {run['command']}"
             raise FolderError(msg)
         options = kept.get("options") or {"false_alarms": kept.get("false_alarms")}  # an older run may have kept none
-        verdicts = Verdicts.of(
+        rule = Verdicts.of(
             calibration,
             options.get("false_alarms"),
             budget=options.get("budget"),
             false_discoveries=options.get("false_discoveries"),
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
-        ).settle(rows)
-        verdicts.fill(rows)
-        forget_regions(rows)
-        for row in rows:
-            row.update(model=model["name"], version=model["version"])
-        output.write_results(rows)
-        output.write_gallery(rows)
-        settled = kept | {"threshold": verdicts.threshold} if kept else None
-        output.write_json("run.json", run | {"counts": run["counts"] | count(rows), "calibration": settled})
+        )
+        verdicts, _ = settled(rule, output.store.blocks(files, OF_VERDICTS))
+        with open_results(output.out) as results:
+            for block in output.store.blocks(files):
+                rows = block.rows.to_pylist()
+                verdicts.fill(rows)
+                forget_regions(rows)
+                results.add([row | {"model": model["name"], "version": model["version"]} for row in rows])
+        output.write_gallery(results.worst)
+        judged = kept | {"threshold": verdicts.threshold} if kept else None
+        counts = {name: results.counts[name] for name in ("ok", "failed", "flagged")}
+        output.write_json("run.json", run | {"counts": run["counts"] | counts, "calibration": judged})

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from pipelines.build import training_device
+from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for
-from pipelines.output import write_json
 from pipelines.progress import progress
 from vaecore.regret import STEPS, likelihood_regret
 from vaecore.scoring import ScoringGraph

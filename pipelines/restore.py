@@ -13,8 +13,7 @@ import hashlib
 import json
 import logging
 import shlex
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,22 @@ from pipelines.account import describe_run
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.errors import FolderError, ImageError
+from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
-from pipelines.images import Failed, Image, ImageFile, Opened, list_images, open_images, read_image
+from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
+from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
 from pipelines.label import EXACT, draw, encode_labels, label
-from pipelines.labels import LabelFolder, read_labels, stem_of
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
-from pipelines.modelfile import ColorizationMetadata, ModelFile, RestorationMetadata, SegmentationMetadata
+from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.names import by_name, output_names
-from pipelines.output import OutputFolder, check_output, outputs_of, write_atomically
+from pipelines.names import NameSet, OutputNames
+from pipelines.output import OutputFolder, check_output, outputs_of
 from pipelines.progress import progress
-from pipelines.quality import compare, compare_labels
+from pipelines.reference import CleanImages, Reference, TrueLabels
+from pipelines.results import open_results
 from pipelines.rows import empty_row, failed_row
 from pipelines.session import (
     AnyRestoring,
@@ -48,6 +49,7 @@ from pipelines.session import (
     open_restoring_session,
 )
 from pipelines.settings import settings
+from pipelines.stages import in_order
 
 log = logging.getLogger(__name__)
 MOST_SAMPLES, SHOWN_SAMPLES = 64, 4
@@ -129,9 +131,10 @@ def open_restoring(
     if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
-    clean = None if reference is None else by_name(list_images(reference).files)  # it is there, and holds images
+    if reference is not None:
+        expect_images(reference)
     file = model if isinstance(model, ModelFile) else find_model(model)
-    session = open_restoring_session(file, device=settings().device, threads=settings().workers)
+    session = open_restoring_session(file, device=settings().device, threads=1, calls=settings().workers)
     if isinstance(session, SegmentingSession) and written not in EXACT:
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
     if samples and isinstance(session, RestoringSession):
@@ -143,10 +146,10 @@ def open_restoring(
     with output.held(fresh=fresh):
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
-            kind=written, names=output_names(found.files, SUFFIXES[written]), reference=reference, clean=clean,
+            kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
             samples=samples,
         )  # fmt: skip
-        output.write_json("run.json", restoring.describe([], finished=False))
+        output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring
 
 
@@ -156,10 +159,10 @@ class Restoring(FolderRun):
 
     session: AnyRestoring
     kind: FileKind
-    names: Mapping[str, str]  # of a file -> of what is made of it
+    names: OutputNames  # of what is made of a file
     reference: Path | None = None
     samples: int = 0  # that are drawn beside each result
-    clean: Mapping[str, ImageFile] | None = None  # to compare with, by name with and without suffix
+    not_compared: int = 0  # images without a reference that is of use
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -179,112 +182,91 @@ class Restoring(FolderRun):
         due = self.names[row["path"]]
         return bool(row["output"] == due) and all((self.output.out / name).is_file() for name in outputs_of(row))
 
-    def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
-        """The rows of some files, one by one."""
+    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
+        """The rows of some files, one by one. Several images are mended at a time, but a large one by itself."""
         limits = settings()
-        opened = open_images(files, workers=limits.workers, max_pixels=limits.max_pixels)
-        for each in self.timed_each(opened):
-            yield [failed_row(each) if isinstance(each, Failed) else self._row(each)]
+        opened = open_images(
+            files, workers=limits.workers, max_pixels=limits.max_pixels,
+            spent=lambda seconds: self.stages.add("decode", seconds),
+        )  # fmt: skip
+        many = PIXELS_AHEAD * limits.workers
+        rows = in_order(self._row, opened, workers=limits.workers, weight=_pixels, limit=many)
+        for row in rows:
+            yield [row]
 
     def finish(self) -> RestoreSummary:
         """Merge all rows, write results and the report."""
         from pipelines.report import write_report
 
-        rows = self.merged()
-        for row in rows:
-            row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
-            row.update(dict.fromkeys(("p_value", "is_anomaly", "threshold", "group")))
-        if self.classes and self.reference is not None:
-            self._compare_labels(rows)
-        else:
-            self._compare(rows)
+        self.session.close()  # rows and the report have the room now
+        named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
+        reference = self._open_reference()
+        due = NameSet()
         self.output.forget_evaluation()
-        self.output.write_results(rows)
-        self.output.write_gallery(rows)
-        self.output.forget_results({name for row in rows for name in outputs_of(row)})
-        run = self.describe(rows, finished=True)
+        with open_results(self.output.out) as results, self._comparing() as advance:
+            for rows in self.merged():
+                for row in rows:
+                    row |= named | dict.fromkeys(("p_value", "is_anomaly", "threshold", "group"))
+                    if row["status"] == "ok":
+                        if reference is not None:
+                            reference.compare(row, self.output.out)
+                            self.not_compared += row["psnr"] is None and row["dice"] is None
+                        for name in outputs_of(row):
+                            due.add(name)
+                    advance()
+                results.add(rows)
+        self.output.write_gallery(results.worst)
+        self.output.forget_results(due)
+        counts = {name: results.counts[name] for name in ("ok", "failed")}
+        run = self.describe(counts, finished=True)
         self.output.write_json("run.json", run)
         for warning in run["warnings"]:
             log.warning("%s", warning)
-        means = {name: _mean(rows, name) for name in ("psnr", "dice")}
         return RestoreSummary(
             out=self.output.out,
             report=write_report(self.output.out),
             files=self.total,
-            ok=run["counts"]["ok"],
-            failed=run["counts"]["failed"],
             images_per_second=run["timings"]["images_per_second"],
             done=self.verb,
-            **means,
+            psnr=results.mean("psnr"),
+            dice=results.mean("dice"),
+            **counts,
         )
 
-    def describe(self, rows: Sequence[Row], *, finished: bool) -> dict[str, Any]:
+    def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
         """The document of run.json."""
-        counts = Counter(row["status"] for row in rows)
         words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
         words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
         words += ["--samples", str(self.samples)] * bool(self.samples)
         if self.reference is not None:
             words += ["--reference", str(self.reference.resolve())]
-        missing = self._without_reference(rows)
         twin = "label image" if self.classes else "clean image"
+        missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] if missing else []
-        shown = {"ok": counts["ok"], "failed": counts["failed"]}
-        document = describe_run("restore", self, self.session, shown, warnings, finished=finished)
+        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
         return document | {"command": shlex.join(words)}
 
-    def _without_reference(self, rows: Sequence[Row]) -> int:
-        return (
-            0
-            if self.clean is None
-            else sum(row["status"] == "ok" and row["psnr"] is None and row["dice"] is None for row in rows)
-        )
+    def _open_reference(self) -> Reference | None:
+        metadata = self.session.metadata
+        if self.reference is None:
+            return None
+        if isinstance(metadata, SegmentationMetadata):
+            return TrueLabels(self.reference, self.folder, len(metadata.classes))
+        return CleanImages(self.reference, metadata)
 
-    def _compare(self, rows: Sequence[Row]) -> None:
-        """PSNR and SSIM of what was made, where there is a clean image of the name; a note where that is of no use."""
-        pairs = [(row, twin) for row in rows if row["status"] == "ok" and (twin := self._twin(row["path"])) is not None]
-        if not pairs:
+    @contextlib.contextmanager
+    def _comparing(self) -> Iterator[Callable[[], object]]:
+        """Progress, where there is anything to compare with."""
+        if self.reference is None:
+            yield lambda: None
             return
-        metadata, limit = self.session.metadata, settings().max_pixels
-        luma, border = (metadata.luma, metadata.border) if isinstance(metadata, RestorationMetadata) else (False, 0)
-        with progress(log, "compare", len(pairs), "images") as advance:
-            for row, twin in pairs:
-                advance()
-                try:
-                    clean = read_image(twin.path, max_pixels=limit).pixels
-                    made = read_image(self.output.out / row["output"], max_pixels=limit * metadata.scale**2).pixels
-                    height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
-                    row |= compare(made, clean[:height, :width], luma=luma, border=border)
-                    problem = None if row["psnr"] is not None else f"is of another size: {width} x {height}"
-                except ImageError as error:
-                    problem = str(error)
-                if problem is not None:
-                    row["note"] = "; ".join(filter(None, (row["note"], f"the clean image {twin.relative} {problem}")))
+        with progress(log, "compare", self.total, "images") as advance:
+            yield advance
 
-    def _compare_labels(self, rows: Sequence[Row]) -> None:
-        """Dice and IoU of what was made, where there are true labels; a note where those are of no use."""
-        assert self.reference is not None  # noqa: S101 - then there is nothing to compare with
-        labels = LabelFolder.find(self.reference, len(self.classes))
-        done = [row for row in rows if row["status"] == "ok"]
-        with progress(log, "compare", len(done), "images") as advance:
-            for row in done:
-                advance()
-                image = ImageFile(self.folder / row["path"], row["path"], 0, 0)
-                if labels.file_of(image) is None:
-                    continue
-                try:
-                    true = labels.of(image, (row["height"], row["width"]))
-                    made = read_labels(self.output.out / row["output"], len(self.classes))
-                    row |= compare_labels(made, true, len(self.classes))
-                except ImageError as error:
-                    row["note"] = "; ".join(filter(None, (row["note"], str(error))))
-
-    def _twin(self, relative: str) -> ImageFile | None:
-        clean = self.clean or {}
-        return clean.get(relative) or clean.get(stem_of(relative))
-
-    def _row(self, opened: Opened) -> Row:
+    def _row(self, opened: Opened | Failed) -> Row:
+        if isinstance(opened, Failed):
+            return failed_row(opened)
         file, image = opened.file, opened.take()
         row = empty_row(file) | {
             "sha256": image.sha256,
@@ -293,15 +275,15 @@ class Restoring(FolderRun):
             "bit_depth": image.bit_depth,
         }
         try:
-            with self.timed("run"):
+            with self.stages.timed("run"):
                 mended = self._made(image)
-            with self.timed("write"):
+            with self.stages.timed("write"):
                 shown = self.among_worst(mended.mean_scale)
                 draw_pictures = pictures_of_colours if isinstance(self.session, ColorizingSession) else pictures_of
                 pictures = draw_pictures(image.pixels, mended) if shown else {}
             if self.samples:
                 pictures |= self._draw(file, image, mended, shown=shown)
-            with self.timed("write"):
+            with self.stages.timed("write"):
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
                 notes = self._write(file, image, mended)
         except ImageError as error:
@@ -335,9 +317,9 @@ class Restoring(FolderRun):
         apart = np.zeros(image.pixels.shape[:2], bool)
         pictures: list[bytes] = []
         for number, name in enumerate(names):
-            with self.timed("run"):
+            with self.stages.timed("run"):
                 sample = next(samples)
-            with self.timed("write"):
+            with self.stages.timed("write"):
                 self._write_file(name, self._encoded(sample, image))
                 if shown and number < SHOWN_SAMPLES:
                     pictures.append(self._picture_of(sample, image, mended))
@@ -389,6 +371,6 @@ def _profile(image: Image, made: Samples) -> bytes | None:
     return image.icc if image.pixels.shape[2] == made.shape[2] else None
 
 
-def _mean(rows: Sequence[Row], name: str) -> float | None:
-    known = [row[name] for row in rows if row[name] is not None]
-    return float(np.mean(known)) if known else None
+def _pixels(opened: Opened | Failed) -> int:
+    """Of the image, where there is one."""
+    return 0 if isinstance(opened, Failed) or opened.image is None else opened.image.pixels[..., 0].size

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,32 @@ from numpy.typing import NDArray
 
 from pipelines.account import describe, work_key
 from pipelines.columns import Row
-from pipelines.drift import STATISTICS, Drift, check_drift, image_facts
+from pipelines.drift import Drift, image_facts
 from pipelines.errors import CalibrationError
+from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
+from pipelines.images.header import one_line
 from pipelines.inputs import batches, decode_for
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
+from pipelines.names import NameSet
 from pipelines.neighbours import Gallery
-from pipelines.output import OutputFolder, check_output, write_atomically
+from pipelines.output import OutputFolder, check_output
 from pipelines.progress import progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
-from pipelines.report import write_report
+from pipelines.results import open_results
 from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
-from pipelines.verdicts import Verdicts, check_rule, count, values_of
+from pipelines.stages import in_order
+from pipelines.verdicts import OF_VERDICTS, Verdicts, check_rule, settled
 
 log = logging.getLogger(__name__)
 
+Values = dict[str, NDArray[Any]]
+_Scored = tuple[Sequence[Decoded], Values] | Failed
 Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
 
 
@@ -71,6 +77,7 @@ def score_folder(
     groups: bool = False,
     group_level: int = 0,
     calibration: Path | None = None,
+    all_maps: bool = False,
     fresh: bool = False,
     observer: Observer | None = None,
 ) -> ScoreSummary:
@@ -91,6 +98,7 @@ def score_folder(
             images, or by all of them, without a promise, where these are too few.
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
+        all_maps: Write a heat map of every image, not of the flagged ones alone.
         fresh: Forget the rows of earlier runs.
         observer: Called with every newly scored row and its anomaly map.
 
@@ -102,7 +110,8 @@ def score_folder(
     """
     with open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-        groups=groups, group_level=group_level, calibration=calibration, fresh=fresh, observer=observer,
+        groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,
+        observer=observer,
     ) as scoring:  # fmt: skip
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
@@ -123,6 +132,7 @@ def open_scoring(
     groups: bool = False,
     group_level: int = 0,
     calibration: Path | None = None,
+    all_maps: bool = False,
     fresh: bool = False,
     observer: Observer | None = None,
 ) -> Iterator[Scoring]:
@@ -144,13 +154,14 @@ def open_scoring(
         file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries,
         groups=groups, group_level=group_level,
     )  # fmt: skip
-    session = Session(file, device=settings().device, threads=settings().workers)
+    session = Session(file, device=settings().device, threads=1, calls=settings().workers)
     gallery = Gallery.of(file) if "embedding" in session.metadata.outputs else None
     output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
         scoring = Scoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
             verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
+            all_maps=all_maps,
         )  # fmt: skip
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
@@ -166,7 +177,13 @@ class Scoring(FolderRun):
     gallery: Gallery | None = None  # good images to compare with
     observer: Observer | None = None
     calibration_file: Path | None = None  # where it is not the one beside the model
+    all_maps: bool = False
     drift: Drift | None = None
+    batch_size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with what the session recommends."""
+        self.batch_size = self.session.batch_size
 
     def tell_groups(self) -> None:
         """Say once which sub-folders have a threshold of their own, which have none, and why."""
@@ -176,30 +193,43 @@ class Scoring(FolderRun):
 
     def holds(self, row: Row) -> bool:
         """Whether a scored image has the heat map that is due."""
-        return not self.verdicts.flags(row["path"], row["score"]) or self.output.map_path(row["path"]).is_file()
+        told = self.session.metadata.tells_places
+        mapped = told and (self.all_maps or self.verdicts.flags(row["path"], row["score"]))
+        return not mapped or self.output.map_path(row["path"]).is_file()
 
-    def rows_of(self, files: Sequence[ImageFile]) -> Iterator[list[Row]]:
+    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, a batch at a time."""
-        images = decode_for(files, self.session.metadata)
-        for batch in batches(self.timed_each(images), self.session.batch_size):
-            yield [failed_row(batch)] if isinstance(batch, Failed) else self._score(batch)
+        workers = settings().workers
+        images = decode_for(files, self.session.metadata, self.stages)
+        parts = batches(images, lambda: self.batch_size)
+        scored = in_order(self.scored, parts, workers=self.session.calls)
+        for drawn in in_order(self.drawn, scored, workers=workers):
+            for row, anomaly_map in drawn:
+                if self.observer and row["status"] == "ok":
+                    self.observer(row, anomaly_map)
+            yield [row for row, _ in drawn]
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
-        rows = self.merged()
-        self.verdicts = self.verdicts.settle(rows)
-        self.verdicts.fill(rows)
-        forget_regions(rows)
-        calibration = self.verdicts.calibration
-        if calibration is not None and calibration.statistics:
-            self.drift = check_drift(calibration.statistics, values_of(rows, STATISTICS))
-        for row in rows:
-            row.update(model=self.model.name or self.session.metadata.name, version=self.model.version)
+        from pipelines.report import write_report  # its imports take long: the first image need not wait
+
+        self.session.close()  # rows and the report have the room now
+        self.verdicts, self.drift = settled(self.verdicts, self.output.store.blocks(self.files, OF_VERDICTS))
+        named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
+        mapped = NameSet()
         self.output.forget_evaluation()
-        self.output.write_results(rows)
-        self.output.write_gallery(rows)
-        self.output.tidy(rows)
-        counts = count(rows)
+        with open_results(self.output.out) as results:
+            for rows in self.merged():
+                self.verdicts.fill(rows)
+                forget_regions(rows)
+                for row in rows:
+                    row |= named
+                    if row["is_anomaly"] or (self.all_maps and row["status"] == "ok"):
+                        mapped.add(row["path"])
+                results.add(rows)
+        self.output.write_gallery(results.worst)
+        self.output.tidy(mapped)
+        counts = {name: results.counts[name] for name in ("ok", "failed", "flagged")}
         run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
@@ -212,21 +242,44 @@ class Scoring(FolderRun):
             threshold=self.verdicts.threshold,
             rule=self.verdicts.rule,
             drift=self.drift,
-            by_group=sum(row["group"] is not None for row in rows),
+            by_group=results.counts["grouped"],
             images_per_second=run["timings"]["images_per_second"],
             files=self.total,
             **counts,
         )
 
-    def _score(self, batch: Sequence[Decoded]) -> list[Row]:
+    def scored(self, batch: Sequence[Decoded] | Failed) -> list[_Scored]:
+        """A batch through the model; what does not fit into memory goes through in halves, and so do those after it."""
+        if isinstance(batch, Failed):
+            return [batch]
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
-        with self.timed("run"):
+        try:
             pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
-            values = self.session.run(pixels, digests, outputs)
-        with self.timed("write"):
-            return [self._row(image, values, index) for index, image in enumerate(batch)]
+            with self.stages.timed("run"):
+                return [(batch, self.session.run(pixels, digests, outputs))]
+        except MemoryError:
+            reason = "does not fit into memory"
+        except Exception as error:  # noqa: BLE001 - a file must never stop a job: ONNX Runtime raises what it likes
+            reason = f"cannot be scored: {one_line(error) or type(error).__name__}"
+        if len(batch) == 1:
+            return [Failed(batch[0].file, reason, batch[0].sha256)]
+        self.batch_size = half = len(batch) // 2  # of the batches to come; a half that is halved again makes it less
+        return self.scored(batch[:half]) + self.scored(batch[half:])
 
-    def _row(self, image: Decoded, values: dict[str, NDArray[Any]], index: int) -> Row:
+    def drawn(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:
+        """Rows and maps."""
+        drawn: list[tuple[Row, NDArray[Any]]] = []
+        with self.stages.timed("write"):
+            for part in scored:
+                if isinstance(part, Failed):
+                    drawn.append((failed_row(part), np.empty(0)))
+                    continue
+                batch, values = part
+                maps = values["anomaly_map"]
+                drawn += [(self._row(image, values, at), maps[at]) for at, image in enumerate(batch)]
+        return drawn
+
+    def _row(self, image: Decoded, values: Values, index: int) -> Row:
         scalars = {name: float(values[name][index]) for name in ("score", "elbo", "rate", "distortion")}
         row = empty_row(image.file) | {
             "sha256": image.sha256,
@@ -238,14 +291,19 @@ class Scoring(FolderRun):
         if not all(np.isfinite(value) for value in scalars.values()):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
         bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
-        row |= scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
-        self._draw(row, image, {name: array[index] for name, array in values.items()})
-        return row
+        scored = row | scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
+        try:
+            self._draw(scored, image, {name: array[index] for name, array in values.items()})
+        except MemoryError:
+            return row | {"status": "failed", "error": "its heat map does not fit into memory"}
+        return scored
 
-    def _draw(self, row: Row, image: Decoded, values: dict[str, NDArray[Any]]) -> None:
-        """Regions; heat map of a flagged image; thumbnails and neighbours of what may belong to the worst of all."""
+    def _draw(self, row: Row, image: Decoded, values: Values) -> None:
+        """Regions and heat map of a flagged image; thumbnail and neighbours of what may be among the worst of all."""
         score, anomaly_map = row["score"], values["anomaly_map"]
-        flagged = self.verdicts.flags(row["path"], score)
+        flagged, worst = self.verdicts.flags(row["path"], score), self.among_worst(score)
+        if not (flagged or worst or self.all_maps):
+            return
         calibration = self.verdicts.calibration
         told = self.session.metadata.tells_places
         regions = find_regions(anomaly_map, local_level(calibration)) if told else None
@@ -254,13 +312,8 @@ class Scoring(FolderRun):
         outlines = regions.outlines if regions is not None else ()
         if told and calibration is not None and calibration.places is not None:
             row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
-        worst = self.among_worst(score)
-        if self.observer:
-            self.observer(row, anomaly_map)
-        if not flagged and not worst:
-            return
         heat = colourise(anomaly_map, HeatScale.of(calibration, anomaly_map))
-        if flagged and told:
+        if told and (flagged or self.all_maps):
             path = self.output.map_path(row["path"])
             picture = png(draw_outlines(overlay(image.pixels, heat), outlines))
             write_atomically(path, lambda temporary: temporary.write_bytes(picture))

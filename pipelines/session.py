@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
+from pipelines.images.header import one_line
 from pipelines.modelfile import (
     METADATA_KEY,
     ColorizationMetadata,
@@ -32,80 +34,64 @@ DOES: dict[type[CommonMetadata], str] = {
     ColorizationMetadata: "colours grey images",
 }
 SCORES = ("score", "elbo", "rate", "distortion", "anomaly_map")
+MENDED = ("restored", "restored_scale")
+Floats = NDArray[np.float32]
 
 
-def kind_of(model: ModelFile) -> type[CommonMetadata]:
-    """The kind of metadata that a model has, which says what it does (`DOES`).
+class _Loaded(Generic[Stored]):
+    """A model file in ONNX Runtime."""
 
-    Raises:
-        ModelError: It is no model of ONNX Runtime's.
-    """
-    return _Opened(model, "cpu", 1).kind
+    kind: ClassVar[type[CommonMetadata]]
+    metadata: Stored
 
-
-def open_restoring_session(
-    model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
-) -> AnyRestoring:
-    """Load a model that mends images, labels their pixels or colours them, whichever it is.
-
-    Raises:
-        ModelError: It does nothing of the kind, or is damaged.
-    """
-    kinds: dict[type[CommonMetadata], type[AnyRestoring]] = {
-        SegmentationMetadata: SegmentingSession,
-        ColorizationMetadata: ColorizingSession,
-    }
-    return kinds.get(kind_of(model), RestoringSession)(model, device=device, threads=threads)
-
-
-class _Opened:
-    """An ONNX file in ONNX Runtime."""
-
-    def __init__(self, model: ModelFile, device: Literal["auto", "cpu", "cuda"], threads: int) -> None:
-        self.model = model
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model.path.read_bytes(), options, providers=choose_providers(device)
-            )
-        except ModelError:
-            raise
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes
-            msg = f"{model.path} is not a model that ONNX Runtime can load: {str(error).splitlines()[0]}"
-            raise ModelError(msg) from None
-        self.provider: str = self._session.get_providers()[0]
-        scores = "score" in {output.name for output in self._session.get_outputs()}
-        noise = {each.name: each.shape for each in self._session.get_inputs()}.get("noise", [])
-        by_axes: dict[int, type[CommonMetadata]] = {4: SegmentationMetadata, 2: ColorizationMetadata}
-        self.kind = Metadata if scores else by_axes.get(len(noise), RestorationMetadata)
-
-    def _read(self, kind: type[Stored]) -> Stored:
-        stored = self._session.get_modelmeta().custom_metadata_map
-        return _read_metadata(stored, self.model, kind, self.kind)
-
-
-class Session(_Opened):
-    """A loaded model. Runs batches of equal-sized images; the same image and digest give the same numbers."""
-
-    metadata: Metadata
-
-    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: ModelFile,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int = 0,
+        calls: int = 1,
+    ) -> None:
         """Load a model file.
+
+        On a CPU, as many calls at a time as there are cores, each on one thread, take three quarters of the time that
+        one call after the other on all cores takes.
 
         Args:
             model: The file.
             device: Where to run; "auto" takes a GPU when one really loads.
-            threads: Of the CPU provider; 0 means one for each core.
+            threads: Of each call, on a CPU; 0 means one for each core.
+            calls: Most calls of `run` at the same time, on a CPU; further ones wait.
 
         Raises:
-            ModelError: The file is damaged, was not exported by this software, or does not score.
+            ModelError: The file is damaged, was not exported by this software, or does something else.
         """
-        super().__init__(model, device, threads)
-        self.metadata = self._read(Metadata)
+        self.model = model
+        session = _open(model, device, threads)
+        self._session: onnxruntime.InferenceSession | None = session
+        self.provider: str = session.get_providers()[0]
+        self.calls = 1 if self.provider == CUDA else calls
+        self._turns = threading.Semaphore(self.calls)
         self._only_needed = onnxruntime.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True
+        self.metadata = _read_metadata(session, model, self.kind)
+
+    def close(self) -> None:
+        """Give back the memory of the network; what is known of the model stays."""
+        self._session = None
+
+    def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        if self._session is None:
+            raise ValueError("this session was closed")
+        with self._turns, _memory_errors():
+            values: list[NDArray[Any]] = self._session.run(list(outputs), feeds, self._only_needed)
+            return values
+
+
+class Session(_Loaded[Metadata]):
+    """A loaded model that scores batches of equal-sized images; the same image and digest give the same numbers."""
+
+    kind = Metadata
 
     @property
     def batch_size(self) -> int:
@@ -124,28 +110,21 @@ class Session(_Opened):
 
         Returns:
             The outputs by name, each with N first.
+
+        Raises:
+            MemoryError: The batch does not fit.
         """
         shape = (self.metadata.samples, *self.metadata.latent_shape)
         noise = np.stack([keyed_noise(digest, shape) for digest in digests])
-        values = self._session.run(list(outputs), {"image": pixels, "noise": noise}, self._only_needed)
-        return dict(zip(outputs, values, strict=True))
+        return dict(zip(outputs, self._run(outputs, {"image": pixels, "noise": noise}), strict=True))
 
 
-class RestoringSession(_Opened):
+class RestoringSession(_Loaded[RestorationMetadata]):
     """A loaded model that mends images, a tile at a time."""
 
-    metadata: RestorationMetadata
+    kind = RestorationMetadata
 
-    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
-        """Load a model file: as for `Session`.
-
-        Raises:
-            ModelError: The file is damaged, was not exported by this software, or does not mend images.
-        """
-        super().__init__(model, device, threads)
-        self.metadata = self._read(RestorationMetadata)
-
-    def run(self, tile: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, tile: Floats) -> tuple[Floats, Floats]:
         """Mend a tile.
 
         Args:
@@ -157,33 +136,21 @@ class RestoringSession(_Opened):
         Raises:
             MemoryError: The tile does not fit: use a smaller one.
         """
-        with _memory_errors():
-            restored, scale = self._session.run(["restored", "restored_scale"], {"image": tile})
+        restored, scale = self._run(MENDED, {"image": tile})
         return restored, scale
 
 
-class SegmentingSession(_Opened):
+class SegmentingSession(_Loaded[SegmentationMetadata]):
     """A loaded model that labels pixels, a tile at a time."""
 
-    metadata: SegmentationMetadata
-
-    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
-        """Load a model file: as for `Session`.
-
-        Raises:
-            ModelError: The file is damaged, was not exported by this software, or does not label pixels.
-        """
-        super().__init__(model, device, threads)
-        self.metadata = self._read(SegmentationMetadata)
+    kind = SegmentationMetadata
 
     def cells(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape of the noise of an image."""
         step = self.metadata.size_multiple
         return -(-height // step), -(-width // step), self.metadata.latent_channels
 
-    def run(
-        self, tile: NDArray[np.float32], noise: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, tile: Floats, noise: Floats | None = None) -> tuple[Floats, Floats]:
         """Label a tile.
 
         Args:
@@ -198,28 +165,16 @@ class SegmentingSession(_Opened):
         """
         if noise is None:
             noise = np.zeros((len(tile), *self.cells(*tile.shape[1:3])), np.float32)
-        with _memory_errors():
-            restored, scale = self._session.run(["restored", "restored_scale"], {"image": tile, "noise": noise})
+        restored, scale = self._run(MENDED, {"image": tile, "noise": noise})
         return restored, scale
 
 
-class ColorizingSession(_Opened):
+class ColorizingSession(_Loaded[ColorizationMetadata]):
     """A loaded model that colours grey images."""
 
-    metadata: ColorizationMetadata
+    kind = ColorizationMetadata
 
-    def __init__(self, model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
-        """Load a model file: as for `Session`.
-
-        Raises:
-            ModelError: The file is damaged, was not exported by this software, or does not colour images.
-        """
-        super().__init__(model, device, threads)
-        self.metadata = self._read(ColorizationMetadata)
-
-    def run(
-        self, luma: NDArray[np.float32], noise: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, luma: Floats, noise: Floats | None = None) -> tuple[Floats, Floats]:
         """Colour images of any size.
 
         Args:
@@ -234,8 +189,7 @@ class ColorizingSession(_Opened):
         """
         if noise is None:
             noise = np.zeros((len(luma), self.metadata.latents), np.float32)
-        with _memory_errors():
-            restored, scale = self._session.run(["restored", "restored_scale"], {"image": luma, "noise": noise})
+        restored, scale = self._run(MENDED, {"image": luma, "noise": noise})
         return restored, scale
 
 
@@ -253,6 +207,51 @@ def _memory_errors() -> Iterator[None]:
         raise
 
 
+def kind_of(model: ModelFile) -> type[CommonMetadata]:
+    """The kind of metadata that a model has, which says what it does (`DOES`).
+
+    Raises:
+        ModelError: It is no model of ONNX Runtime's.
+    """
+    return _kind_of(_open(model, "cpu", 1))
+
+
+def open_restoring_session(
+    model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0, calls: int = 1
+) -> AnyRestoring:
+    """Load a model that mends images, labels their pixels or colours them, whichever it is; see its class.
+
+    Raises:
+        ModelError: It does nothing of the kind, or is damaged.
+    """
+    kinds: dict[type[CommonMetadata], type[AnyRestoring]] = {
+        SegmentationMetadata: SegmentingSession,
+        ColorizationMetadata: ColorizingSession,
+    }
+    return kinds.get(kind_of(model), RestoringSession)(model, device=device, threads=threads, calls=calls)
+
+
+def _open(model: ModelFile, device: Literal["auto", "cpu", "cuda"], threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(model.path.read_bytes(), options, providers=choose_providers(device))
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes
+        msg = f"{model.path} is not a model that ONNX Runtime can load: {one_line(error) or type(error).__name__}"
+        raise ModelError(msg) from None
+
+
+def _kind_of(session: onnxruntime.InferenceSession) -> type[CommonMetadata]:
+    if "score" in {output.name for output in session.get_outputs()}:
+        return Metadata
+    noise = {each.name: each.shape for each in session.get_inputs()}.get("noise", [])
+    by_axes: dict[int, type[CommonMetadata]] = {4: SegmentationMetadata, 2: ColorizationMetadata}
+    return by_axes.get(len(noise), RestorationMetadata)
+
+
 def keyed_noise(digest: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Standard normal noise that is a function of a file's content alone, so that scores repeat.
 
@@ -268,7 +267,12 @@ def keyed_generator(digest: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(digest[:32], 16)))
 
 
-def _read_metadata(stored: dict[str, str], model: ModelFile, kind: type[Stored], does: type[CommonMetadata]) -> Stored:
+def _read_metadata(session: onnxruntime.InferenceSession, model: ModelFile, kind: type[CommonMetadata]) -> Any:  # noqa: ANN401
+    try:
+        stored, does = session.get_modelmeta().custom_metadata_map, _kind_of(session)
+    except UnicodeDecodeError as error:
+        msg = f"{model.path}: its metadata is not text ({error.reason}): the file is damaged, fetch it again"
+        raise ModelError(msg) from None
     if METADATA_KEY not in stored:
         msg = f"{model.path} was not exported by Kintsugi: it has no '{METADATA_KEY}' metadata; see `kintsugi train`"
         raise ModelError(msg)

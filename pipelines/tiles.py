@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.stages import in_order
+
 Floats = NDArray[np.float32]
 Place = tuple[slice, slice]  # rows and columns
 
@@ -82,8 +84,9 @@ def run_in_tiles(
     halo: int,
     multiple: int,
     upscale: int = 1,
+    workers: int = 1,
 ) -> None:
-    """Run a network over an image of any size; memory holds one tile as floats.
+    """Run a network over an image of any size; memory holds as many tiles as floats as there are workers.
 
     Args:
         image: (H, W, C), as the file has it.
@@ -95,11 +98,17 @@ def run_in_tiles(
         halo: Pixels of margin; a multiple of `multiple`.
         multiple: The network's total stride.
         upscale: How much larger its output is.
+        workers: Tiles at the same time.
     """
     height, width = image.shape[:2]
     whole = (-(-length // multiple) * multiple for length in (height, width))
-    for tile in cut(*whole, side=side, halo=halo, multiple=multiple):
-        outputs = run(to_float(padded(image[tile.seen], multiple))[None], tile.seen)
+
+    def one(tile: Tile) -> tuple[Tile, tuple[Floats, ...]]:
+        return tile, run(to_float(padded(image[tile.seen], multiple))[None], tile.seen)
+
+    tiles = list(cut(*whole, side=side, halo=halo, multiple=multiple))
+    done = in_order(one, tiles, workers=workers, ahead=1) if len(tiles) > 1 else map(one, tiles)
+    for tile, outputs in done:
         place, inside = [], []
         for kept, within, end in zip(tile.kept, tile.within, (height, width), strict=True):
             stop = min(kept.stop, end)  # what was mirrored is no part of the result

@@ -53,9 +53,10 @@ from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
-from pipelines.train_colorizer import train_colorizer
-from pipelines.train_restorer import train_restorer
-from pipelines.train_segmenter import train_segmenter
+from pipelines.train_colorizer import ColorizerTraining
+from pipelines.train_crops import train_crops
+from pipelines.train_restorer import RestorerTraining
+from pipelines.train_segmenter import SegmenterTraining
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
@@ -129,11 +130,11 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
     if job.task in segmentations():
-        return train_segmenter(job)
+        return train_crops(SegmenterTraining(job))
     if job.task in colorizations():
-        return train_colorizer(job)
+        return train_crops(ColorizerTraining(job))
     if job.verb == "restore":
-        return train_restorer(job)
+        return train_crops(RestorerTraining(job))
     start = time.perf_counter()
     prepared = prepare(job)
     log.info(

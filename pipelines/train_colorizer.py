@@ -1,181 +1,139 @@
-"""The training of models that colour grey images: a folder of colour images becomes a registered model.
-
-survey -> read, reduced -> no test images? -> split -> fit -> gain, error bars -> export -> compare with torch
--> register -> promote
-"""
+"""The training of models that colour grey images: what `train_crops` does not share with others."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib.metadata import version as installed_version
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
-from pipelines.build import training_device
-from pipelines.bundle import git_commit, write_job
+from pipelines.build import build_backbone
 from pipelines.card import write_colorization_card
 from pipelines.colour import is_colourful
-from pipelines.data import SplitName, write_split
+from pipelines.crop_plan import Split, read_images
 from pipelines.error_bars import measure_error_bars, measure_gain
-from pipelines.errors import DataError, JobError, ModelError
+from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_crops import CropRecipe
 from pipelines.job import Job
-from pipelines.loop import run
-from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ColorizationMetadata, ModelFile, sha256_of
+from pipelines.modelfile import ColorizationMetadata
 from pipelines.photos import Photos
-from pipelines.plan import survey
-from pipelines.registry import Registry
+from pipelines.promotion import Decision
 from pipelines.session import ColorizingSession
-from pipelines.settings import settings
-from pipelines.tracking import TrackedRun
-from pipelines.train_crops import (
-    OPTIONS,
-    Figure,
-    common_problems,
-    data_digest,
-    decide,
-    read_images,
-    same_champion,
-    steps_of,
-    work_key,
-)
-from pipelines.trained import TrainedModel, flatten, register, work_folder
-from vaecore.backbones import Backbone
+from pipelines.train_crops import OPTIONS, CropTraining, common_problems, noise_of
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
+from vaecore.image_format import ImageFormat
 from vaecore.networks import Colorizer
-from vaecore.restoration import psnr
 from vaecore.tasks import colorizations
 
 log = logging.getLogger(__name__)
 OF_BACKBONE = {"model.backbone", "model.backbone_weights"}
 OWN_OPTIONS = (OPTIONS | OF_BACKBONE | {"train.patience"}) - {"model.network", "train.crop"}
-HALF_PARITY = 4e-3  # of the range of an image: one 8-bit level, since the file's weights are in half precision
 BATCH, LEARNING_RATE = 8, 1e-3
 
 
-def train_colorizer(job: Job) -> TrainedModel:
-    """Train, export, register and, if the job's rule says so, promote one model that colours grey images.
+class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, ColorizationMetadata]):
+    """Colour images make a model that colours grey ones."""
 
-    Raises:
-        KintsugiError: Wrong usage or bad input; the message says what to do.
-    """
-    start, task = time.perf_counter(), colorizations()[job.task]
-    if problems := list(_problems(job)):
-        raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
-    image_format = survey(job).image_format
-    if image_format.channels == 1:
-        raise JobError(f"{job.path}: the images under {job.data.train} are grey: colours are learned from colour ones")
-    backbone = _backbone(job, task.strides)
-    photos, split = read_images(job, image_format, "error bars", short_side=task.short_side)
-    split = _with_colours(photos, split, job.data.train)
-    device, registry = training_device(), Registry()
-    champion = same_champion(registry, job, ColorizingSession, (job.task,), lambda there: (there.task,))
-    recipe = CropRecipe(
-        steps=job.train.steps or 1,
-        batch=job.train.batch or BATCH,
-        crop=task.short_side,
-        learning_rate=job.train.learning_rate or LEARNING_RATE,
-        seed=job.train.seed,
-    )
-    torch.manual_seed(job.train.seed)
-    network = Colorizer(backbone, latent_channels=task.latent_channels)
+    budget = "{steps} steps of {batch} views"
+    export = staticmethod(export_colorization)
+    session, metadata = ColorizingSession, ColorizationMetadata
+    parity = 4e-3  # one 8-bit level, since the file's weights are in half precision
+    figure = "colour_psnr"
 
-    def fitted(recipe: CropRecipe) -> FitColorizer:
-        return FitColorizer(network, photos, split, task, recipe, job.train.patience)
+    def __init__(self, job: Job) -> None:
+        """Choose what the job leaves open. See `CropTraining`."""
+        super().__init__(job)
+        self.task = colorizations()[job.task]
 
-    with (
-        work_folder(job, work_key(job, photos, recipe, [task.summary, backbone.digest()])) as work,
-        TrackedRun(job.name) as tracked,
-        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
-    ):
-        if job.train.steps is None:
-            recipe = replace(recipe, steps=steps_of(job, fitted(recipe), work, device))
-        module = fitted(recipe)
-        log.info("%s: %d steps of %d views", job.task, recipe.steps, recipe.batch)
-        tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
-        done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
-        module.cpu().eval()
-        gain = measure_gain(module, split["calibrate"])
-        bars = measure_error_bars(module, split["calibrate"], repeats=1)
-        graph = ColorizationGraph(network, task.side, gain, bars.factor).eval()
+    def problems(self) -> Iterator[str]:
+        """A batch that has no halves."""
+        yield from common_problems(self.job, OWN_OPTIONS)
+        if self.job.train.batch == 1:
+            yield "'train.batch' is 1: one half of a batch trains the latents, the other the mean; give at least 2"
 
-        folder = Path(temporary) / "model"
-        metadata = ColorizationMetadata(
-            name=job.name,
-            task=job.task,
-            summary=task.summary,
-            channels=1,
-            bit_depth=image_format.bit_depth,
-            value_range=(0, 1),
-            size_multiple=1,
-            halo=None,
-            likelihood="gaussian",
-            outputs=OUTPUTS,
-            licence=job.data.licence,
-            git_commit=git_commit(job.path.parent),
-            data_digest=data_digest(photos),
-            images={name: len(indices) for name, indices in split.items()},
-            kintsugi=installed_version("kintsugi"),
-            side=task.side,
-            latents=task.latent_channels,
-            gain=gain,
-            backbone=backbone.name,
-            intervals=bars.intervals,
+    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
+        """Images with colours, brought to one size; and the frozen network, whose features they are seen by."""
+        job = self.job
+        if image_format.channels == 1:
+            raise JobError(
+                f"{job.path}: the images under {job.data.train} are grey: colours are learned from colour ones"
+            )
+        self.backbone = build_backbone(job, self.task.strides)
+        photos, split = read_images(job, image_format, self.rests, short_side=self.task.short_side)
+        return photos, _with_colours(photos, split, job.data.train)
+
+    def does(self, channels: int) -> tuple[str, ...]:  # noqa: ARG002 - of other kinds
+        """The task."""
+        return (self.job.task,)
+
+    def champion_does(self, metadata: ColorizationMetadata) -> tuple[str, ...]:
+        """The same of a champion."""
+        return (metadata.task,)
+
+    def recipe(self, device: str) -> CropRecipe:  # noqa: ARG002 - of other kinds
+        """Crops are whole images along their shorter side."""
+        table = self.job.train
+        return CropRecipe(
+            steps=table.steps or 1,
+            batch=table.batch or BATCH,
+            crop=self.task.short_side,
+            learning_rate=table.learning_rate or LEARNING_RATE,
+            seed=table.seed,
         )
-        log.info("exporting to ONNX and comparing it with torch")
-        folder.mkdir(parents=True)
-        path = folder / MODEL_FILE
-        export_colorization(graph, path, metadata.model_dump(mode="json"))
-        file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
-        difference = _check_parity(file, graph, module, split["select"])
-        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
-        write_job(folder, job)
-        figure = Figure(
-            name="colour_psnr",
-            measure=lambda file, held: _psnr(file, module, held),
-            told=lambda mine, theirs: f"PSNR {mine:.2f} dB against the champion's {theirs:.2f}",
-        )
-        decision = decide(job, file, champion, photos, split["select"], figure)
-        figures = {
-            "difference": difference,
-            "steps": float(done),
-            "seconds": time.perf_counter() - start,
-            **decision.figures,
+
+    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitColorizer]:
+        """A decoder on the frozen network."""
+        network = Colorizer(self.backbone, latent_channels=self.task.latent_channels)
+        return partial(FitColorizer, network, photos, split, self.task, patience=self.job.train.patience)
+
+    def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
+        """Task and frozen network."""
+        return [self.task.summary, self.backbone.digest()]
+
+    def finish(self, module: FitColorizer) -> tuple[ColorizationGraph, dict[str, Any]]:
+        """With the gain of samples, and error bars."""
+        gain = measure_gain(module, module.split["calibrate"])
+        bars = measure_error_bars(module, module.split["calibrate"], repeats=1)
+        return ColorizationGraph(module.network, self.task.side, gain, bars.factor).eval(), {
+            "channels": 1,
+            "size_multiple": 1,
+            "halo": None,
+            "likelihood": "gaussian",
+            "outputs": OUTPUTS,
+            "side": self.task.side,
+            "latents": self.task.latent_channels,
+            "gain": gain,
+            "backbone": self.backbone.name,
+            "intervals": bars.intervals,
         }
-        tracked.text("card.md", write_colorization_card(folder, job, metadata, decision, figures))
-        tracked.metrics(figures, done)
-        trained = register(
-            registry, job, folder, run_id=tracked.run_id, data_digest=metadata.data_digest, figures=figures,
-            decision=decision,
-        )  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)
-    return trained
+
+    def pair(self, module: FitColorizer, image: int, number: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - of others
+        """Luma of a whole image, and its colours."""
+        y = module.to_unit(module.middle(image))
+        return to_luma(y), y
+
+    def inputs(self, graph: ColorizationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+        """Every few rows and columns, and noise."""
+        part = c[:, :: number + 1, :: 2 * number + 1].contiguous()
+        return part, noise_of((1, graph.network.latent_channels), number)
+
+    def card(self, folder: Path, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]) -> str:
+        """With the frozen network and the error bars."""
+        return write_colorization_card(folder, self.job, metadata, decision, figures)
 
 
-def _problems(job: Job) -> Iterator[str]:
-    yield from common_problems(job, OWN_OPTIONS)
-    if job.train.batch == 1:
-        yield "'train.batch' is 1: one half of a batch trains the latents, the other the mean; give at least 2"
-
-
-def _with_colours(
-    photos: Photos, split: Mapping[SplitName, Sequence[int]], folder: Path
-) -> dict[SplitName, tuple[int, ...]]:
+def _with_colours(photos: Photos, split: Split, folder: Path) -> Split:
     """A split without the images that are grey: that they are is no news about colours.
 
     Raises:
         DataError: None is left in a part of it.
     """
-    found: dict[SplitName, tuple[int, ...]] = {
+    found: Split = {
         name: tuple(index for index in indices if is_colourful(photos.image(index))) for name, indices in split.items()
     }
     if grey := sum(map(len, split.values())) - sum(map(len, found.values())):
@@ -183,46 +141,3 @@ def _with_colours(
     if empty := [name for name, indices in found.items() if not indices]:
         raise DataError(f"too few images under {folder} have colours: none is left to {empty[0]}")
     return found
-
-
-def _backbone(job: Job, strides: Sequence[int]) -> Backbone:
-    try:
-        return Backbone(job.model.backbone, strides=strides, weights=job.model.backbone_weights)
-    except (ValueError, OSError) as error:
-        raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
-
-
-def _check_parity(file: ModelFile, graph: ColorizationGraph, module: FitColorizer, held: Sequence[int]) -> float:
-    """Load the exported file back and compare it with torch on held-out images, whole and in part, and samples.
-
-    Returns:
-        The largest difference, as a share of the range of an image.
-
-    Raises:
-        ModelError: It is above an 8-bit level.
-    """
-    session, worst = ColorizingSession(file, device="cpu"), 0.0
-    for number, image in enumerate(held[:3]):
-        whole = to_luma(module.to_unit(module.middle(image))).permute(0, 2, 3, 1)
-        luma = whole[:, :: number + 1, :: 2 * number + 1].contiguous()
-        shape = (1, graph.network.latent_channels)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(number)) * float(number > 0)
-        with torch.no_grad():
-            expected = graph(luma, noise)
-        for found, name in zip(session.run(luma.numpy(), noise.numpy()), OUTPUTS, strict=True):
-            worst = max(worst, float(np.abs(found - expected[name].numpy()).max()))
-    if not worst <= HALF_PARITY:  # not-a-number is no agreement either
-        msg = f"the exported model does not agree with torch: {worst:.2g} of the range apart (limit {HALF_PARITY:g})"
-        raise ModelError(f"{msg}; it was not registered")
-    return worst
-
-
-def _psnr(file: ModelFile, module: FitColorizer, held: Sequence[int]) -> float:
-    """Mean over held-out images."""
-    session = ColorizingSession(file, device=settings().device, threads=settings().workers)
-    found = []
-    for image in held:
-        y = module.to_unit(module.middle(image))
-        restored, _ = session.run(to_luma(y).permute(0, 2, 3, 1).contiguous().numpy())
-        found.append(psnr(torch.from_numpy(restored).permute(0, 3, 1, 2), y))
-    return float(torch.cat(found).mean())

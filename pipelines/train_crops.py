@@ -1,46 +1,219 @@
-"""What trainings of image-to-image networks share: the images, the budget, the decision."""
+"""The training of an image-to-image model: a folder of images becomes a registered model. Reads top to bottom.
+
+survey -> read -> no test images? -> split -> fit -> measure -> export -> compare with torch -> register -> promote
+
+What a kind of model has of its own is a `CropTraining`: see `train_restorer`, `train_segmenter`, `train_colorizer`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version as installed_version
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pipelines.data import SplitName, drawn, split_by_content
-from pipelines.errors import DataError, JobError, ModelError
-from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
-from pipelines.images import find_images
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.build import training_device
+from pipelines.bundle import common_fields, write_job
+from pipelines.crop_plan import Split, choose_recipe, data_digest, read_images, steps_of, work_key
+from pipelines.data import write_split
+from pipelines.errors import JobError, ModelError
+from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.job import Job
-from pipelines.labels import LabelFolder
-from pipelines.leakage import check_leakage
-from pipelines.modelfile import ModelFile
-from pipelines.output import write_json
-from pipelines.photos import Photos, load_photos
+from pipelines.loop import run
+from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, CommonMetadata, ModelFile, sha256_of
+from pipelines.photos import Photos
+from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
-from pipelines.session import ColorizingSession, RestoringSession, SegmentingSession
-from pipelines.trained import champion_of
+from pipelines.session import AnyRestoring
+from pipelines.settings import settings
+from pipelines.tracking import TrackedRun
+from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from vaecore.image_format import ImageFormat
+from vaecore.restoration import psnr
 
 log = logging.getLogger(__name__)
-SessionT = TypeVar("SessionT", RestoringSession, SegmentingSession, ColorizingSession)
+FitT = TypeVar("FitT", bound=FitCrops[Any])
+GraphT = TypeVar("GraphT", bound=nn.Module)
+MetadataT = TypeVar("MetadataT", bound=CommonMetadata)
 
-MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
-FEW_CALIBRATE = 10
-MINUTES = 30.0  # where the job names no budget
 PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
 OPTIONS = frozenset({"data.licence", "data.max_images", "calibrate.fraction", "model.network"}) | {
     f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
 }
 
 
+class CropTraining(ABC, Generic[FitT, GraphT, MetadataT]):
+    """What one kind of image-to-image model has of its own, in the order in which `train_crops` asks for it.
+
+    Attributes:
+        rests: What rests on the calibrate split, in words.
+        budget: Network, steps and batch, in words.
+        session: What the exported file runs in.
+        metadata: Its kind.
+        measured: Fields of the metadata that are figures of the training, too.
+        parity: Most that the exported file may be apart from torch, and
+        apart: how far it is, in words.
+        export: Writes the file.
+        figure: What versions are compared by, higher being better, and
+        told: that of challenger and champion, in words.
+        job: What is asked for.
+        size: Of the network: a key of `SIZES`.
+    """
+
+    rests: str = "error bars"
+    budget: str = "network {size}, {steps} steps of {batch} crops"
+    session: type[AnyRestoring]
+    metadata: type[MetadataT]
+    measured: tuple[str, ...] = ()
+    parity: float = PARITY
+    apart: str = "{:.2g} of the range apart"
+    export: Callable[[Any, Path, Mapping[str, Any]], None]
+    figure: str
+    told: str = "PSNR {:.2f} dB against the champion's {:.2f}"
+
+    def __init__(self, job: Job) -> None:
+        """Choose what the job leaves open.
+
+        Raises:
+            JobError: The job asks for what its task cannot be.
+        """
+        self.job = job
+        if problems := list(self.problems()):
+            raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
+        self.size = job.model.network or ("M" if training_device() == "cuda" else "S")
+
+    @abstractmethod
+    def problems(self) -> Iterator[str]:
+        """What the job asks for that its task cannot be, a line each; `common_problems` are those of all kinds."""
+
+    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
+        """The images, and what each is for.
+
+        Raises:
+            KintsugiError: They are not what such a model learns from.
+        """
+        return read_images(self.job, image_format, self.rests)
+
+    @abstractmethod
+    def does(self, channels: int) -> tuple[str, ...]:
+        """What the model will do, in words that a champion has to share."""
+
+    @abstractmethod
+    def champion_does(self, metadata: MetadataT) -> tuple[str, ...]:
+        """The same words of a champion."""
+
+    def recipe(self, device: str) -> CropRecipe:
+        """What the job leaves open of the training; the steps are a guess where it asks for minutes."""
+        return choose_recipe(self.job, self.size, device)
+
+    @abstractmethod
+    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitT]:
+        """Build the network; from a recipe to the training of it."""
+
+    @abstractmethod
+    def choices(self, photos: Photos) -> Sequence[Any]:
+        """What the weights depend on that `work_key` does not know, for JSON."""
+
+    def judged(self, module: FitT) -> FitT:
+        """The trained network with held-out images as it will be given them."""
+        return module
+
+    @abstractmethod
+    def finish(self, module: FitT) -> tuple[GraphT, dict[str, Any]]:
+        """What is exported, with what held-out images teach; and this kind's own fields of the metadata."""
+
+    @abstractmethod
+    def pair(self, module: FitT, image: int, number: int) -> tuple[Tensor, Tensor]:
+        """What the network is given of the middle of a held-out image, and what it should give, both (1, C, H, W).
+
+        Always the same for an image at a place in a list of them (`number`).
+        """
+
+    @abstractmethod
+    def inputs(self, graph: GraphT, c: Tensor, number: int) -> tuple[Tensor, ...]:
+        """A part of an image (1, H, W, C), another for each number, and what else the graph takes."""
+
+    def merit(self, restored: Tensor, y: Tensor) -> Tensor:
+        """The figure of one image, (1,)."""
+        return psnr(restored, y)
+
+    @abstractmethod
+    def card(self, folder: Path, metadata: MetadataT, decision: Decision, figures: dict[str, float]) -> str:
+        """Write card.md into the bundle and return its text."""
+
+
+AnyTraining = CropTraining[Any, Any, Any]
+
+
+def train_crops(training: AnyTraining) -> TrainedModel:
+    """Train, export, register and, if the job's rule says so, promote one image-to-image model.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input; the message says what to do.
+    """
+    start, job = time.perf_counter(), training.job
+    photos, split = training.read(survey(job).image_format)
+    device, registry = training_device(), Registry()
+    champion = _same_champion(registry, training, photos.image_format.channels)
+    recipe = training.recipe(device)
+    torch.manual_seed(job.train.seed)
+    fitted = training.fitted(photos, split)
+
+    with (
+        work_folder(job, work_key(job, photos, recipe, training.choices(photos))) as work,
+        TrackedRun(job.name) as tracked,
+        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
+    ):
+        if job.train.steps is None:
+            recipe = replace(recipe, steps=steps_of(job, fitted(recipe), work, device))
+        module = fitted(recipe)
+        log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
+        tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
+        done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
+        module = training.judged(module.cpu().eval())
+        graph, own_fields = training.finish(module)
+
+        folder = Path(temporary) / "model"
+        fields = common_fields(job, photos.image_format, data_digest(photos), split)
+        metadata = training.metadata(**fields | {"licence": job.data.licence, "value_range": (0, 1)} | own_fields)
+        log.info("exporting to ONNX and comparing it with torch")
+        folder.mkdir(parents=True)
+        path = folder / MODEL_FILE
+        training.export(graph, path, metadata.model_dump(mode="json"))
+        file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+        difference = _check_parity(training, module, graph, file)
+        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
+        write_job(folder, job)
+        decision = _decide(training, module, file, champion)
+        figures = {
+            "difference": difference,
+            **{name: getattr(metadata, name) for name in training.measured},
+            "steps": float(done),
+            "seconds": time.perf_counter() - start,
+            **decision.figures,
+        }
+        tracked.text("card.md", training.card(folder, metadata, decision, figures))
+        tracked.metrics(figures, done)
+        trained = register(
+            registry, job, folder, run_id=tracked.run_id, data_digest=metadata.data_digest, figures=figures,
+            decision=decision,
+        )  # fmt: skip
+        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
+    return trained
+
+
 def common_problems(job: Job, options: Collection[str]) -> Iterator[str]:
-    """What a job asks for that its task cannot be, a line each.
+    """What a job asks for that no training on crops can be, a line each.
 
     Args:
         job: The job.
@@ -52,30 +225,18 @@ def common_problems(job: Job, options: Collection[str]) -> Iterator[str]:
         yield "'train.steps' and 'train.minutes' both say how long: leave one out"
 
 
-def same_champion(
-    registry: Registry,
-    job: Job,
-    opened: Callable[..., SessionT],
-    mine: tuple[str, ...],
-    does: Callable[[Any], tuple[str, ...]],
-) -> ModelFile | None:
+def _same_champion(registry: Registry, training: AnyTraining, channels: int) -> ModelFile | None:
     """Today's champion, which has to do the same as what is trained.
-
-    Args:
-        registry: Where models are.
-        job: The job.
-        opened: The kind of session that its models run in.
-        mine: What the job does, in words.
-        does: From a champion's metadata to the same words of it.
 
     Raises:
         JobError: It does something else.
     """
+    job, mine = training.job, training.does(channels)
     champion = champion_of(registry, job.name)
     if champion is None:
         return None
     try:
-        theirs = does(opened(champion, device="cpu").metadata)
+        theirs = training.champion_does(training.session(champion, device="cpu").metadata)
     except ModelError as error:
         raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
     if mine != theirs:
@@ -86,131 +247,66 @@ def same_champion(
     return champion
 
 
-def read_images(
-    job: Job,
-    image_format: ImageFormat,
-    rests: str,
-    labels: LabelFolder | None = None,
-    *,
-    short_side: int | None = None,
-) -> tuple[Photos, dict[SplitName, tuple[int, ...]]]:
-    """The images of a job, none of them a test image, and what each is for.
+def _check_parity(training: AnyTraining, module: FitCrops[Any], graph: nn.Module, file: ModelFile) -> float:
+    """Load the exported file back and compare it with torch on held-out images, whole and in part, with other latents.
 
-    Args:
-        job: The job.
-        image_format: Channels and depth that all are brought to.
-        rests: What rests on the calibrate split, in words.
-        labels: Where the label of each pixel is.
-        short_side: Pixels that the shorter side of every image is brought to.
+    Returns:
+        The largest difference, as a share of the range of values.
 
     Raises:
-        DataError: There are too few, none can be read, or some are test images.
+        ModelError: It is above the limit.
     """
-    files = find_images(job.data.train)
-    positions = drawn(files, job.data.max_images or MOST_IMAGES)
-    photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
-    check_leakage(photos)
-    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
-    _announce(photos, split, rests)
-    return photos, split
+    session, worst = training.session(file, device="cpu"), 0.0
+    for number, image in enumerate(module.split["select"][:3]):
+        c, _ = training.pair(module, image, number)
+        inputs = training.inputs(graph, c.permute(0, 2, 3, 1), number)
+        with torch.no_grad():
+            expected = graph(*inputs)
+        for name, found in zip(expected, session.run(*(each.numpy() for each in inputs)), strict=True):
+            worst = max(worst, float(np.abs(found - expected[name].numpy()).max()))
+    if not worst <= training.parity:  # not-a-number is no agreement either
+        apart = training.apart.format(worst)
+        msg = f"the exported model does not agree with torch: {apart} (limit {training.parity:g})"
+        raise ModelError(f"{msg}; it was not registered")
+    return worst
 
 
-def _announce(photos: Photos, split: Mapping[SplitName, Sequence[int]], rests: str) -> None:
-    """Say what is trained on, and warn where little is kept for what rests on the calibrate split.
-
-    Raises:
-        DataError: Nothing is kept for it.
-    """
-    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
-    log.info(
-        "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
-        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
-        len(split["train"]), len(split["select"]), len(split["calibrate"]),
-    )  # fmt: skip
-    if not split["calibrate"]:
-        raise DataError(f"no image is left for {rests}: raise 'calibrate.fraction', or leave it out")
-    if len(split["calibrate"]) < FEW_CALIBRATE:
-        log.warning("%s rest on %d images: take them as a hint, or add images", rests, len(split["calibrate"]))
+def noise_of(shape: Sequence[int], number: int) -> Tensor:
+    """Standard normal latents, others for each number; zeros for the first, which is what batch jobs take."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number)) * float(number > 0)
 
 
-def data_digest(photos: Photos) -> str:
-    """One digest of all images that a model was made from."""
-    return hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest()
-
-
-def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecipe:
-    """What the job leaves open; the steps are a guess where it asks for minutes."""
-    table, large = job.train, device == "cuda"
-    step = scale * 16  # a multiple of the largest stride
-    crop = table.crop or max(128 if large else 96, 48 * scale)
-    return CropRecipe(
-        steps=table.steps or 1,
-        batch=table.batch or (32 if large else 8),
-        crop=max(step, crop // step * step),
-        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3),
-        seed=table.seed,
-    )
-
-
-def steps_of(job: Job, module: FitCrops, work: Path, device: str) -> int:
-    """As many as the job's minutes allow here, counted once for each run."""
-    minutes = job.train.minutes or MINUTES
-    noted = work / "steps.json"
-    if noted.is_file():
-        steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
-    else:
-        steps = steps_within(60 * minutes, module, device)
-        write_json(noted, {"steps": steps})
-    log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
-    return steps
-
-
-class Figure(NamedTuple):
-    """What versions of a model are compared by, higher being better."""
-
-    name: str
-    measure: Callable[[ModelFile, Sequence[int]], float]  # from a model and indices of held-out images
-    told: Callable[[float, float], str]  # challenger's and champion's, in words
-
-
-def decide(
-    job: Job, file: ModelFile, champion: ModelFile | None, photos: Photos, held: Sequence[int], figure: Figure
-) -> Decision:
+def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champion: ModelFile | None) -> Decision:
     """The promotion rule: one figure of challenger and champion on the same held-out images, those new to both if any.
 
     Args:
-        job: Its rule and tolerance.
+        training: Its job has the rule and the tolerance; it says what is compared.
+        module: Has the images.
         file: The challenger.
         champion: Today's, if there is one.
-        photos: All images.
-        held: Those of them that were held out.
-        figure: What is compared.
     """
-    held = unseen_by(champion, held, photos.pixel_sha256)
-    mine = figure.measure(file, held)
-    figures = {f"challenger_{figure.name}": mine, "held_out_images": float(len(held))}
+    rule = training.job.promote
+    held = unseen_by(champion, module.split["select"], module.photos.pixel_sha256)
+    mine = _measure(training, module, file, held)
+    figures = {f"challenger_{training.figure}": mine, "held_out_images": float(len(held))}
     if champion is None:
         reason = "the first version; its exported file gives the values of the trained network"
-        return Decision(job.promote.rule != "never", reason, figures)
-    theirs = figure.measure(champion, held)
-    figures |= {f"champion_{figure.name}": theirs}
-    if job.promote.rule != "better":
-        return Decision(job.promote.rule == "always", f"the job's rule is '{job.promote.rule}'", figures)
-    better = mine >= theirs - job.promote.tolerance
-    comparison = f"{figure.told(mine, theirs)} on {len(held)} held-out images"
+        return Decision(rule.rule != "never", reason, figures)
+    theirs = _measure(training, module, champion, held)
+    figures |= {f"champion_{training.figure}": theirs}
+    if rule.rule != "better":
+        return Decision(rule.rule == "always", f"the job's rule is '{rule.rule}'", figures)
+    better = mine >= theirs - rule.tolerance
+    comparison = f"{training.told.format(mine, theirs)} on {len(held)} held-out images"
     return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
 
 
-def work_key(job: Job, photos: Photos, recipe: CropRecipe, plan: Sequence[Any]) -> str:
-    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
-    stamp = {
-        "task": job.task,
-        "plan": plan,
-        "train": job.train.model_dump(mode="json"),
-        "recipe": asdict(recipe),  # a device has its own
-        "images": photos.pixel_sha256,
-        "calibrate": job.calibrate.fraction,
-        "format": [photos.image_format.channels, photos.image_format.bit_depth],
-        "kintsugi": installed_version("kintsugi"),
-    }
-    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
+def _measure(training: AnyTraining, module: FitCrops[Any], file: ModelFile, held: Sequence[int]) -> float:
+    """The figure of a model file, mean over held-out images."""
+    session = training.session(file, device=settings().device, threads=settings().workers)
+    found = []
+    for number, image in enumerate(held):
+        c, y = training.pair(module, image, number)
+        restored, _ = session.run(c.permute(0, 2, 3, 1).contiguous().numpy())
+        found.append(training.merit(torch.from_numpy(restored).permute(0, 3, 1, 2), y))
+    return float(torch.cat(found).mean())

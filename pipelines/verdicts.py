@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
+from pipelines.drift import STATISTICS, Drift, check_drift
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds
 from pipelines.rates import percent, promised
+from pipelines.store import Block
 
+OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
 LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so
 
 
@@ -133,13 +136,15 @@ class Verdicts:
             f"{enough:,} good images or more"
         )
 
-    def settle(self, rows: Sequence[Row]) -> Verdicts:
+    def settle(self, scores: NDArray[np.float64]) -> Verdicts:
         """Move the threshold to where the rule puts it, now that every score is known.
+
+        Args:
+            scores: Of all images that have one, in any order.
 
         Source: Benjamini and Hochberg 1995, "Controlling the false discovery rate"; that it holds for conformal
         p-values, which share their calibration set: Bates et al. 2023, theorem 2.
         """
-        scores = np.array([row["score"] for row in rows if row["status"] == "ok"], dtype=np.float64)
         if self.calibration is None or self.threshold is None or not len(scores):
             return self
         if self.discoveries:
@@ -210,16 +215,20 @@ def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: 
     return float(kept.max()) if len(kept) else float(np.nextafter(scores.min(), -np.inf))
 
 
-def count(rows: Sequence[Row]) -> dict[str, int]:
-    """How many rows ended how."""
-    return {
-        "ok": sum(row["status"] == "ok" for row in rows),
-        "failed": sum(row["status"] == "failed" for row in rows),
-        "flagged": sum(bool(row["is_anomaly"]) for row in rows),
-    }
+def settled(verdicts: Verdicts, blocks: Iterable[Block]) -> tuple[Verdicts, Drift | None]:
+    """Verdicts with the threshold that their rule gives for all images, and whether these have drifted.
 
-
-def values_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of the rows that have a score, by name."""
-    scored = [row for row in rows if row["status"] == "ok"]
-    return {name: [row[name] for row in scored] for name in names}
+    Args:
+        verdicts: The rule.
+        blocks: The columns `OF_VERDICTS` of all images.
+    """
+    kept: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in STATISTICS}
+    for block in blocks:
+        ok = block.rows.filter(pc.equal(block.rows["status"], "ok"))
+        for name, columns in kept.items():
+            columns.append(ok[name].to_numpy().astype(np.float64))
+    values = {name: np.concatenate(columns) for name, columns in kept.items()}
+    calibration, drift = verdicts.calibration, None
+    if calibration is not None and calibration.statistics:
+        drift = check_drift(calibration.statistics, values)
+    return verdicts.settle(values["score"]), drift

@@ -21,8 +21,8 @@ from pipelines.bench.jobs import check_overrides
 from pipelines.bench.methods import DEFAULT, Method, choose_methods
 from pipelines.bench.summary import as_published, baseline_of, markdown, ratios, summarise
 from pipelines.errors import FolderError, OutputError
+from pipelines.files import write_atomically, write_json
 from pipelines.locks import locked
-from pipelines.output import write_atomically, write_json
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from pipelines.bench.measure import Scored
 from pipelines.examples import Examples
+from pipelines.files import write_atomically
 from pipelines.fit import Recipe, shuffled
-from pipelines.output import write_atomically
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
-from pipelines.bench.measure import Material, Scorer, peak_memory, read_material, score_images
+from pipelines.bench.measure import Material, Scorer, read_material, score_images
 from pipelines.bench.memory import (
     NearestNeighbour,
     Padim,
@@ -20,11 +20,12 @@ from pipelines.bench.memory import (
     embedding,
     rows_of,
 )
+from pipelines.bench.peak import peak_memory
 from pipelines.build import build_representation, standardises, training_device
 from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
+from pipelines.files import write_json
 from pipelines.fit import Recipe
 from pipelines.job import Job
-from pipelines.output import write_json
 from pipelines.plan import Plan
 from vaecore.backbones import Backbone
 from vaecore.representations import Representation

@@ -21,7 +21,7 @@ from typing import Any
 from pipelines.bench.dataset import Half
 from pipelines.bench.jobs import overrides_for
 from pipelines.bench.methods import Method
-from pipelines.output import write_json
+from pipelines.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipelines.bench.methods import METHODS, Method
 from pipelines.errors import JobError
+from pipelines.files import write_atomically
 from pipelines.job import Job, load_job
-from pipelines.output import write_atomically
 
 SET_BY_BENCH = {
     "name": "the registry is the bench's own",

@@ -15,9 +15,9 @@ import onnxruntime
 from pipelines.classical import choose_classical
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluate_restorer import evaluate_restorer
+from pipelines.files import write_atomically, write_json
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.output import write_atomically, write_json
 from pipelines.session import RestoringSession
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride

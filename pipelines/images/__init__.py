@@ -15,13 +15,13 @@ from pipelines.images.find import (
     IMAGE_SUFFIXES,
     OUTPUT_MARKER,
     Found,
-    ImageFile,
     UnreadableFolder,
     expect_images,
     find_images,
     list_images,
 )
 from pipelines.images.image import Image
+from pipelines.images.listing import FileList, ImageFile
 from pipelines.images.read import read_image
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "OUTPUT_MARKER",
     "Decoded",
     "Failed",
+    "FileList",
     "Found",
     "Image",
     "ImageFile",

@@ -6,6 +6,7 @@ The decoders release Python's lock, so threads are as good as processes here, an
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +18,9 @@ import numpy as np
 
 from pipelines.errors import ImageError
 from pipelines.images.convert import check_target, to_model_input
-from pipelines.images.find import ImageFile
 from pipelines.images.header import one_line
 from pipelines.images.image import Image, Samples
+from pipelines.images.listing import ImageFile
 from pipelines.images.read import decode_bytes, read_bytes
 
 Ready = TypeVar("Ready")
@@ -74,7 +75,13 @@ class Opened:
 
 
 def decode(
-    files: Sequence[ImageFile], *, channels: int, dtype: np.dtype[Any], workers: int, max_pixels: int
+    files: Sequence[ImageFile],
+    *,
+    channels: int,
+    dtype: np.dtype[Any],
+    workers: int,
+    max_pixels: int,
+    spent: Callable[[float], None] | None = None,
 ) -> Iterator[Decoded | Failed]:
     """Decode files in their order.
 
@@ -88,6 +95,7 @@ def decode(
         dtype: uint8 or uint16.
         workers: Number of threads, 1 or more.
         max_pixels: Larger images fail.
+        spent: Told the seconds that each file took, waiting for memory aside; called on the threads.
 
     Yields:
         One `Decoded` or `Failed` for each file: no file raises.
@@ -103,34 +111,53 @@ def decode(
         height, width = image.pixels.shape[:2]
         return Decoded(file, pixels, width, height, image.bit_depth, image.sha256, note)
 
-    return _start(files, prepare, workers, max_pixels)
+    return _start(files, prepare, workers, max_pixels, spent)
 
 
-def open_images(files: Sequence[ImageFile], *, workers: int, max_pixels: int) -> Iterator[Opened | Failed]:
+def open_images(
+    files: Sequence[ImageFile], *, workers: int, max_pixels: int, spent: Callable[[float], None] | None = None
+) -> Iterator[Opened | Failed]:
     """The same for whole images, in the channels and at the depth of each file."""
-    return _start(files, Opened, workers, max_pixels)
+    return _start(files, Opened, workers, max_pixels, spent)
 
 
 def _start(
-    files: Sequence[ImageFile], prepare: Callable[[ImageFile, Image], Ready], workers: int, max_pixels: int
+    files: Sequence[ImageFile],
+    prepare: Callable[[ImageFile, Image], Ready],
+    workers: int,
+    max_pixels: int,
+    spent: Callable[[float], None] | None,
 ) -> Iterator[Ready | Failed]:
     if workers < 1:
         raise ValueError(f"workers is {workers}: at least 1 is needed")
-    return _decode(files, prepare, workers, max_pixels)
+    return _decode(files, prepare, workers, max_pixels, spent or (lambda _: None))
 
 
 def _decode(
-    files: Sequence[ImageFile], prepare: Callable[[ImageFile, Image], Ready], workers: int, max_pixels: int
+    files: Sequence[ImageFile],
+    prepare: Callable[[ImageFile, Image], Ready],
+    workers: int,
+    max_pixels: int,
+    spent: Callable[[float], None],
 ) -> Iterator[Ready | Failed]:
     budget = _PixelBudget(PIXELS_AHEAD * workers)
 
     def one(index: int, file: ImageFile) -> Ready | Failed:
-        sha256 = None
+        sha256, start, waited = None, time.perf_counter(), 0.0
+
+        def admit(pixels: int) -> None:
+            nonlocal waited
+            asked = time.perf_counter()
+            budget.wait(index, pixels)
+            waited += time.perf_counter() - asked
+
         try:
             data, sha256 = read_bytes(file.path, max_pixels=max_pixels)
-            image = decode_bytes(data, sha256, max_pixels=max_pixels, admit=lambda pixels: budget.wait(index, pixels))
+            image = decode_bytes(data, sha256, max_pixels=max_pixels, admit=admit)
             del data
-            return prepare(file, image)
+            ready = prepare(file, image)
+            spent(time.perf_counter() - start - waited)
+            return ready
         except ImageError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a full memory, nor by a bug

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import EmptyFolderError, FolderError
+from pipelines.images.listing import FileList, ImageFile
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
@@ -20,24 +21,7 @@ IMAGE_SUFFIXES = frozenset(
 OUTPUT_MARKER = ".kintsugi-run"  # folder inside an output folder: what lies there are our maps, not the user's images
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    r"""One file found.
-
-    Attributes:
-        path: Where it is.
-        relative: Its name in every output: relative to the folder, "/" between the parts; bytes that are not UTF-8,
-            and the backslash itself, as \xNN.
-        size: Bytes.
-        mtime_ns: Time of the last change, nanoseconds.
-    """
-
-    path: Path
-    relative: str
-    size: int
-    mtime_ns: int
+_Entry = tuple[str, str, os.DirEntry[str] | None]  # path and name in outputs; None: a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +43,7 @@ class UnreadableFolder:
 class Found:
     """What lies under a folder: the image files, and the subfolders that could not be listed; each by `relative`."""
 
-    files: tuple[ImageFile, ...]
+    files: FileList
     unreadable: tuple[UnreadableFolder, ...]
 
 
@@ -102,13 +86,13 @@ def list_images(folder: Path) -> Found:
     """
     _check(folder)
     others = _Others()
-    found = list(_walk(folder, others))
+    found = FileList.of(folder, _walk(folder, others))
     unreadable = sorted(others.unreadable, key=lambda place: place.relative)
     if not found:
         raise _empty(folder, others, unreadable)
     for place in unreadable:
         _log.warning("left out the folder %s: %s", place.relative, place.reason)
-    return Found(tuple(sorted(found, key=lambda file: file.relative)), tuple(unreadable))
+    return Found(found, tuple(unreadable))
 
 
 def expect_images(folder: Path) -> None:
@@ -152,16 +136,25 @@ def _empty(folder: Path, others: _Others, unreadable: Sequence[UnreadableFolder]
 
 
 def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
+    """Files in the order of their names, but for those behind links to folders, which come last."""
     root = os.fspath(folder)
     # Of the folders above this one, a link would lead to much more than the user named.
     visited = {_identity(above) for above in folder.resolve().parents}
-    real = [(root, "")]
+    waiting: list[_Entry] = [(root, "", None)]  # a stack: what is next in the order of names is on top
     linked: list[tuple[str, str]] = []  # a heap of (relative, path): links wait until every real folder is done
-    while real or linked:
-        if real:
-            path, relative = real.pop()
+    while waiting or linked:
+        if waiting:
+            path, relative, entry = waiting.pop()
         else:
             relative, path = heapq.heappop(linked)
+            entry = None
+        if entry is not None:
+            file = _image_file(entry, relative)
+            if file is None:
+                others.add(relative)
+            else:
+                yield file
+            continue
         try:
             identity = _identity(path)
             if identity in visited:
@@ -169,28 +162,27 @@ def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
             visited.add(identity)
             if path != root and os.path.lexists(f"{path}/{OUTPUT_MARKER}"):
                 continue
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.startswith("."):
-                        others.hidden += 1
-                        continue
-                    below = relative + _printable(name)
-                    if _is_folder(entry):
-                        if entry.is_symlink():
-                            heapq.heappush(linked, (below + "/", entry.path))
-                        else:
-                            real.append((entry.path, below + "/"))
-                        continue
-                    file = _image_file(entry, below)
-                    if file is None:
-                        others.add(below)
-                    else:
-                        yield file
+            waiting += sorted(_listed(path, relative, others, linked), key=lambda entry: entry[1], reverse=True)
         except OSError as error:
             if path == root:
                 raise FolderError(f"{_printable(root)} cannot be read: {error.strerror}") from error
             others.unreadable.append(UnreadableFolder(Path(path), relative, error.strerror or str(error)))
+
+
+def _listed(path: str, relative: str, others: _Others, linked: list[tuple[str, str]]) -> Iterator[_Entry]:
+    """Files and folders in a folder; links to folders are put off."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                others.hidden += 1
+                continue
+            below = relative + _printable(entry.name)
+            if not _is_folder(entry):
+                yield entry.path, below, entry
+            elif entry.is_symlink():
+                heapq.heappush(linked, (below + "/", entry.path))
+            else:
+                yield entry.path, below + "/", None  # the "/" sorts it to where its files are
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

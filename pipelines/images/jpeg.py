@@ -13,6 +13,7 @@ from pipelines.images.image import Admit, Raster
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame, of any process
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
+_MOST_SCANS = 100  # encoders write about ten; each passes over the whole image, and a thousand fit into 20 kB
 _UNITS = {1: 2, 2: 3}  # JFIF's unit of density -> EXIF's
 
 
@@ -41,6 +42,8 @@ def decode_jpeg(data: bytes, admit: Admit) -> Raster:
         raise ImageError(f"has {header.components} colour components: 1 (grey), 3 (colour) or 4 (CMYK) are read")
     if not 2 <= header.precision <= 16:
         raise ImageError(f"is damaged: its header says {header.precision} bits per sample")
+    if (scans := data.count(bytes((0xFF, _START_OF_SCAN)), header.scan)) > _MOST_SCANS:
+        raise ImageError(f"has {scans:,} scans, above the limit of {_MOST_SCANS}: save it again, as PNG or JPEG")
     # libjpeg paints the missing rows grey and says nothing. A scan never holds these two bytes itself.
     if data.find(_END_OF_IMAGE, header.scan) < 0:
         raise ImageError(f"is truncated: ends after {len(data):,} bytes without an end-of-image marker")

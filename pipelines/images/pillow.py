@@ -18,6 +18,8 @@ from pipelines.images.image import Admit, Raster
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
+_MOST_FRAMES = 10_000  # that are counted
+
 # Pillow's modes -> (mode to convert to, bits per sample in the file)
 _MODES = {"1": ("L", 1), "L": ("L", 8), "LA": ("LA", 8), "P": ("RGB", 8), "RGB": ("RGB", 8), "RGBA": ("RGBA", 8)}
 
@@ -31,11 +33,9 @@ def decode_gif(data: bytes, admit: Admit) -> Raster:
     # With the canvas already large enough, Pillow has no reason to enlarge it, and to warn.
     image = GifImageFile(io.BytesIO(data[:6] + struct.pack("<HH", width, height) + data[10:]))
     raster = _raster(image, admit, ())
-    try:
-        frames = image.n_frames
-    except Exception:  # noqa: BLE001 - the first frame is whole, whatever is wrong with the others
-        frames = 1
-    notes = (f"animated GIF: first of {frames} frames",) if frames > 1 else ()
+    frames = _gif_frames(data)
+    more = " or more" if frames == _MOST_FRAMES else ""
+    notes = (f"animated GIF: first of {frames}{more} frames",) if frames > 1 else ()
     return Raster(samples=raster.samples, bit_depth=8, notes=notes)
 
 
@@ -79,17 +79,39 @@ def _raster(image: ImageFile, admit: Admit, notes: tuple[str, ...]) -> Raster:
 
 
 def _gif_canvas(data: bytes) -> tuple[int, int]:
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    while data[place : place + 1] == b"!":  # extensions before the first frame
-        place += 2
-        while place < len(data) and data[place]:
-            place += 1 + data[place]
-        place += 1
+    width, height = struct.unpack_from("<HH", data, 6)
+    place = _gif_frame(data, 13 + _gif_colours(data, 10))
     if data[place : place + 1] != b"," or place + 10 > len(data):
         raise ImageError("is truncated: ends before the first frame of the GIF")
     left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, place + 1)
     return max(width, left + frame_width), max(height, top + frame_height)
+
+
+def _gif_frames(data: bytes) -> int:
+    """Frames up to the end, to damage, or to as many as are counted. Pillow seeks them one by one: hours for some."""
+    frames, place = 0, _gif_frame(data, 13 + _gif_colours(data, 10))
+    while frames < _MOST_FRAMES and data[place : place + 1] == b"," and place + 10 < len(data):
+        frames += 1
+        place = _gif_frame(data, _after_blocks(data, place + 11 + _gif_colours(data, place + 9)))
+    return frames
+
+
+def _gif_colours(data: bytes, flags: int) -> int:
+    """Bytes of the table of colours that these flags tell of."""
+    return 3 << (data[flags] & 7) + 1 if data[flags] & 0x80 else 0
+
+
+def _gif_frame(data: bytes, place: int) -> int:
+    """Where the next frame begins, after any extensions."""
+    while data[place : place + 1] == b"!":
+        place = _after_blocks(data, place + 2)
+    return place
+
+
+def _after_blocks(data: bytes, place: int) -> int:
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    return place + 1
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:

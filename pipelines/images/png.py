@@ -12,7 +12,9 @@ from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster
 
 _PALETTE = 3  # colour type
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # bits by colour type
 _METRES_PER_INCH = 0.0254
+_SPARE_BYTES = 2**16  # of image data, beyond what pixels take
 _ESSENTIAL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL"})
 
@@ -29,6 +31,9 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         raise ImageError(f"is truncated: ends after {len(data)} bytes, inside its header")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     admit(width, height)
+    if depth not in _DEPTHS.get(colour, ()) or data[26:29] not in {b"\0\0\0", b"\0\0\1"}:  # libpng would print a line
+        raise ImageError(f"is damaged: no PNG file has {depth} bits in colour type {colour}, stored as this one")
+    room = 2 * _stored_bytes(width, height, depth, colour) + _SPARE_BYTES
     described: dict[bytes, bytes] = {}
     essential = [data[:8]]
     for kind, start, end in _chunks(data):
@@ -37,6 +42,9 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         elif kind in _ESSENTIAL:
             if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
                 raise ImageError(f"is damaged: wrong checksum of the {kind.decode()} chunk at byte {start - 8:,}")
+            room -= end - start if kind == b"IDAT" else 0
+            if room < 0:  # all of it would be unpacked, a thousand times as much
+                raise ImageError("is damaged: it holds more image data than its pixels have")
             essential.append(data[start - 8 : end + 4])
 
     import imagecodecs
@@ -53,6 +61,12 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         orientation=exif.orientation,
         notes=(f"animated PNG: first of {frames} frames",) if frames > 1 else (),
     )
+
+
+def _stored_bytes(width: int, height: int, depth: int, colour: int) -> int:
+    """Of pixels that are not compressed."""
+    channels = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}[colour]
+    return height * (1 + -(-width * channels * depth // 8))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

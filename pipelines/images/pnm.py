@@ -14,6 +14,7 @@ _BLANK = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
 _BITMAP_HEADER = re.compile(rb"P[14]" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})\s")
 _HEADER = re.compile(rb"P[2356]" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})\s")
 _COMMENT = re.compile(rb"#[^\r\n]*")
+_LONGEST_HEADER, _MOST_COMMENTS = 2**16, 10_000  # bytes; comments among values
 
 
 def decode_pnm(data: bytes, admit: Admit) -> Raster:
@@ -26,7 +27,7 @@ def decode_pnm(data: bytes, admit: Admit) -> Raster:
         https://netpbm.sourceforge.net/doc/pnm.html
     """
     kind = int(data[1:2])
-    header = (_BITMAP_HEADER if kind in {1, 4} else _HEADER).match(data)
+    header = (_BITMAP_HEADER if kind in {1, 4} else _HEADER).match(data[:_LONGEST_HEADER])
     if header is None:
         raise ImageError(f"is damaged: the header of a P{kind} file should hold its width, height and largest value")
     width, height, *rest = (int(number) for number in header.groups())
@@ -50,6 +51,12 @@ def decode_pnm(data: bytes, admit: Admit) -> Raster:
     return Raster(samples=to_full_range(samples, largest), bit_depth=largest.bit_length())
 
 
+def _without_comments(body: bytes) -> bytes:
+    if (comments := body.count(b"#")) > _MOST_COMMENTS:
+        raise ImageError(f"has {comments:,} comments among its values: save it again, as PNG or TIFF")
+    return _COMMENT.sub(b"", body)
+
+
 def _take(body: memoryview, count: int, dtype: np.dtype[np.generic]) -> Samples:
     if len(body) < count * dtype.itemsize:
         raise ImageError(f"is truncated: it holds {len(body):,} of {count * dtype.itemsize:,} bytes of pixels")
@@ -57,7 +64,7 @@ def _take(body: memoryview, count: int, dtype: np.dtype[np.generic]) -> Samples:
 
 
 def _plain_bits(body: bytes, count: int) -> Samples:
-    digits = _COMMENT.sub(b"", body).translate(None, b" \t\r\n\v\f")  # blanks between the digits are optional
+    digits = _without_comments(body).translate(None, b" \t\r\n\v\f")  # blanks between the digits are optional
     bits = _take(memoryview(digits), count, np.dtype(np.uint8)) - ord("0")
     if bits.max(initial=0) > 1:
         raise ImageError("is damaged: a plain bitmap holds something else than 0 and 1")
@@ -65,7 +72,7 @@ def _plain_bits(body: bytes, count: int) -> Samples:
 
 
 def _plain_numbers(body: bytes, count: int) -> Samples:
-    words = _COMMENT.sub(b"", body).split(maxsplit=count)[:count]
+    words = _without_comments(body).split(maxsplit=count)[:count]
     if len(words) < count:
         raise ImageError(f"is truncated: it holds {len(words):,} of {count:,} values")
     numbers = np.array(words).astype(np.int64)

@@ -25,6 +25,7 @@ _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARAT
 _UNSIGNED = 1  # SampleFormat
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
 _JPEG = 7  # Compression
+_MOST_PAGES = 10_000  # that are counted
 
 
 def decode_tiff(data: bytes, admit: Admit) -> Raster:
@@ -129,7 +130,8 @@ def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | N
 
 def _page_note(data: bytes) -> tuple[str, ...]:
     pages = len(_page_offsets(data))
-    return (f"TIFF with {pages} pages: the first",) if pages > 1 else ()
+    more = "or more " if pages == _MOST_PAGES else ""
+    return (f"TIFF with {pages} {more}pages: the first",) if pages > 1 else ()
 
 
 def _page_offsets(data: bytes) -> list[int]:
@@ -140,7 +142,7 @@ def _page_offsets(data: bytes) -> list[int]:
     found: dict[int, None] = {}
     try:
         (offset,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
-        while offset and offset not in found:
+        while offset and offset not in found and len(found) < _MOST_PAGES:
             (entries,) = struct.unpack_from(order + count, data, offset)
             found[offset] = None
             (offset,) = struct.unpack_from(order + pointer, data, offset + struct.calcsize(count) + entries * entry)

@@ -69,7 +69,8 @@ def _png(samples: Samples, icc: bytes | None, dpi: tuple[float, float] | None) -
 
     # Its own guess of the room that is needed forgets the byte before every row, and the ends of 8 KiB chunks.
     room = samples.nbytes + samples.nbytes // 100 + 2 * samples.shape[0] + 4096
-    plain = bytes(imagecodecs.png_encode(samples[..., 0] if samples.shape[2] == 1 else samples, level=6, out=room))
+    # Level 4 takes a third of the time of the usual 6, for 4 % more bytes of a photograph.
+    plain = bytes(imagecodecs.png_encode(samples[..., 0] if samples.shape[2] == 1 else samples, level=4, out=room))
     chunks = b""
     if icc is not None:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))

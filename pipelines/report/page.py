@@ -18,7 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipelines.errors import FolderError
-from pipelines.output import write_atomically
+from pipelines.files import write_atomically
 from pipelines.report import words
 from pipelines.report.card import render_card
 from pipelines.text import printable

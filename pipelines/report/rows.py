@@ -23,7 +23,7 @@ _FACTS = ("model", "version", "threshold")
 MEASURES = ("p_value", "bits_per_dim", "elbo", "rate", "distortion")
 FIGURES = ("psnr", "ssim", "dice", "iou")  # where there are images to compare with
 _SHOWN = (*("path", "score", "width", "height", "error", "note"), *("output", "mean_scale", *FIGURES), *MEASURES)
-_BATCH = 65_536
+_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
@@ -21,9 +22,12 @@ from flows.restore import restore_flow
 from flows.score import score_flow
 from pipelines.errors import FolderError
 from pipelines.folder_run import Shard
+from pipelines.images import FileList
 from pipelines.progress import progress
 from pipelines.restore import RestoreSummary
 from pipelines.score import ScoreSummary
+
+NO_FILES = FileList.of(Path(), [])
 
 
 class FakeScoring:
@@ -39,7 +43,7 @@ class FakeScoring:
     def shards(self) -> list[Shard]:
         missing = [number for number in range(3) if not (self.out / self.model / str(number)).exists()]
         self.left = 10 * len(missing)
-        return [Shard(number, ()) for number in missing]
+        return [Shard(number, NO_FILES, np.zeros(0, np.int64)) for number in missing]
 
     def run(self, shard, advance):
         if self.failures:
@@ -101,7 +105,7 @@ def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wai
     summary = score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05, budget=7)
 
     assert summary.flagged == 4
-    rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None}
+    rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None, "all_maps": False}
     assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", rule)]
     run = last_run(client)
     assert run.name == "score inbox with tiles@champion"

@@ -21,6 +21,7 @@ from pipelines.job import job_from_document
 from pipelines.models import find_model
 from pipelines.photos import load_photos, pixel_digest
 from pipelines.session import ColorizingSession, RestoringSession, Session
+from vaecore.colorization import LUMA
 from vaecore.image_format import ImageFormat
 
 
@@ -143,6 +144,10 @@ def test_large_images_are_coloured_in_bands(
     assert np.abs(reduced.astype(int) - at_once).mean() < 4
     monkeypatch.setattr(colour, "BAND", 1000)
     np.testing.assert_array_equal(colour.colour(trained, image).pixels, reduced)
+
+
+def test_luma_is_what_the_model_was_trained_on() -> None:
+    np.testing.assert_array_equal(colour.LUMA, np.float32(LUMA))
 
 
 def test_chroma_gives_way_to_luma() -> None:

@@ -76,3 +76,15 @@ def test_facts_are_shares_of_the_range_whatever_the_depth(dtype: type) -> None:
     assert facts["contrast"] == pytest.approx(0.5)
     assert facts["detail"] == pytest.approx(2.0)
     assert image_facts(np.full((1, 1, 3), top, dtype)) == pytest.approx({"brightness": 1, "contrast": 0, "detail": 0})
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(600, 531, 3), (1, 7, 1), (64, 1, 3)])
+def test_facts_are_those_of_floating_point(dtype: type[np.unsignedinteger], shape: tuple[int, ...]) -> None:
+    top = np.iinfo(dtype).max
+    pixels = np.random.default_rng(1).integers(0, top, shape, dtype=dtype, endpoint=True)
+    step = max(1, min(shape[:2]) // 256)
+    some = pixels[::step, ::step] / top
+    detail = sum(np.abs(np.diff(some, axis=axis)).mean() for axis in (0, 1) if some.shape[axis] > 1)
+    expected = {"brightness": some.mean(), "contrast": some.std(), "detail": detail}
+    assert image_facts(pixels) == pytest.approx(expected, rel=1e-9)

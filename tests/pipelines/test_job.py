@@ -54,6 +54,13 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST + "[train]\nsteps = -5\n", r"'train.steps' is -5: Input should be greater than 0"),
         (LEAST + '[train]\nsteps = "many"\n', r"'train.steps' is 'many': Input should be a valid integer"),
         (LEAST.replace('"tiles"', '"a/b c"'), r"'name' is 'a/b c': 'a/b c' is not a model name"),
+        (LEAST.replace('"tiles"', '"../../x"'), r"'name' is '../../x': '../../x' is not a model name"),
+        (LEAST.replace('"tiles"', '"tiles\\n"'), r"'name' is 'tiles\\n': 'tiles\\n' is not a model name: use letters"),
+        (LEAST + '[schedule]\nout = "a\\u0000"\n', r"'schedule.out' is 'a\\x00': no file and no name can hold a zero"),
+        ("x = " + "[" * 5000, r"is not TOML: it has too many brackets within each other"),
+        (LEAST + f"[train]\nsteps = {'9' * 5000}\n", r"is not TOML: Exceeds the limit \(4300 digits\)"),
+        (LEAST + f"[train]\nseed = -0x{'f' * 9000}\n", r"not TOML: "),
+        (LEAST + f"[model]\nlevels = 0x{'f' * 9000}\n", r"'model.levels' is a number of thousands of digits: "),
         ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing; it is needed"),
         ('path = "/etc"\n' + LEAST, r"'path' is not a key of a job file"),
         ("name = \n", r"is not TOML: "),
@@ -83,6 +90,12 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
 def test_mistakes_are_named(write, text: str, message: str) -> None:
     with pytest.raises(JobError, match=message):
         load_job(write(text))
+
+
+@pytest.mark.parametrize("override", ["train.steps=" + "[" * 5000, "train.steps=" + "9" * 5000, "name=caf\udce9"])
+def test_odd_overrides_are_mistakes_too(write, override: str) -> None:
+    with pytest.raises(JobError, match=r"'train.steps' is '|is not UTF-8 text"):
+        load_job(write(LEAST), [override])
 
 
 def test_all_mistakes_are_told_at_once(write) -> None:

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import folder_run, output, score
+from pipelines import folder_run, score, store
 from pipelines.errors import OutputError
 from pipelines.evaluate import evaluate_model
+from pipelines.files import TEMPORARY
 from pipelines.score import score_folder
 
 
@@ -95,8 +96,9 @@ main()
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_what_was_scored_before_an_interrupt_is_kept(
-    trained, stable_bytes, images: Path, tmp_path: Path, name: str
+    trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setenv("KINTSUGI_WORKERS", "1")
     whole, out = tmp_path / "whole", tmp_path / "out"
     words = ["kintsugi", "score", images, "--model", trained.model, "--out", out, "--false-alarms", "0.6"]
     code = STOPPED.format(name=name, words=[str(word) for word in words])
@@ -105,7 +107,7 @@ def test_what_was_scored_before_an_interrupt_is_kept(
     assert "start the same command again" in done.stderr
     seen: list[str] = []
     score_folder(images, trained.model, out, false_alarms=0.6, observer=lambda row, _: seen.append(row["path"]))
-    assert len(seen) == 16 - 5  # the sixth image was under way
+    assert 16 - 5 <= len(seen) <= 16 - 3  # the sixth image was under way, the two before it were about to be taken
     score_folder(images, trained.model, whole, false_alarms=0.6)
     assert stable_bytes(out) == stable_bytes(whole)
 
@@ -124,7 +126,7 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
     trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Prefect does when a share was away for a moment."""
-    monkeypatch.setattr(output, "GALLERY_ROWS", 5)
+    monkeypatch.setattr(store, "GALLERY_ROWS", 5)
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 5)
     score_folder(images, trained.model, tmp_path / "whole")
     failures = [ConnectionResetError("the share is away")]
@@ -222,7 +224,7 @@ def test_a_name_at_the_limit_of_the_file_system(trained, images: Path, tmp_path:
 
 def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, tmp_path: Path) -> None:
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
-    left = tmp_path / "out" / "maps" / f"{output.TEMPORARY}123-4"
+    left = tmp_path / "out" / "maps" / f"{TEMPORARY}123-4"
     left.write_bytes(b"half")
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
     assert not left.exists()
@@ -231,7 +233,7 @@ def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, t
 def test_when_the_worst_are_gone_others_move_into_the_gallery(
     trained, rows_of, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "GALLERY_ROWS", 3)
+    monkeypatch.setattr(store, "GALLERY_ROWS", 3)
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 3)
     out = tmp_path / "out"
     score_folder(images, trained.model, out)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipelines.errors import DataError
 from pipelines.images import find_images
+from pipelines.labels import LabelFolder
 from pipelines.photos import Photos, load_photos, pixel_digest
 from vaecore.image_format import ImageFormat
 
@@ -61,6 +62,12 @@ def test_none_that_can_be_read_is_an_error_and_is_tried_again(tmp_path: Path) ->
             load(folder)
     Image.new("RGB", (9, 9)).save(folder / "a.jpg")
     assert load(folder).sizes == ((9, 9),)
+
+
+def test_labels_are_not_interpolated(folder: Path) -> None:
+    labels = LabelFolder.find(folder, 2)
+    with pytest.raises(ValueError, match="images with labels keep their size"):
+        load_photos(find_images(folder), RGB, labels, short_side=8)
 
 
 def test_crops_are_parts_of_their_image_turned_or_mirrored(folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from pipelines.calibration import Calibration
 from pipelines.places import GoodPlaces
@@ -15,6 +18,7 @@ from pipelines.regions import (
     draw_outlines,
     find_regions,
     local_level,
+    simplified,
     svg_path,
 )
 
@@ -172,3 +176,23 @@ def test_a_path_is_in_pixels_of_the_drawing() -> None:
     square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 2000.0], [0.0, 0.0]])
     assert svg_path([square], 0.5) == "M0 0L5 0L5 1000Z"
     assert svg_path([], 1.0) == ""
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.15, 0.5, 2.0])
+def test_outlines_are_simplified_as_scikit_image_does(tolerance: float) -> None:
+    """Against another library, on the outlines of random blobs."""
+    from skimage.measure import approximate_polygon, find_contours
+
+    field = gaussian_filter(np.random.default_rng(3).standard_normal((64, 64)), 3)
+    outlines = find_contours(field, 0.02)
+    assert len(outlines) > 5
+    for outline in outlines:
+        ours, theirs = simplified(outline, tolerance), approximate_polygon(outline, tolerance)
+        assert len(ours) <= 1.1 * len(theirs) + 1
+        assert max(min(_distance(point, *ends) for ends in pairwise(ours)) for point in outline) <= tolerance + 1e-9
+
+
+def _distance(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    """From a point to a stretch of a line."""
+    along = np.clip((point - start) @ (end - start) / max((end - start) @ (end - start), 1e-12), 0, 1)
+    return float(np.linalg.norm(point - start - along * (end - start)))

@@ -16,13 +16,13 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from pipelines import folder_run, mend, output, restore_folder
+from pipelines import folder_run, mend, restore_folder, store
 from pipelines.errors import FolderError, ImageError, OutputError
 from pipelines.images import ImageFile, read_image
 from pipelines.images.image import Image as Decoded
 from pipelines.mend import BLOCK
 from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
-from pipelines.names import output_names
+from pipelines.names import OutputNames
 from pipelines.output import check_output
 from pipelines.quality import compare
 from pipelines.report import restore_page
@@ -296,7 +296,7 @@ def test_pictures_are_kept_of_the_widest_error_bars_alone(
     other: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 2)
-    monkeypatch.setattr(output, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(store, "GALLERY_ROWS", 2)
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(8):
@@ -357,8 +357,8 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog:
 
 def test_names_that_would_collide_keep_their_suffix() -> None:
     files = [ImageFile(Path(), name, 0, 0) for name in ("a.jpg", "a.jpg.png", "a.png", "b.tar.gif", "x/a.jpg")]
-    names = output_names(files, ".png")
-    assert len(set(names.values())) == 5
+    names = OutputNames(files, ".png")
+    assert len({names[file.relative] for file in files}) == 5
     assert names["b.tar.gif"] == "restored/b.tar.png"
     assert names["x/a.jpg"] == "restored/x/a.png"
 

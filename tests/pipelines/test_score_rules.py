@@ -31,6 +31,31 @@ def test_a_budget_flags_and_draws_the_worst_alone(trained, images: Path, rows_of
     assert "--budget 3" in run["command"]
 
 
+def test_maps_of_all_images_are_written_when_asked_and_go_again(trained, images: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", list[str]()
+
+    def score(*, all_maps: bool) -> int:
+        summary = score_folder(
+            images,
+            trained.model,
+            out,
+            false_alarms=0.6,
+            all_maps=all_maps,
+            observer=lambda row, _: seen.append(row["path"]),
+        )
+        assert ("--all-maps" in json.loads((out / "run.json").read_text())["command"]) == all_maps
+        return summary.flagged
+
+    flagged = score(all_maps=False)
+    assert 0 < flagged < 16
+    assert len(list((out / "maps").rglob("*.png"))) == flagged
+    score(all_maps=True)
+    assert len(seen) == 16 + 16 - flagged  # those that had one are not done again
+    assert len(list((out / "maps").rglob("*.png"))) == 16
+    score(all_maps=False)
+    assert len(list((out / "maps").rglob("*.png"))) == flagged
+
+
 def test_false_discoveries_are_a_rule_of_their_own(trained, images: Path, tmp_path: Path) -> None:
     summary = score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5)
     assert "Benjamini-Hochberg" in (summary.rule or "")

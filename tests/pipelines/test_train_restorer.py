@@ -17,7 +17,7 @@ from pipelines.models import find_model
 from pipelines.registry import Registry
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession, Session
-from pipelines.train_restorer import make_plan
+from pipelines.train_restorer import RestorerTraining
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -82,29 +82,30 @@ def test_a_model_that_mends_does_not_score(trained: RestoringSession) -> None:
 )
 def test_what_a_task_cannot_be_is_refused(tmp_path: Path, task: str, tables: dict[str, str], message: str) -> None:
     with pytest.raises(JobError, match=message):
-        make_plan(job(tmp_path, task, **tables))
+        RestorerTraining(job(tmp_path, task, **tables))
 
 
 def test_all_that_a_task_cannot_be_is_told_at_once(tmp_path: Path) -> None:
     wrong = {"model": "scale = 2\ndamage = 'rain'\nlevel = 80", "train": "steps = 3\nminutes = 1"}
     with pytest.raises(JobError) as told:
-        make_plan(job(tmp_path, **wrong))
+        RestorerTraining(job(tmp_path, **wrong))
     keys = [line.removeprefix(f"{tmp_path / 'job.toml'}: ").split()[0] for line in str(told.value).splitlines()]
     assert keys == ["'model.scale'", "'train.steps'", "'model.damage'", "'model.level'"]
 
 
 def test_choices_that_are_left_open(tmp_path: Path) -> None:
-    plan = make_plan(job(tmp_path))
-    assert (plan.size, plan.scale, plan.damage, plan.strengths) == ("S", 1, "mixed", (0, 55))
+    training = RestorerTraining(job(tmp_path))
+    plan = training.plan
+    assert (training.size, plan.scale, plan.damage, plan.strengths) == ("S", 1, "mixed", (0, 55))
     assert plan.levels == (15, 25, 50)
-    larger = make_plan(job(tmp_path, "super_resolution", model="scale = 3"))
+    larger = RestorerTraining(job(tmp_path, "super_resolution", model="scale = 3")).plan
     assert (larger.scale, larger.strengths, larger.levels) == (3, (3, 3), (3,))
     assert larger.damaged(torch.rand(2, 1, 12, 18), torch.Generator()).shape == (2, 1, 4, 6)
 
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.train_crops.steps_within", lambda seconds, *_: round(seconds / 30))
+    monkeypatch.setattr("pipelines.crop_plan.steps_within", lambda seconds, *_: round(seconds / 30))
     train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
     (version,) = Registry().versions("mend")
     assert version.metrics["steps"] == 2
@@ -125,7 +126,7 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
 
 
 def test_half_of_training_is_of_files_and_error_bars_are_of_files_alone(tmp_path: Path) -> None:
-    plan = make_plan(job(tmp_path, model="level = 50\ndamage = 'gaussian'"))
+    plan = RestorerTraining(job(tmp_path, model="level = 50\ndamage = 'gaussian'")).plan
     black = torch.zeros(200, 1, 8, 8)
     trained, files = (each(black, torch.Generator().manual_seed(0)) for each in (plan.damaged, plan.damaged_files))
     clipped = (trained.flatten(1).min(dim=1).values >= 0).float().mean()

@@ -23,7 +23,7 @@ def rows_of(scores: np.ndarray) -> list[dict[str, Any]]:
 
 def flagged(verdicts: Verdicts, scores: np.ndarray) -> np.ndarray:
     rows = rows_of(scores)
-    verdicts.settle(rows).fill(rows)
+    verdicts.settle(scores).fill(rows)
     assert rows[-1]["is_anomaly"] is None
     return np.array([row["is_anomaly"] for row in rows[:-1]])
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from vaecore.bound import DiagonalGaussian
 
-MAX_LOG_SCALE = 4.0  # bounds exp() in half precision; a posterior wider than e^4 priors carries nothing anyway
+LOG_SCALES = (-8.0, 4.0)  # bound exp() in half precision; a posterior wider than e^4 priors carries nothing anyway
+LEARNED_PRIOR = (-5.0, 2.0)  # where p(z) is learned, too: the KL between the two stays finite
 
 
 class ResidualBlock(nn.Module):
@@ -43,10 +44,12 @@ class StandardPrior:
         return DiagonalGaussian(zeros, zeros)
 
 
-def bounded_gaussian(parameters: Float[Tensor, "B P h w"]) -> DiagonalGaussian:
-    """q(z | y) from an encoder's output: means, then as many log-scales, which are clamped."""
+def bounded_gaussian(
+    parameters: Float[Tensor, "B P h w"], limits: tuple[float, float] = LOG_SCALES
+) -> DiagonalGaussian:
+    """A distribution over latents from a network's output: means, then as many log-scales, clamped to the limits."""
     mean, log_scale = parameters.chunk(2, dim=1)
-    return DiagonalGaussian(mean, log_scale.clamp(-2 * MAX_LOG_SCALE, MAX_LOG_SCALE))
+    return DiagonalGaussian(mean, log_scale.clamp(*limits))
 
 
 def grid_of(size: tuple[int, int], stages: int) -> tuple[int, int]:

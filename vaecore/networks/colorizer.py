@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vaecore.backbones import Backbone
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import Gaussian, GaussianLikelihood, SharedGaussianLikelihood
-from vaecore.networks.conditional_vae import gaussian
+from vaecore.networks.blocks import LEARNED_PRIOR, bounded_gaussian
 from vaecore.networks.unet import residual_blocks
 
 LEAST_SCALE = 0.004  # one 8-bit level of chroma
@@ -147,7 +147,7 @@ class GivenLuma:
     @property
     def prior_given(self) -> DiagonalGaussian:
         """p(z | c) of each image."""
-        return gaussian(self.network.of_prior(self.seen.whole))
+        return bounded_gaussian(self.network.of_prior(self.seen.whole), LEARNED_PRIOR)
 
     def prior(self, z: Float[Tensor, "B S Z 1 1"]) -> DiagonalGaussian:  # noqa: ARG002 - the same for all samples
         """p(z | c), with an axis for samples."""
@@ -156,7 +156,8 @@ class GivenLuma:
     def posterior(self, y: Float[Tensor, "B 2 h w"]) -> DiagonalGaussian:
         """q(z | y, c)."""
         cells = F.adaptive_avg_pool2d(y, CELLS).flatten(1)[:, :, None, None] * CELLS
-        return gaussian(self.network.of_posterior(torch.cat([cells, self.network.of_whole(self.seen.whole)], dim=1)))
+        seen = torch.cat([cells, self.network.of_whole(self.seen.whole)], dim=1)
+        return bounded_gaussian(self.network.of_posterior(seen), LEARNED_PRIOR)
 
     def decode(self, z: Float[Tensor, "N Z 1 1"]) -> Gaussian:
         """p(y | z, c); where there are several z for each image, those of an image follow each other."""

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import Categorical, CategoricalLikelihood
+from vaecore.networks.blocks import LEARNED_PRIOR, bounded_gaussian
 from vaecore.networks.unet import Encoded, UNet, residual_blocks
-
-LEAST_LOG_SCALE, MOST_LOG_SCALE = -5.0, 2.0  # of prior and posterior: the KL between them stays finite
 
 
 class ConditionalVAE(UNet):
@@ -98,7 +97,7 @@ class Given:
     @property
     def prior_given(self) -> DiagonalGaussian:
         """p(z | c) of each image."""
-        return gaussian(self.network.of_prior(self.encoded.coarsest))
+        return bounded_gaussian(self.network.of_prior(self.encoded.coarsest), LEARNED_PRIOR)
 
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:  # noqa: ARG002 - the same for all samples
         """p(z | c), with an axis for samples."""
@@ -107,7 +106,8 @@ class Given:
     def posterior(self, y: Float[Tensor, "B 1 H W"]) -> DiagonalGaussian:
         """q(z | y, c) of label maps, which hold class indices."""
         one_hot = (y == torch.arange(self.network.classes, device=y.device)[:, None, None]).to(y.dtype)
-        return gaussian(self.network.of_posterior(self.encoded.coarsest + self.network.of_labels(one_hot)))
+        seen = self.encoded.coarsest + self.network.of_labels(one_hot)
+        return bounded_gaussian(self.network.of_posterior(seen), LEARNED_PRIOR)
 
     def decode(self, z: Float[Tensor, "N Z h w"]) -> Categorical:
         """p(y | z, c); where there are several z for each image, those of an image follow each other."""
@@ -125,9 +125,3 @@ def _repeated(encoded: Encoded, samples: int) -> Encoded:
         tuple(skip.repeat_interleave(samples, 0) for skip in skips),
         first.repeat_interleave(samples, 0),
     )
-
-
-def gaussian(parameters: Float[Tensor, "B ZZ h w"]) -> DiagonalGaussian:
-    """From means and as many log-scales, which are clamped."""
-    mean, log_scale = parameters.chunk(2, dim=1)
-    return DiagonalGaussian(mean, log_scale.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE))

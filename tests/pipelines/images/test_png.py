@@ -153,3 +153,13 @@ def test_a_real_bomb_is_refused_before_it_is_decoded(read, encode, monkeypatch):
     monkeypatch.setattr(imagecodecs, "png_decode", explode)
     with pytest.raises(ImageError, match="is 20000 x 20000 = 400 million pixels"):
         read(data, max_pixels=250_000_000)
+
+
+@pytest.mark.parametrize("at", [24, 25, 26, 27, 28])  # depth, colour type, compression, filter, interlacing
+def test_a_header_that_no_file_has_is_refused_without_a_word_on_the_terminal(read, encode, picture, capfd, at):
+    data = bytearray(encode(picture, "PNG"))
+    data[at] = 77
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(ImageError, match="is damaged: no PNG file has"):
+        read(bytes(data))
+    assert capfd.readouterr().err == ""

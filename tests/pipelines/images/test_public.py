@@ -14,6 +14,7 @@ def test_the_public_names_are_these():
         "OUTPUT_MARKER",
         "Decoded",
         "Failed",
+        "FileList",
         "Found",
         "Image",
         "ImageFile",

@@ -225,6 +225,8 @@ def test_lightbox_and_its_divider(make, show) -> None:
     page.keyboard.press("Home")
     assert page.locator(".lightbox-place").inner_text() == "1 of 10"
     divider = page.get_by_role("slider", name="Divider")
+    # The place takes the picture's shape when the picture is decoded, which is after it is shown.
+    page.wait_for_function("document.querySelector('.compare').style.getPropertyValue('--ratio')")
     box = page.locator(".compare").bounding_box()
     assert box
     assert box["width"] / box["height"] == pytest.approx(64 / 48, rel=0.01)

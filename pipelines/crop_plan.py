@@ -1,0 +1,125 @@
+"""What a training on crops works with: its images, its budget, and the key of its work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from pipelines.data import SplitName, drawn, split_by_content
+from pipelines.errors import DataError
+from pipelines.files import write_json
+from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
+from pipelines.images import find_images
+from pipelines.job import Job
+from pipelines.labels import LabelFolder
+from pipelines.leakage import check_leakage
+from pipelines.photos import Photos, load_photos
+from vaecore.image_format import ImageFormat
+
+log = logging.getLogger(__name__)
+
+MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
+FEW_CALIBRATE = 10
+MINUTES = 30.0  # where the job names no budget
+
+Split = dict[SplitName, tuple[int, ...]]
+
+
+def read_images(
+    job: Job,
+    image_format: ImageFormat,
+    rests: str,
+    labels: LabelFolder | None = None,
+    *,
+    short_side: int | None = None,
+) -> tuple[Photos, Split]:
+    """The images of a job, none of them a test image, and what each is for.
+
+    Args:
+        job: The job.
+        image_format: Channels and depth that all are brought to.
+        rests: What rests on the calibrate split, in words.
+        labels: Where the label of each pixel is.
+        short_side: Pixels that the shorter side of every image is brought to.
+
+    Raises:
+        DataError: There are too few, none can be read, or some are test images.
+    """
+    files = find_images(job.data.train)
+    positions = drawn(files, job.data.max_images or MOST_IMAGES)
+    photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
+    check_leakage(photos)
+    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
+    _announce(photos, split, rests)
+    return photos, split
+
+
+def _announce(photos: Photos, split: Split, rests: str) -> None:
+    """Say what is trained on, and warn where little is kept for what rests on the calibrate split.
+
+    Raises:
+        DataError: Nothing is kept for it.
+    """
+    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
+    log.info(
+        "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
+        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
+        len(split["train"]), len(split["select"]), len(split["calibrate"]),
+    )  # fmt: skip
+    if not split["calibrate"]:
+        raise DataError(f"no image is left for {rests}: raise 'calibrate.fraction', or leave it out")
+    if len(split["calibrate"]) < FEW_CALIBRATE:
+        log.warning("%s rest on %d images: take them as a hint, or add images", rests, len(split["calibrate"]))
+
+
+def data_digest(photos: Photos) -> str:
+    """One digest of all images that a model was made from."""
+    return hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest()
+
+
+def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecipe:
+    """What the job leaves open; the steps are a guess where it asks for minutes."""
+    table, large = job.train, device == "cuda"
+    step = scale * 16  # a multiple of the largest stride
+    crop = table.crop or max(128 if large else 96, 48 * scale)
+    return CropRecipe(
+        steps=table.steps or 1,
+        batch=table.batch or (32 if large else 8),
+        crop=max(step, crop // step * step),
+        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3),
+        seed=table.seed,
+    )
+
+
+def steps_of(job: Job, module: FitCrops[Any], work: Path, device: str) -> int:
+    """As many as the job's minutes allow here, counted once for each run."""
+    minutes = job.train.minutes or MINUTES
+    noted = work / "steps.json"
+    if noted.is_file():
+        steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
+    else:
+        steps = steps_within(60 * minutes, module, device)
+        write_json(noted, {"steps": steps})
+    log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
+    return steps
+
+
+def work_key(job: Job, photos: Photos, recipe: CropRecipe, plan: Sequence[Any]) -> str:
+    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+    stamp = {
+        "task": job.task,
+        "plan": plan,
+        "train": job.train.model_dump(mode="json"),
+        "recipe": asdict(recipe),  # a device has its own
+        "images": photos.pixel_sha256,
+        "calibrate": job.calibrate.fraction,
+        "format": [photos.image_format.channels, photos.image_format.bit_depth],
+        "kintsugi": installed_version("kintsugi"),
+    }
+    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

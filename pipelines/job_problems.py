@@ -1,0 +1,71 @@
+"""What is wrong with a job file, in lines that name the key, its value and the next step."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[str]:
+    """A line for each problem.
+
+    Args:
+        error: What checking the document has found.
+        root: The record of the whole file.
+        path: The file.
+    """
+    lines = []
+    for problem in error.errors():
+        location = _fields(root, problem["loc"])
+        key = ".".join(location)
+        detail = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "literal_error":  # true and false as the file has them
+            detail = re.sub(r"True|False", lambda match: match[0].lower(), detail)
+        if problem["type"] == "extra_forbidden":
+            lines.append(unknown_key(root, location, path))
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: '{key}' is missing; it is needed")
+        elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a table: it names the keys
+            lines += [f"{path}: {line}" for line in detail.splitlines()]
+        else:
+            lines.append(f"{path}: '{key}'{_shown(problem['input'])}: {detail}")
+    return list(dict.fromkeys(lines))
+
+
+def unknown_key(root: type[BaseModel], location: tuple[str, ...], path: Path) -> str:
+    """What to say of a key that no table has, and which one is meant perhaps."""
+    record: Any = root
+    for table in location[:-1]:
+        record = record.model_fields[table].annotation
+    known = [name for name in record.model_fields if name != "path"]
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"{path}: '{'.'.join(location)}' is not a key of a job file; {hint}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ""
+    try:
+        text = repr(value)
+    except ValueError:  # Python spells out no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return f" is {text}" if len(text) <= 100 else f" is {text[:97]}..."
+
+
+def _fields(root: type[BaseModel], location: Sequence[int | str]) -> tuple[str, ...]:
+    """The part of a location that the job file knows: pydantic adds the kinds of value that it has tried."""
+    record: Any = root
+    known: list[str] = []
+    for part in location:
+        fields = getattr(record, "model_fields", None)
+        if fields is None:
+            break
+        known.append(str(part))
+        record = fields[part].annotation if part in fields else None
+    return tuple(known)

@@ -1,0 +1,86 @@
+"""What results of a run are compared with, where the truth is known: clean images, or true labels, by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.columns import Row
+from pipelines.errors import ImageError
+from pipelines.images import ImageFile, list_images, read_image
+from pipelines.labels import LabelFolder, read_labels, stem_of
+from pipelines.modelfile import ColorizationMetadata, RestorationMetadata
+from pipelines.names import by_name
+from pipelines.quality import compare, compare_labels
+from pipelines.settings import settings
+
+
+class Reference(Protocol):
+    """Images or labels as they should have come out."""
+
+    def compare(self, row: Row, out: Path) -> None:
+        """Add figures to the row of a result under an output folder; a note where its reference is of no use."""
+
+
+class CleanImages:
+    """PSNR and SSIM against the clean image of the same name, with or without its suffix."""
+
+    def __init__(self, folder: Path, metadata: RestorationMetadata | ColorizationMetadata) -> None:
+        """List a folder.
+
+        Raises:
+            FolderError: It holds no images.
+        """
+        self._clean, self._metadata = by_name(list_images(folder).files), metadata
+
+    def compare(self, row: Row, out: Path) -> None:
+        """Add psnr and ssim."""
+        twin = self._clean.get(row["path"]) or self._clean.get(stem_of(row["path"]))
+        if twin is None:
+            return
+        metadata, limit = self._metadata, settings().max_pixels
+        luma, border = (metadata.luma, metadata.border) if isinstance(metadata, RestorationMetadata) else (False, 0)
+        try:
+            clean = read_image(twin.path, max_pixels=limit).pixels
+            made = read_image(out / row["output"], max_pixels=limit * metadata.scale**2).pixels
+            height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
+            row |= compare(made, clean[:height, :width], luma=luma, border=border)
+            problem = None if row["psnr"] is not None else f"is of another size: {width} x {height}"
+        except ImageError as error:
+            problem = str(error)
+        if problem is not None:
+            _note(row, f"the clean image {twin.relative} {problem}")
+
+
+class TrueLabels:
+    """Dice and IoU against the label image of the same name."""
+
+    def __init__(self, folder: Path, images: Path, classes: int) -> None:
+        """List a folder.
+
+        Args:
+            folder: Of the label images.
+            images: The folder of the images.
+            classes: Background included.
+
+        Raises:
+            FolderError: It holds no images.
+            DataError: It holds two label images of one name.
+        """
+        self._labels, self._images = LabelFolder.find(folder, classes), images
+
+    def compare(self, row: Row, out: Path) -> None:
+        """Add dice and iou."""
+        image = ImageFile(self._images / row["path"], row["path"], 0, 0)
+        if self._labels.file_of(image) is None:
+            return
+        try:
+            true = self._labels.of(image, (row["height"], row["width"]))
+            made = read_labels(out / row["output"], self._labels.classes)
+            row |= compare_labels(made, true, self._labels.classes)
+        except ImageError as error:
+            _note(row, str(error))
+
+
+def _note(row: Row, text: str) -> None:
+    row["note"] = "; ".join(filter(None, (row["note"], text)))
