@@ -101,3 +101,39 @@ def restore(
         if done.failed:
             typer.echo(f"{done.failed} images could not be read", err=True)
             raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def throughput(
+    folder: Annotated[Path, typer.Argument(help="Images.")],
+    model: Annotated[str, typer.Option("--model", help="A model that scores, such as tiles@champion.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; goes on where it was stopped.")] = Path(
+        "bench-throughput-out"
+    ),
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows",
+            help="Comma-separated: ours, naive, limits, anomalib_patchcore, anomalib_padim (all are the default).",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images of the folder that are taken.")] = 1000,
+    few: Annotated[int, typer.Option("--few", min=1, help="Images that anomalib's rows take: they are slow.")] = 200,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each row, in turns; medians are given.")] = 5,
+    growth: Annotated[
+        str | None, typer.Option("--growth", help="Counts of images to run the batch job on once, such as 1000,100000.")
+    ] = None,
+) -> None:
+    """How fast a folder is scored, beside a plain loop, the stages by themselves, and anomalib's own prediction."""
+    with told_plainly(), terminated_as_by_ctrl_c():
+        from flows.preflight import TO_TRAIN, require
+
+        require(*TO_TRAIN)
+        from pipelines.bench.throughput import bench_throughput
+
+        done = bench_throughput(
+            folder, out, model=model, lines=rows.split(",") if rows else (), images=images, few=few, runs=runs,
+            growth=[int(count) for count in growth.split(",")] if growth else (),
+        )  # fmt: skip
+        typer.echo(done.text)
+        typer.echo(f"written: {done.out / 'throughput.md'}, {done.out / 'throughput.json'}")

@@ -1,0 +1,243 @@
+"""How fast a folder is scored: the batch job, a plain loop, the stages one by one, and anomalib's own prediction.
+
+Every row is measured in a process of its own, several times, in turns: what slows the machine for a while slows all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipelines.bench.anomalib_environment import ensure_anomalib
+from pipelines.bench.methods import ANOMALIB
+from pipelines.data import drawn
+from pipelines.errors import DataError, FolderError
+from pipelines.files import write_atomically, write_json
+from pipelines.images import ImageFile, find_images
+from pipelines.models import find_model
+from pipelines.progress import progress
+from pipelines.settings import settings
+
+log = logging.getLogger(__name__)
+RUNNER = Path(__file__).with_name("anomalib_predict.py")
+TRAIN_IMAGES = 200  # that PatchCore's memory bank is as large as of
+TUNED_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of the table."""
+
+    name: str
+    title: str
+    anomalib: dict[str, Any] | None = None  # what its process is asked
+    few: bool = False  # a part of the images is enough: it is slow
+
+
+LINES = (
+    Line(name="ours", title="Kintsugi, the batch job"),
+    Line(name="naive", title="the same network in a plain loop (Pillow, torch, one image at a time)"),
+    Line(name="limits", title="its stages one after the other, each on all cores"),
+    Line(
+        name="anomalib_patchcore",
+        title=f"PatchCore, anomalib {ANOMALIB} as its guides have it",
+        anomalib={"rule": "patchcore", "draw": True, "batch": None},
+        few=True,
+    ),
+    Line(
+        name="anomalib_padim",
+        title=f"PaDiM (ResNet-18), anomalib {ANOMALIB}, batches of {TUNED_BATCH}, workers, nothing drawn",
+        anomalib={"rule": "padim", "draw": False, "batch": TUNED_BATCH},
+        few=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputBench:
+    """What a finished benchmark has to say."""
+
+    out: Path
+    text: str
+
+
+def bench_throughput(
+    folder: Path,
+    out: Path,
+    *,
+    model: str,
+    lines: Sequence[str] = (),
+    images: int = 1000,
+    few: int = 200,
+    runs: int = 5,
+    growth: Sequence[int] = (),
+) -> ThroughputBench:
+    """Measure, and write `throughput.json` and `throughput.md`; what an earlier start has measured is kept.
+
+    Args:
+        folder: Images.
+        out: Output folder.
+        model: Reference of a model that scores, which has its weights beside it.
+        lines: Names of `LINES`; none: all.
+        images: How many of the folder are taken, drawn by their names.
+        few: How many of these the slow rows take.
+        runs: Of each row.
+        growth: Counts of images that the batch job is run on besides, once each; the folder's are linked as often as
+            that takes.
+
+    Returns:
+        The table, and where it is.
+
+    Raises:
+        DataError: There is no row of a name, or a row's process failed.
+    """
+    known = {line.name: line for line in LINES}
+    if unknown := [name for name in lines if name not in known]:
+        raise DataError(f"there is no row '{unknown[0]}'; there are: {', '.join(known)}")
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    chosen = [known[name] for name in lines] or list(LINES)
+    files = find_images(folder)
+    files = [files[position] for position in drawn(files, images)]
+    path = find_model(model).path  # so that no registry is asked in a row's time
+    out.mkdir(parents=True, exist_ok=True)
+    bench = _Bench(out, str(path))
+    with (
+        _linked(files, len(files), out / "images") as all_of_them,
+        _linked(files, min(few, len(files)), out / "few") as some,
+        progress(log, "bench", runs * len(chosen), "runs") as advance,
+    ):
+        for run in range(runs):
+            for line in chosen:
+                bench.measure(line, some if line.few else all_of_them, run)
+                advance()
+    for count in growth:
+        with _linked(files, count, out / "images") as many:
+            bench.measure(LINES[0], many, 0, key=f"growth-{count}")
+    text = _table(bench, chosen, runs, growth)
+    write_json(out / "throughput.json", {"machine": _machine(), "runs": bench.answers})
+    write_atomically(out / "throughput.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
+    return ThroughputBench(out, text)
+
+
+class _Bench:
+    """Runs processes and keeps what they answer."""
+
+    def __init__(self, out: Path, model: str) -> None:
+        self._out, self._model = out, model
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+
+    def measure(self, line: Line, images: Path, run: int, key: str | None = None) -> None:
+        name = key or line.name
+        kept = self._out / "runs" / f"{name}-{run}.json"
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            write_json(kept, self._run(line, images))
+        answer = json.loads(kept.read_text(encoding="utf-8"))
+        log.info("%s, run %d: %.1f images/s", name, run + 1, answer["images"] / answer["seconds"])
+        self.answers.setdefault(name, []).append(answer)
+
+    def _run(self, line: Line, images: Path) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="kintsugi-") as work:
+            request, answer = Path(work) / "request.json", Path(work) / "answer.json"
+            asked: dict[str, Any] = {"row": line.name, "images": str(images), "model": self._model, "work": work}
+            words = [sys.executable, "-m", "pipelines.bench.throughput_cell"]
+            if line.anomalib is not None:
+                asked |= line.anomalib | {
+                    "workers": settings().workers,
+                    "train_images": TRAIN_IMAGES,
+                    "device": "gpu" if settings().device == "cuda" else "cpu",
+                }
+                words = [str(ensure_anomalib(settings().home / "environments")), "-P", "-W", "ignore", str(RUNNER)]
+            if line.name == "naive":
+                asked["flagged"] = self._flagged(images)
+            write_json(request, asked | {"started": time.time()})
+            done = subprocess.run(  # noqa: S603 - our own modules
+                [*words, str(request), str(answer)], capture_output=True, text=True, check=False,
+                env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            )  # fmt: skip
+            if done.returncode or not answer.is_file():
+                said = done.stderr.strip().splitlines()
+                raise DataError(f"the row {line.name} failed: {said[-1] if said else f'code {done.returncode}'}")
+            found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            return found
+
+    def _flagged(self, images: Path) -> list[str]:
+        """What the batch job flags, which is scored for it once."""
+        import pyarrow.parquet as pq
+
+        from pipelines.score import score_folder
+
+        place = self._out / "flagged"
+        score_folder(images, self._model, place)
+        table = pq.read_table(place / "results.parquet", columns=["path", "is_anomaly"]).to_pylist()
+        return [row["path"] for row in table if row["is_anomaly"]]
+
+
+@contextmanager
+def _linked(files: Sequence[ImageFile], count: int, folder: Path) -> Iterator[Path]:
+    """A folder of so many images, under plain names; links, so that it takes no room."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for number in range(count):
+        file = files[number % len(files)].path
+        link = folder / f"{number // 1000:05}" / f"{number:08}{file.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+
+
+def _table(bench: _Bench, lines: Sequence[Line], runs: int, growth: Sequence[int]) -> str:
+    def rate(answer: dict[str, Any]) -> float:
+        return float(answer["images"] / answer["seconds"])
+
+    rates = {name: [rate(answer) for answer in answers] for name, answers in bench.answers.items()}
+    rows = [
+        f"Medians of {runs} runs in turns, {os.cpu_count()} cores. Ratios are medians of the ratios within each turn.",
+        "",
+        "| row | images | images/s | the batch job is faster by | hours for a million images | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        found, speed = bench.answers[line.name], median(rates[line.name])
+        ratio = "-"
+        if "ours" in rates and line.name != "ours":
+            ratio = f"{median(mine / other for mine, other in zip(rates['ours'], rates[line.name], strict=True)):.2f}"
+        peak = median(answer["peak_mib"] for answer in found)
+        rows.append(
+            f"| {line.title} | {found[0]['images']:,} | {speed:.1f} | {ratio} | {1e6 / speed / 3600:.1f} | {peak:.0f} |"
+        )
+    if "ours" in bench.answers:
+        first = median(answer["first_row_seconds"] for answer in bench.answers["ours"])
+        rows += ["", f"From the start of the process to the first scored image: {first:.2f} s."]
+    if "limits" in bench.answers:
+        stages = [answer["stages"] for answer in bench.answers["limits"]]
+        each = {stage: median(found[stage] for found in stages) for stage in stages[0]}
+        count = bench.answers["limits"][0]["images"]
+        words = ", ".join(f"{stage} {count / seconds:,.0f}/s" for stage, seconds in each.items())
+        rows += ["", f"Stages by themselves: {words}."]
+    if growth:
+        rows += ["", "| images | images/s | peak MiB |", "|---|---|---|"]
+        for count in growth:
+            (answer,) = bench.answers[f"growth-{count}"]
+            rows.append(f"| {count:,} | {rate(answer):.1f} | {answer['peak_mib']:.0f} |")
+    return "\n".join(rows)
