@@ -4,12 +4,13 @@ STAMP := .venv/.set-up
 DEMO := $(CURDIR)/demo-out
 JOBS ?= 2
 ARGS ?=
+MINUTES ?= 10
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup lint format lock clean distclean
+.PHONY: help demo test soak setup lint format lock clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,11 @@ ifeq ($(CHROMIUM),)
 	@echo "Missing: Chromium, so the browser tests are left out. On Debian: apt-get install chromium"
 endif
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser") $(ARGS)
+
+soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time
+	@for entry in images jobs overrides models calibrations galleries; do \
+		$(BIN)/python tests/faults/fuzz.py $$entry --minutes $(MINUTES) || exit 1; \
+	done
 
 setup: $(STAMP) ## Make .venv with the locked requirements and the project
 	@echo "Set up: the command is .venv/bin/kintsugi. Next: make demo, or your own images (README.md, \"Your own folder\"):"

@@ -1,0 +1,170 @@
+"""Good input for the fuzzer: one small file of each kind that a reader knows."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import imagecodecs
+import numpy as np
+import onnx
+import tifffile
+from onnx import TensorProto, helper
+from PIL import Image, ImageCms
+from safetensors.numpy import save
+
+from pipelines.images.write import encode_image
+from pipelines.modelfile import METADATA_KEY
+from pipelines.sample import MAGNETIC_TILE
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (19, 23), np.uint8)
+SMOOTH = np.asarray(Image.fromarray(RANDOM.integers(0, 256, (5, 6, 3), np.uint8)).resize((31, 27)))
+DEEP = SMOOTH.astype(np.uint16) * 257 + 3
+PICTURE = Image.fromarray(SMOOTH)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+DIGEST = "0" * 64
+
+
+def images() -> list[bytes]:
+    """Of every format, in most of the ways that it stores pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear = PICTURE.convert("RGBA")
+    clear.putalpha(PICTURE.convert("L"))
+    few, turned = PICTURE.quantize(30), PICTURE.rotate(90)
+    files = [
+        saved(PICTURE, "PNG", exif=exif, icc_profile=PROFILE, dpi=(300, 300)),
+        saved(few, "PNG", transparency=3),
+        saved(PICTURE.convert("1"), "PNG"),
+        saved(clear, "PNG"),
+        saved(PICTURE, "PNG", save_all=True, append_images=[turned]),
+        imagecodecs.png_encode(DEEP),
+        saved(PICTURE, "JPEG", exif=exif, icc_profile=PROFILE),
+        saved(PICTURE, "JPEG", progressive=True, dpi=(72, 72)),
+        saved(PICTURE.convert("L"), "JPEG"),
+        saved(PICTURE.convert("CMYK"), "JPEG"),
+        saved(few, "GIF", save_all=True, append_images=[turned.quantize(30)]),
+        saved(few, "GIF", transparency=2, interlace=1),
+        *(saved(PICTURE.convert(mode), "BMP") for mode in ("RGB", "L", "1")),
+        saved(few, "BMP"),
+        saved(PICTURE, "WEBP", lossless=True, exif=exif, icc_profile=PROFILE),
+        saved(clear, "WEBP", quality=80),
+        saved(PICTURE, "WEBP", save_all=True, append_images=[turned]),
+        imagecodecs.jpeg2k_encode(DEEP, codecformat="JP2", level=0),
+        imagecodecs.jpeg2k_encode(GREY, codecformat="J2K", level=0),
+        *_netpbm(),
+        *_tiffs(),
+    ]
+    files += [encode_image(kind, SMOOTH, icc=PROFILE, dpi=(90, 90))[0] for kind in ("png", "tiff", "webp", "jpeg")]
+    tile = Image.open(next((MAGNETIC_TILE / "test" / "crack").iterdir()))
+    return [*files, saved(tile.crop((0, 0, 64, 48)), "JPEG")]
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    """By Pillow."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _netpbm() -> list[bytes]:
+    plain = b" ".join(b"%d" % value for value in GREY[:3, :4].ravel())
+    return [
+        b"P1\n# plain\n4 3\n0101 1010\n0011",
+        b"P2 4 3 255\n" + plain,
+        b"P3 2 2 255\n" + plain,
+        b"P4 23 19\n" + np.packbits(GREY > 99, axis=1).tobytes(),
+        b"P5 23 19 255\n" + GREY.tobytes(),
+        b"P6\n31 27\n65535\n" + DEEP.astype(">u2").tobytes(),
+    ]
+
+
+def _tiffs() -> list[bytes]:
+    wide = np.dstack([DEEP, DEEP[..., :1]])
+    ways = [
+        (GREY, {"photometric": "miniswhite"}),
+        (GREY > 99, {"photometric": "minisblack"}),
+        (SMOOTH, {"tile": (16, 16), "compression": "zlib", "predictor": True}),
+        (SMOOTH, {"compression": "jpeg", "rowsperstrip": 8}),
+        (np.dstack([SMOOTH, GREY[0, 0] * np.ones_like(SMOOTH[..., :1])]), {"photometric": "separated"}),
+        (DEEP, {"planarconfig": "contig", "compression": "lzw", "iccprofile": PROFILE, "resolution": (72, 72)}),
+        (np.moveaxis(DEEP, 2, 0), {"planarconfig": "separate", "photometric": "rgb"}),
+        (wide, {"photometric": "rgb", "extrasamples": ["assocalpha"], "bigtiff": True}),
+        (GREY, {"byteorder": ">", "compression": "packbits"}),
+        (np.stack([GREY, GREY]), {"photometric": "minisblack"}),
+    ]
+    files = []
+    for pixels, options in ways:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, **options)
+        files.append(buffer.getvalue())
+    kinds = ("group4", "tiff_lzw", "tiff_adobe_deflate")
+    return files + [saved(PICTURE.convert("1"), "TIFF", compression=kind) for kind in kinds]
+
+
+def jobs() -> list[bytes]:
+    """The least that works, and a file that uses every table."""
+    least = b'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "good"\n'
+    return [
+        least,
+        least + b'licence = "CC0"\nmax_images = 9\n[model]\ntarget = "details"\nsize = [48, 40]\nstrides = [8, 16]\n'
+        b'stride_weights = [1.0, 0.5]\nsmooth = "both"\npooling = "top:0.1"\nlevels = 2\nscore = "ratio"\n'
+        b'classes = ["a", "b"]\nbackbone_weights = "w.safetensors"\n[train]\nsteps = 40\nminutes = 2.5\nbeta = 1.0\n'
+        b'corruption = "perlin"\nseed = 3\n[calibrate]\nfalse_alarms = 0.05\nfraction = 0.2\n[promote]\n'
+        b'rule = "always"\n[schedule]\ntrain = "1d"\nscore = "*/5 2 * * 1-5"\nfolder = "in"\nout = "out"\nbudget = 3\n'
+        b'overlap = "queue"\ntimezone = "Europe/Berlin"\n',
+        b'task = "denoise"\nname = "d"\ndata = {train = "clean"}\nmodel.network = "S"\nmodel.level = 25.0\n'
+        b'schedule = {restore = "6h", folder = "a", out = "b"}\n',
+    ]
+
+
+def overrides() -> list[bytes]:
+    """Of `--set`."""
+    return [b"train.steps=500", b"model.size=[48, 40]", b"name=other", b"schedule.train=1d", b"data.train='x'"]
+
+
+def metadata() -> list[bytes]:
+    """Of a model that scores."""
+    known = {
+        "format": 1, "name": "tiles", "task": "reconstruct", "summary": "Finds.", "channels": 1, "bit_depth": 8,
+        "value_range": [0, 255], "size_multiple": 1, "halo": None, "likelihood": "gaussian", "licence": None,
+        "outputs": {"score": "nats", "anomaly_map": "nats"}, "git_commit": None, "data_digest": "0",
+        "images": {"train": 9}, "kintsugi": "0.1.0", "size": [48, 40], "target": "pixels", "backbone": None,
+        "strides": [1], "places": [6, 5], "stages": 2, "smooth": "both", "dims": 1920, "latent_shape": [4, 6, 5],
+        "samples": 2, "score": "-ELBO / D",
+    }  # fmt: skip
+    return [json.dumps(known).encode()]
+
+
+def with_metadata(text: bytes) -> bytes:
+    """The smallest ONNX file that has an output `score`, and this as its metadata, whatever it is."""
+    value = helper.make_tensor_value_info("score", TensorProto.FLOAT, [1])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["score"])], "g", [image], [value])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    mark = b"@" * len(text)  # the library takes text only; other bytes are put in its place
+    onnx.helper.set_model_props(model, {METADATA_KEY: mark.decode()})
+    return model.SerializeToString().replace(mark, text) if text else model.SerializeToString()
+
+
+def calibrations() -> list[bytes]:
+    """With all that it may hold."""
+    known = {
+        "format": 1, "model_sha256": DIGEST, "scores": [0.5, 1.0, 1.5, 2.0], "false_alarms": 0.2,
+        "map_quantiles": {"0.5": 0.1, "0.99": 1.0, "0.999": 2.0, "1.0": 3.0},
+        "statistics": {"brightness": [0.1, 0.2], "contrast": [0.3, 0.4]},
+        "places": {"places": 99, "shares": [0.5, 0.1, 0.01], "values": [0.0, 1.0, 2.0]},
+        "groups": {"a": [0.5, 1.0], "b": [1.5, 2.0]},
+    }  # fmt: skip
+    return [json.dumps(known).encode()]
+
+
+def galleries() -> list[bytes]:
+    """Three good images."""
+    tensors = {
+        "embedding": RANDOM.normal(size=(3, 8)).astype(np.float32),
+        "thumbnail": RANDOM.integers(0, 256, (3, 12, 12, 3), np.uint8),
+        "thumbnail_size": np.array([[12, 9]] * 3, np.int32),
+    }
+    return [save(tensors, {"names": json.dumps(["a.png", "b.png", "c.png"]), "model_sha256": DIGEST})]
