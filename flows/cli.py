@@ -40,6 +40,10 @@ OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run over the same images.")
 ]
 
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", help="Where it is done: local, or ray: a cluster's machines.")
+]
+
 
 def _tell_version(wanted: bool) -> None:
     """End with the versions that a report of a fault needs; ONNX Runtime's is asked for without its import."""
@@ -123,15 +127,17 @@ def score(
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
     all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
+    engine: EngineOption = "local",
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
+        from pipelines.engines import check_engine
         from pipelines.rates import promised
         from pipelines.score import score_folder
 
         summary = score_folder(
             folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-            groups=groups, calibration=calibration, all_maps=all_maps,
+            groups=groups, calibration=calibration, all_maps=all_maps, engine=check_engine(engine),
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")
@@ -165,12 +171,16 @@ def restore(
     samples: Annotated[
         int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
     ] = 0,
+    engine: EngineOption = "local",
 ) -> None:
     """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
+        from pipelines.engines import check_engine
         from pipelines.restore import restore_folder
 
-        summary = restore_folder(folder, model, out, kind=kind, reference=reference, samples=samples)
+        summary = restore_folder(
+            folder, model, out, kind=kind, reference=reference, samples=samples, engine=check_engine(engine)
+        )
         done = summary.done
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:

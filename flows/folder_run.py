@@ -18,6 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.retries import DELAYS, retry_transient
+from pipelines.engines import Engine, RunAll, open_engine
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.progress import Advance, progress
 
@@ -31,15 +32,19 @@ TRIES: dict[str, Any] = {
 }
 
 
-def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManager[FolderRun]]) -> Any:  # noqa: ANN401
-    """Open a job, do its shards one by one, and finish it; what `finish` returns."""
+def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManager[FolderRun]], engine: Engine) -> Any:  # noqa: ANN401
+    """Open a job, do its shards, and finish it; what `finish` returns."""
     log = logging.getLogger(f"pipelines.{verb}")  # its lines are those of the plain job
     with ExitStack() as held:
+        run_all = held.enter_context(open_engine(engine))
         job = open_job(Sealed(held), Sealed(opener), model).value
         shards = job.shards()
         with progress(log, verb, len(job.files), "images", len(job.files) - job.left) as advance:
-            for number, shard in enumerate(shards, start=1):
-                do_shard(Sealed(job), Sealed(shard), Sealed(advance), number, len(shards))
+            if engine == "local":
+                for number, shard in enumerate(shards, start=1):
+                    do_shard(Sealed(job), Sealed(shard), Sealed(advance), number, len(shards))
+            elif shards:
+                do_shards(Sealed(run_all), Sealed(job), Sealed(advance), len(shards), engine)
         return finish(Sealed(job))
 
 
@@ -70,6 +75,18 @@ def do_shard(
 ) -> None:
     """Do one shard: 10 to 60 seconds of work, against the 10 milliseconds that a task costs."""
     job.value.run(shard.value, advance.value)
+
+
+@task(name="shards", task_run_name="{total} shards on {engine}", **TRIES)
+def do_shards(
+    run_all: Sealed[RunAll],
+    job: Sealed[FolderRun],
+    advance: Sealed[Advance],
+    total: int,  # noqa: ARG001 - for the task run's name
+    engine: str,  # noqa: ARG001
+) -> None:
+    """Do all shards that are missing: another engine has its own record of each."""
+    run_all.value(job.value, job.value.shards(), advance.value)
 
 
 @task(name="finish", **TRIES)

@@ -22,6 +22,7 @@ EXTRAS = {
         "registered models cannot be used here, but .onnx files can",
     ),
     "flows": (frozenset({"fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
+    "ray": (frozenset({"ray"}), "this machine works alone, without a cluster"),
 }
 TO_TRAIN = ("torch", "lightning", "mlflow")
 

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_restored
 from flows.folder_run import run_folder, run_shards
 from flows.runs import recorded_run
+from pipelines.engines import Engine
 from pipelines.restore import RestoreSummary, open_restoring
 
 
@@ -23,6 +24,7 @@ def restore_flow(
     reference: Path | None = None,
     samples: int = 0,
     own_folder: bool = False,
+    engine: Engine = "local",
 ) -> RestoreSummary:
     """Mend every image under a folder and write the report.
 
@@ -34,6 +36,7 @@ def restore_flow(
         reference: Folder of clean images of the same names: PSNR and SSIM are measured.
         samples: So many more results of each image are drawn, of models that know several.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
+        engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
 
     Returns:
         Counts, and where the report is.
@@ -42,6 +45,6 @@ def restore_flow(
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
         opener = partial(open_restoring, folder, model, out, kind=kind, reference=reference, samples=samples)
-        summary: RestoreSummary = run_shards("restore", model, opener)
+        summary: RestoreSummary = run_shards("restore", model, opener, engine)
         record_restored(summary, folder, model)
         return summary

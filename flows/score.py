@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_scores
 from flows.folder_run import run_folder, run_shards
 from flows.runs import recorded_run
+from pipelines.engines import Engine
 from pipelines.score import ScoreSummary, open_scoring
 
 
@@ -25,6 +26,7 @@ def score_flow(
     budget: int | None = None,
     false_discoveries: float | None = None,
     all_maps: bool = False,
+    engine: Engine = "local",
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -38,6 +40,7 @@ def score_flow(
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
+        engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
 
     Returns:
         Counts, and where the report is.
@@ -49,6 +52,6 @@ def score_flow(
         false_discoveries=false_discoveries, all_maps=all_maps,
     )  # fmt: skip
     with recorded_run():
-        summary: ScoreSummary = run_shards("score", model, opener)
+        summary: ScoreSummary = run_shards("score", model, opener, engine)
         record_scores(summary, folder, model)
         return summary

@@ -50,5 +50,9 @@ class OutputError(KintsugiError):
     """The output folder is in use by another run, or holds something else."""
 
 
+class EngineError(KintsugiError):
+    """Machines that are to do the work are not there, or are lost."""
+
+
 class ImageError(Exception):
     """One file cannot be decoded. It becomes a row of the report, never a crash."""

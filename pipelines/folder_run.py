@@ -8,11 +8,11 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,33 @@ class Shard:
         return self.of.take(self.indices)
 
 
+class Worst:
+    """The highest ranks so far: of these images there are pictures. Threads may ask at the same time."""
+
+    def __init__(self, ranks: Iterable[float] = ()) -> None:
+        """Begin with some."""
+        self._ranks = list(ranks)
+        heapq.heapify(self._ranks)
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Worst], tuple[list[float]]]:
+        """A lock stays where it is."""
+        return Worst, (self._ranks,)
+
+    def copy(self) -> Worst:
+        """As it is now."""
+        return Worst(self._ranks)
+
+    def takes(self, rank: float) -> bool:
+        """Whether an image may be among the worst of all; it counts from now on."""
+        with self._lock:
+            if len(self._ranks) == GALLERY_ROWS and rank < self._ranks[0]:
+                return False
+            push = heapq.heappush if len(self._ranks) < GALLERY_ROWS else heapq.heappushpop
+            push(self._ranks, rank)
+            return True
+
+
 @dataclass(slots=True, kw_only=True)
 class FolderRun(ABC):
     """An open job: an output folder held, a model loaded, a list of files."""
@@ -59,8 +86,7 @@ class FolderRun(ABC):
     stages: Clock = field(default_factory=lambda: Clock(*STAGES))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
-    _worst: list[float] = field(default_factory=list)  # heap of the highest ranks so far
-    _ranking: threading.Lock = field(default_factory=threading.Lock)
+    worst: Worst = field(default_factory=Worst)
 
     @property
     def total(self) -> int:
@@ -69,8 +95,8 @@ class FolderRun(ABC):
 
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed are tried again."""
-        left, self._worst = self.output.store.left(self.files, self.holds)
-        heapq.heapify(self._worst)
+        left, ranks = self.output.store.left(self.files, self.holds)
+        self.worst = Worst(ranks)
         if len(left) < len(self.files):
             log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
         self.left = len(left)
@@ -79,7 +105,7 @@ class FolderRun(ABC):
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
-        worst = list(self._worst)
+        worst = self.worst.copy()
         rows: list[Row] = []
         kept = time.monotonic()
         try:
@@ -93,10 +119,14 @@ class FolderRun(ABC):
                         rows, kept = [], time.monotonic()
             self._keep(rows)
         except BaseException:  # Ctrl-C above all
-            self._worst = worst  # if this process tries again, the same images are among the worst again
+            self.worst = worst  # if this process tries again, the same images are among the worst again
             with contextlib.suppress(OSError):  # of a full disk it is told already
                 self._keep(rows)
             raise
+
+    def for_worker(self) -> Self:
+        """The same job, as it is sent to another machine: shards hold the files, so they need not go twice."""
+        return replace(self, files=self.files[:0])
 
     @abstractmethod
     def holds(self, row: Row) -> bool:
@@ -109,15 +139,6 @@ class FolderRun(ABC):
     @abstractmethod
     def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, as they come."""
-
-    def among_worst(self, rank: float) -> bool:
-        """Whether an image may be among the worst of all, of which there are pictures; it counts from now on."""
-        with self._ranking:
-            if len(self._worst) == GALLERY_ROWS and rank < self._worst[0]:
-                return False
-            push = heapq.heappush if len(self._worst) < GALLERY_ROWS else heapq.heappushpop
-            push(self._worst, rank)
-            return True
 
     def merged(self) -> Iterator[list[Row]]:
         """The rows of all files and of sub-folders that cannot be read, by path, some thousands at a time."""

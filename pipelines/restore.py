@@ -23,6 +23,7 @@ import numpy as np
 from pipelines.account import describe_run
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
+from pipelines.engines import Engine, open_engine
 from pipelines.errors import FolderError, ImageError
 from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
@@ -79,6 +80,7 @@ def restore_folder(
     reference: Path | None = None,
     samples: int = 0,
     fresh: bool = False,
+    engine: Engine = "local",
 ) -> RestoreSummary:
     """Mend every image under a folder.
 
@@ -95,6 +97,7 @@ def restore_folder(
         samples: So many more results of each image are drawn, of models that know several: they go into the folders
             `samples/1`, `samples/2` and so on.
         fresh: Forget the rows of earlier runs.
+        engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
 
     Returns:
         Counts, and where the report is.
@@ -102,11 +105,12 @@ def restore_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    with open_restoring(folder, model, out, kind=kind, reference=reference, samples=samples, fresh=fresh) as restoring:
+    with open_engine(engine) as run_all, open_restoring(
+        folder, model, out, kind=kind, reference=reference, samples=samples, fresh=fresh
+    ) as restoring:  # fmt: skip
         shards = restoring.shards()
         with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
-            for shard in shards:
-                restoring.run(shard, advance)
+            run_all(restoring, shards, advance)
         return restoring.finish()
 
 
@@ -278,7 +282,7 @@ class Restoring(FolderRun):
             with self.stages.timed("run"):
                 mended = self._made(image)
             with self.stages.timed("write"):
-                shown = self.among_worst(mended.mean_scale)
+                shown = self.worst.takes(mended.mean_scale)
                 draw_pictures = pictures_of_colours if isinstance(self.session, ColorizingSession) else pictures_of
                 pictures = draw_pictures(image.pixels, mended) if shown else {}
             if self.samples:

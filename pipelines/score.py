@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipelines.account import describe, work_key
 from pipelines.columns import Row
 from pipelines.drift import Drift, image_facts
+from pipelines.engines import Engine, open_engine
 from pipelines.errors import CalibrationError
 from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
@@ -80,6 +81,7 @@ def score_folder(
     all_maps: bool = False,
     fresh: bool = False,
     observer: Observer | None = None,
+    engine: Engine = "local",
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -100,7 +102,8 @@ def score_folder(
         calibration: Another calibration file than the one beside the model.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
         fresh: Forget the rows of earlier runs.
-        observer: Called with every newly scored row and its anomaly map.
+        observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
+        engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
 
     Returns:
         Counts, and where the report is.
@@ -108,15 +111,14 @@ def score_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    with open_scoring(
+    with open_engine(engine) as run_all, open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
         groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,
         observer=observer,
     ) as scoring:  # fmt: skip
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
-            for shard in shards:
-                scoring.run(shard, advance)
+            run_all(scoring, shards, advance)
         return scoring.finish()
 
 
@@ -301,7 +303,7 @@ class Scoring(FolderRun):
     def _draw(self, row: Row, image: Decoded, values: Values) -> None:
         """Regions and heat map of a flagged image; thumbnail and neighbours of what may be among the worst of all."""
         score, anomaly_map = row["score"], values["anomaly_map"]
-        flagged, worst = self.verdicts.flags(row["path"], score), self.among_worst(score)
+        flagged, worst = self.verdicts.flags(row["path"], score), self.worst.takes(score)
         if not (flagged or worst or self.all_maps):
             return
         calibration = self.verdicts.calibration

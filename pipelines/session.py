@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -24,6 +24,7 @@ from pipelines.modelfile import (
     SegmentationMetadata,
 )
 from pipelines.providers import CUDA, choose_providers
+from pipelines.settings import settings
 
 Stored = TypeVar("Stored", bound=CommonMetadata)
 
@@ -51,6 +52,7 @@ class _Loaded(Generic[Stored]):
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 0,
         calls: int = 1,
+        content: bytes | None = None,
     ) -> None:
         """Load a model file.
 
@@ -62,12 +64,13 @@ class _Loaded(Generic[Stored]):
             device: Where to run; "auto" takes a GPU when one really loads.
             threads: Of each call, on a CPU; 0 means one for each core.
             calls: Most calls of `run` at the same time, on a CPU; further ones wait.
+            content: The bytes of the file, where it is on another machine.
 
         Raises:
             ModelError: The file is damaged, was not exported by this software, or does something else.
         """
         self.model = model
-        session = _open(model, device, threads)
+        session = _open(model, device, threads, content)
         self._session: onnxruntime.InferenceSession | None = session
         self.provider: str = session.get_providers()[0]
         self.calls = 1 if self.provider == CUDA else calls
@@ -75,6 +78,10 @@ class _Loaded(Generic[Stored]):
         self._only_needed = onnxruntime.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True
         self.metadata = _read_metadata(session, model, self.kind)
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        """Sent to another machine, it carries the file along and takes what that machine has."""
+        return _reopened, (type(self), self.model, self.model.path.read_bytes())
 
     def close(self) -> None:
         """Give back the memory of the network; what is known of the model stays."""
@@ -194,6 +201,7 @@ class ColorizingSession(_Loaded[ColorizationMetadata]):
 
 
 AnyRestoring = RestoringSession | SegmentingSession | ColorizingSession
+Opened = TypeVar("Opened", bound=_Loaded[Any])
 
 
 @contextlib.contextmanager
@@ -231,12 +239,19 @@ def open_restoring_session(
     return kinds.get(kind_of(model), RestoringSession)(model, device=device, threads=threads, calls=calls)
 
 
-def _open(model: ModelFile, device: Literal["auto", "cpu", "cuda"], threads: int) -> onnxruntime.InferenceSession:
+def _reopened(kind: type[Opened], model: ModelFile, content: bytes) -> Opened:
+    return kind(model, device=settings().device, threads=1, calls=settings().workers, content=content)
+
+
+def _open(
+    model: ModelFile, device: Literal["auto", "cpu", "cuda"], threads: int, content: bytes | None = None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(model.path.read_bytes(), options, providers=choose_providers(device))
+        content = model.path.read_bytes() if content is None else content
+        return onnxruntime.InferenceSession(content, options, providers=choose_providers(device))
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes

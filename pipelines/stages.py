@@ -81,6 +81,10 @@ class Clock:
         self.seconds = dict.fromkeys(stages, 0.0)
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Clock], tuple[str, ...]]:
+        """On another machine it begins at zero."""
+        return Clock, tuple(self.seconds)
+
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Count the time that a block takes."""

@@ -1,0 +1,181 @@
+"""Where the shards of a job over a folder are done: in this process, or on every machine of a Ray cluster.
+
+A worker of the cluster is an actor of Ray Data that holds one session and does shards as this process would: the same
+function, the same output folder, the same bytes. What is done is in the output folder alone, so of a worker that is
+lost nothing need be known: another one does its shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, get_args
+
+from pipelines.errors import EngineError, KintsugiError
+from pipelines.folder_run import FolderRun, Shard
+from pipelines.progress import Advance
+from pipelines.settings import PREFIX, settings
+
+log = logging.getLogger(__name__)
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+RunAll = Callable[[FolderRun, Sequence[Shard], Advance], None]
+MOST_TASKS = 10_000  # of a dataset; beyond that a task is several shards
+
+
+def check_engine(name: str) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        EngineError: There is none.
+    """
+    engine: Engine | None = next((known for known in ENGINES if known == name), None)
+    if engine is None:
+        raise EngineError(f"there is no engine '{name}': use {' or '.join(ENGINES)}")
+    return engine
+
+
+@contextlib.contextmanager
+def open_engine(engine: Engine) -> Iterator[RunAll]:
+    """Find the machines before anything else is done; yields what does all shards of a job.
+
+    Raises:
+        EngineError: There is no cluster.
+    """
+    if engine == "local":
+        yield one_by_one
+        return
+    with _connected():
+        yield on_ray
+
+
+def one_by_one(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
+    """Do them in this process."""
+    for shard in shards:
+        job.run(shard, advance)
+
+
+def on_ray(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
+    """Do them on the machines of the cluster, all of which see the folders under the same paths.
+
+    Ray does the shards of a lost machine again. Where it gives up, what is left is begun anew as long as that helps.
+
+    Raises:
+        EngineError: Workers are lost again and again.
+        KintsugiError, OSError: As a worker has it.
+    """
+    import ray
+
+    told = 0
+    while shards:
+        before = job.left
+        try:
+            for images in _done(job, shards):
+                advance(images)
+                told += images
+            break
+        except ray.exceptions.RayError as error:
+            log.warning("workers of the cluster were lost: what is missing is done again")
+            first, shards = job.left, job.shards()
+            if job.left == before:
+                raise EngineError(f"the workers of the cluster are lost again and again: {_line(error)}") from error
+            advance(first - job.left - told)
+            told = 0
+
+
+def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
+    """Images of each shard that is done."""
+    import ray
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    cpus, gpus = _share()
+    # Once for each machine, whatever the number of its workers: columns of names are read where they are.
+    packed = ray.put((job.for_worker(), shards))
+    numbers = ray.data.from_items(
+        [{"shard": number} for number in range(len(shards))], override_num_blocks=min(len(shards), MOST_TASKS)
+    )
+    done = numbers.map_batches(
+        _Worker,
+        fn_constructor_args=([packed], _environment(cpus)),  # in a list: a bare reference would be fetched here
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(shards)),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+    for row in done.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])  # noqa: S301 - our own worker's
+        for stage in job.stages.seconds:
+            job.stages.add(stage, row[stage])
+        yield row["images"]
+
+
+class _Worker:
+    """One session, on whichever machine."""
+
+    def __init__(self, packed: list[Any], environment: dict[str, str]) -> None:
+        import ray
+
+        os.environ.update(environment)
+        self._job, self._shards = ray.get(packed[0])
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Do one shard; an error travels as a value, since Ray keeps but the text of those that are raised."""
+        (number,) = batch["shard"].tolist()
+        before, error = dict(self._job.stages.seconds), b""
+        try:
+            self._job.run(self._shards[number])
+        except (KintsugiError, OSError) as raised:
+            error = pickle.dumps(raised)
+        spent = {stage: [seconds - before[stage]] for stage, seconds in self._job.stages.seconds.items()}
+        return {"images": [len(self._shards[number].indices)], "error": [error], **spent}
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other lines are of no use to whoever reads ours
+    import ray
+
+    if ray.is_initialized():  # the caller's: it is not ours to leave
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise EngineError(
+            f"no Ray cluster answers at {address} ({_line(error)}): `ray start --head` starts one here, "
+            "RAY_ADDRESS=HOST:6379 names another"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _share() -> tuple[float, float]:
+    """Cores and GPUs of each worker: what a worker would take of its machine, and no more than the smallest has."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    cores = [each["CPU"] for each in resources if each.get("CPU", 0) >= 1]
+    if not cores:
+        raise EngineError("no machine of the Ray cluster has a core to spare: start one with --num-cpus")
+    gpus = settings().device != "cpu" and any(each.get("GPU", 0) >= 1 for each in resources)
+    return min(*cores, float(settings().workers)), float(gpus)
+
+
+def _environment(cpus: float) -> dict[str, str]:
+    """What workers are to be told: settings change what is done, such as the size of images that are refused."""
+    here = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != f"{PREFIX}HOME"}
+    return here | {f"{PREFIX}WORKERS": str(int(cpus))}
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
