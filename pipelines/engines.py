@@ -11,8 +11,11 @@ import contextlib
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Literal, cast, get_args
 
 from pipelines.errors import EngineError, KintsugiError
 from pipelines.folder_run import FolderRun, Shard
@@ -93,7 +96,7 @@ def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    cpus, gpus = _share()
+    cpus, gpus, room = _share()
     # Once for each machine, whatever the number of its workers: columns of names are read where they are.
     packed = ray.put((job.for_worker(), shards))
     numbers = ray.data.from_items(
@@ -103,16 +106,18 @@ def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
         _Worker,
         fn_constructor_args=([packed], _environment(cpus)),  # in a list: a bare reference would be fetched here
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(shards)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(shards), initial_size=min(room, len(shards))),
         num_cpus=cpus,
         num_gpus=gpus,
     )
-    for row in done.iter_rows():
-        if row["error"]:
-            raise pickle.loads(row["error"])  # noqa: S301 - our own worker's
-        for stage in job.stages.seconds:
-            job.stages.add(stage, row[stage])
-        yield row["images"]
+    coming = cast(Generator[dict[str, Any]], iter(done.iter_rows()))
+    with contextlib.closing(coming) as rows:
+        for row in rows:
+            if row["error"]:
+                raise pickle.loads(row["error"])  # noqa: S301 - our own worker's
+            for stage in job.stages.seconds:
+                job.stages.add(stage, row[stage])
+            yield row["images"]
 
 
 class _Worker:
@@ -139,36 +144,56 @@ class _Worker:
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other lines are of no use to whoever reads ours
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what Ray Data leaves behind would connect again
     import ray
 
     if ray.is_initialized():  # the caller's: it is not ours to leave
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "auto")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        _expect_answer(address)
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise EngineError(
             f"no Ray cluster answers at {address} ({_line(error)}): `ray start --head` starts one here, "
             "RAY_ADDRESS=HOST:6379 names another"
         ) from None
+    if threading.current_thread() is threading.main_thread():  # where Ray has put its own
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
+        for thread in threading.enumerate():
+            if thread.name.startswith("StreamingExecutor"):  # of a dataset that was not read to its end
+                thread.join(timeout=10)
         ray.shutdown()
 
 
-def _share() -> tuple[float, float]:
-    """Cores and GPUs of each worker: what a worker would take of its machine, and no more than the smallest has."""
+def _expect_answer(address: str) -> None:
+    """Ray itself tries for minutes.
+
+    Raises:
+        OSError: Nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _share() -> tuple[float, float, int]:
+    """Cores and GPUs of each worker, which no machine is too small for, and how many workers there is room for."""
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    cores = [each["CPU"] for each in resources if each.get("CPU", 0) >= 1]
+    cores = [found["CPU"] for found in resources if found.get("CPU", 0) >= 1]
     if not cores:
         raise EngineError("no machine of the Ray cluster has a core to spare: start one with --num-cpus")
-    gpus = settings().device != "cpu" and any(each.get("GPU", 0) >= 1 for each in resources)
-    return min(*cores, float(settings().workers)), float(gpus)
+    each = min(float(settings().workers), *cores)
+    gpus = sum(int(found.get("GPU", 0)) for found in resources) if settings().device != "cpu" else 0
+    return each, float(gpus > 0), gpus or sum(int(found // each) for found in cores)
 
 
 def _environment(cpus: float) -> dict[str, str]:

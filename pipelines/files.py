@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
+_MACHINE = secrets.token_hex(4)  # machines of a cluster write to one folder, and their processes have equal numbers
 LONGEST_SUFFIX = 6  # characters, as in .jpeg
 LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 LONGEST_PATH = 3000  # below an output folder; with it, systems allow 4095
@@ -22,7 +24,7 @@ def appearing(path: Path) -> Iterator[Path]:
     """A temporary path to make a file at, which is moved into place at the end: nobody sees half of it."""
     make_folders(path.parent)
     temporary = path.with_name(
-        f"{TEMPORARY}{os.getpid()}-{threading.get_ident():x}-{path.suffix[1:]}"
+        f"{TEMPORARY}{_MACHINE}-{os.getpid()}-{threading.get_ident():x}-{path.suffix[1:]}"
     )  # short: names can be at the limit
     try:
         yield temporary
@@ -75,6 +77,11 @@ def shortened(name: str) -> str:
     digest = hashlib.sha256(encoded).hexdigest()[:16]
     suffix = Path(name).suffix if len(Path(name).suffix) <= LONGEST_SUFFIX else ""
     return encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore") + f"~{digest}{suffix}"
+
+
+def map_name(relative: str) -> str:
+    """Where the heat map of an image lies in the output folder."""
+    return fitting(f"maps/{relative}.png")
 
 
 def fitting(relative: str) -> str:

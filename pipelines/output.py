@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
-from pipelines.files import fitting, unfinished, write_atomically, write_json
+from pipelines.files import map_name, unfinished, write_atomically, write_json
 from pipelines.images import OUTPUT_MARKER
 from pipelines.names import NameSet
 from pipelines.store import RowStore
@@ -96,7 +96,7 @@ class OutputFolder:
 
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
-        return self.out / fitting(f"maps/{relative}.png")
+        return self.out / map_name(relative)
 
     def write_gallery(self, worst: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from the rows so far."""

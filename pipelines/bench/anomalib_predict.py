@@ -18,29 +18,32 @@ from typing import Any
 import torch
 from anomalib.data import PredictDataset  # type: ignore[import-not-found]  # its environment
 from anomalib.engine import Engine  # type: ignore[import-not-found]  # the same
-from anomalib.models import Padim, Patchcore  # type: ignore[import-not-found]  # the same
+from anomalib.models import EfficientAd, Padim, Patchcore, Stfpm  # type: ignore[import-not-found]  # the same
 from torch.utils.data import DataLoader
+
+KINDS = {"patchcore": Patchcore, "padim": Padim, "stfpm": Stfpm, "efficientad": EfficientAd}
 
 
 def build(request: dict[str, Any], images: DataLoader[Any]) -> Any:  # noqa: ANN401 - a model of anomalib
-    """A model as its guides have it, or the fastest with nothing drawn; what it would have learned is made up."""
+    """A model with its guides' settings; what it would have learned is made up."""
     torch.manual_seed(0)
-    if request["rule"] == "patchcore":
-        model = Patchcore(pre_trained=False, visualizer=request["draw"])
-    else:
-        model = Padim(pre_trained=False, visualizer=request["draw"])
+    kind = KINDS[request["rule"]]
+    # EfficientAd fetches its weights when it is fitted, the others when they are made.
+    options = {} if kind is EfficientAd else {"pre_trained": False}
+    model = kind(visualizer=request["draw"], **options)
     inner = model.model.eval()
+    if kind not in (Patchcore, Padim):
+        return model
     first = model.pre_processor(next(iter(images)).image[:1])
     with torch.no_grad():
         maps = inner.feature_extractor(first)
-        places = max(each.shape[-1] * each.shape[-2] for each in maps.values())
+    places = max(each.shape[-1] * each.shape[-2] for each in maps.values())
+    if kind is Patchcore:
         channels = sum(each.shape[1] for each in maps.values())
-        if request["rule"] == "patchcore":
-            inner.memory_bank = torch.randn(places * request["train_images"] // 10, channels)
-        else:
-            kept = len(inner.idx)
-            inner.gaussian.mean = torch.randn(kept, places)
-            inner.gaussian.inv_covariance = torch.eye(kept).expand(places, -1, -1).contiguous()
+        inner.memory_bank = torch.randn(places * request["train_images"] // 10, channels)
+    else:
+        inner.gaussian.mean = torch.randn(len(inner.idx), places)
+        inner.gaussian.inv_covariance = torch.eye(len(inner.idx)).expand(places, -1, -1).contiguous()
     return model
 
 

@@ -57,11 +57,18 @@ LINES = (
         anomalib={"rule": "patchcore", "draw": True, "batch": None},
         few=True,
     ),
-    Line(
-        name="anomalib_padim",
-        title=f"PaDiM (ResNet-18), anomalib {ANOMALIB}, batches of {TUNED_BATCH}, workers, nothing drawn",
-        anomalib={"rule": "padim", "draw": False, "batch": TUNED_BATCH},
-        few=True,
+    *(
+        Line(
+            name=f"anomalib_{rule}",
+            title=f"{title}, anomalib {ANOMALIB}, batches of {TUNED_BATCH}, workers, nothing drawn",
+            anomalib={"rule": rule, "draw": False, "batch": TUNED_BATCH},
+            few=True,
+        )
+        for rule, title in (
+            ("padim", "PaDiM (ResNet-18)"),
+            ("stfpm", "STFPM (ResNet-18)"),
+            ("efficientad", "EfficientAD (small)"),
+        )
     ),
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from pipelines.files import map_name
 from pipelines.heatmap import position, ramp_colours
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture
@@ -35,7 +36,7 @@ def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
                 "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
                 "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
                 "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
-                "map": printable(f"maps/{picture.path}.png") if _has_map(out, picture.path) else None,
+                "map": _map(out, picture.path),
                 "outlines": picture.outlines or None,
                 "size": _size(picture.thumbnail) if picture.outlines else None,
                 "words": list(_sentences(picture, heat)) if heat else [],
@@ -118,9 +119,11 @@ def _size(thumbnail: bytes) -> list[int] | None:
         return None
 
 
-def _has_map(out: Path, path: str) -> bool:
-    inside = PurePosixPath("maps", f"{path}.png")
+def _map(out: Path, path: str) -> str | None:
+    """Where its heat map lies, if it has one."""
+    inside = map_name(path)
     try:
-        return ".." not in inside.parts and (out / inside).is_file()
+        there = ".." not in PurePosixPath(inside).parts and (out / inside).is_file()
     except (OSError, ValueError):  # a name that this file system cannot hold
-        return False
+        return None
+    return printable(inside) if there else None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import FolderError
+from pipelines.files import map_name
 from pipelines.report import score_page, write_report
 
 HOSTILE = "<script>alert(1)</script>\"'>&<img src=x onerror=alert(2)>\u2028"
@@ -165,12 +166,13 @@ def test_hostile_text_stays_text(make) -> None:
 
 
 def test_a_map_is_named_only_where_it_is(make) -> None:
-    out = make.folder(make.rows([2.0, 3.0], names=["../../escape.png", "inside.png"]))
-    for path in (out.parent / "escape.png.png", out / "maps" / "inside.png.png"):
+    long = f"{'a' * 240}.png"  # the heat map's name is cut
+    out = make.folder(make.rows([2.0, 3.0, 1.5], names=["../../escape.png", "inside.png", long]))
+    for path in (out.parent / "escape.png.png", out / "maps" / "inside.png.png", out / map_name(long)):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     maps = {item["path"]: item["map"] for item in report(out).data["gallery"]["pictures"]}
-    assert maps == {"inside.png": "maps/inside.png.png", "../../escape.png": None}
+    assert maps == {"inside.png": "maps/inside.png.png", "../../escape.png": None, long: map_name(long)}
 
 
 def test_half_written_folders_are_refused_with_the_next_step(make) -> None:
