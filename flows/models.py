@@ -66,6 +66,44 @@ def show_model(
             typer.echo("\n".join(["moves:", *map(describe_move, trail)]))
 
 
+@app.command("search")
+def search_models(
+    conditions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="KEY=VALUE, KEY!=VALUE, 'KEY>=NUMBER': name=tile*, task=denoise, alias=champion, 'psnr>=30'."
+        ),
+    ] = None,
+) -> None:
+    """List versions of all models by name, alias, task, figures, keys of their jobs, tags; all conditions hold."""
+    with told_plainly():
+        from pipelines.registry import Registry
+
+        found = Registry().search(*(conditions or ()))
+        for version in found:
+            aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
+            task = version.tags.get("task", "")
+            typer.echo(f"{version.ref + aliases:36} {task:16} {version.created:%Y-%m-%d %H:%M} UTC")
+        if not found:
+            typer.echo("no version fulfils every condition")
+
+
+@app.command("compare")
+def compare_models(
+    first: Annotated[str, typer.Argument(help="A version, such as tiles/3 or tiles@champion.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+) -> None:
+    """Show two versions side by side: figures, training images, jobs."""
+    with told_plainly():
+        from pipelines.history import describe_comparison
+        from pipelines.models import split_ref
+        from pipelines.registry import Registry
+
+        registry = Registry()
+        versions = [registry.get(*split_ref(ref)) for ref in (first, second)]
+        typer.echo("\n".join(describe_comparison(*versions)))
+
+
 @app.command("promote")
 def promote_model(
     name: Annotated[str, typer.Argument(help="A registered model.")],

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.rates import percent, promised
+from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGURE, PARENT
+from pipelines.registry.search import job_of
 
 if TYPE_CHECKING:
     from pipelines.registry import TrailEntry, Version
@@ -39,7 +41,8 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("training time", lambda value: f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"),
     "parity": ("exported file", lambda value: f"scores within {percent(value)} of the trained network's"),
 }
-_OWN, _OTHER = "challenger_", "champion_"  # of this version, and of the champion that it was measured against
+
+_OF_JOB = "job: "  # before the labels of its keys, in comparisons
 
 
 def figures_in_words(figures: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -50,17 +53,17 @@ def figures_in_words(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     ... )[1:]
     [('champion then: false alarms in the test', '0 % of the good test images'), ('loss', '2')]
     """
-    order = {f"{prefix}{key}": None for prefix in (_OWN, "", _OTHER) for key in _FIGURES}
+    order = {f"{prefix}{key}": None for prefix in (OWN_FIGURE, "", CHAMPIONS_FIGURE) for key in _FIGURES}
     known = [key for key in order if key in figures]
     return [_in_words(key, figures[key]) for key in (*known, *sorted(figures.keys() - order.keys()))]
 
 
 def _in_words(key: str, value: float) -> tuple[str, str]:
-    plain = key.removeprefix(_OWN).removeprefix(_OTHER)
+    plain = key.removeprefix(OWN_FIGURE).removeprefix(CHAMPIONS_FIGURE)
     if plain not in _FIGURES:
         return key.replace("_", " "), f"{value:.6g}"
     label, text = _FIGURES[plain]
-    return (f"champion then: {label}" if key.startswith(_OTHER) else label), text(value)
+    return (f"champion then: {label}" if key.startswith(CHAMPIONS_FIGURE) else label), text(value)
 
 
 def describe_version(version: Version) -> Iterator[str]:
@@ -68,11 +71,42 @@ def describe_version(version: Version) -> Iterator[str]:
     aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
     yield f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC"
     yield f"    {version.summary}"
-    facts = figures_in_words(version.metrics)
-    if "data_digest" in version.tags:
-        facts.append(("training images", f"fingerprint of their contents {version.tags['data_digest'][:16]}..."))
-    facts.append(("model file", f"sha256 {version.sha256[:16]}..."))
+    facts = [*figures_in_words(version.metrics), *_lineage(version)]
     yield from (f"    {label:40} {text}" for label, text in facts)
+
+
+def describe_comparison(first: Version, second: Version) -> Iterator[str]:
+    """Two versions as lines for a terminal: what they share on one line, what differs below each other."""
+    width = max(len(first.ref), len(second.ref))
+    found = [_compared(first), _compared(second)]
+    for label in dict.fromkeys((*found[0], *found[1])):
+        of_job = label.startswith(_OF_JOB)
+        one, other = (facts.get(label, "by default" if of_job else "-") for facts in found)
+        if one == other:
+            if not of_job:
+                yield f"{label}: {one}"
+            continue
+        yield label
+        yield from (f"    {version.ref:{width}}  {text}" for version, text in ((first, one), (second, other)))
+
+
+def _compared(version: Version) -> dict[str, str]:
+    """Every fact of a version by its label; figures of the champion that it met are of no use here."""
+    own = {key: value for key, value in version.metrics.items() if not key.startswith(CHAMPIONS_FIGURE)}
+    facts = {"registered": f"{version.created:%Y-%m-%d %H:%M} UTC", "called": ", ".join(version.aliases) or "-"}
+    facts |= dict([*figures_in_words(own), *_lineage(version)])
+    return facts | {f"{_OF_JOB}{key}": str(value) for key, value in job_of(version).items() if value is not None}
+
+
+def _lineage(version: Version) -> Iterator[tuple[str, str]]:
+    """Where a version comes from."""
+    if DATA in version.tags:
+        yield "training images", f"fingerprint of their contents {version.tags[DATA][:16]}..."
+    if COMMIT in version.tags:
+        yield "repository of the job file", f"commit {version.tags[COMMIT][:16]}"
+    if PARENT in version.tags:
+        yield "champion then", version.tags[PARENT]
+    yield "model file", f"sha256 {version.sha256[:16]}..."
 
 
 def describe_move(entry: TrailEntry) -> str:

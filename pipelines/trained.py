@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.bundle import git_commit
 from pipelines.errors import JobError, ModelError
 from pipelines.job import Job
 from pipelines.locks import locked
@@ -17,6 +18,7 @@ from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
+from pipelines.registry.records import CHAMPION, COMMIT, DATA, JOB, PARENT
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,7 @@ class TrainedModel:
 
 def champion_of(registry: Registry, name: str) -> ModelFile | None:
     """Today's champion of a name; None where there is none."""
-    try:
-        registry.get(name, "champion")
-    except ModelError:
-        return None
-    return find_model(f"{name}@champion")
+    return None if _champion(registry, name) is None else find_model(f"{name}@{CHAMPION}")
 
 
 def register(
@@ -48,7 +46,7 @@ def register(
     """Register a bundle, look whether it came through whole, and move the aliases as was decided."""
     version = registry.register(
         job.name, bundle, run_id=run_id, metrics=figures,
-        tags={"task": job.task, "data_digest": data_digest, "job": json.dumps(flatten(job))[:4000]},
+        tags={"task": job.task, DATA: data_digest, JOB: json.dumps(flatten(job)), **_lineage(registry, job)},
     )  # fmt: skip
     registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
     if decision.promote:
@@ -73,6 +71,20 @@ def work_folder(job: Job, key: str) -> Iterator[Path]:
             msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
             raise JobError(msg) from None
         yield work
+
+
+def _lineage(registry: Registry, job: Job) -> dict[str, str]:
+    """Where a version comes from, as far as there is something."""
+    commit, champion = git_commit(job.path.parent), _champion(registry, job.name)
+    found = {COMMIT: commit, PARENT: champion.ref if champion else None}
+    return {key: value for key, value in found.items() if value}
+
+
+def _champion(registry: Registry, name: str) -> Version | None:
+    try:
+        return registry.get(name, CHAMPION)
+    except ModelError:
+        return None
 
 
 def flatten(job: Job) -> dict[str, Any]:

@@ -51,6 +51,22 @@ def find_versions(connection: Connection, model: RegisteredModel, number: int | 
     return [read_version(version, _aliases_of(model, version.version)) for version in stored]
 
 
+def all_versions(connection: Connection) -> list[Version]:
+    """Every version of every model, by name and newest first."""
+    if connection.is_new:
+        return []
+    with connection.errors("listing the versions"):
+        client = connection.client
+        models = {model.name: model for model in _pages(client.search_registered_models, max_results=1000)}
+        stored = list(_pages(client.search_model_versions, filter_string="", max_results=10_000))
+    versions = [
+        read_version(version, _aliases_of(models[version.name], version.version))
+        for version in stored
+        if version.name in models  # else it came after the first question
+    ]
+    return sorted(versions, key=lambda version: (version.name, -version.version))
+
+
 def find_version(connection: Connection, name: str, selector: str) -> Version:
     """The version that a number, an alias or `latest` means.
 

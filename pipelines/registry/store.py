@@ -14,9 +14,10 @@ from pipelines.registry import artifacts
 from pipelines.registry.bundle import bundle_files, digests_of, first_mismatch, write_mlflow_files
 from pipelines.registry.cache import local_copy
 from pipelines.registry.connection import Connection
-from pipelines.registry.lookup import find_model, find_models, find_version, find_versions
+from pipelines.registry.lookup import all_versions, find_model, find_models, find_version, find_versions
 from pipelines.registry.promotion import Aliases
 from pipelines.registry.records import CHAMPION, ModelSummary, TrailEntry, Version, read_version, version_tags
+from pipelines.registry.search import Condition, matching
 from pipelines.registry.trail import read_entries
 
 
@@ -118,6 +119,19 @@ class Registry:
             ModelError: There is no such model; the message lists those there are.
         """
         return find_versions(self._connection, find_model(self._connection, name))
+
+    def search(self, *conditions: str) -> list[Version]:
+        """Versions of all models that fulfil every condition, by name and newest first.
+
+        Args:
+            conditions: KEY=VALUE with `*` for any text, KEY!=VALUE, or KEY>=NUMBER and the like. Keys are name,
+                version, alias, created, figures such as psnr, keys of the job such as model.target, and tags.
+
+        Raises:
+            RegistryError: Something is no condition, or no version has anything of that name.
+        """
+        parsed = [Condition.parse(text) for text in conditions]
+        return list(matching(all_versions(self._connection), parsed))
 
     def trail(self, name: str) -> list[TrailEntry]:
         """Every move of the model's aliases, oldest first.

@@ -327,6 +327,10 @@ def test_models_can_be_looked_up(kintsugi, trained) -> None:
     assert sha256_of(copied) == sha256_of(trained.model)
     assert (copied.parent / "calibration.json").is_file()
     assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
+    found = kintsugi("models", "search", "alias=champion", "model.target=pixels", home=trained.home).stdout
+    assert found.startswith("tiles/1 [champion]")
+    assert "no version fulfils" in kintsugi("models", "search", "steps>40", home=trained.home).stdout
+    assert "training: 40 steps" in kintsugi("models", "compare", "tiles/1", "tiles@champion", home=trained.home).stdout
 
 
 def test_the_doctor_reports_and_does_not_alarm(kintsugi) -> None:

@@ -46,6 +46,26 @@ def test_a_version_is_told_in_words_and_units() -> None:
     ]
 
 
+def test_two_versions_side_by_side() -> None:
+    def version(number: int, job: str, digest: str, **figures: float) -> Version:
+        return Version(
+            name="tiles", version=number, aliases=(), sha256="ab" * 32, run_id=None, created=WHEN,
+            metrics=figures | {"steps": 1500.0, "champion_psnr": 1.0}, summary="",
+            tags={"data_digest": digest, "job": job, "parent": "tiles/1"},
+        )  # fmt: skip
+
+    one = version(2, '{"model.target": null, "train.seed": 0}', "cd" * 32, challenger_psnr=30.0)
+    other = version(10, '{"model.target": "pixels", "train.seed": 0}', "cd" * 32, challenger_psnr=31.5)
+    told = list(history.describe_comparison(one, other))
+    assert "training: 1500 steps" in told
+    assert "champion then: tiles/1" in told
+    assert "training images: fingerprint of their contents cdcdcdcdcdcdcdcd..." in told
+    start = told.index("job: model.target")
+    assert told[start + 1 : start + 3] == ["    tiles/2   by default", "    tiles/10  pixels"]
+    assert "    tiles/2   PSNR 30.00 dB on held-out images, damaged as in training" in told
+    assert not [line for line in told if "train.seed" in line or "1.00 dB" in line]
+
+
 @pytest.mark.parametrize(
     ("action", "before", "reason", "says"),
     [
