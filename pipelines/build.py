@@ -29,7 +29,7 @@ from vaecore.tasks import Task, scoring_tasks
 log = logging.getLogger(__name__)
 OF_RESTORATIONS = frozenset(
     {"data.labels", "model.network", "model.scale", "model.classes", "model.damage", "model.level"}
-    | {"train.minutes", "train.crop"}
+    | {"train.minutes", "train.crop", "train.start"}
 )
 EXPOSURE_IMAGES = 512
 EXPOSURE_VARIES = 1 / 3

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
 FEW_CALIBRATE = 10
+TUNING = 0.3  # of the learning rate, where training begins with the weights of another model
 MINUTES = 30.0  # where the job names no budget
 
 Split = dict[SplitName, tuple[int, ...]]
@@ -92,7 +93,7 @@ def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecip
         steps=table.steps or 1,
         batch=table.batch or (32 if large else 8),
         crop=max(step, crop // step * step),
-        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3),
+        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3) * (TUNING if table.start else 1),
         seed=table.seed,
     )
 

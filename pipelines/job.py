@@ -144,6 +144,9 @@ class TrainTable(Record):
     )
     patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")
+    start: str | None = Field(
+        None, description="A model whose weights training begins with, such as builtin:denoise (restoration)"
+    )
 
 
 class CalibrateTable(Record):

@@ -38,6 +38,7 @@ from pipelines.session import AnyRestoring
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
+from pipelines.warm_start import start_of, take_weights
 from vaecore.image_format import ImageFormat
 from vaecore.restoration import psnr
 
@@ -48,7 +49,7 @@ MetadataT = TypeVar("MetadataT", bound=CommonMetadata)
 
 PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
 OPTIONS = frozenset({"data.licence", "data.max_images", "calibrate.fraction", "model.network"}) | {
-    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed")
+    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed", "start")
 }
 
 
@@ -164,13 +165,17 @@ def train_crops(training: AnyTraining) -> TrainedModel:
     start, job = time.perf_counter(), training.job
     photos, split = training.read(survey(job).image_format)
     device, registry = training_device(), Registry()
-    champion = _same_champion(registry, training, photos.image_format.channels)
+    champion, begun = _same_champion(registry, training, photos.image_format.channels), start_of(job)
     recipe = training.recipe(device)
     torch.manual_seed(job.train.seed)
     fitted = training.fitted(photos, split)
+    choices = list(training.choices(photos))
+    if begun is not None:
+        take_weights(fitted(recipe).network, begun)
+        choices.append(begun.sha256)
 
     with (
-        work_folder(job, work_key(job, photos, recipe, training.choices(photos))) as work,
+        work_folder(job, work_key(job, photos, recipe, choices)) as work,
         TrackedRun(job.name) as tracked,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):

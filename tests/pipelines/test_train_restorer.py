@@ -111,6 +111,33 @@ def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert version.metrics["steps"] == 2
 
 
+def test_training_begins_with_the_weights_of_another_model(
+    trained: RestoringSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One step at a tenth of nothing leaves them as they were."""
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    with caplog.at_level("INFO"):
+        train_model(job(tmp_path, train=f"steps = 1\nbatch = 2\nlearning_rate = 1e-9\nstart = '{trained.model.path}'"))
+    assert "100 % of its weights" in caplog.text
+    again = RestoringSession(find_model("mend@champion"), device="cpu", threads=1)
+    tile = np.random.default_rng(0).random((1, 64, 64, 1), np.float32)
+    np.testing.assert_allclose(again.run(tile)[0], trained.run(tile)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("builtin:denoise", r"head.1.weight is \[32, 12, 3, 3\] there and \[32, 4, 3, 3\] here"),
+        ("builtin:super_resolution_x4", "'model.network' .S or M., scale and channels must be the same"),
+        ("mend@best", "there is no model 'mend'"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch, start: str, message: str) -> None:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    with pytest.raises((JobError, ModelError), match=message):
+        train_model(job(tmp_path, train=f"start = '{start}'"))
+
+
 def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
 

@@ -1,0 +1,54 @@
+"""Weights of a trained model as the beginning of another training: fewer images and minutes do."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from pipelines.errors import JobError
+from pipelines.job import Job
+from pipelines.modelfile import ModelFile
+from pipelines.models import find_model
+
+log = logging.getLogger(__name__)
+PREFIX = "network."  # of the weights in every graph that is exported
+
+
+def start_of(job: Job) -> ModelFile | None:
+    """The model that a job's training begins with, if it names one.
+
+    Raises:
+        KintsugiError: There is no such model.
+    """
+    return None if job.train.start is None else find_model(job.train.start)
+
+
+def take_weights(network: nn.Module, file: ModelFile) -> None:
+    """Set a network's weights to those of an exported model; what is in no exported file is left as it is.
+
+    That is what only training needs, such as the posterior of a model with latents.
+
+    Raises:
+        JobError: The model is of another kind or size.
+    """
+    import onnx
+
+    stored = {each.name: each for each in onnx.load(file.path).graph.initializer}
+    own, found = network.state_dict(), dict[str, torch.Tensor]()
+    for name, values in own.items():
+        kept = stored.get(f"{PREFIX}{name}") or stored.get(f"{PREFIX}{name}_half")
+        if kept is not None and tuple(kept.dims) == tuple(values.shape):
+            found[name] = torch.from_numpy(onnx.numpy_helper.to_array(kept).copy()).to(values.dtype)
+        elif kept is not None:
+            msg = (
+                f"'train.start' is {file.ref}, whose network is another one: {name} is {list(kept.dims)} there and "
+                f"{list(values.shape)} here. 'model.network' (S or M), scale and channels must be the same"
+            )
+            raise JobError(msg)
+    taken, total = (sum(values.numel() for values in each.values()) for each in (found, own))
+    if taken < total / 2:
+        raise JobError(f"'train.start' is {file.ref}, which is another kind of model: name one of the same task")
+    network.load_state_dict(found, strict=False)
+    log.info("training begins with %.0f %% of its weights from %s", 100 * taken / total, file.ref)
