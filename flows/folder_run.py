@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -44,7 +44,7 @@ def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManage
                 for number, shard in enumerate(shards, start=1):
                     do_shard(Sealed(job), Sealed(shard), Sealed(advance), number, len(shards))
             elif shards:
-                do_shards(Sealed(run_all), Sealed(job), Sealed(advance), len(shards), engine)
+                do_shards(Sealed(run_all), Sealed(job), Sealed(shards), Sealed(advance), len(shards), engine)
         return finish(Sealed(job))
 
 
@@ -81,12 +81,13 @@ def do_shard(
 def do_shards(
     run_all: Sealed[RunAll],
     job: Sealed[FolderRun],
+    shards: Sealed[Sequence[Shard]],
     advance: Sealed[Advance],
     total: int,  # noqa: ARG001 - for the task run's name
     engine: str,  # noqa: ARG001
 ) -> None:
-    """Do all shards that are missing: another engine has its own record of each."""
-    run_all.value(job.value, job.value.shards(), advance.value)
+    """Do all shards: another engine has its own record of each. Tried again, those that are done are done again."""
+    run_all.value(job.value, shards.value, advance.value)
 
 
 @task(name="finish", **TRIES)

@@ -11,14 +11,16 @@ import contextlib
 import logging
 import os
 import pickle
+import platform
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 from pipelines.errors import EngineError, KintsugiError
-from pipelines.folder_run import FolderRun, Shard
+from pipelines.folder_run import STAGES, FolderRun, Shard
 from pipelines.progress import Advance
 from pipelines.settings import PREFIX, settings
 
@@ -27,6 +29,8 @@ Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 RunAll = Callable[[FolderRun, Sequence[Shard], Advance], None]
 MOST_TASKS = 10_000  # of a dataset; beyond that a task is several shards
+LISTED_WITHIN = 90.0  # seconds, after which a network file system shows what other machines have written
+MOST_CHARACTERS = 400
 
 
 def check_engine(name: str) -> Engine:
@@ -48,7 +52,7 @@ def open_engine(engine: Engine) -> Iterator[RunAll]:
     Raises:
         EngineError: There is no cluster.
     """
-    if engine == "local":
+    if check_engine(engine) == "local":
         yield one_by_one
         return
     with _connected():
@@ -70,7 +74,7 @@ def on_ray(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
         EngineError: Workers are lost again and again.
         KintsugiError, OSError: As a worker has it.
     """
-    import ray
+    from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
 
     told = 0
     while shards:
@@ -80,13 +84,24 @@ def on_ray(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
                 advance(images)
                 told += images
             break
-        except ray.exceptions.RayError as error:
+        except (RayActorError, NodeDiedError, ObjectLostError, WorkerCrashedError) as error:
             log.warning("workers of the cluster were lost: what is missing is done again")
             first, shards = job.left, job.shards()
             if job.left == before:
-                raise EngineError(f"the workers of the cluster are lost again and again: {_line(error)}") from error
+                raise EngineError(f"the workers of the cluster are lost again and again: {_brief(error)}") from error
             advance(first - job.left - told)
             told = 0
+        except RayError as error:
+            raise EngineError(f"the cluster cannot do this job: {_brief(error)}") from error
+    job.output.sweep()  # what lost workers have left half written
+    _await_rows(job)
+
+
+def _await_rows(job: FolderRun) -> None:
+    """A folder of other machines may be listed here as it was a minute ago; what is missing then, `finish` tells."""
+    given_up = time.monotonic() + LISTED_WITHIN
+    while job.missing() and time.monotonic() < given_up:
+        time.sleep(2)
 
 
 def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
@@ -94,7 +109,9 @@ def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
     import ray
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = -1  # a shard of large images may take longer than Ray's half an hour
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     cpus, gpus, room = _share()
     # Once for each machine, whatever the number of its workers: columns of names are read where they are.
@@ -115,8 +132,8 @@ def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
         for row in rows:
             if row["error"]:
                 raise pickle.loads(row["error"])  # noqa: S301 - our own worker's
-            for stage in job.stages.seconds:
-                job.stages.add(stage, row[stage])
+            for stage, seconds in zip(job.stages.seconds, row["spent"], strict=True):
+                job.stages.add(stage, seconds)
             yield row["images"]
 
 
@@ -124,21 +141,34 @@ class _Worker:
     """One session, on whichever machine."""
 
     def __init__(self, packed: list[Any], environment: dict[str, str]) -> None:
-        import ray
-
-        os.environ.update(environment)
-        self._job, self._shards = ray.get(packed[0])
+        self._packed, self._environment = packed, environment
+        self._opened: tuple[FolderRun, Sequence[Shard]] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Do one shard; an error travels as a value, since Ray keeps but the text of those that are raised."""
         (number,) = batch["shard"].tolist()
-        before, error = dict(self._job.stages.seconds), b""
         try:
-            self._job.run(self._shards[number])
-        except (KintsugiError, OSError) as raised:
-            error = pickle.dumps(raised)
-        spent = {stage: [seconds - before[stage]] for stage, seconds in self._job.stages.seconds.items()}
-        return {"images": [len(self._shards[number].indices)], "error": [error], **spent}
+            job, shards = self._open()
+            before = dict(job.stages.seconds)
+            job.run(shards[number])
+        except (KintsugiError, OSError) as error:
+            return _told(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user is to know where it was
+            return _told(EngineError(f"on {platform.node()}: {type(error).__name__}: {_brief(error)}"))
+        spent = [seconds - before[stage] for stage, seconds in job.stages.seconds.items()]
+        return {"images": [len(shards[number].indices)], "spent": [spent], "error": [b""]}
+
+    def _open(self) -> tuple[FolderRun, Sequence[Shard]]:
+        import ray
+
+        if self._opened is None:
+            os.environ.update(self._environment)
+            self._opened = ray.get(self._packed[0])
+        return self._opened
+
+
+def _told(error: Exception) -> dict[str, list[Any]]:
+    return {"images": [0], "spent": [[0.0] * len(STAGES)], "error": [pickle.dumps(error)]}
 
 
 @contextlib.contextmanager
@@ -157,7 +187,7 @@ def _connected() -> Iterator[None]:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise EngineError(
-            f"no Ray cluster answers at {address} ({_line(error)}): `ray start --head` starts one here, "
+            f"no Ray cluster answers at {address} ({_brief(error)}): `ray start --head` starts one here, "
             "RAY_ADDRESS=HOST:6379 names another"
         ) from None
     if threading.current_thread() is threading.main_thread():  # where Ray has put its own
@@ -191,16 +221,22 @@ def _share() -> tuple[float, float, int]:
     cores = [found["CPU"] for found in resources if found.get("CPU", 0) >= 1]
     if not cores:
         raise EngineError("no machine of the Ray cluster has a core to spare: start one with --num-cpus")
-    each = min(float(settings().workers), *cores)
-    gpus = sum(int(found.get("GPU", 0)) for found in resources) if settings().device != "cpu" else 0
-    return each, float(gpus > 0), gpus or sum(int(found // each) for found in cores)
+    wanted = float(settings().workers)
+    with_gpu = [found for found in resources if found.get("GPU", 0) >= 1 and found.get("CPU", 0) >= 1]
+    if with_gpu and settings().device != "cpu":  # a worker for each GPU, and machines without one do nothing
+        each = min(wanted, *(found["CPU"] // found["GPU"] for found in with_gpu))
+        return max(each, 1.0), 1.0, int(sum(found["GPU"] for found in with_gpu))
+    each = min(wanted, *cores)
+    return each, 0.0, int(sum(found // each for found in cores))
 
 
 def _environment(cpus: float) -> dict[str, str]:
     """What workers are to be told: settings change what is done, such as the size of images that are refused."""
-    here = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != f"{PREFIX}HOME"}
-    return here | {f"{PREFIX}WORKERS": str(int(cpus))}
+    here = settings().model_dump(exclude={"home"}) | {"workers": int(cpus)}
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in here.items()}
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _brief(error: BaseException) -> str:
+    """Its text on one line; of a long one the end, where the cause is."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_CHARACTERS else f"... {text[-MOST_CHARACTERS:]}"

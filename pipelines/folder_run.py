@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.columns import Row
+from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, UnreadableFolder
 from pipelines.modelfile import ModelFile
 from pipelines.output import OutputFolder
@@ -27,7 +28,8 @@ from pipelines.stages import Clock
 from pipelines.store import GALLERY_ROWS
 
 log = logging.getLogger(__name__)
-SHARD_FILES = 256  # seconds to a minute of work
+SHARD_FILES = 256  # seconds to a minute of work,
+SHARD_BYTES = 64 * 2**20  # as are those of few large images
 KEEP_SECONDS = 20.0  # between two writes of rows: what a kill can cost
 STAGES = ("decode", "run", "write")
 
@@ -44,6 +46,17 @@ class Shard:
     def files(self) -> FileList:
         """What is to be done."""
         return self.of.take(self.indices)
+
+
+def _pieces(sizes: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut files of these sizes into shards."""
+    ends, start = np.cumsum(sizes), 0
+    while start < len(sizes):
+        before = ends[start] - sizes[start]
+        within = int(np.searchsorted(ends, before + SHARD_BYTES, side="right"))
+        end = max(start + 1, min(start + SHARD_FILES, within))
+        yield slice(start, end)
+        start = end
 
 
 class Worst:
@@ -100,8 +113,7 @@ class FolderRun(ABC):
         if len(left) < len(self.files):
             log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
         self.left = len(left)
-        pieces = range(0, len(left), SHARD_FILES)
-        return [Shard(number, self.files, left[start : start + SHARD_FILES]) for number, start in enumerate(pieces)]
+        return [Shard(number, self.files, left[piece]) for number, piece in enumerate(_pieces(self.files.sizes[left]))]
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
@@ -140,10 +152,21 @@ class FolderRun(ABC):
     def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, as they come."""
 
+    def missing(self) -> int:
+        """Files that there is no row of."""
+        return sum(len(block.files) - len(block.places) for block in self.output.store.blocks(self.files, ("path",)))
+
     def merged(self) -> Iterator[list[Row]]:
-        """The rows of all files and of sub-folders that cannot be read, by path, some thousands at a time."""
+        """The rows of all files and of sub-folders that cannot be read, by path, some thousands at a time.
+
+        Raises:
+            OutputError: Rows are missing: somebody has deleted them, or another machine's are not to be seen yet.
+        """
         closed = [unreadable_row(place) for place in self.unreadable]
         for block in self.output.store.blocks(self.files):
+            if lacking := len(block.files) - len(block.places):
+                msg = f"{lacking} or more images have no row in {self.output.out}: start the same command again"
+                raise OutputError(msg)
             rows = block.rows.to_pylist()
             end = block.files.relatives[-1].as_py()
             while closed and closed[0]["path"] <= end:

@@ -60,8 +60,7 @@ class OutputNames:
         self._own: dict[str, str] = {}
         while taken := list(self._colliding(files)):
             for relative in taken:
-                full = f"{relative}{suffix}"
-                self._own[relative] = f"{full}{suffix}" if self._own.get(relative) == full else full
+                self._own[relative] = f"{self._own.get(relative, relative)}{suffix}"  # longer each time, so it ends
 
     def __getitem__(self, relative: str) -> str:
         """The name of the result of a file."""

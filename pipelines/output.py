@@ -72,9 +72,12 @@ class OutputFolder:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 msg = f"another run is writing to {self.out}; wait for it, or give another folder"
                 raise OutputError(msg) from None
+            except OSError as error:
+                msg = f"the file system of {self.out} locks no files ({error.strerror}): give a folder on another one"
+                raise FolderError(msg) from None
             if not fresh and self._is_of_other_work():
                 log.warning(
                     "%s holds what another model or other options made: all is made anew; another folder keeps both",
@@ -82,9 +85,13 @@ class OutputFolder:
                 )
             if fresh:
                 self.store.clear()
-            for leftover in unfinished(self.out):
-                leftover.unlink()
+            self.sweep()
             yield self
+
+    def sweep(self) -> None:
+        """Delete what killed processes have left half written; of one that still writes, the shard is done again."""
+        for leftover in unfinished(self.out):
+            leftover.unlink(missing_ok=True)
 
     def _is_of_other_work(self) -> bool:
         """Whether the last run here was with another model or other options."""
@@ -136,7 +143,7 @@ class OutputFolder:
     def _forget_other_rows(self) -> None:
         for other in self._private.glob("shards-*"):
             if other != self.store.folder:
-                shutil.rmtree(other)
+                shutil.rmtree(other, ignore_errors=True)
 
     def forget_evaluation(self) -> None:
         """Figures of an earlier run are not this one's."""

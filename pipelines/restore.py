@@ -205,7 +205,7 @@ class Restoring(FolderRun):
         self.session.close()  # rows and the report have the room now
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
         reference = self._open_reference()
-        due = NameSet()
+        due, self.not_compared = NameSet(), 0  # it may be tried again
         self.output.forget_evaluation()
         with open_results(self.output.out) as results, self._comparing() as advance:
             for rows in self.merged():

@@ -111,6 +111,8 @@ def score_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
+    if observer is not None and engine != "local":
+        raise ValueError("an observer is called in this process: use the local engine")
     with open_engine(engine) as run_all, open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
         groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,
@@ -261,11 +263,12 @@ class Scoring(FolderRun):
                 return [(batch, self.session.run(pixels, digests, outputs))]
         except MemoryError:
             reason = "does not fit into memory"
+            self.batch_size = max(1, min(self.batch_size, len(batch) // 2))  # of the batches to come
         except Exception as error:  # noqa: BLE001 - a file must never stop a job: ONNX Runtime raises what it likes
             reason = f"cannot be scored: {one_line(error) or type(error).__name__}"
         if len(batch) == 1:
             return [Failed(batch[0].file, reason, batch[0].sha256)]
-        self.batch_size = half = len(batch) // 2  # of the batches to come; a half that is halved again makes it less
+        half = len(batch) // 2
         return self.scored(batch[:half]) + self.scored(batch[half:])
 
     def drawn(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:

@@ -195,6 +195,8 @@ def _sound(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (MemoryError, FileNotFoundError):  # Arrow's own are of the next kind, too
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk: the file itself may be whole

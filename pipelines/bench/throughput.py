@@ -5,11 +5,11 @@ Every row is measured in a process of its own, several times, in turns: what slo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +27,7 @@ from pipelines.data import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.files import write_atomically, write_json
 from pipelines.images import ImageFile, find_images
+from pipelines.modelfile import sha256_of
 from pipelines.models import find_model
 from pipelines.progress import progress
 from pipelines.settings import settings
@@ -123,8 +124,8 @@ def bench_throughput(
     out.mkdir(parents=True, exist_ok=True)
     bench = _Bench(out, str(path))
     with (
-        _linked(files, len(files), out / "images") as all_of_them,
-        _linked(files, min(few, len(files)), out / "few") as some,
+        _linked(files, len(files)) as all_of_them,
+        _linked(files, min(few, len(files))) as some,
         progress(log, "bench", runs * len(chosen), "runs") as advance,
     ):
         for run in range(runs):
@@ -132,7 +133,7 @@ def bench_throughput(
                 bench.measure(line, some if line.few else all_of_them, run)
                 advance()
     for count in growth:
-        with _linked(files, count, out / "images") as many:
+        with _linked(files, count) as many:
             bench.measure(LINES[0], many, 0, key=f"growth-{count}")
     text = _table(bench, chosen, runs, growth)
     write_json(out / "throughput.json", {"machine": _machine(), "runs": bench.answers})
@@ -149,7 +150,9 @@ class _Bench:
 
     def measure(self, line: Line, images: Path, run: int, key: str | None = None) -> None:
         name = key or line.name
-        kept = self._out / "runs" / f"{name}-{run}.json"
+        measured = [sha256_of(Path(self._model)), settings().device, settings().workers, _digest_of(images)]
+        digest = hashlib.sha256(json.dumps([*measured, line.anomalib]).encode()).hexdigest()[:16]
+        kept = self._out / "runs" / f"{name}-{run}-{digest}.json"  # figures of other images, or another model, are not
         if not kept.is_file():
             kept.parent.mkdir(exist_ok=True)
             write_json(kept, self._run(line, images))
@@ -195,18 +198,22 @@ class _Bench:
 
 
 @contextmanager
-def _linked(files: Sequence[ImageFile], count: int, folder: Path) -> Iterator[Path]:
+def _linked(files: Sequence[ImageFile], count: int) -> Iterator[Path]:
     """A folder of so many images, under plain names; links, so that it takes no room."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for number in range(count):
-        file = files[number % len(files)].path
-        link = folder / f"{number // 1000:05}" / f"{number:08}{file.suffix}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.resolve())
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="kintsugi-images-") as temporary:
+        for number in range(count):
+            file = files[number % len(files)].path
+            link = Path(temporary) / f"{number // 1000:05}" / f"{number:08}{file.suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+        yield Path(temporary)
+
+
+def _digest_of(images: Path) -> str:
+    """Which images a folder of links has, by name, size and time of change."""
+    stats = ((path.name, path.resolve().stat()) for path in sorted(images.rglob("*")) if path.is_file())
+    told = [(name, found.st_size, found.st_mtime_ns) for name, found in stats]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _machine() -> dict[str, Any]:

@@ -114,6 +114,7 @@ def main() -> int:
     parser.add_argument("entry", choices=ENTRIES)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--cases", type=int, help="so many, however long they take")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", type=Path, default=None, help="folder for cases with a surprise")
     asked = parser.parse_args()
@@ -122,7 +123,7 @@ def main() -> int:
     keep.mkdir(parents=True, exist_ok=True)
     limit_memory()
     warnings.simplefilter("error")
-    return fuzz(asked.entry, asked.minutes * 60 + asked.seconds, seed, keep)
+    return fuzz(asked.entry, asked.minutes * 60 + asked.seconds, seed, keep, asked.cases)
 
 
 def limit_memory() -> None:
@@ -131,7 +132,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
 
 
-def fuzz(name: str, seconds: float, seed: int, keep: Path) -> int:
+def fuzz(name: str, seconds: float, seed: int, keep: Path, most: int | None = None) -> int:
     """Try cases of one entry."""
     entry, random = ENTRIES[name], np.random.default_rng(seed)
     seeds = entry.seeds()
@@ -140,7 +141,7 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path) -> int:
         entry.read(good, keep)
     met: Counter[str] = Counter()
     surprises, slowest, start = set[str](), 0.0, time.monotonic()
-    while time.monotonic() - start < seconds:
+    while time.monotonic() - start < seconds if most is None else met.total() < most:
         case = damaged(seeds, random, text=entry.text)
         (keep / "current").write_bytes(case)
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)

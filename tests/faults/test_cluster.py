@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
+import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 import pipelines.engines
 import pipelines.folder_run
@@ -85,23 +88,43 @@ def many(images: Path) -> Path:
 
 
 @contextmanager
-def begun(verb, images: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
+def begun(verb, images: Path, out: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[Path]]]:
     """A job that has its first rows, and the files of these."""
     command = [sys.executable, "-c", SMALL_SHARDS, *verb.words(images, out), "--engine", "ray"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        while not (done := list(out.glob(".kintsugi-run/shards-*/*.parquet"))):
-            assert running.poll() is None
-            time.sleep(0.05)
-        yield running, done
+    told = out.with_name("told.txt")
+    with told.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as running:
+        try:
+            until(lambda: running.poll() is not None or any(out.glob(".kintsugi-run/shards-*/*.parquet")))
+            assert running.poll() is None, told.read_text()
+            yield running, list(out.glob(".kintsugi-run/shards-*/*.parquet"))
+            running.wait(timeout=240)
+        finally:
+            running.kill()
+    until(lambda: not workers())
+
+
+def until(there: Callable[[], bool], seconds: float = 120) -> None:
+    given_up = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < given_up
+        time.sleep(0.05)
+
+
+def workers() -> list[Path]:
+    """Processes of Ray that do shards."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            found += [path] if b"ray::MapWorker" in path.read_bytes() else []
+    return found
 
 
 def test_a_stopped_run_goes_on_without_the_cluster(restore, many, tmp_path, stable_bytes, on_cluster) -> None:
     out = tmp_path / "there"
     with begun(restore, many, out) as (running, _):
         running.terminate()
-        _, told = running.communicate()
     assert running.returncode == 130
-    assert "to go on where it was" in told
+    assert "to go on where it was" in out.with_name("told.txt").read_text()
     assert restore.run(many, out).code == 0
     restore.run(many, tmp_path / "here")
     assert stable_bytes(tmp_path / "here") == stable_bytes(out)
@@ -113,8 +136,7 @@ def test_a_killed_node_loses_nothing(many, tmp_path, stable_bytes, restore, on_c
     with begun(restore, many, out) as (running, done):
         on_cluster.remove_node(next(iter(on_cluster.worker_nodes)), allow_graceful=False)
         on_cluster.add_node(num_cpus=1)
-        _, told = running.communicate()
-    assert running.returncode == 0, told
+    assert running.returncode == 0, out.with_name("told.txt").read_text()
     assert len(done) < len(range(0, 94, 3))
     restore.run(many, tmp_path / "here")
     rows = pq.read_table(out / "results.parquet")["path"].to_pylist()
@@ -143,6 +165,10 @@ class _Job:
         self.done: set[int] = set()
         self.left = 6
         self.stages = Clock("run")
+        self.output = SimpleNamespace(sweep=lambda: None)
+
+    def missing(self) -> int:
+        return 0
 
     def shards(self) -> list[Shard]:
         files = FileList.of(Path(), [])
@@ -166,6 +192,25 @@ def test_where_ray_gives_up_it_is_begun_anew(monkeypatch) -> None:
     on_ray(job, job.shards(), told.append)
     assert sum(told) == 6
     assert job.done == {0, 1, 2}
+
+
+def test_what_a_cluster_cannot_do_is_told_once(monkeypatch) -> None:
+    def refused(job, shards):
+        raise RayTaskError("shard", "No module named 'pipelines'", ImportError())
+
+    monkeypatch.setattr(pipelines.engines, "_done", refused)
+    job = _Job()
+    with pytest.raises(EngineError, match=r"cannot do this job: .*No module named 'pipelines'"):
+        on_ray(job, job.shards(), [].append)
+
+
+def test_what_goes_wrong_on_another_machine_says_where() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "get", lambda _: 1 / 0)
+        answer = pipelines.engines._Worker([None], {})({"shard": np.array([0])})
+    error = pickle.loads(answer["error"][0])  # noqa: S301 - our own
+    assert isinstance(error, EngineError)
+    assert str(error) == f"on {platform.node()}: ZeroDivisionError: division by zero"
 
 
 def test_it_ends_where_no_worker_gets_anything_done(monkeypatch) -> None:

@@ -23,7 +23,7 @@ sys.exit(fuzz.main())
 
 @pytest.mark.parametrize("entry", ["images", "jobs", "overrides", "models", "calibrations", "galleries"])
 def test_damaged_input_is_read_or_refused(entry: str, tmp_path: Path) -> None:
-    words = [sys.executable, str(FUZZ), entry, "--seconds", "2", "--seed", "2026", "--keep", str(tmp_path)]
+    words = [sys.executable, str(FUZZ), entry, "--cases", "1000", "--seed", "2026", "--keep", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "refused" in done.stdout

@@ -19,6 +19,7 @@ from pipelines import folder_run, score, store
 from pipelines.errors import OutputError
 from pipelines.evaluate import evaluate_model
 from pipelines.files import TEMPORARY
+from pipelines.folder_run import Shard
 from pipelines.score import score_folder
 
 
@@ -142,6 +143,37 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
         scoring.run(shard)
         scoring.finish()
     assert stable_bytes(tmp_path / "out") == stable_bytes(tmp_path / "whole")
+
+
+def test_a_row_that_is_not_there_is_no_silent_loss(trained, images: Path, tmp_path: Path) -> None:
+    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+        (shard,) = scoring.shards()
+        scoring.run(Shard(0, shard.of, shard.indices[1:]))
+        assert scoring.missing() == 1
+        with pytest.raises(OutputError, match=r"1 or more images have no row in .*: start the same command again"):
+            scoring.finish()
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    assert score_folder(images, trained.model, tmp_path / "out").files == len(shard.of)
+
+
+def test_few_large_files_are_a_shard_of_their_own(
+    trained, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+        sizes = scoring.files.sizes
+        monkeypatch.setattr(folder_run, "SHARD_BYTES", int(sizes[:3].sum()))
+        monkeypatch.setattr(folder_run, "SHARD_FILES", 4)
+        cut = [shard.indices.tolist() for shard in scoring.shards()]
+        assert [index for part in cut for index in part] == list(range(len(sizes)))
+        assert cut[0] == [0, 1, 2]
+        assert all(len(part) <= 4 and (len(part) == 1 or sizes[part].sum() <= sizes[:3].sum()) for part in cut)
+        monkeypatch.setattr(folder_run, "SHARD_BYTES", 1)
+        assert [len(shard.indices) for shard in scoring.shards()] == [1] * len(sizes)
+
+
+def test_an_observer_is_called_in_this_process(trained, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="use the local engine"):
+        score_folder(images, trained.model, tmp_path / "out", observer=lambda *_: None, engine="ray")
 
 
 def test_only_our_own_folders_are_written_and_tidied(trained, images: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import imagecodecs
@@ -241,7 +242,7 @@ def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -
     arguments = [sys.executable, "-c", code, str(folder), str(other.path), str(tmp_path / "out")]
     with subprocess.Popen(arguments) as process:
         while process.poll() is None and len(list((tmp_path / "out" / "restored").glob("*.png"))) < 5:
-            pass
+            time.sleep(0.002)
         process.kill()
     done = len(list((tmp_path / "out" / "restored").glob("*.png")))
     assert 0 < done < 40
@@ -353,6 +354,13 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog:
     assert caplog.messages[-1] == run["warnings"][0]
     assert "--reference" in run["command"]
     assert f"{expected:.2f}"[:4] in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_names_that_collide_with_folders_come_to_an_end() -> None:
+    files = [ImageFile(Path(), name, 0, 0) for name in ("a.bmp", "a.jpg", "a.jpg.png/x.jpg", "a.jpg.png.png/x.jpg")]
+    names = OutputNames(files, ".png")
+    assert names["a.jpg"] == "restored/a.jpg.png.png.png"
+    assert names["a.jpg.png/x.jpg"] == "restored/a.jpg.png/x.png"
 
 
 def test_names_that_would_collide_keep_their_suffix() -> None:

@@ -141,6 +141,7 @@ def test_the_first_version_is_champion_and_a_worse_one_is_not(generations, at_ho
     assert second.figures["challenger_synthetic_auroc"] < second.figures["champion_synthetic_auroc"] - 0.1
     assert second.reason.startswith(("worse: AUROC on synthetic defects", "it flags"))
     assert at_home.get("tiles", "champion").version == 1
+    assert [at_home.get("tiles", number).tags.get("parent") for number in "12"] == [None, "tiles/1"]
     assert at_home.get("tiles", "challenger").version == 2
 
 

@@ -26,7 +26,7 @@ def test_rows_are_measured_in_processes_of_their_own_and_kept(own, tmp_path: Pat
     assert all(answer["seconds"] > 0 and answer["peak_mib"] > 50 for (answer,) in kept.values())
     assert set(kept["limits"][0]["stages"]) == {"decode", "run", "write"}
     assert "| 7 |" in done.text
-    assert not list((tmp_path / "out" / "images").glob("*"))
+    assert len(list(folder.iterdir())) > 7  # what was measured is as it was
 
     monkeypatch.setattr(throughput._Bench, "_run", None)
     again = bench_throughput(folder, tmp_path / "out", model=model, lines=rows, images=5, runs=1, growth=[7])

@@ -115,7 +115,7 @@ def test_100_000_rows_stay_quick(make, show, monkeypatch: pytest.MonkeyPatch) ->
     page = show(out)
     assert page.locator("#table-status").inner_text() == "100,000 files"
     opened = time.perf_counter()
-    assert opened - started < 20  # writing the page included; about 3 s on an idle machine
+    assert opened - started < 60  # writing the page included; about 3 s on an idle machine
     page.locator("#table-search").fill("camera_3/part_0012")
     page.locator("#table-status", has_text="of 100,000").wait_for()
     assert page.locator("#table-status").inner_text() == (
@@ -128,4 +128,4 @@ def test_100_000_rows_stay_quick(make, show, monkeypatch: pytest.MonkeyPatch) ->
     page.locator(f"td[title='{paths[-1]}']").wait_for()
     page.locator("#threshold").press("PageDown")
     assert counts(page)[1] == int(np.sum(scores > threshold(page)))
-    assert time.perf_counter() - opened < 20
+    assert time.perf_counter() - opened < 60
