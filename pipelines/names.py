@@ -60,11 +60,17 @@ class OutputNames:
         self._own: dict[str, str] = {}
         while taken := list(self._colliding(files)):
             for relative in taken:
-                self._own[relative] = f"{self._own.get(relative, relative)}{suffix}"  # longer each time, so it ends
+                self._own[relative] = self._another(relative)
 
     def __getitem__(self, relative: str) -> str:
         """The name of the result of a file."""
         return fitting(f"restored/{self._name(relative)}")
+
+    def _another(self, relative: str) -> str:
+        """The name to try next; the last one is nobody else's, so trying comes to an end."""
+        full = f"{relative}{self._suffix}"
+        nobodys = f"{relative}~{_digest(relative):016x}{self._suffix}"
+        return {None: full, full: f"{full}{self._suffix}"}.get(self._own.get(relative), nobodys)
 
     def _name(self, relative: str) -> str:
         return self._own.get(relative) or f"{stem_of(relative)}{self._suffix}"
