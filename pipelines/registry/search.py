@@ -6,7 +6,7 @@ import difflib
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -47,9 +47,9 @@ class Condition:
             raise RegistryError(f"'{text}': {condition.sign} compares numbers, and '{condition.value}' is none")
         return condition
 
-    def holds(self, version: Version) -> bool:
+    def holds(self, facts: Mapping[str, Sequence[str]]) -> bool:
         """Whether it is so; a version that has nothing of that name is not what is looked for."""
-        return any(self._fits(found) for found in facts_of(version).get(self.key, ()))
+        return any(self._fits(found) for found in facts.get(self.key, ()))
 
     def _fits(self, found: str) -> bool:
         if self.sign in _ORDERS:
@@ -90,13 +90,16 @@ def matching(versions: Sequence[Version], conditions: Iterable[Condition]) -> It
         RegistryError: No version has anything of a condition's name; the message tells names that are like it.
     """
     conditions = list(conditions)
-    known = {key for version in versions for key in facts_of(version)} if conditions else set()
+    facts = [facts_of(version) for version in versions]
+    known = {key for each in facts for key in each}
     for condition in conditions:
         if versions and condition.key not in known:
             close = difflib.get_close_matches(condition.key, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(known))}"
             raise RegistryError(f"no version has '{condition.key}'; {hint}")
-    yield from (version for version in versions if all(condition.holds(version) for condition in conditions))
+    for version, each in zip(versions, facts, strict=True):
+        if all(condition.holds(each) for condition in conditions):
+            yield version
 
 
 def _number(text: str) -> float | None:
