@@ -51,6 +51,7 @@ def run_demo(out: Path) -> str:
 
         log.info("training on %d images of magnetic tiles", len(list((MAGNETIC_TILE / "train" / "good").iterdir())))
         trained = train_flow(job)
+        assert trained is not None  # noqa: S101 - it is None only where the flow is asked whether to train
         model = trained.version.ref
         log.info("scoring the test images with %s", model)
         score_flow(MAGNETIC_TILE / "test", model, report)

@@ -12,24 +12,20 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
-from flows.retries import DELAYS, retry_transient
+from flows.notify import announce, notify
+from flows.retries import TRIES
 from pipelines.engines import Engine, RunAll, open_engine
+from pipelines.errors import KintsugiError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.progress import Advance, progress
 
+log = logging.getLogger("pipelines.publish")
 T = TypeVar("T")
-TRIES: dict[str, Any] = {
-    "retries": len(DELAYS),
-    "retry_delay_seconds": DELAYS,
-    "retry_condition_fn": retry_transient,
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-}
 
 
 def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManager[FolderRun]], engine: Engine) -> Any:  # noqa: ANN401
@@ -94,6 +90,28 @@ def do_shards(
 def finish(job: Sealed[FolderRun]) -> Any:  # noqa: ANN401 - each verb has a summary of its own
     """Merge all rows, write results and the report."""
     return job.value.finish()
+
+
+def report_run(out: Path, model: str, alarms: Sequence[str]) -> None:
+    """Leave a finished run where people and later trainings look for it, and raise its alarms."""
+    try:
+        publish(out)
+    except KintsugiError as error:  # what was asked for is done and on disk: a registry that is away undoes none of it
+        log.warning("the run is not in MLflow, so a training that is due will not know of its drift: %s", error)
+    if alarms:
+        name = model.partition("@")[0]
+        for sentence in alarms:
+            log.warning("alarm: %s", sentence)
+        announce("alarm", name, alarms)
+        notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
+
+
+@task(name="publish", **TRIES)
+def publish(out: Path) -> None:
+    """Put figures, report and account of a run into MLflow, where its model is in a registry."""
+    from pipelines.publish import publish_run
+
+    publish_run(out)
 
 
 def run_folder(due: datetime, name: str) -> str:

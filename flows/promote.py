@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import record_champion
-from flows.retries import DELAYS, retry_transient
+from flows.retries import TRIES
 from flows.runs import recorded_run
 from pipelines.registry import Registry, Version
 
@@ -46,10 +45,7 @@ def rollback_flow(name: str, reason: str) -> Version:
         return champion
 
 
-@task(
-    name="move champion", retries=len(DELAYS), retry_delay_seconds=DELAYS, retry_condition_fn=retry_transient,
-    cache_policy=NO_CACHE, persist_result=False,
-)  # fmt: skip
+@task(name="move champion", **TRIES)
 def move_champion(name: str, version: int | None, reason: str) -> Version:
     """Promote a version, or return to the champion before this one (None). The registry verifies the files first."""
     registry = Registry()

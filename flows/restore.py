@@ -9,13 +9,18 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.artifacts import record_restored
-from flows.folder_run import run_folder, run_shards
+from flows.folder_run import report_run, run_folder, run_shards
+from flows.notify import tell_failure
 from flows.runs import recorded_run
 from pipelines.engines import Engine
+from pipelines.job_tables import AlarmTable
 from pipelines.restore import RestoreSummary, open_restoring
 
 
-@flow(name="restore", flow_run_name="restore {folder.name} with {model}", persist_result=False)
+@flow(
+    name="restore", flow_run_name="restore {folder.name} with {model}", persist_result=False,
+    on_failure=[tell_failure], on_crashed=[tell_failure],
+)  # fmt: skip
 def restore_flow(
     folder: Path,
     model: str,
@@ -25,6 +30,7 @@ def restore_flow(
     samples: int = 0,
     own_folder: bool = False,
     engine: Engine = "local",
+    alarm: AlarmTable | None = None,
 ) -> RestoreSummary:
     """Mend every image under a folder and write the report.
 
@@ -37,6 +43,7 @@ def restore_flow(
         samples: So many more results of each image are drawn, of models that know several.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
+        alarm: When the run raises an alarm, as a job's `[alarm]` says it.
 
     Returns:
         Counts, and where the report is.
@@ -44,7 +51,10 @@ def restore_flow(
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
-        opener = partial(open_restoring, folder, model, out, kind=kind, reference=reference, samples=samples)
+        opener = partial(
+            open_restoring, folder, model, out, kind=kind, reference=reference, samples=samples, alarm=alarm
+        )
         summary: RestoreSummary = run_shards("restore", model, opener, engine)
         record_restored(summary, folder, model)
+        report_run(summary.out, model, summary.alarms)
         return summary

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from prefect.cache_policies import NO_CACHE
+
 from pipelines.errors import KintsugiError
 
 if TYPE_CHECKING:
@@ -54,6 +56,16 @@ def retry_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> 
     """The `retry_condition_fn` of our tasks."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, BaseException) and is_transient(error)
+
+
+TRIES: dict[str, Any] = {
+    "retries": len(DELAYS),
+    "retry_delay_seconds": DELAYS,
+    "retry_condition_fn": retry_transient,
+    "cache_policy": NO_CACHE,  # behind the same names files and aliases change
+    "persist_result": False,
+}
+"""Of all our tasks."""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -37,10 +37,16 @@ class Planned:
     def parameters(self) -> dict[str, Any]:
         """What the flow is called with, as JSON holds it."""
         if self.verb == "train":
-            return {"job": str(self.job.path)}
+            return {"job": str(self.job.path), "if_needed": True}
         table = self.job.schedule
         model = f"{self.job.name}@champion"
-        places = {"folder": str(table.folder), "model": model, "out": str(table.out), "own_folder": True}
+        places: dict[str, Any] = {
+            "folder": str(table.folder),
+            "model": model,
+            "out": str(table.out),
+            "own_folder": True,
+        }
+        places["alarm"] = self.job.alarm.model_dump()
         return {**places, **table.rule} if self.verb == "score" else places
 
 

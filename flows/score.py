@@ -9,13 +9,18 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.artifacts import record_scores
-from flows.folder_run import run_folder, run_shards
+from flows.folder_run import report_run, run_folder, run_shards
+from flows.notify import tell_failure
 from flows.runs import recorded_run
 from pipelines.engines import Engine
+from pipelines.job_tables import AlarmTable
 from pipelines.score import ScoreSummary, open_scoring
 
 
-@flow(name="score", flow_run_name="score {folder.name} with {model}", persist_result=False)
+@flow(
+    name="score", flow_run_name="score {folder.name} with {model}", persist_result=False,
+    on_failure=[tell_failure], on_crashed=[tell_failure],
+)  # fmt: skip
 def score_flow(
     folder: Path,
     model: str,
@@ -27,6 +32,7 @@ def score_flow(
     false_discoveries: float | None = None,
     all_maps: bool = False,
     engine: Engine = "local",
+    alarm: AlarmTable | None = None,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -41,6 +47,7 @@ def score_flow(
         false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
+        alarm: When the run raises an alarm, as a job's `[alarm]` says it.
 
     Returns:
         Counts, and where the report is.
@@ -49,9 +56,10 @@ def score_flow(
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     opener = partial(
         open_scoring, folder, model, out, false_alarms=false_alarms, groups=groups, budget=budget,
-        false_discoveries=false_discoveries, all_maps=all_maps,
+        false_discoveries=false_discoveries, all_maps=all_maps, alarm=alarm,
     )  # fmt: skip
     with recorded_run():
         summary: ScoreSummary = run_shards("score", model, opener, engine)
         record_scores(summary, folder, model)
+        report_run(summary.out, model, summary.alarms)
         return summary

@@ -1,24 +1,28 @@
-"""The training job as a flow."""
+"""The training job as a flow: whether there is anything to learn, the training, and who hears of it."""
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.artifacts import record_training
-from flows.retries import DELAYS, retry_transient
+from flows.notify import announce, notify, tell_failure
+from flows.retries import TRIES
 from flows.runs import recorded_run
 
 if TYPE_CHECKING:
+    from pipelines.lifecycle import Need
     from pipelines.trained import TrainedModel
 else:
-    TrainedModel = Any  # Prefect looks every name in a flow's signature up, and torch takes seconds to import
+    TrainedModel = Need = Any  # Prefect looks every name in a flow's signature up, and torch takes seconds to import
+
+log = logging.getLogger("pipelines.lifecycle")
 
 
 def _run_name() -> str:
@@ -30,30 +34,54 @@ def _run_name() -> str:
     return f"train {name}"
 
 
-@flow(name="train", flow_run_name=_run_name, persist_result=False)
-def train_flow(job: Path, overrides: tuple[str, ...] = ()) -> TrainedModel:
+@flow(name="train", flow_run_name=_run_name, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = False) -> TrainedModel | None:
     """Run one training job, from a folder of images to a registered model.
 
     Args:
         job: The job file.
         overrides: `key=value` pairs that replace keys of the file.
+        if_needed: Train only if there is something to learn: new images, by the rule of the job's `[retrain]`.
 
     Returns:
-        The registered version, whether it became champion, and the figures behind that.
+        The registered version, whether it became champion, and the figures behind that; None where nothing was to be
+        learned.
     """
     with recorded_run():
-        trained = train(job, overrides)
+        why = None
+        if if_needed:
+            need = decide(job, overrides)
+            log.info("%s: %s", "training" if need.train else "not trained", need.reason)
+            if not need.train:
+                return None
+            why = need.reason
+        trained = train(job, overrides, why)
         record_training(trained)
+        tell(trained, why)
         return trained
 
 
-# Never cached: behind the same job file the images change. A further try goes on from the last checkpoint.
-@task(
-    name="train", retries=len(DELAYS), retry_delay_seconds=DELAYS, retry_condition_fn=retry_transient,
-    cache_policy=NO_CACHE, persist_result=False,
-)  # fmt: skip
-def train(job: Path, overrides: tuple[str, ...]) -> TrainedModel:
+@task(name="decide", **TRIES)
+def decide(job: Path, overrides: tuple[str, ...]) -> Need:
+    """Whether a training that is due has anything to learn."""
+    from pipelines.job import load_job
+    from pipelines.lifecycle import need_of
+
+    return need_of(load_job(job, overrides))
+
+
+@task(name="train", **TRIES)  # a further try goes on from the last checkpoint
+def train(job: Path, overrides: tuple[str, ...], why: str | None) -> TrainedModel:
     """Train, export, calibrate, register and maybe promote."""
     from pipelines.train import train_model
 
-    return train_model(job, overrides=overrides)
+    return train_model(job, overrides=overrides, why=why)
+
+
+def tell(trained: TrainedModel, why: str | None) -> None:
+    """Tell what became of a training."""
+    version = trained.version
+    sentences = [trained.reason, *([f"Trained because: {why}"] if why else [])]
+    state = "is the new champion" if trained.promoted else "was not promoted"
+    announce("promoted" if trained.promoted else "refused", version.name, sentences)
+    notify(f"Kintsugi: {version.ref} {state}", sentences)

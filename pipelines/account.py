@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
+from pipelines.alarms import alarms
 from pipelines.calibration import Calibration
 from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.regions import describe_scale, local_level
@@ -32,12 +33,13 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     warnings = [] if calibration else [_no_verdicts(scoring.model)]
     if caution := scoring.verdicts.caution(counts["ok"]):
         warnings.append(caution)
-    if scoring.drift is not None and scoring.drift.drifted:
+    raised = alarms(scoring.alarm, counts, scoring.drift) if finished else []
+    if scoring.drift is not None and scoring.drift.drifted and str(scoring.drift) not in raised:
         warnings.append(str(scoring.drift))
     groups = scoring.verdicts.groups
     if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
         warnings.append(warning)
-    return describe_run("score", scoring, scoring.session, counts, warnings, finished=finished) | {
+    return describe_run("score", scoring, scoring.session, counts, warnings, raised, finished=finished) | {
         "command": _command(scoring),
         "calibration": calibration
         and {
@@ -60,6 +62,7 @@ def describe_run(
     session: Session | AnyRestoring,
     counts: dict[str, int],
     warnings: list[str],
+    raised: list[str],
     *,
     finished: bool,
 ) -> dict[str, Any]:
@@ -78,7 +81,8 @@ def describe_run(
             "metadata": session.metadata.model_dump(mode="json"),
             "card": job.model.card,
         },
-        "warnings": warnings,
+        "warnings": [*(f"Alarm: {sentence}" for sentence in raised), *warnings],
+        "alarms": raised,
         "work_key": job.output.work_key,
         "counts": counts | {"files": job.total},
         "timings": {stage: round(seconds, 3) for stage, seconds in job.stages.seconds.items()}

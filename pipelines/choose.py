@@ -17,7 +17,7 @@ from pipelines.errors import JobError
 from pipelines.examples import Examples
 from pipelines.figures import separation
 from pipelines.images import Decoded
-from pipelines.job import ModelTable
+from pipelines.job_tables import ModelTable
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.spacing import evenly_spaced

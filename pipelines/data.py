@@ -27,6 +27,7 @@ from pipelines.files import write_atomically, write_json
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for, pixel_type
 from pipelines.job import Job
+from pipelines.modelfile import FILES
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
@@ -189,7 +190,17 @@ def drawn(files: Sequence[ImageFile], most: int) -> list[int]:
     return sorted(by_hash[:most])
 
 
-def write_split(path: Path, digests: Sequence[str], split: Mapping[SplitName, Sequence[int]]) -> None:
-    """Record which contents were trained on, so that a later version can be compared on others."""
-    document = {name: [digests[index] for index in indices] for name, indices in split.items()}
+def write_split(
+    path: Path, digests: Sequence[str], split: Mapping[SplitName, Sequence[int]], seen: frozenset[str]
+) -> None:
+    """Record which contents were trained on, so that a later version can be compared on others.
+
+    Args:
+        path: Of the file.
+        digests: Of the images.
+        split: Which of them were for what.
+        seen: Digests of all files that there were, images or not: what is new later is told by them.
+    """
+    document: dict[str, list[str]] = {name: [digests[index] for index in indices] for name, indices in split.items()}
+    document[FILES] = sorted(seen)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(document, sort_keys=True)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.examples import Examples, Window
-from pipelines.job import TrainTable
+from pipelines.job_tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, run
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipelines.columns import Row
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, UnreadableFolder
+from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.output import OutputFolder
 from pipelines.progress import Advance
@@ -95,6 +96,7 @@ class FolderRun(ABC):
     unreadable: tuple[UnreadableFolder, ...]
     model: ModelFile
     output: OutputFolder
+    alarm: AlarmTable | None = None  # the rule of a job that is run by a schedule
     left: int = 0
     stages: Clock = field(default_factory=lambda: Clock(*STAGES))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))

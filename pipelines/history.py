@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.rates import percent, promised
-from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGURE, PARENT
+from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGURE, PARENT, WHY
 from pipelines.registry.search import job_of
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def _lineage(version: Version) -> Iterator[tuple[str, str]]:
         yield "repository of the job file", f"commit {version.tags[COMMIT][:16]}"
     if PARENT in version.tags:
         yield "champion then", version.tags[PARENT]
+    if WHY in version.tags:
+        yield "trained because", version.tags[WHY]
     yield "model file", f"sha256 {version.sha256[:16]}..."
 
 

@@ -21,6 +21,7 @@ DECODER_FILE = "decoder.onnx"
 CARD_FILE = "card.md"
 JOB_FILE = "job.toml"
 SPLIT_FILE = "split.json"
+FILES = "files"  # in it: digests of all files that there were, where others are of images
 WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -146,7 +147,13 @@ class ModelFile:
     @property
     def images_of_training(self) -> frozenset[str]:
         """As well those of its folder of images that were held out: a later training may have them again."""
-        return frozenset(digest for digests in self._split().values() for digest in digests)
+        return frozenset(digest for name, digests in self._split().items() if name != FILES for digest in digests)
+
+    @property
+    def seen(self) -> frozenset[str] | None:
+        """Digests of all files that there were when it was trained; None where its folder does not tell."""
+        files = self._split().get(FILES)
+        return None if files is None else frozenset(files)
 
     def _split(self) -> dict[str, list[str]]:
         path = self.folder / SPLIT_FILE

@@ -18,7 +18,7 @@ from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.figures import separation
 from pipelines.images import ImageFile
-from pipelines.job import PromoteTable
+from pipelines.job_tables import PromoteTable
 from pipelines.modelfile import ModelFile
 from pipelines.rates import percent
 from pipelines.session import Session

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.account import describe_run
+from pipelines.alarms import alarms
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
@@ -32,6 +33,7 @@ from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, encode_image
+from pipelines.job_tables import AlarmTable
 from pipelines.label import EXACT, draw, encode_labels, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata
@@ -69,6 +71,7 @@ class RestoreSummary:
     psnr: float | None = None  # mean, where there are clean images to compare with
     dice: float | None = None  # as well, where there are true labels
     done: str = "restored"  # or labelled, coloured
+    alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
 
 
 def restore_folder(
@@ -124,8 +127,11 @@ def open_restoring(
     reference: Path | None = None,
     samples: int = 0,
     fresh: bool = False,
+    alarm: AlarmTable | None = None,
 ) -> Iterator[Restoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+
+    Args as for `restore_folder`, and `alarm`: when the run raises an alarm.
 
     Raises:
         KintsugiError: As for `restore_folder`.
@@ -151,7 +157,7 @@ def open_restoring(
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
-            samples=samples,
+            samples=samples, alarm=alarm,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring
@@ -234,6 +240,7 @@ class Restoring(FolderRun):
             done=self.verb,
             psnr=results.mean("psnr"),
             dice=results.mean("dice"),
+            alarms=tuple(run["alarms"]),
             **counts,
         )
 
@@ -248,7 +255,8 @@ class Restoring(FolderRun):
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] if missing else []
-        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
+        raised = alarms(self.alarm, counts) if finished else []
+        document = describe_run("restore", self, self.session, dict(counts), warnings, raised, finished=finished)
         return document | {"command": shlex.join(words)}
 
     def _open_reference(self) -> Reference | None:

@@ -28,6 +28,7 @@ from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumb
 from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.images.header import one_line
 from pipelines.inputs import batches, decode_for
+from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.names import NameSet
@@ -65,6 +66,7 @@ class ScoreSummary:
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
     by_group: int = 0  # images judged by a threshold of their own group
+    alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
 
 
 def score_folder(
@@ -139,8 +141,11 @@ def open_scoring(
     all_maps: bool = False,
     fresh: bool = False,
     observer: Observer | None = None,
+    alarm: AlarmTable | None = None,
 ) -> Iterator[Scoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+
+    Args as for `score_folder`, and `alarm`: when the run raises an alarm.
 
     Raises:
         KintsugiError: As for `score_folder`.
@@ -165,7 +170,7 @@ def open_scoring(
         scoring = Scoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
             verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
-            all_maps=all_maps,
+            all_maps=all_maps, alarm=alarm,
         )  # fmt: skip
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
@@ -247,6 +252,7 @@ class Scoring(FolderRun):
             rule=self.verdicts.rule,
             drift=self.drift,
             by_group=results.counts["grouped"],
+            alarms=tuple(run["alarms"]),
             images_per_second=run["timings"]["images_per_second"],
             files=self.total,
             **counts,

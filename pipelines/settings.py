@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import SettingsError
@@ -33,6 +33,10 @@ class Settings(BaseSettings):
 
     cache_gb: float = Field(
         50.0, ge=0, description="Decoded images and features of past trainings are kept up to this many gigabytes."
+    )
+
+    notify: SecretStr | None = Field(
+        None, description="Who hears of alarms, champions and failures: addresses of services, or Prefect's blocks."
     )
 
     @property

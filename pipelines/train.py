@@ -39,6 +39,7 @@ from pipelines.build import (
 )
 from pipelines.card import write_card
 from pipelines.choose import choose_score
+from pipelines.contents import contents_of
 from pipelines.data import TrainingData, load_training_data, write_split
 from pipelines.errors import JobError
 from pipelines.examples import Examples, make_examples
@@ -113,7 +114,7 @@ def prepare(job: Job) -> Prepared:
     return Prepared(job, plan, representation, model, data, recipe)
 
 
-def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> TrainedModel:
+def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: str | None = None) -> TrainedModel:
     """Train, export, calibrate, register and, if the job's rule says so, promote one model.
 
     A job that was killed is started again with the same call and goes on from its last checkpoint.
@@ -121,6 +122,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     Args:
         job: A job, or the path of its TOML file.
         overrides: `key=value` pairs that replace keys of the file.
+        why: What gave rise to it, for the record.
 
     Returns:
         The registered version, whether it became champion, and the figures behind that.
@@ -130,12 +132,12 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
     if job.task in segmentations():
-        return train_crops(SegmenterTraining(job))
+        return train_crops(SegmenterTraining(job), why)
     if job.task in colorizations():
-        return train_crops(ColorizerTraining(job))
+        return train_crops(ColorizerTraining(job), why)
     if job.verb == "restore":
-        return train_crops(RestorerTraining(job))
-    start = time.perf_counter()
+        return train_crops(RestorerTraining(job), why)
+    start, seen = time.perf_counter(), contents_of(job)
     prepared = prepare(job)
     log.info(
         "likelihood %s, latents %d x %d x %d, %d steps of %d images",
@@ -178,7 +180,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         session = Session(file, device=settings().device, threads=settings().workers)
         calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
         bundle.write_gallery(session, data.files_of("train"))
-        write_split(folder / SPLIT_FILE, data.sha256, data.split)
+        write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
         bundle.write_job(folder, job)
         write_weights(file, graph)
 
@@ -191,8 +193,9 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = ()) -> Trai
         figures = {**measured, **decision.figures}
         run.metrics(figures, done)
         trained = register(
-            registry, job, folder, run_id=run.run_id, data_digest=data.digest, figures=figures, decision=decision
-        )
+            registry, job, folder, run_id=run.run_id, data_digest=data.digest, figures=figures, decision=decision,
+            why=why,
+        )  # fmt: skip
         shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
     return trained
 

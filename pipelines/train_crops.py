@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pipelines.build import training_device
 from pipelines.bundle import common_fields, write_job
+from pipelines.contents import contents_of
 from pipelines.crop_plan import Split, choose_recipe, data_digest, read_images, steps_of, work_key
 from pipelines.data import write_split
 from pipelines.errors import JobError, ModelError
@@ -156,13 +157,14 @@ class CropTraining(ABC, Generic[FitT, GraphT, MetadataT]):
 AnyTraining = CropTraining[Any, Any, Any]
 
 
-def train_crops(training: AnyTraining) -> TrainedModel:
+def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     """Train, export, register and, if the job's rule says so, promote one image-to-image model.
 
     Raises:
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     start, job = time.perf_counter(), training.job
+    seen = contents_of(job)
     photos, split = training.read(survey(job).image_format)
     device, registry = training_device(), Registry()
     champion, begun = _same_champion(registry, training, photos.image_format.channels), start_of(job)
@@ -197,7 +199,7 @@ def train_crops(training: AnyTraining) -> TrainedModel:
         training.export(graph, path, metadata.model_dump(mode="json"))
         file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
         difference = _check_parity(training, module, graph, file)
-        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split)
+        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split, seen)
         write_job(folder, job)
         decision = _decide(training, module, file, champion)
         figures = {
@@ -211,7 +213,7 @@ def train_crops(training: AnyTraining) -> TrainedModel:
         tracked.metrics(figures, done)
         trained = register(
             registry, job, folder, run_id=tracked.run_id, data_digest=metadata.data_digest, figures=figures,
-            decision=decision,
+            decision=decision, why=why,
         )  # fmt: skip
         shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
     return trained

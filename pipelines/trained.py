@@ -18,7 +18,7 @@ from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
-from pipelines.registry.records import CHAMPION, COMMIT, DATA, JOB, PARENT
+from pipelines.registry.records import CHAMPION, COMMIT, DATA, JOB, PARENT, WHY
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -41,18 +41,18 @@ def champion_of(registry: Registry, name: str) -> ModelFile | None:
 
 def register(
     registry: Registry, job: Job, bundle: Path, *, run_id: str, data_digest: str, figures: dict[str, float],
-    decision: Decision,
+    decision: Decision, why: str | None = None,
 ) -> TrainedModel:  # fmt: skip
     """Register a bundle, look whether it came through whole, and move the aliases as was decided."""
     version = registry.register(
         job.name, bundle, run_id=run_id, metrics=figures,
-        tags={"task": job.task, DATA: data_digest, JOB: json.dumps(flatten(job)), **_lineage(registry, job)},
+        tags={"task": job.task, DATA: data_digest, JOB: json.dumps(flatten(job)), **_lineage(registry, job, why)},
     )  # fmt: skip
     registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
     if decision.promote:
         registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
     else:
-        registry.challenge(version.name, version.version)
+        registry.challenge(version.name, version.version, reason=decision.reason, figures=decision.figures)
     log.info(
         "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
     )
@@ -73,10 +73,10 @@ def work_folder(job: Job, key: str) -> Iterator[Path]:
         yield work
 
 
-def _lineage(registry: Registry, job: Job) -> dict[str, str]:
+def _lineage(registry: Registry, job: Job, why: str | None) -> dict[str, str]:
     """Where a version comes from, as far as there is something."""
     commit, champion = git_commit(job.path.parent), _champion(registry, job.name)
-    found = {COMMIT: commit, PARENT: champion.ref if champion else None}
+    found = {COMMIT: commit, PARENT: champion.ref if champion else None, WHY: why}
     return {key: value for key, value in found.items() if value}
 
 

@@ -38,7 +38,7 @@ class Aliases:
         if self._version(CHALLENGER) == version:
             self.client.delete_registered_model_alias(self.model.name, CHALLENGER)
 
-    def challenge(self, version: int, reason: str) -> None:
+    def challenge(self, version: int, reason: str, figures: Mapping[str, object]) -> None:
         """The version becomes the challenger.
 
         Raises:
@@ -49,7 +49,7 @@ class Aliases:
             raise ModelError(msg)
         challenger = self._version(CHALLENGER)
         if challenger != version:
-            self._record("challenge", challenger, version, reason, {})
+            self._record("challenge", challenger, version, reason, figures)
             self._point(CHALLENGER, version)
 
     def previous(self) -> int:

@@ -19,8 +19,9 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 SHA256, TASK, DIGESTS, METRIC = "sha256", "task", "digests", "metric."
 """Tags of a model version; the last one is a prefix."""
 
-JOB, DATA, COMMIT, PARENT = "job", "data_digest", "git_commit", "parent"
-"""Tags that say where it comes from: job, training images, repository of the job file, the champion of that time."""
+JOB, DATA, COMMIT, PARENT, WHY = "job", "data_digest", "git_commit", "parent", "why"
+"""Tags that say where it comes from: job, training images, repository of the job file, the champion of that time, and
+what gave rise to the training."""
 
 OWN_FIGURE, CHAMPIONS_FIGURE = "challenger_", "champion_"
 """Prefixes of figures: of this version, and of the champion that it was measured against."""

@@ -184,15 +184,23 @@ class Registry:
             aliases.promote(version, reason, figures or {})
         return self.get(name, str(version))
 
-    def challenge(self, name: str, version: int, *, reason: str = "") -> Version:
+    def challenge(
+        self, name: str, version: int, *, reason: str = "", figures: Mapping[str, object] | None = None
+    ) -> Version:
         """Make a version the challenger.
+
+        Args:
+            name: The model.
+            version: The new challenger.
+            reason: Why it is not champion, for the trail.
+            figures: What the decision was made of, for the trail.
 
         Raises:
             ModelError: There is no such version, or it is the champion.
         """
         self.get(name, str(version))
         with self._moving(name) as aliases:
-            aliases.challenge(version, reason)
+            aliases.challenge(version, reason, figures or {})
         return self.get(name, str(version))
 
     def rollback(self, name: str, *, reason: str) -> Version:

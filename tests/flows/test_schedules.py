@@ -48,6 +48,7 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
         "model": "tiles@champion",
         "out": str(tmp_path / "reports"),
         "own_folder": True,
+        "alarm": {"flagged": None, "failed": None, "drift": True, "fewest": 20},
     }
 
 

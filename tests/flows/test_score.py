@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from flows.artifacts import scores_page
 from flows.folder_run import run_folder
 from flows.restore import restore_flow
 from flows.score import score_flow
-from pipelines.errors import FolderError
+from pipelines.errors import FolderError, RegistryError
 from pipelines.folder_run import Shard
 from pipelines.images import FileList
 from pipelines.progress import progress
@@ -66,7 +67,7 @@ class FakeScoring:
 @pytest.fixture
 def job(monkeypatch, home):
     """The stand-in, opened by the flow; retries come at once."""
-    made = SimpleNamespace(opened=[], failures=[])
+    made = SimpleNamespace(opened=[], failures=[], published=[])
 
     @contextmanager
     def open_scoring(folder, model, out, **rule):
@@ -77,6 +78,7 @@ def job(monkeypatch, home):
         yield scoring
 
     monkeypatch.setattr(flows.score, "open_scoring", open_scoring)
+    monkeypatch.setattr(flows.folder_run, "publish", made.published.append)
     monkeypatch.setattr(flows.folder_run, "do_shard", flows.folder_run.do_shard.with_options(retry_delay_seconds=0))
     return made
 
@@ -106,6 +108,7 @@ def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wai
 
     assert summary.flagged == 4
     rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None, "all_maps": False}
+    rule["alarm"] = None
     assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", rule)]
     run = last_run(client)
     assert run.name == "score inbox with tiles@champion"
@@ -229,10 +232,36 @@ def test_restoring_is_the_same_flow(job, client, tmp_path, monkeypatch, wait_for
     monkeypatch.setattr(flows.restore, "open_restoring", open_restoring)
     summary = restore_flow(tmp_path / "scans", "builtin:denoise", tmp_path / "out", kind="tiff")
     assert summary.psnr == 31.5
-    assert opened == [{"kind": "tiff", "reference": None, "samples": 0}]
+    assert opened == [{"kind": "tiff", "reference": None, "samples": 0, "alarm": None}]
     run = last_run(client, "restore")
     assert run.name == "restore scans with builtin:denoise"
     expected = {"open builtin:denoise", "shard 1 of 3", "shard 3 of 3"}
     wait_for(lambda: expected <= {each.name for each in task_runs(client, run, wait_for)}, "the task runs")
     assert '"figure": "psnr", "value": "31.5"' in artifact(client, "restore-scans-builtin-denoise-counts").data
     assert "30** of 30 images restored" in artifact(client, "restore-scans-builtin-denoise-report").data
+
+
+def test_an_alarm_is_announced_told_and_linked(job, tmp_path, monkeypatch):
+    told, announced = [], []
+    monkeypatch.setattr(flows.folder_run, "notify", lambda subject, sentences: told.append((subject, sentences)))
+    monkeypatch.setattr(flows.folder_run, "announce", lambda *event: announced.append(event))
+    finish = FakeScoring.finish
+    monkeypatch.setattr(FakeScoring, "finish", lambda self: replace(finish(self), alarms=("6 of 100 look abnormal",)))
+
+    score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out")
+
+    assert job.published == [tmp_path / "out"]
+    assert announced == [("alarm", "tiles", ("6 of 100 look abnormal",))]
+    report = f"Report: {tmp_path / 'out' / 'report.html'}"
+    assert told == [("Kintsugi: alarm of tiles@champion", ["6 of 100 look abnormal", report])]
+
+
+def test_a_registry_that_is_away_afterwards_undoes_nothing(job, tmp_path, monkeypatch):
+    def away(_):
+        raise RegistryError("nothing answers")
+
+    said = []
+    monkeypatch.setattr(flows.folder_run.log, "warning", lambda text, *_: said.append(text))
+    monkeypatch.setattr(flows.folder_run, "publish", away)
+    assert score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out").ok == 29
+    assert "the run is not in MLflow" in said[0]

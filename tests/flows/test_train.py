@@ -23,10 +23,11 @@ from pipelines.sample import MAGNETIC_TILE
 @pytest.fixture
 def training(monkeypatch, home):
     """`pipelines.train` without torch: it notes its calls and raises what it is told to."""
-    calls, failures = [], []
+    calls, failures, reasons = [], [], []
 
-    def train_model(job, *, overrides):
+    def train_model(job, *, overrides, why):
         calls.append((job, overrides))
+        reasons.append(why)
         if failures:
             raise failures.pop(0)
         tags = {"task": "reconstruct"}
@@ -38,7 +39,32 @@ def training(monkeypatch, home):
     module.train_model = train_model
     monkeypatch.setitem(sys.modules, "pipelines.train", module)
     monkeypatch.setattr(flows.train, "train", flows.train.train.with_options(retry_delay_seconds=0))
-    return SimpleNamespace(calls=calls, failures=failures)
+    return SimpleNamespace(calls=calls, failures=failures, reasons=reasons)
+
+
+@pytest.fixture
+def need(training, monkeypatch):
+    """What the question whether to train is answered with."""
+    module = ModuleType("pipelines.lifecycle")
+    answer = SimpleNamespace(train=True, reason="12 files are new since tiles/1")
+    module.need_of = lambda job: answer  # noqa: ARG005 - the answer is given
+    monkeypatch.setitem(sys.modules, "pipelines.lifecycle", module)
+    return answer
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What somebody is told."""
+    told = []
+    monkeypatch.setattr(flows.train, "notify", lambda subject, sentences: told.append((subject, sentences)))
+    return told
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "good"')
+    return path
 
 
 def names(client):
@@ -65,6 +91,26 @@ def test_artifacts_hold_the_figures_and_the_verdict(training, client, tmp_path):
     assert '"figure": "auroc", "value": "0.9"' in found["train-tiles-figures"]
     assert "tiles/2 stays challenger" in found["train-tiles-version"]
     assert "AUROC 0.90, champion 0.93" in found["train-tiles-version"]
+
+
+def test_a_training_that_is_due_and_has_nothing_to_learn_is_left_out(training, need, told, job_file):
+    need.train, need.reason = False, "no file is new since tiles/1"
+    assert train_flow(job_file, if_needed=True) is None
+    assert not training.calls
+    assert not told
+
+
+def test_why_it_was_trained_is_on_record_and_told(training, need, told, job_file):
+    train_flow(job_file, if_needed=True)
+    assert training.reasons == ["12 files are new since tiles/1"]
+    ((subject, sentences),) = told
+    assert subject == "Kintsugi: tiles/2 was not promoted"
+    assert sentences == ["AUROC 0.90, champion 0.93", "Trained because: 12 files are new since tiles/1"]
+
+
+def test_a_training_that_somebody_starts_is_not_asked_whether_it_is_needed(training, need, job_file):
+    need.train = False
+    assert train_flow(job_file).version.ref == "tiles/2"
 
 
 def test_a_registry_that_is_away_is_asked_again(training, tmp_path):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipelines.examples import Examples, Window, make_examples
 from pipelines.fit import VALIDATION_BATCH, Fit, Recipe, fit, windows_of
-from pipelines.job import TrainTable, load_job
+from pipelines.job import load_job
+from pipelines.job_tables import TrainTable
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.train import prepare
 from vaecore.tasks import scoring_tasks

@@ -1,0 +1,234 @@
+"""The tables of a job file, each a record that refuses keys it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from pipelines import timing
+
+
+class Record(BaseModel):
+    """Frozen, and a misspelt key is an error rather than silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fits_a_path(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            msg = "no file and no name can hold a zero character: leave it out"
+            raise ValueError(msg)
+        return value
+
+
+class DataTable(Record):
+    """`[data]`: where the images are; paths are relative to the job file."""
+
+    train: Path = Field(description="Folder of good images; of clean ones, for a model that mends images")
+    labels: Path | None = Field(None, description="Folder of label images under the same names (segment)")
+    licence: str | None = Field(None, description="Of the images, for the model's card")
+    max_images: PositiveInt | None = Field(
+        None,
+        description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
+    )
+
+
+class ModelTable(Record):
+    """`[model]`: the network. What is left out is chosen from the images and printed."""
+
+    target: str | None = Field(
+        None, description="What the bound is on: features of a frozen network, details, whole, or pixels"
+    )
+    backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
+    backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
+    strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
+    stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
+    smooth: Literal[True, False, "both"] | None = Field(
+        None, description="Average features over 3x3 places; both: averaged, mostly for the score, and not, for the map"
+    )
+    standardise: bool | None = Field(
+        None, description="Same brightness and contrast for every image (default: if exposure varies most)"
+    )
+    size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
+        None, description="Working size: [height, width], or the longest side"
+    )
+    likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
+    latent: Literal["grid", "vector"] | None = Field(None, description="Latents for each place, or one vector for all")
+    latent_channels: PositiveInt | None = Field(None, description="Latents in each cell of the grid, or in the vector")
+    width: PositiveInt | None = Field(None, description="Channels of the network's inner maps")
+    stages: PositiveInt | None = Field(None, description="Halvings of the resolution")
+    blocks: PositiveInt | None = Field(None, description="Residual blocks in each stage (pixels only)")
+    pooling: str = Field(
+        "auto",
+        pattern=r"^(auto|mean|(top|soft):[0-9.]+)$",
+        description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
+    )
+    levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
+    score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
+        "elbo",
+        description="-ELBO; with the image's own complexity (pixels only); how much the lower of two levels adds; IWAE",
+    )
+    aligned: bool | None = Field(None, description="Whether all images show one object in one place")
+    samples: PositiveInt = Field(4, description="Samples of the latent in each score")
+    # Of models that mend images:
+    network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
+    classes: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=256,
+        description="Names of the labels' values 0, 1, 2, ... (segment; default: background, and all above zero)",
+    )
+    scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
+    damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
+    level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
+
+    @property
+    def leaves_features_open(self) -> bool:
+        """Whether it is left to the images which features are used."""
+        asked = (self.target, self.strides, self.stride_weights, self.smooth)
+        return all(choice is None for choice in asked) and self.levels == 1
+
+    @property
+    def says_nothing_of_places(self) -> bool:
+        """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
+        asked = (self.stages, self.aligned, self.latent, self.likelihood, self.size)
+        return all(choice is None for choice in asked) and self.pooling == "auto" and self.score == "elbo"
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _size_is_told_once(cls, size: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(size)
+        except ValidationError:  # it has a complaint for each form that a size may have
+            msg = "give the longest side or [height, width], in pixels: 256, or [256, 320]"
+            raise ValueError(msg) from None
+
+
+class TrainTable(Record):
+    """`[train]`: optimisation."""
+
+    steps: PositiveInt | None = Field(None, description="Optimiser steps (default: from the number of images)")
+    minutes: PositiveFloat | None = Field(None, description="Instead: as many steps as this takes (restoration)")
+    batch: PositiveInt | None = Field(None, description="Images in each step")
+    learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
+    crop: PositiveInt | None = Field(None, description="Side of the crops that are trained on (restoration)")
+    beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
+    free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
+    corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
+        None,
+        description="Damage to what the encoder sees; the bound is of the undamaged (default: noise on few images)",
+    )
+    patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
+    seed: int = Field(0, ge=0, description="Of weights, batches and noise")
+    start: str | None = Field(
+        None, description="A model whose weights training begins with, such as builtin:denoise (restoration)"
+    )
+
+
+class CalibrateTable(Record):
+    """`[calibrate]`: the promised false-alarm rate."""
+
+    false_alarms: float | None = Field(
+        None, gt=0, lt=1, description="Share of good images flagged (default: 0.01, or the least the data allow)"
+    )
+    fraction: float | None = Field(
+        None, gt=0, lt=0.8, description="Share of the images kept for calibration (default: 0.15 to 0.25)"
+    )
+
+
+class PromoteTable(Record):
+    """`[promote]`: when a new version becomes champion."""
+
+    rule: Literal["better", "always", "never"] = Field("better", description="better: measured against the champion")
+    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC, dB, or Dice, that a challenger may be short of")
+
+
+class ScheduleTable(Record):
+    """`[schedule]`: what `kintsugi serve` runs by itself. Times are cron lines or intervals such as 10s, 6h, 1d."""
+
+    train: str | None = Field(None, description="When to train")
+    score: str | None = Field(None, description="When to score `folder`")
+    restore: str | None = Field(None, description="When to mend the images of `folder`")
+    folder: Path | None = Field(None, description="What to score, or to mend")
+    out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
+    budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
+    false_discoveries: float | None = Field(
+        None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
+    )
+    groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
+    overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
+    timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
+
+    @field_validator("train", "score", "restore")
+    @classmethod
+    def _when_is_known(cls, when: str | None) -> str | None:
+        if when is not None and timing.interval(when) is None and not timing.is_cron(when):
+            msg = f"neither cron nor interval; {timing.FORMS}"
+            raise ValueError(msg)
+        return when
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
+        return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ScheduleTable:
+        keys = [f"'schedule.{key}'" for key in self.rule]
+        problems = [f"{' and '.join(keys)} are rules of their own: leave all but one out"] if len(keys) > 1 else []
+        if self.score is None:
+            problems += [f"{key} says what scheduled scoring flags, and there is no 'schedule.score'" for key in keys]
+        missing = [key for key in ("folder", "out") if getattr(self, key) is None]
+        verbs = [verb for verb in ("score", "restore") if getattr(self, verb) is not None]
+        problems += [f"'schedule.{verb}' needs 'schedule.{key}': name the folder" for verb in verbs for key in missing]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_one(cls, name: str, info: ValidationInfo) -> str:
+        used = info.data.get("train") or info.data.get("score") or info.data.get("restore")
+        if used and not timing.is_timezone(name):
+            msg = f"'{name}' is not a time zone: use a name such as UTC or Europe/Berlin"
+            raise ValueError(msg)
+        return name
+
+
+class RetrainTable(Record):
+    """`[retrain]`: when a scheduled training goes ahead. With the same images and the same job it never does."""
+
+    new_images: PositiveInt = Field(1, description="So many images are new, or gone, since the newest version")
+    drift: bool = Field(True, description="Or fewer, once scoring has reported drift")
+    max_age: str | None = Field(None, description="Or fewer, once the newest version is so old, such as 30d")
+
+    @field_validator("max_age")
+    @classmethod
+    def _age_is_known(cls, age: str | None) -> str | None:
+        if age is not None and timing.interval(age) is None:
+            msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
+            raise ValueError(msg)
+        return age
+
+
+class AlarmTable(Record):
+    """`[alarm]`: when a scheduled run raises an alarm, and who hears of it is set where things run."""
+
+    flagged: float | None = Field(None, gt=0, le=1, description="More than this share of the images is flagged")
+    failed: float | None = Field(None, ge=0, le=1, description="More than this share of the files cannot be read")
+    drift: bool = Field(True, description="The images are not like those that the model was calibrated on")
+    fewest: PositiveInt = Field(20, description="Shares of fewer images raise no alarm")

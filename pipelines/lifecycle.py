@@ -1,0 +1,102 @@
+"""Whether a training that is due has anything to learn: new images, drift that scoring has seen, or age.
+
+The same images and the same job give the same model again, so nothing is ever trained on them twice by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipelines.contents import contents_of
+from pipelines.errors import ModelError
+from pipelines.job import Job
+from pipelines.modelfile import MODEL_FILE, ModelFile
+from pipelines.publish import drift_since
+from pipelines.registry import Registry, Version
+from pipelines.registry.records import CHAMPION
+from pipelines.registry.search import job_of
+from pipelines.timing import interval
+from pipelines.trained import flatten
+
+TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
+CONTENTS = ("data.train", "data.labels", "data.licence")  # but where images are matters less than which they are
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Whether to train, and why, in words."""
+
+    train: bool
+    reason: str
+
+
+def need_of(job: Job) -> Need:
+    """Compare a job and its images with what the newest version of its model was made of.
+
+    Raises:
+        KintsugiError: The folder cannot be read, or the registry does not answer.
+    """
+    registry = Registry()
+    versions = _versions(registry, job.name)
+    if not versions:
+        return Need(train=True, reason="the first training")
+    newest = versions[0]
+    if changed := _changed_keys(job, newest):
+        return Need(train=True, reason=f"the job has changed since {newest.ref}: {', '.join(changed)}")
+    seen = ModelFile(registry.fetch(newest) / MODEL_FILE, newest.sha256, newest.ref).seen
+    if seen is None:
+        return Need(train=True, reason=f"{newest.ref} does not tell which files there were then")
+    now = contents_of(job)
+    champion = next((version for version in versions if CHAMPION in version.aliases), None)
+    drifted = drift_since(champion, newest.created) if job.retrain.drift and champion else None
+    return weigh(job, newest, len(now - seen), len(seen - now), drifted)
+
+
+def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | None) -> Need:
+    """Apply the job's rule.
+
+    Args:
+        job: With its table `[retrain]`.
+        newest: The newest version of its model.
+        new: Files that were not there then.
+        gone: Files that were.
+        drifted: When scoring has reported drift since.
+    """
+    rule, age = job.retrain, datetime.now(UTC) - newest.created
+    drift = f"scoring reported drift on {drifted:%Y-%m-%d %H:%M} UTC" if drifted else ""
+    if not new + gone:
+        advice = f"; {drift}: add good images as they look now" if drift else ""
+        return Need(train=False, reason=f"no file is new since {newest.ref}{advice}")
+    moved = " and ".join(f"{_files(count)} {what}" for count, what in ((new, "new"), (gone, "gone")) if count)
+    since = f"{moved} since {newest.ref}"
+    if new + gone >= rule.new_images:
+        return Need(train=True, reason=f"{since}{'; ' * bool(drift)}{drift}")
+    if drift:
+        return Need(train=True, reason=f"{drift}, and {since}")
+    if rule.max_age is not None and (limit := interval(rule.max_age)) is not None and age >= limit:
+        return Need(train=True, reason=f"{newest.ref} is older than {rule.max_age}, and {since}")
+    return Need(train=False, reason=f"{since}, fewer than {rule.new_images} (retrain.new_images)")
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _versions(registry: Registry, name: str) -> list[Version]:
+    """Newest first; none of a name that is not known."""
+    try:
+        return registry.versions(name)
+    except ModelError:
+        return []
+
+
+def _changed_keys(job: Job, newest: Version) -> list[str]:
+    """Keys that decide what a model becomes, and say something else than they did then.
+
+    Keys that there were not then count where the job sets them.
+    """
+    then, now = job_of(newest), flatten(job)
+    keys = (then.keys() & now.keys()) | set(job.set_options(*TABLES))
+    mattering = {key for key in keys if key.split(".")[0] in TABLES} - set(CONTENTS)
+    return sorted(key for key in mattering if then.get(key) != now[key])

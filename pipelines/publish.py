@@ -1,0 +1,95 @@
+"""What a scheduled run over a folder leaves in MLflow: its figures, report and account, beside the model's trainings.
+
+A training that is due asks here whether scoring has seen drift; so it does not matter which machine scored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.registry.connection import Connection
+from pipelines.registry.records import Version, utc
+from pipelines.tracking import TrackedRun
+
+VERSION, DRIFT, VERB, ALARMS = "version", "drift", "verb", "alarms"
+"""Tags of such a run; the drift check's verdict is "yes" or "no", and missing where there were too few images."""
+
+KEPT = ("report.html", "run.json")  # as artifacts; rows and pictures stay where they are
+
+
+def publish_run(out: Path) -> str | None:
+    """Record a finished run of a registered model.
+
+    Args:
+        out: Its output folder.
+
+    Returns:
+        MLflow's identifier of the run; None where the model is in no registry, so that there is no place for it.
+
+    Raises:
+        RegistryError: MLflow cannot be reached, or refuses.
+    """
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    model, drift = run["model"], run.get("drift")
+    if model["version"] is None:
+        return None
+    tags = {
+        VERB: run["verb"],
+        VERSION: model["version"],
+        "sha256": model["sha256"],
+        "folder": run["folder"],
+        "out": str(out.resolve()),
+        **({} if drift is None else {DRIFT: "yes" if drift["drifted"] else "no"}),
+        **({ALARMS: "\n".join(run["alarms"])} if run["alarms"] else {}),
+    }
+    with TrackedRun(experiment_of(model["name"]), run_name=out.name, tags=tags) as tracked:
+        tracked.metrics(figures_of(run))
+        for name in KEPT:
+            tracked.artifact(out / name)
+        return tracked.run_id
+
+
+def figures_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a finished run, from its run.json; shares are of the images that were scored."""
+    counts, drift = run["counts"], run.get("drift")
+    figures = {name: float(count) for name, count in counts.items()}
+    if counts.get("flagged") is not None and counts["ok"]:
+        figures["anomaly_rate"] = counts["flagged"] / counts["ok"]
+    if drift is not None:
+        figures |= {"drift_p_value": drift["p_value"], "drift_effect": drift["effect"]}
+    if (speed := run["timings"]["images_per_second"]) is not None:
+        figures["images_per_second"] = speed
+    return figures
+
+
+def drift_since(version: Version, moment: datetime) -> datetime | None:
+    """When scoring with a version last reported drift, if that was after a moment.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    connection = Connection()
+    with connection.errors(f"looking for drift of {version.ref}"):
+        client = connection.client
+        experiment = client.get_experiment_by_name(experiment_of(version.name))
+        if experiment is None:
+            return None
+        after = int(moment.timestamp() * 1000)
+        condition = f"tags.{VERSION} = '{version.version}' and tags.{DRIFT} = 'yes' and attributes.start_time > {after}"
+        found = client.search_runs(
+            [experiment.experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"]
+        )
+    return utc(found[0].info.start_time) if found else None
+
+
+def experiment_of(name: str) -> str:
+    """Of the runs over folders; no model's trainings have that name, which no model may have.
+
+    >>> experiment_of("tiles")
+    'tiles (runs)'
+    """
+    return f"{name} (runs)"

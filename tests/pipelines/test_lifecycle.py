@@ -1,0 +1,148 @@
+"""Whether a training that is due has anything to learn, asked of a real registry and real images."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines import contents
+from pipelines.contents import contents_of
+from pipelines.errors import JobError
+from pipelines.job import load_job
+from pipelines.lifecycle import Need, need_of, weigh
+from pipelines.publish import drift_since, publish_run
+from pipelines.registry import Registry
+from pipelines.score import score_folder
+
+
+@pytest.fixture
+def home(trained, tmp_path, monkeypatch):
+    """A copy of the home in which `tiles` was trained, and of its images, to be changed."""
+    shutil.copytree(trained.folder, tmp_path / "at")
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "at" / "home"))
+    return tmp_path / "at"
+
+
+def job_of(home, rules="", **replaced):
+    text = (home / "tiles.toml").read_text() + rules
+    for old, new in replaced.items():
+        text = text.replace(f"{old} = ", f"{old} = {new} # ")
+    (home / "tiles.toml").write_text(text)
+    return load_job(home / "tiles.toml")
+
+
+def test_there_is_something_to_learn_where_images_come_or_go(home):
+    job = job_of(home)
+    assert need_of(job).reason == "no file is new since tiles/1"
+    assert not need_of(job).train
+
+    images = sorted((home / "good").iterdir())
+    shutil.copy(images[0], home / "good" / "again.jpg")  # another name for what is there
+    os.utime(images[1])
+    assert not need_of(job).train
+
+    (home / "good" / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    assert need_of(job) == Need(train=True, reason="1 file is new since tiles/1")
+    images[2].unlink()
+    images[3].unlink()
+    assert need_of(job).reason == "1 file is new and 2 files are gone since tiles/1"
+
+
+def test_another_job_is_something_to_learn_but_another_promise_to_promote_is_not(home):
+    assert not need_of(job_of(home, rules='[promote]\nrule = "always"\n')).train
+    need = need_of(job_of(home, width=8))
+    assert need.train
+    assert need.reason == "the job has changed since tiles/1: model.width"
+
+
+def test_a_name_that_is_new_is_trained(home):
+    assert need_of(job_of(home, name='"nuts"')).reason == "the first training"
+
+
+@pytest.fixture
+def newest():
+    return SimpleNamespace(ref="tiles/3", created=datetime.now(UTC) - timedelta(days=31, hours=1))
+
+
+DRIFTED = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("rule", "new", "drifted", "train", "says"),
+    [
+        ("", 1, None, True, "1 file is new since tiles/3"),
+        ("new_images = 50", 49, None, False, "49 files are new since tiles/3, fewer than 50 (retrain.new_images)"),
+        ("new_images = 50", 50, None, True, "50 files are new since tiles/3"),
+        (
+            "new_images = 50", 2, DRIFTED, True,
+            "scoring reported drift on 2026-11-20 06:00 UTC, and 2 files are new since tiles/3",
+        ),
+        (
+            "new_images = 50", 0, DRIFTED, False,
+            "no file is new since tiles/3; scoring reported drift on 2026-11-20 06:00 UTC: add good images as they "
+            "look now",
+        ),
+        (
+            'new_images = 50\nmax_age = "31d"', 2, None, True,
+            "tiles/3 is older than 31d, and 2 files are new since tiles/3",
+        ),
+        (
+            'new_images = 50\nmax_age = "32d"', 2, None, False,
+            "2 files are new since tiles/3, fewer than 50 (retrain.new_images)",
+        ),
+        ('new_images = 50\nmax_age = "1d"', 0, None, False, "no file is new since tiles/3"),
+    ],
+)  # fmt: skip
+def test_the_rule_weighs_images_drift_and_age(tmp_path, newest, rule, new, drifted, train, says):
+    path = tmp_path / "job.toml"
+    path.write_text(f'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "x"\n[retrain]\n{rule}\n')
+    need = weigh(load_job(path), newest, new, 0, drifted)
+    assert (need.train, need.reason) == (train, says)
+
+
+def test_an_age_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "x"\n[retrain]\nmax_age = "soon"\n')
+    with pytest.raises(JobError, match=r"'retrain\.max_age' is 'soon': no length of time"):
+        load_job(path)
+
+
+def test_files_are_read_once(home, monkeypatch):
+    job = job_of(home)
+    first = contents_of(job)
+    read: list[Path] = []
+    digest = contents.sha256_of
+    monkeypatch.setattr(contents, "sha256_of", lambda path: read.append(path) or digest(path))
+    assert contents_of(job) == first
+    assert not read
+    (home / "good" / "new.png").write_bytes(b"new")
+    assert len(contents_of(job) - first) == 1
+    assert [path.name for path in read] == ["new.png"]
+
+
+def test_drift_that_scoring_saw_is_found_by_the_next_training(home, tmp_path):
+    version = Registry().get("tiles", "champion")
+    out = tmp_path / "runs" / "monday"
+    score_folder(home / "good", "tiles@champion", out)
+    run = json.loads((out / "run.json").read_text())
+    run["drift"] = {"p_value": 1e-9, "drifted": True, "moved": "brightness", "effect": 0.1, "images": 60}
+    run["alarms"] = ["the images are not like the calibration images"]
+    (out / "run.json").write_text(json.dumps(run))
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    assert drift_since(version, before) is None
+    assert publish_run(out)
+    assert drift_since(version, before) > before
+    assert drift_since(version, datetime.now(UTC) + timedelta(minutes=1)) is None
+
+
+def test_a_run_of_a_model_that_is_in_no_registry_has_no_place_there(home, tmp_path):
+    out = tmp_path / "report"
+    version = Registry().get("tiles", "champion")
+    score_folder(home / "good", Registry().fetch(version) / "model.onnx", out)
+    assert publish_run(out) is None
