@@ -90,6 +90,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as train.steps=500.")
     ] = None,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Only if images have come or gone, or the job has changed, since.")
+    ] = False,
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -98,9 +101,18 @@ def train(
 
         asked = load_job(job, overrides or ())
         check_job(asked)
+        why = None
+        if if_needed:
+            from pipelines.lifecycle import need_of
+
+            need = need_of(asked)
+            if not need.train:
+                typer.echo(f"not trained: {need.reason}")
+                return
+            why = need.reason
         from pipelines.train import train_model
 
-        result = train_model(asked)
+        result = train_model(asked, why=why)
         ref = result.version.ref
         typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
         verb = asked.verb
@@ -241,12 +253,15 @@ def evaluate(
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(help="An output folder, finished or not.")]) -> None:
-    """Rebuild report.html from a finished or partial output folder."""
+def report(
+    out: Annotated[Path, typer.Argument(help="An output folder, finished or not; or a folder of output folders.")],
+) -> None:
+    """Rebuild report.html from an output folder, or the pages over time from a folder of runs."""
     with told_plainly():
-        from pipelines.rebuild import rebuild_report
+        from pipelines.rebuild import rebuild
 
-        typer.echo(f"report: {rebuild_report(out)}")
+        for page in rebuild(out):
+            typer.echo(f"report: {page}")
 
 
 @app.command()

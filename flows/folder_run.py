@@ -23,6 +23,7 @@ from pipelines.engines import Engine, RunAll, open_engine
 from pipelines.errors import KintsugiError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.progress import Advance, progress
+from pipelines.timing import interval
 
 log = logging.getLogger("pipelines.publish")
 T = TypeVar("T")
@@ -92,18 +93,41 @@ def finish(job: Sealed[FolderRun]) -> Any:  # noqa: ANN401 - each verb has a sum
     return job.value.finish()
 
 
-def report_run(out: Path, model: str, alarms: Sequence[str]) -> None:
-    """Leave a finished run where people and later trainings look for it, and raise its alarms."""
+def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, keep: str | None) -> None:
+    """Leave a finished run where people and later trainings look for it, and raise its alarms.
+
+    Args:
+        out: Of the run.
+        model: Which was asked for.
+        alarms: What the run found alarming.
+        series: It is one of many in one folder, which get a page over time.
+        keep: How long runs of the series are kept, such as 90d.
+    """
     try:
         publish(out)
     except KintsugiError as error:  # what was asked for is done and on disk: a registry that is away undoes none of it
         log.warning("the run is not in MLflow, so a training that is due will not know of its drift: %s", error)
+    if series:
+        tidy(out.parent, keep)
     if alarms:
         name = model.partition("@")[0]
         for sentence in alarms:
             log.warning("alarm: %s", sentence)
         announce("alarm", name, alarms)
         notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
+
+
+def tidy(runs: Path, keep: str | None) -> None:
+    """Bring the pages over time of a folder of runs up to date, and remove runs that have grown old."""
+    from pipelines.report import write_history
+    from pipelines.retention import forget_runs
+
+    if keep is not None and (age := interval(keep)):
+        forget_runs(runs, age, datetime.now(UTC))
+    try:
+        write_history(runs)
+    except KintsugiError as error:
+        log.warning("%s", error)
 
 
 @task(name="publish", **TRIES)

@@ -31,6 +31,8 @@ def restore_flow(
     own_folder: bool = False,
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
+    series: bool = False,
+    keep: str | None = None,
 ) -> RestoreSummary:
     """Mend every image under a folder and write the report.
 
@@ -44,17 +46,28 @@ def restore_flow(
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
         alarm: When the run raises an alarm, as a job's `[alarm]` says it.
+        series: `out` is one of many in one folder, as with `own_folder`: they get a page over time.
+        keep: How long runs that have an `own_folder` are kept, such as 90d; default: for ever.
 
     Returns:
         Counts, and where the report is.
     """
+    series = series or own_folder
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
         opener = partial(
-            open_restoring, folder, model, out, kind=kind, reference=reference, samples=samples, alarm=alarm
+            open_restoring,
+            folder,
+            model,
+            out,
+            kind=kind,
+            reference=reference,
+            samples=samples,
+            alarm=alarm,
+            series=series,
         )
         summary: RestoreSummary = run_shards("restore", model, opener, engine)
         record_restored(summary, folder, model)
-        report_run(summary.out, model, summary.alarms)
+        report_run(summary.out, model, summary.alarms, series=series, keep=keep)
         return summary

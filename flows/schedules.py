@@ -23,10 +23,10 @@ GIVE = "give job files, or folders that hold some"
 class Planned:
     """One schedule of one job."""
 
-    verb: str  # train | score | restore
+    verb: str  # train | score | restore | arrivals
     job: Job
     text: str  # as the job file has it
-    schedule: Schedule
+    schedule: Schedule | None  # None: what arrives is waited for
 
     @property
     def name(self) -> str:
@@ -40,14 +40,21 @@ class Planned:
             return {"job": str(self.job.path), "if_needed": True}
         table = self.job.schedule
         model = f"{self.job.name}@champion"
-        places: dict[str, Any] = {
+        found = {
             "folder": str(table.folder),
             "model": model,
             "out": str(table.out),
-            "own_folder": True,
+            "own_folder": self.verb != "arrivals",
+            "series": True,
+            "alarm": self.job.alarm.model_dump(),
+            "keep": table.keep,
         }
-        places["alarm"] = self.job.alarm.model_dump()
-        return {**places, **table.rule} if self.verb == "score" else places
+        return found | (table.rule if self.flow == "score" else {})
+
+    @property
+    def flow(self) -> str:
+        """Which flow is run: train, score or restore."""
+        return self.job.verb if self.verb == "arrivals" else self.verb
 
 
 def find_jobs(paths: Sequence[Path]) -> list[Path]:
@@ -96,9 +103,10 @@ def plan(jobs: Sequence[Job]) -> list[Planned]:
 def _plan(job: Job) -> list[Planned]:
     table = job.schedule
     texts = {"train": table.train, "score": table.score, "restore": table.restore}
-    return [
+    planned = [
         Planned(verb, job, text, _schedule(text, table.timezone)) for verb, text in texts.items() if text is not None
     ]
+    return planned + ([Planned("arrivals", job, table.arrivals, None)] if table.arrivals else [])
 
 
 def _schedule(text: str, timezone: str) -> Schedule:

@@ -33,6 +33,8 @@ def score_flow(
     all_maps: bool = False,
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
+    series: bool = False,
+    keep: str | None = None,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -48,18 +50,21 @@ def score_flow(
         all_maps: Write a heat map of every image, not of the flagged ones alone.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
         alarm: When the run raises an alarm, as a job's `[alarm]` says it.
+        series: `out` is one of many in one folder, as with `own_folder`: they get a page over time.
+        keep: How long runs that have an `own_folder` are kept, such as 90d; default: for ever.
 
     Returns:
         Counts, and where the report is.
     """
+    series = series or own_folder
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     opener = partial(
         open_scoring, folder, model, out, false_alarms=false_alarms, groups=groups, budget=budget,
-        false_discoveries=false_discoveries, all_maps=all_maps, alarm=alarm,
+        false_discoveries=false_discoveries, all_maps=all_maps, alarm=alarm, series=series,
     )  # fmt: skip
     with recorded_run():
         summary: ScoreSummary = run_shards("score", model, opener, engine)
         record_scores(summary, folder, model)
-        report_run(summary.out, model, summary.alarms)
+        report_run(summary.out, model, summary.alarms, series=series, keep=keep)
         return summary

@@ -33,6 +33,7 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
+from flows.inbox import attend
 from flows.preflight import TO_TRAIN, require
 from flows.restore import restore_flow
 from flows.runs import SERVE_PID
@@ -41,8 +42,10 @@ from flows.score import score_flow
 from flows.server import CONSOLE_LEVEL, ServerError, orchestrator
 from flows.stale import close_runs_of, drop_missed_runs
 from flows.train import train_flow
+from pipelines.arrivals import Inbox
 from pipelines.job import load_job
 from pipelines.settings import settings
+from pipelines.timing import interval
 
 __all__ = ["find_jobs", "serve"]
 
@@ -76,10 +79,11 @@ def serve(jobs: Sequence[Path]) -> None:
         # For the runs: their log lines belong on this terminal, and they end when this process does.
         held.enter_context(_variables({CONSOLE_LEVEL: "INFO", SERVE_PID: str(os.getpid())}))
         stop, reached = held.enter_context(_stop_by_signal()), threading.Event()
+        inboxes = {each.name: _inbox(each) for each in planned if each.schedule is None}
         while not stop.is_set():
             with orchestrator() as url:
                 try:
-                    asyncio.run(_serve(planned, stop, reached))
+                    asyncio.run(_serve(planned, inboxes, stop, reached))
                 except OUTAGES as error:
                     if not reached.is_set():
                         msg = f"Prefect's server at {url} does not answer ({error}): check PREFECT_API_URL"
@@ -88,7 +92,9 @@ def serve(jobs: Sequence[Path]) -> None:
             stop.wait(AWAY_SECONDS)
 
 
-async def _serve(planned: Sequence[Planned], stop: threading.Event, reached: threading.Event) -> None:
+async def _serve(
+    planned: Sequence[Planned], inboxes: Mapping[str, Inbox], stop: threading.Event, reached: threading.Event
+) -> None:
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would tell of each run that is skipped or queued
     runner = _Runner(planned, stop)
     ids = {await runner.aadd_deployment(await _deployment(each)): each for each in planned}
@@ -96,10 +102,13 @@ async def _serve(planned: Sequence[Planned], stop: threading.Event, reached: thr
     await asyncio.to_thread(drop_missed_runs, list(ids))
     reached.set()
     running = asyncio.create_task(runner.start())
-    showing = asyncio.create_task(_show(ids))
+    beside = [asyncio.create_task(_show(ids))]
+    waiting = [(identity, each) for identity, each in ids.items() if each.name in inboxes]
+    beside += [asyncio.create_task(attend(identity, each, inboxes[each.name])) for identity, each in waiting]
     while not (stop.is_set() or running.done()):
         await asyncio.sleep(0.1)
-    showing.cancel()
+    for each in beside:
+        each.cancel()
     if not running.done():
         CONSOLE.print("stopping")
         await runner.astop()
@@ -110,7 +119,8 @@ class _Runner(Runner):
     """Prefect's runner: it looks for due runs, and starts each in a process."""
 
     def __init__(self, planned: Sequence[Planned], stop: threading.Event) -> None:
-        intervals = [each.schedule.interval.total_seconds() for each in planned if each.schedule.interval]
+        every = [each.schedule.interval if each.schedule else interval(each.text) for each in planned]
+        intervals = [each.total_seconds() for each in every if each]
         least, most = POLL_SECONDS
         super().__init__(
             name="kintsugi",
@@ -128,11 +138,12 @@ class _Runner(Runner):
 
 
 async def _deployment(planned: Planned) -> RunnerDeployment:
-    deployment: RunnerDeployment = await FLOWS[planned.verb].ato_deployment(
+    collision = OVERLAP["queue" if planned.verb == "arrivals" else planned.job.schedule.overlap]
+    deployment: RunnerDeployment = await FLOWS[planned.flow].ato_deployment(
         name=planned.name,
         schedule=planned.schedule,
         parameters=planned.parameters,
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=OVERLAP[planned.job.schedule.overlap]),
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=collision),
         tags=["kintsugi", MACHINE],
         description=f"From {planned.job.path}",
         entrypoint_type=EntrypointType.MODULE_PATH,  # the runs import the installed package, wherever they start
@@ -143,10 +154,11 @@ async def _deployment(planned: Planned) -> RunnerDeployment:
 async def _show(planned: Mapping[UUID, Planned]) -> None:
     """Print what is scheduled, with the times that the server has planned."""
     due: dict[UUID, datetime] = {}
+    timed = {identity for identity, each in planned.items() if each.schedule}
     async with get_client() as client:
         ends = asyncio.get_running_loop().time() + PLAN_SECONDS
-        while len(due) < len(planned) and asyncio.get_running_loop().time() < ends:
-            for identity in planned.keys() - due.keys():
+        while len(due) < len(timed) and asyncio.get_running_loop().time() < ends:
+            for identity in timed - due.keys():
                 runs = await client.read_flow_runs(
                     flow_run_filter=FlowRunFilter(
                         deployment_id=FlowRunFilterDeploymentId(any_=[identity]),
@@ -158,18 +170,27 @@ async def _show(planned: Mapping[UUID, Planned]) -> None:
                 if runs and runs[0].next_scheduled_start_time:
                     due[identity] = runs[0].next_scheduled_start_time
             await asyncio.sleep(0.5)
-    if len(due) < len(planned):
+    if len(due) < len(timed):
         CONSOLE.print(f"The server has planned no runs within {PLAN_SECONDS:.0f} s: look at its log if none starts.")
     rows = [("run", "when", "while one runs", "next", "what")]
     for identity, each in planned.items():
         table = each.job.schedule
         when = f"{due[identity].astimezone():%Y-%m-%d %H:%M:%S %Z}" if identity in due else "-"
         what = each.job.path if each.verb == "train" else table.folder
-        rows.append((each.name, f"{each.text} {table.timezone}", table.overlap, when, str(what)))
+        if each.schedule:
+            rows.append((each.name, f"{each.text} {table.timezone}", table.overlap, when, str(what)))
+        else:
+            rows.append((each.name, f"{each.text} after the last change", "queue", "-", f"what arrives in {what}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         CONSOLE.print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     CONSOLE.print("Ctrl-C ends it.")
+
+
+def _inbox(planned: Planned) -> Inbox:
+    table, settle = planned.job.schedule, interval(planned.text)
+    assert table.folder and table.out and settle  # noqa: S101, PT018 - a job without them is refused
+    return Inbox(table.folder, table.out, settle)
 
 
 @contextmanager

@@ -68,6 +68,12 @@ def describe_run(
 ) -> dict[str, Any]:
     """What run.json says of any job over a folder."""
     total = time.perf_counter() - job.clock
+    name = job.model.name or session.metadata.name
+    history = None
+    if job.series:
+        from pipelines.report import history_address  # its imports take long: the first image need not wait
+
+        history = history_address(name)
     if job.unreadable:
         warnings = [*warnings, f"{len(job.unreadable)} sub-folder(s) cannot be read: what is in them is left out"]
     return {
@@ -75,7 +81,7 @@ def describe_run(
         "folder": str(job.folder.resolve()),
         "model": {
             "ref": job.model.ref,
-            "name": job.model.name or session.metadata.name,
+            "name": name,
             "version": job.model.version,
             "sha256": job.model.sha256,
             "metadata": session.metadata.model_dump(mode="json"),
@@ -83,6 +89,7 @@ def describe_run(
         },
         "warnings": [*(f"Alarm: {sentence}" for sentence in raised), *warnings],
         "alarms": raised,
+        "history": history,
         "work_key": job.output.work_key,
         "counts": counts | {"files": job.total},
         "timings": {stage: round(seconds, 3) for stage, seconds in job.stages.seconds.items()}

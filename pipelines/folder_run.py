@@ -97,6 +97,7 @@ class FolderRun(ABC):
     model: ModelFile
     output: OutputFolder
     alarm: AlarmTable | None = None  # the rule of a job that is run by a schedule
+    series: bool = False  # one of many in one folder, which have a page over time
     left: int = 0
     stages: Clock = field(default_factory=lambda: Clock(*STAGES))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))

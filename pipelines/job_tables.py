@@ -163,8 +163,12 @@ class ScheduleTable(Record):
     train: str | None = Field(None, description="When to train")
     score: str | None = Field(None, description="When to score `folder`")
     restore: str | None = Field(None, description="When to mend the images of `folder`")
+    arrivals: str | None = Field(
+        None, description="Do each new sub-folder of `folder` once nothing in it has changed for so long, such as 2m"
+    )
     folder: Path | None = Field(None, description="What to score, or to mend")
     out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
+    keep: str | None = Field(None, description="Remove what scheduled runs left when it is so old, such as 90d")
     budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
     false_discoveries: float | None = Field(
         None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
@@ -181,6 +185,11 @@ class ScheduleTable(Record):
             raise ValueError(msg)
         return when
 
+    @field_validator("arrivals", "keep")
+    @classmethod
+    def _time_is_known(cls, text: str | None) -> str | None:
+        return _length_of_time(text)
+
     @property
     def rule(self) -> dict[str, Any]:
         """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
@@ -190,10 +199,10 @@ class ScheduleTable(Record):
     def _fits_together(self) -> ScheduleTable:
         keys = [f"'schedule.{key}'" for key in self.rule]
         problems = [f"{' and '.join(keys)} are rules of their own: leave all but one out"] if len(keys) > 1 else []
-        if self.score is None:
+        if self.score is None and self.arrivals is None:
             problems += [f"{key} says what scheduled scoring flags, and there is no 'schedule.score'" for key in keys]
         missing = [key for key in ("folder", "out") if getattr(self, key) is None]
-        verbs = [verb for verb in ("score", "restore") if getattr(self, verb) is not None]
+        verbs = [verb for verb in ("score", "restore", "arrivals") if getattr(self, verb) is not None]
         problems += [f"'schedule.{verb}' needs 'schedule.{key}': name the folder" for verb in verbs for key in missing]
         if problems:
             raise ValueError("\n".join(problems))
@@ -209,6 +218,18 @@ class ScheduleTable(Record):
         return name
 
 
+def _length_of_time(text: str | None) -> str | None:
+    """The same, if it is one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if text is not None and timing.interval(text) is None:
+        msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
+        raise ValueError(msg)
+    return text
+
+
 class RetrainTable(Record):
     """`[retrain]`: when a scheduled training goes ahead. With the same images and the same job it never does."""
 
@@ -219,10 +240,7 @@ class RetrainTable(Record):
     @field_validator("max_age")
     @classmethod
     def _age_is_known(cls, age: str | None) -> str | None:
-        if age is not None and timing.interval(age) is None:
-            msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
-            raise ValueError(msg)
-        return age
+        return _length_of_time(age)
 
 
 class AlarmTable(Record):

@@ -1,4 +1,4 @@
-"""Write the report again: of a finished folder, or of what a stopped run has done so far."""
+"""Write reports again: of a finished folder, of what a stopped run has done so far, or of all runs below a folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,33 @@ from pipelines.calibration import Calibration
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
-from pipelines.report import write_report
+from pipelines.report import write_history, write_report
 from pipelines.results import open_results
 from pipelines.rows import forget_regions
 from pipelines.verdicts import OF_VERDICTS, Verdicts, settled
+
+
+def rebuild(out: Path | str) -> list[Path]:
+    """Rebuild report.html of an output folder; or the pages over time of a folder that output folders are in.
+
+    Args:
+        out: The folder.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FolderError: There is nothing to report on.
+        OutputError: A run is writing there now.
+    """
+    out = Path(out)
+    own = any((out / name).exists() for name in ("run.json", "results.parquet", OUTPUT_MARKER))
+    if own or not any(out.glob("*/run.json")):
+        return [rebuild_report(out)]
+    if pages := write_history(out):
+        return pages
+    msg = f"no run in the folders of {out} has finished: start one of them again, or name one to see what it has so far"
+    raise FolderError(msg)
 
 
 def rebuild_report(out: Path | str) -> Path:

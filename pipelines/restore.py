@@ -128,10 +128,11 @@ def open_restoring(
     samples: int = 0,
     fresh: bool = False,
     alarm: AlarmTable | None = None,
+    series: bool = False,
 ) -> Iterator[Restoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
-    Args as for `restore_folder`, and `alarm`: when the run raises an alarm.
+    Args as for `restore_folder`; `alarm` and `series` as in `open_scoring`.
 
     Raises:
         KintsugiError: As for `restore_folder`.
@@ -157,7 +158,7 @@ def open_restoring(
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
-            samples=samples, alarm=alarm,
+            samples=samples, alarm=alarm, series=series,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring

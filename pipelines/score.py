@@ -142,10 +142,12 @@ def open_scoring(
     fresh: bool = False,
     observer: Observer | None = None,
     alarm: AlarmTable | None = None,
+    series: bool = False,
 ) -> Iterator[Scoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
-    Args as for `score_folder`, and `alarm`: when the run raises an alarm.
+    Args as for `score_folder`, and `alarm`: when the run raises an alarm; `series`: `out` is one of many in one folder,
+    and its report leads to the page over time.
 
     Raises:
         KintsugiError: As for `score_folder`.
@@ -170,7 +172,7 @@ def open_scoring(
         scoring = Scoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
             verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
-            all_maps=all_maps, alarm=alarm,
+            all_maps=all_maps, alarm=alarm, series=series,
         )  # fmt: skip
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))

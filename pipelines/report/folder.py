@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.errors import FolderError
 
@@ -17,12 +18,14 @@ EVALUATION = "evaluation.json"
 GALLERY = ".kintsugi-run/gallery.parquet"
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A part of a file that a run wrote."""
+
     # Unknown keys are let through: a report of a newer run is better than none.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ModelFacts(_Record):
+class ModelFacts(Record):
     """The model that a run used."""
 
     ref: str | None = None
@@ -33,7 +36,7 @@ class ModelFacts(_Record):
     card: str | None = None
 
 
-class GroupFacts(_Record):
+class GroupFacts(Record):
     """One sub-folder of a run that judged by group."""
 
     name: str
@@ -42,14 +45,14 @@ class GroupFacts(_Record):
     images: int = 0
 
 
-class OtherFacts(_Record):
+class OtherFacts(Record):
     """What sub-folders without a threshold of their own were judged by."""
 
     n: int = 0  # calibration images
     promised: bool = False  # these are of such sub-folders themselves, and enough for the rate
 
 
-class GroupedFacts(_Record):
+class GroupedFacts(Record):
     """How a run judged by group."""
 
     needed: int = 0  # calibration images that a group needs
@@ -57,7 +60,7 @@ class GroupedFacts(_Record):
     others: OtherFacts = OtherFacts()
 
 
-class HeatFacts(_Record):
+class HeatFacts(Record):
     """What colours and outlines of heat maps mean, in shares of good images' places."""
 
     level: float
@@ -67,7 +70,7 @@ class HeatFacts(_Record):
     colours: tuple[tuple[float, float], ...] = ()  # share, and where on the ramp it is
 
 
-class CalibrationFacts(_Record):
+class CalibrationFacts(Record):
     """The held-out normal images that verdicts are made by."""
 
     n: int
@@ -78,7 +81,16 @@ class CalibrationFacts(_Record):
     grouped: GroupedFacts | None = None
 
 
-class Counts(_Record):
+class DriftFacts(Record):
+    """Whether the images were like the calibration images."""
+
+    p_value: float = Field(ge=0, le=1)
+    drifted: bool
+    moved: str  # the statistic that moved most
+    effect: float = Field(ge=0, le=1)  # probability that an image lies above a calibration image in it
+
+
+class Counts(Record):
     """Files by what became of them."""
 
     files: int | None = None
@@ -87,7 +99,7 @@ class Counts(_Record):
     flagged: int | None = None
 
 
-class Run(_Record):
+class Run(Record):
     """run.json. Every field has a default, since a run may have been killed early."""
 
     verb: str = "score"
@@ -102,9 +114,16 @@ class Run(_Record):
     versions: dict[str, Any] = Field(default_factory=dict)
     started: str | None = None
     finished: str | None = None
+    history: str | None = None  # where the page of all runs is
+
+    @field_validator("history")
+    @classmethod
+    def _is_a_page_beside_the_folder(cls, address: str | None) -> str | None:
+        """Whatever else it names is no link of ours."""
+        return address if address and re.fullmatch(r"\.\./[A-Za-z0-9._~%-]+\.html", address) else None
 
 
-class Defect(_Record):
+class Defect(Record):
     """The figures of one kind of defect, against all good images."""
 
     n: int = 0
@@ -116,7 +135,7 @@ class Defect(_Record):
     tpr_at_threshold: float | None = None
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """evaluation.json: the figures of merit of a run over labelled images. What was not measured is None."""
 
     image_auroc: float | None = None
@@ -135,7 +154,7 @@ class Evaluation(_Record):
     defects: dict[str, Defect] = Field(default_factory=dict)
 
 
-class Near(_Record):
+class Near(Record):
     """A good image that one of the worst is close to."""
 
     name: str
@@ -143,7 +162,7 @@ class Near(_Record):
     thumbnail: bytes
 
 
-class Picture(_Record):
+class Picture(Record):
     """One of the worst images: a thumbnail and its heat map, of the same size."""
 
     path: str
@@ -168,7 +187,7 @@ class Picture(_Record):
     largest_y: float | None = None
 
 
-RecordT = TypeVar("RecordT", bound=_Record)
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT | None:

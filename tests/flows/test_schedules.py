@@ -48,8 +48,16 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
         "model": "tiles@champion",
         "out": str(tmp_path / "reports"),
         "own_folder": True,
+        "series": True,
+        "keep": None,
         "alarm": {"flagged": None, "failed": None, "drift": True, "fewest": 20},
     }
+
+
+def test_what_arrives_is_scored_with_the_champion_into_a_folder_of_its_name(job, tmp_path):
+    (planned,) = plan([job('arrivals = "2m"\nfolder = "inbox"\nout = "reports"\nbudget = 3')])
+    assert (planned.name, planned.flow, planned.schedule) == ("arrivals-tiles", "score", None)
+    assert planned.parameters.items() >= {"model": "tiles@champion", "own_folder": False, "budget": 3}.items()
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,8 @@ def test_the_rule_of_the_schedule_reaches_the_flow(job, rule, value):
         ('train = "0s"', "neither cron nor interval"),
         ('train = "x"', "'schedule.train' is 'x'"),
         ('score = "1h"\nout = "reports"', "'schedule.score' needs 'schedule.folder'"),
+        ('arrivals = "1h"\nout = "reports"', "'schedule.arrivals' needs 'schedule.folder'"),
+        ('arrivals = "soon"\nfolder = "i"\nout = "o"', "'schedule.arrivals' is 'soon': no length of time"),
         ('score = "1h"\nfolder = "inbox"', "'schedule.score' needs 'schedule.out'"),
         ('train = "1h"\ntimezone = "Europe/Atlantis"', "'Europe/Atlantis' is not a time zone"),
         ('train = "1h"\ntimezone = "../etc"', "'../etc' is not a time zone"),

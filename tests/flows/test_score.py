@@ -108,7 +108,7 @@ def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wai
 
     assert summary.flagged == 4
     rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None, "all_maps": False}
-    rule["alarm"] = None
+    rule |= {"alarm": None, "series": False}
     assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", rule)]
     run = last_run(client)
     assert run.name == "score inbox with tiles@champion"
@@ -232,7 +232,7 @@ def test_restoring_is_the_same_flow(job, client, tmp_path, monkeypatch, wait_for
     monkeypatch.setattr(flows.restore, "open_restoring", open_restoring)
     summary = restore_flow(tmp_path / "scans", "builtin:denoise", tmp_path / "out", kind="tiff")
     assert summary.psnr == 31.5
-    assert opened == [{"kind": "tiff", "reference": None, "samples": 0, "alarm": None}]
+    assert opened == [{"kind": "tiff", "reference": None, "samples": 0, "alarm": None, "series": False}]
     run = last_run(client, "restore")
     assert run.name == "restore scans with builtin:denoise"
     expected = {"open builtin:denoise", "shard 1 of 3", "shard 3 of 3"}
@@ -254,6 +254,15 @@ def test_an_alarm_is_announced_told_and_linked(job, tmp_path, monkeypatch):
     assert announced == [("alarm", "tiles", ("6 of 100 look abnormal",))]
     report = f"Report: {tmp_path / 'out' / 'report.html'}"
     assert told == [("Kintsugi: alarm of tiles@champion", ["6 of 100 look abnormal", report])]
+
+
+def test_a_run_of_a_series_is_put_on_the_page_over_time_and_old_ones_are_removed(job, tmp_path, monkeypatch):
+    tidied = []
+    monkeypatch.setattr(flows.folder_run, "tidy", lambda runs, keep: tidied.append((runs, keep)))
+    score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", own_folder=True, keep="90d")
+    score_flow(tmp_path / "inbox" / "monday", "tiles@champion", tmp_path / "out" / "monday", series=True)
+    score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "alone")
+    assert tidied == [(tmp_path / "out", "90d"), (tmp_path / "out", None)]
 
 
 def test_a_registry_that_is_away_afterwards_undoes_nothing(job, tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_a_deployment_carries_the_schedule_of_its_job(client, deploy, tmp_path):
     (schedule,) = found.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * 0", "Europe/Berlin")
     assert found.entrypoint == "flows.train.train_flow"
-    assert found.parameters == {"job": str(tmp_path / "nuts.toml")}
+    assert found.parameters == {"job": str(tmp_path / "nuts.toml"), "if_needed": True}
     assert not found.paused
 
 
@@ -131,9 +131,9 @@ class Serve:
                 start_new_session=True,
             )
 
-    def runs(self) -> list[dict[str, object]]:
+    def runs(self, verb: str = "train") -> list[dict[str, object]]:
         """What the stand-ins were called with, in order."""
-        found = sorted(path for path in self.journal.glob("train-*") if not path.suffix)
+        found = sorted(path for path in self.journal.glob(f"{verb}-*") if not path.suffix)
         return [ast.literal_eval(path.read_text()) for path in found]
 
     def processes(self) -> set[int]:
@@ -213,3 +213,22 @@ def test_schedules_fire_and_nothing_is_left_behind(start_serve, tmp_path, wait_f
     assert ("RUNNING",) not in states
     assert ("PENDING",) not in states
     assert "train-tiles  1s UTC  skip" in serve.log.read_text()
+
+
+def test_what_arrives_is_scored_once_and_whole(start_serve, tmp_path, wait_for):
+    write_job(tmp_path, 'arrivals = "2s"\nfolder = "inbox"\nout = "reports"\nbudget = 3')
+    (tmp_path / "inbox" / "monday").mkdir(parents=True)
+    (tmp_path / "inbox" / "monday" / "1.png").touch()
+    serve = start_serve()
+    wait_for(lambda: serve.runs("publish"), "the first delivery", 150)
+    (tmp_path / "inbox" / "tuesday").mkdir()
+    (tmp_path / "inbox" / "tuesday" / "1.png").touch()
+    wait_for(lambda: len(serve.runs("publish")) == 2, "the second delivery", 150)
+    serve.process.send_signal(signal.SIGTERM)
+    assert serve.process.wait(30) == 0, serve.log.read_text()
+    places = [(run["folder"], run["out"], run["model"]) for run in serve.runs("score")]
+    days = ("monday", "tuesday")
+    assert places == [
+        (str(tmp_path / "inbox" / day), str(tmp_path / "reports" / day), "tiles@champion") for day in days
+    ]
+    assert "arrivals-tiles  2s after the last change  queue" in " ".join(serve.log.read_text().split("   "))

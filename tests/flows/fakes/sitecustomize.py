@@ -23,7 +23,7 @@ def note(verb, **facts):
         time.sleep(0.05)
 
 
-def train_model(job, *, overrides):
+def train_model(job, *, overrides, why):
     note("train", job=str(job))
     version = SimpleNamespace(name="tiles", version=1, ref="tiles/1", sha256="ab" * 32, tags={"task": "reconstruct"})
     return SimpleNamespace(version=version, promoted=True, reason="the first version", figures={"auroc": 0.9})
@@ -34,12 +34,14 @@ def open_scoring(folder, model, out, **_):
     note("score", folder=str(folder), model=model, out=str(out))
     summary = SimpleNamespace(
         report=out / "report.html", files=1, ok=1, failed=0, flagged=0,
-        false_alarms=0.01, threshold=1.0, images_per_second=1.0,
+        false_alarms=0.01, threshold=1.0, images_per_second=1.0, out=out, rule=None, alarms=(),
     )  # fmt: skip
     yield SimpleNamespace(files=(), left=0, shards=list, finish=lambda: summary)
 
 
 for name, contents in {
+    "pipelines.lifecycle": {"need_of": lambda _: SimpleNamespace(train=True, reason="a stand-in"), "Need": object},
+    "pipelines.publish": {"publish_run": lambda out: note("publish", out=str(out))},
     "pipelines.train": {"train_model": train_model, "TrainedModel": object},
     "pipelines.score": {"open_scoring": open_scoring, "Scoring": object, "ScoreSummary": object, "Shard": object},
 }.items():

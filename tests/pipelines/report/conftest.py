@@ -306,14 +306,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def show(browser: Browser) -> Iterator:
-    """Opens the report of a folder; at the end, fails if the page complained, loaded something or opened a dialog."""
+    """Opens a page, or the report of a folder; at the end, fails if it complained, loaded anything or had a dialog."""
     complaints: list[str] = []
     pages = []
 
     def open_page(out: Path, **options: object) -> Page:
         page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
         pages.append(page)
-        address = write_report(out).as_uri()
+        address = (out if out.is_file() else write_report(out)).as_uri()
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))

@@ -1,0 +1,94 @@
+"""How the last run compares with those before it, in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from pipelines.drift import LEVEL
+from pipelines.report import words
+from pipelines.report.past_charts import drift_words, error_bar, error_bar_unit
+from pipelines.report.past_runs import PastRun
+
+_USUAL = 0.9  # share of the earlier runs that are usual
+
+
+def compared(runs: Sequence[PastRun]) -> str:
+    """The sentence: of flagged images or error bars, drift, and failed files.
+
+    Args:
+        runs: All runs of a model, oldest first; at least one.
+    """
+    last, before = runs[-1], runs[:-1]
+    parts = [_flagged(last, before) or _mended(last, before)]
+    if last.drift is not None and last.drift.drifted:
+        parts.append(f"drift is reported: {drift_words(last.drift)}")
+    elif last.drift is not None:
+        parts.append("no drift")
+    if last.failed:
+        usual = median(run.failed / run.files for run in before if run.files) if any(r.files for r in before) else None
+        share = words.percent(last.failed / last.files)
+        parts.append(f"{words.plural(last.failed, 'file')} failed, {share}{_usually(words.percent(usual), usual)}")
+    elif last.files:
+        parts.append("every file could be read")
+    only = "" if before else "The only run so far: "
+    text = f"{only}{'; '.join(part for part in parts if part)}"
+    return f"Last run: {text}" if before else text
+
+
+def _flagged(last: PastRun, before: Sequence[PastRun]) -> str | None:
+    if last.rate is None or last.flagged is None:
+        return None
+    said = f"{last.flagged:,} of {words.plural(last.ok, 'image')} flagged, {words.percent(last.rate)}"
+    rates = [run.rate for run in before if run.rate is not None]
+    if not rates:
+        return said
+    usual = median(rates)
+    least, most = np.quantile(rates, [1 - _USUAL, _USUAL]).tolist()
+    expected = max(usual, last.promised or 0.0)  # as many as were promised are no news
+    how = "as usual"
+    if last.rate > most and more_than(last.flagged, last.ok, expected) < LEVEL:
+        how = "more than usual"
+    elif last.rate < least and more_than(last.ok - last.flagged, last.ok, 1 - usual) < LEVEL:
+        how = "fewer than usual"
+    return f"{said}, {how} ({words.percent(usual)})"
+
+
+def _mended(last: PastRun, before: Sequence[PastRun]) -> str:
+    said = words.plural(last.ok, "image")
+    width = error_bar(last)
+    if width is None:
+        return said
+    unit = error_bar_unit([last])
+    widths = [each for run in before if (each := error_bar(run)) is not None]
+    usual = median(widths) if widths else None
+    return f"{said}, mean error bar {words.number(width, 3)}{unit}{_usually(words.number(usual, 3), usual)}"
+
+
+def _usually(text: str, usual: float | None) -> str:
+    return "" if usual is None else f" (usually {text})"
+
+
+def more_than(count: int, total: int, share: float) -> float:
+    """Probability of `count` or more out of `total`, each with probability `share`.
+
+    >>> round(more_than(1, 10, 0.01), 4), more_than(0, 10, 0.01)
+    (0.0956, 1.0)
+    """
+    if count <= total * share or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    # Above the mean terms fall, each by the ratio to the one before it.
+    log_term = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
+    term = math.exp(log_term + count * math.log(share) + (total - count) * math.log1p(-share))
+    whole = 0.0
+    for k in range(count, total + 1):
+        whole += term
+        if term < 1e-15 * whole:
+            break
+        term *= (total - k) / (k + 1) * share / (1 - share)
+    return min(1.0, whole)
