@@ -27,7 +27,7 @@ from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph
+from vaecore.restoration import LEAST_SCALE, OUTPUTS, RestorationGraph
 from vaecore.tasks import Damage, Restoration, restorations
 
 OWN_OPTIONS = OPTIONS | {"model.scale", "model.damage", "model.level"}
@@ -121,7 +121,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
         """A restorer with as many channels as the images."""
         channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
         network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.plan.scale)
-        return partial(FitRestorer, network, GaussianLikelihood(), photos, split, self.plan.damaged)
+        return partial(FitRestorer, network, GaussianLikelihood(LEAST_SCALE), photos, split, self.plan.damaged)
 
     def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
         """Network and damage."""

@@ -56,19 +56,24 @@ class RestorationGraph(nn.Module):
 
 SCALE_SHARE = 0.01  # the two heads share no weights, so this only keeps the scale's gradient out of their common norm
 CHARBONNIER = 1e-3  # below this share of the range an error counts as its square
+LEAST_ERROR = 1e-2  # mean error of an image, below which there is little to gain
+USUAL_ERROR = 3e-2  # keeps gradients where they were: their norm is limited
+LEAST_SCALE = 0.125 / 255  # under hardly any noise a restored value is known better than a file can hold it
 
 
 def restoration_loss(predicted: Gaussian, y: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """What training minimises: the mean's error, and the scale's negative log-likelihood given that mean.
 
     The bound itself weighs each pixel's error by its predicted scale, and gives up on what is hard; PSNR does not. So
-    the mean is trained by its error alone, and the scale on what the mean leaves.
+    the mean is trained by its error alone, and the scale on what the mean leaves. An image's error counts by its
+    logarithm, as in PSNR: under much noise errors are large, and would drown what can be gained under little.
 
     Source: the Charbonnier loss as in Lai et al. 2017, "Deep Laplacian pyramid networks"; the two fitted apart: Skafte,
     Jorgensen, Hauberg 2019, "Reliable training and estimation of variance networks" (mean-variance split).
     """
     error = (predicted.mean - y).square()
-    of_mean = (error + CHARBONNIER**2).sqrt().mean()
+    of_each = (error + CHARBONNIER**2).sqrt().mean(dim=(1, 2, 3))
+    of_mean = USUAL_ERROR * (of_each + LEAST_ERROR).log().mean()
     of_scale = -Gaussian(predicted.mean.detach(), predicted.log_scale).log_prob(y).mean()
     return of_mean + SCALE_SHARE * of_scale
 
