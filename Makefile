@@ -10,10 +10,10 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak setup lint format lock clean distclean
+.PHONY: help demo test integration soak setup lint format lock clean distclean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A server that the user works with is none of the demo's business: everything stays under demo-out/.
 demo: $(STAMP) ## Train, register, score and report on the bundled images, into demo-out/
@@ -27,7 +27,10 @@ test: lint ## Lint, types, layers and all tests (ARGS="-k bound" for some of the
 ifeq ($(CHROMIUM),)
 	@echo "Missing: Chromium, so the browser tests are left out. On Debian: apt-get install chromium"
 endif
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser") $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser and not integration") $(ARGS)
+
+integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL (ARGS="-k outages")
+	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
 
 soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time
 	@for entry in images jobs overrides models calibrations galleries; do \

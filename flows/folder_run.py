@@ -7,6 +7,7 @@ deleted. So a run that is repeated, by hand, by a schedule or by Prefect's Retry
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -94,40 +95,53 @@ def finish(job: Sealed[FolderRun]) -> Any:  # noqa: ANN401 - each verb has a sum
 
 
 def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, keep: str | None) -> None:
-    """Leave a finished run where people and later trainings look for it, and raise its alarms.
+    """Raise a finished run's alarms, and leave it where people and later trainings look for it.
+
+    What was asked for is done and on disk: nothing that goes wrong here undoes it.
 
     Args:
         out: Of the run.
         model: Which was asked for.
         alarms: What the run found alarming.
         series: It is one of many in one folder, which get a page over time.
-        keep: How long runs of the series are kept, such as 90d.
+        keep: How long runs of the same schedule are kept, such as 90d.
     """
+    for sentence in alarms:
+        log.warning("alarm: %s", sentence)
+    if alarms:
+        announce("alarm", model.partition("@")[0], alarms)
+        if list(alarms) != alarms_before(out):
+            notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
+    if series:
+        try:
+            tidy(out, keep)
+        except (KintsugiError, OSError) as error:
+            log.warning("%s", error)
     try:
         publish(out)
-    except KintsugiError as error:  # what was asked for is done and on disk: a registry that is away undoes none of it
+    except (KintsugiError, OSError) as error:
         log.warning("the run is not in MLflow, so a training that is due will not know of its drift: %s", error)
-    if series:
-        tidy(out.parent, keep)
-    if alarms:
-        name = model.partition("@")[0]
-        for sentence in alarms:
-            log.warning("alarm: %s", sentence)
-        announce("alarm", name, alarms)
-        notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
 
 
-def tidy(runs: Path, keep: str | None) -> None:
-    """Bring the pages over time of a folder of runs up to date, and remove runs that have grown old."""
+def alarms_before(out: Path) -> list[str]:
+    """Alarms of the same schedule's run before: what has been told is not told again every quarter of an hour."""
+    from pipelines.retention import runs_like
+
+    before = [run for run in runs_like(out) if run.name < out.name]
+    try:
+        return list(json.loads((before[-1] / "run.json").read_text(encoding="utf-8"))["alarms"]) if before else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def tidy(out: Path, keep: str | None) -> None:
+    """Remove runs of the same schedule that have grown old, and bring the pages over time up to date."""
     from pipelines.report import write_history
     from pipelines.retention import forget_runs
 
     if keep is not None and (age := interval(keep)):
-        forget_runs(runs, age, datetime.now(UTC))
-    try:
-        write_history(runs)
-    except KintsugiError as error:
-        log.warning("%s", error)
+        forget_runs(out, age, datetime.now(UTC))
+    write_history(out.parent)
 
 
 @task(name="publish", **TRIES)

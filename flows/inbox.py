@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound, PrefectException
 
 from flows.schedules import Planned
 from pipelines.arrivals import Inbox
 
+log = logging.getLogger("pipelines.inbox")
 LOOK_SECONDS = 5.0  # between two looks; less where a delivery need not rest for long
 WAIT_SECONDS = 2.0  # between two questions whether a run has ended
 
@@ -19,11 +22,14 @@ WAIT_SECONDS = 2.0  # between two questions whether a run has ended
 async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
     """Start a run for each delivery, and wait for its end: until it is cancelled.
 
+    A run that does not complete is tried again, which does only what is missing.
+
     Args:
         deployment: Of the flow; it says model and rules.
         planned: What it is.
         inbox: Where deliveries come.
     """
+    inbox.open()
     pause = min(LOOK_SECONDS, inbox.settle.total_seconds() / 2)
     while True:
         delivery = await asyncio.to_thread(inbox.arrived)
@@ -31,24 +37,39 @@ async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
             await asyncio.sleep(pause)
             continue
         places = {"folder": str(delivery), "out": str(inbox.out / delivery.name)}
+        while True:
+            run = await _start(deployment, planned.parameters | places, inbox.attempt(delivery), pause)
+            if await _completed(run):
+                await asyncio.to_thread(inbox.done, delivery)
+                break
+            if not inbox.failed(delivery):
+                log.warning("%s is left alone until something comes into it: look at its last runs", delivery)
+                break
+
+
+async def _start(deployment: UUID, parameters: dict[str, object], key: str, pause: float) -> UUID:
+    """Ask for a run until the server has heard; asked twice with one key, it makes one run."""
+    while True:
         try:
             async with get_client() as client:
-                run = await client.create_flow_run_from_deployment(deployment, parameters=planned.parameters | places)
+                run = await client.create_flow_run_from_deployment(
+                    deployment, parameters=parameters, idempotency_key=key
+                )
+                return run.id
         except (httpx.HTTPError, PrefectException):
-            inbox.take_back(delivery)
             await asyncio.sleep(pause)
-            continue
-        await _ended(run.id)
 
 
-async def _ended(run: UUID) -> None:
-    """Wait for a run's end, whatever its server does meanwhile."""
+async def _completed(run: UUID) -> bool:
+    """Wait for a run's end, whatever its server does meanwhile, and tell whether it was a good one."""
     while True:
         await asyncio.sleep(WAIT_SECONDS)
         try:
             async with get_client() as client:
                 state = (await client.read_flow_run(run)).state
+        except ObjectNotFound:  # somebody has deleted it
+            return False
         except (httpx.HTTPError, PrefectException):
             continue
         if state is not None and state.is_final():
-            return
+            return state.type == StateType.COMPLETED

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from prefect.flows import Flow
 
 log = logging.getLogger("pipelines.notify")
+PAUSES = (1.0, 5.0)  # seconds before another try
+BLOCK = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")  # type and name of a block of Prefect
 
 
 def notify(subject: str, sentences: Sequence[str]) -> None:
@@ -32,16 +36,16 @@ def notify(subject: str, sentences: Sequence[str]) -> None:
         sentences: What there is to say.
     """
     addresses = settings().notify
+    text = "\n".join(sentences)
     for address in addresses.get_secret_value().split() if addresses else ():
-        try:
-            told = _send(address, subject, "\n".join(sentences))
-        except Exception as error:  # noqa: BLE001 - of any of a hundred services
-            log.warning(
-                "%s could not be told: %s", _kind(address), type(error).__name__
-            )  # its text may hold the address
-            continue
-        if not told:
-            log.warning("%s could not be told: look at the address in KINTSUGI_NOTIFY", _kind(address))
+        trouble = _trouble(address, subject, text)
+        for pause in PAUSES:
+            if trouble is None:
+                break
+            time.sleep(pause)
+            trouble = _trouble(address, subject, text)
+        if trouble is not None:
+            log.warning("%s could not be told: %s", _kind(address), trouble)
 
 
 def announce(event: str, model: str, sentences: Sequence[str]) -> None:
@@ -53,6 +57,14 @@ def announce(event: str, model: str, sentences: Sequence[str]) -> None:
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as hooks are
     """A flow's hook: tell that a run failed, and why."""
     notify(f"Kintsugi: {flow_run.name} failed", [state.message or state.name or "", "What it did before is kept."])
+
+
+def _trouble(address: str, subject: str, text: str) -> str | None:
+    """Why nobody was told; None where somebody was."""
+    try:
+        return None if _send(address, subject, text) else "look at the address"
+    except Exception as error:  # noqa: BLE001 - of any of a hundred services
+        return type(error).__name__  # its text may hold the address
 
 
 def _send(address: str, subject: str, text: str) -> bool:
@@ -100,8 +112,10 @@ def _silent(*names: str) -> Iterator[None]:
 def _kind(address: str) -> str:
     """What of an address may be told.
 
-    >>> _kind("slack://token-a/token-b"), _kind("slack-webhook/ops")
-    ('the slack:// address of KINTSUGI_NOTIFY', 'slack-webhook/ops')
+    >>> _kind("slack://token-a/token-b"), _kind("slack-webhook/ops"), _kind("mailto:ops:secret@example.org")
+    ('the slack:// address of KINTSUGI_NOTIFY', 'slack-webhook/ops', 'an entry of KINTSUGI_NOTIFY')
     """
     scheme, found, _ = address.partition("://")
-    return f"the {scheme}:// address of KINTSUGI_NOTIFY" if found else address
+    if found and scheme.isalnum():
+        return f"the {scheme}:// address of KINTSUGI_NOTIFY"
+    return address if BLOCK.fullmatch(address) else "an entry of KINTSUGI_NOTIFY"

@@ -13,7 +13,7 @@ from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import recorded_run
 from pipelines.engines import Engine
-from pipelines.job_tables import AlarmTable
+from pipelines.job_tables import Age, AlarmTable
 from pipelines.restore import RestoreSummary, open_restoring
 
 
@@ -32,7 +32,7 @@ def restore_flow(
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
     series: bool = False,
-    keep: str | None = None,
+    keep: Age | None = None,
 ) -> RestoreSummary:
     """Mend every image under a folder and write the report.
 

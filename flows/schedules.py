@@ -47,7 +47,7 @@ class Planned:
             "own_folder": self.verb != "arrivals",
             "series": True,
             "alarm": self.job.alarm.model_dump(),
-            "keep": table.keep,
+            "keep": table.keep if self.schedule else None,
         }
         return found | (table.rule if self.flow == "score" else {})
 

@@ -34,6 +34,7 @@ from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
 from flows.inbox import attend
+from flows.notify import notify
 from flows.preflight import TO_TRAIN, require
 from flows.restore import restore_flow
 from flows.runs import SERVE_PID
@@ -86,7 +87,8 @@ def serve(jobs: Sequence[Path]) -> None:
                     asyncio.run(_serve(planned, inboxes, stop, reached))
                 except OUTAGES as error:
                     if not reached.is_set():
-                        msg = f"Prefect's server at {url} does not answer ({error}): check PREFECT_API_URL"
+                        check = "check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
+                        msg = f"Prefect's server at {url} does not answer ({error}): {check}"
                         raise ServerError(msg) from error
                     CONSOLE.print(f"Prefect's server at {url} does not answer; trying again in {AWAY_SECONDS:.0f} s")
             stop.wait(AWAY_SECONDS)
@@ -98,21 +100,27 @@ async def _serve(
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would tell of each run that is skipped or queued
     runner = _Runner(planned, stop)
     ids = {await runner.aadd_deployment(await _deployment(each)): each for each in planned}
-    await asyncio.to_thread(close_runs_of, list(ids), MACHINE, "The process that served this run was killed.")
+    reason = "The process that served this run was killed."
+    if closed := await asyncio.to_thread(close_runs_of, list(ids), MACHINE, reason):
+        await asyncio.to_thread(notify, f"Kintsugi: {closed} runs on {socket.gethostname()} were cut off", [reason])
     await asyncio.to_thread(drop_missed_runs, list(ids))
+    waiting = {identity: each for identity, each in ids.items() if each.name in inboxes}
+    await asyncio.to_thread(drop_missed_runs, list(waiting), asked=True)  # `attend` asks anew
     reached.set()
     running = asyncio.create_task(runner.start())
-    beside = [asyncio.create_task(_show(ids))]
-    waiting = [(identity, each) for identity, each in ids.items() if each.name in inboxes]
-    beside += [asyncio.create_task(attend(identity, each, inboxes[each.name])) for identity, each in waiting]
-    while not (stop.is_set() or running.done()):
+    showing = asyncio.create_task(_show(ids))
+    attending = [asyncio.create_task(attend(identity, each, inboxes[each.name])) for identity, each in waiting.items()]
+    while not (stop.is_set() or any(task.done() for task in (running, *attending))):
         await asyncio.sleep(0.1)
-    for each in beside:
-        each.cancel()
+    broken = [task for task in attending if task.done()]
+    for task in (showing, *attending):
+        task.cancel()
     if not running.done():
         CONSOLE.print("stopping")
         await runner.astop()
     await running
+    for task in broken:
+        task.result()  # raises: it ends by itself only where something is wrong with us
 
 
 class _Runner(Runner):

@@ -56,11 +56,12 @@ def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
         return _close(client, runs, reason, DeploymentFilter(id=DeploymentFilterId(any_=list(deployments))))
 
 
-def drop_missed_runs(deployments: Sequence[UUID]) -> None:
+def drop_missed_runs(deployments: Sequence[UUID], *, asked: bool = False) -> None:
     """Delete the runs that a schedule planned while nobody served it, or all of them would start now.
 
     Args:
-        deployments: Those that will be served. Runs that somebody has asked for stay.
+        deployments: Those that will be served.
+        asked: Also runs that did not come from a schedule: otherwise somebody has asked for them, and they stay.
     """
     missed = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
@@ -68,7 +69,7 @@ def drop_missed_runs(deployments: Sequence[UUID]) -> None:
         next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
     )
     with get_client(sync_client=True) as client:
-        while found := [run for run in client.read_flow_runs(flow_run_filter=missed) if run.auto_scheduled]:
+        while found := [run for run in client.read_flow_runs(flow_run_filter=missed) if asked or run.auto_scheduled]:
             for run in found:
                 client.delete_flow_run(run.id)
 

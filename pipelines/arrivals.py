@@ -1,19 +1,31 @@
 """Deliveries: sub-folders that appear in an inbox, each to be worked on when it has come whole.
 
 That nothing has changed for a while is seen by looking again: copies often keep the times of their originals, and
-another machine's clock may be wrong.
+another machine's clock may be wrong. What was in a delivery when it was worked on is kept, so that one that grows
+later, at any depth and even while it is worked on, is worked on again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+
+from pipelines.files import write_json
+from pipelines.images import OUTPUT_MARKER
+
+log = logging.getLogger(__name__)
+RECORD = ".arrivals.json"  # in the folder of the reports: deliveries that are done, as they were then
+TRIES = 3  # for a delivery that fails, before it is left alone until something comes into it
+AGAIN_SECONDS = 300.0  # at least, between two looks into all that is done
+SHARE = 20  # and so many times what the last one took
 
 Look = tuple[int, int, int]  # files, bytes, newest change: another one when anything has come, grown or gone
 
@@ -34,51 +46,87 @@ class Inbox:
     settle: timedelta
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[Look, float]] = field(default_factory=dict)  # by name: as it was, and since when
-    _given: dict[str, int] = field(default_factory=dict)  # by name: its folder's time when it was given out
+    _given: dict[str, tuple[Look, int]] = field(default_factory=dict)  # as it was when it was given out, and how often
+    _done: dict[str, Look] | None = None  # as it was when it was done; None: not read yet
+    _due: float = 0.0  # when to look into what is done
+    _skipped: set[str] = field(default_factory=set)
+    _session: str = ""
+
+    def open(self) -> None:
+        """Begin, or begin again after an outage: what was given out and is not done is given out once more."""
+        self._given.clear()
+        self._session = secrets.token_hex(4)
 
     def arrived(self) -> Path | None:
         """The first delivery that is whole and that nothing has been made of; None while there is none.
 
-        It is not given out again unless something comes into it.
+        It is not given out again unless something comes into it, or `failed` is told.
         """
-        for name, changed in self._waiting():
-            look, now = _look(self.folder / name), self.clock()
-            if look[0] == 0:
-                continue  # an empty folder is one that is about to be filled
+        now = self.clock()
+        done = self._read()
+        into_all = now >= self._due
+        for name in self._names():
+            given = self._given.get(name)
+            if name in done and given is None and not into_all:
+                continue
+            look = _look(self.folder / name)
+            if not look[0] or look == done.get(name) or (given is not None and given[0] == look):
+                continue  # (an empty folder is one that is about to be filled)
             before, since = self._seen.get(name, (None, now))
             if look != before:
                 self._seen[name] = look, now
             elif now - since >= self.settle.total_seconds():
                 del self._seen[name]
-                self._given[name] = changed
+                self._given[name] = look, 1
                 return self.folder / name
+        waits = any(name in done for name in self._seen)
+        if into_all and not waits:
+            self._due = now + max(AGAIN_SECONDS, SHARE * (self.clock() - now))
         return None
 
-    def take_back(self, delivery: Path) -> None:
-        """Give a delivery out again: nobody could be found to work on it."""
-        self._given.pop(delivery.name, None)
+    def attempt(self, delivery: Path) -> str:
+        """A name for the work on a delivery that was given out: another one for other contents, or another try."""
+        look, tries = self._given[delivery.name]
+        return f"{self._session}-{delivery}-{look}-{tries}"
 
-    def _waiting(self) -> Iterator[tuple[str, int]]:
-        """Names of sub-folders that are to be looked at, and when something came into them last; sorted."""
+    def done(self, delivery: Path) -> None:
+        """Keep that a delivery was worked on, as it was when it was given out."""
+        look, _ = self._given.pop(delivery.name)
+        done = self._read()
+        done[delivery.name] = look
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.out / RECORD, done)
+        self._due = 0.0  # something may have come into it meanwhile
+
+    def failed(self, delivery: Path) -> bool:
+        """Whether a delivery that was worked on in vain is to be tried once more."""
+        look, tries = self._given[delivery.name]
+        self._given[delivery.name] = look, tries + 1
+        return tries < TRIES
+
+    def _names(self) -> Iterator[str]:
+        """Names of sub-folders; sorted."""
         try:
             with os.scandir(self.folder) as entries:
-                found = [entry for entry in entries if not entry.name.startswith(".")]
+                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
         except OSError:  # a share that is away for a moment: there is a next look
             return
-        for entry in sorted(found, key=lambda entry: entry.name):
-            with suppress(OSError):
-                changed = entry.stat().st_mtime_ns
-                if entry.is_dir() and self._given.get(entry.name) != changed and not self._done(entry.name, changed):
-                    yield entry.name, changed
+        for name in names:
+            if (self.folder / name / OUTPUT_MARKER).exists() or name in self._skipped:
+                continue
+            if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
+                log.warning("left out %r in %s: rename it, its name is not UTF-8 text", name, self.folder)
+                self._skipped.add(name)
+                continue
+            yield name
 
-    def _done(self, name: str, changed: int) -> bool:
-        """Whether a run over it has finished since something came into it last."""
-        account = self.out / name / "run.json"
-        try:
-            finished = json.loads(account.read_text(encoding="utf-8"))["finished"]
-            return finished is not None and account.stat().st_mtime_ns >= changed
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+    def _read(self) -> dict[str, Look]:
+        if self._done is None:
+            self._done = {}
+            with suppress(OSError, ValueError, TypeError, AttributeError):
+                kept = json.loads((self.out / RECORD).read_text(encoding="utf-8"))
+                self._done = {name: (int(look[0]), int(look[1]), int(look[2])) for name, look in kept.items()}
+        return self._done
 
 
 def _look(folder: Path) -> Look:

@@ -5,36 +5,54 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from pipelines.data import drawn
+from pipelines.errors import DataError
 from pipelines.files import write_json
-from pipelines.images import ImageFile, find_images
+from pipelines.images import ImageFile, list_images
 from pipelines.job import Job
+from pipelines.labels import stem_of
 from pipelines.modelfile import sha256_of
 from pipelines.progress import progress
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
+MOST_FILES = 200_000  # of a folder, where the job says nothing: no training reads more
 
 
 def contents_of(job: Job) -> frozenset[str]:
-    """sha256 of every image file that a job trains on, and of the label images, readable as images or not.
+    """A digest of every image file that a job trains on, and of the label images, readable as images or not.
 
-    Each file is read once: digests are kept under KINTSUGI_HOME, by name, size and time of the last change.
+    Each is of the file's content and of what else of it matters: the sub-folder, whose images share a threshold; with
+    label images, the name that both have in common. Each file is read once: digests of contents are kept under
+    KINTSUGI_HOME, by name, size and time of the last change.
 
     Raises:
+        DataError: A sub-folder cannot be read: what is in it would seem to be gone.
+        OSError: A file cannot be read, for a reason that is not its own.
         KintsugiError: There is no such folder, or no image in it.
     """
     folders = [job.data.train] + ([job.data.labels] if job.data.labels else [])
-    return frozenset(digest for folder in folders for digest in _digests(folder))
+    found: set[str] = set()
+    for folder in folders:
+        for relative, digest in _digests(folder, job.data.max_images or MOST_FILES).items():
+            named = stem_of(relative) if job.data.labels else "".join(Path(relative).parts[:-1][:1])
+            found.add(hashlib.sha256(f"{digest} {named}".encode("utf-8", "surrogatepass")).hexdigest())
+    return frozenset(found)
 
 
-def _digests(folder: Path) -> Iterator[str]:
-    """Of the files of one folder; files that cannot be read, or that go meanwhile, are left out."""
-    files = find_images(folder)
+def _digests(folder: Path, most: int) -> dict[str, str]:
+    """Digests of the files of one folder by name; without files that go meanwhile."""
+    listed = list_images(folder)
+    if listed.unreadable:
+        msg = f"{listed.unreadable[0].path} cannot be read, so nobody knows which images are new: is a share away?"
+        raise DataError(msg)
+    everything = list(listed.files)
+    files = [everything[position] for position in drawn(everything, most)]
     kept = settings().home / "cache" / "contents" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()}.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
@@ -42,15 +60,15 @@ def _digests(folder: Path) -> Iterator[str]:
     stamps = [json.dumps([file.relative, file.size, file.mtime_ns]) for file in files]
     new = [file for file, stamp in zip(files, stamps, strict=True) if stamp not in known]
     found = iter(_read(new)) if new else iter(())
-    digests = {stamp: digest for stamp in stamps if (digest := known.get(stamp) or next(found))}
+    digests = {stamp: known.get(stamp) or next(found) for stamp in stamps}
     if new or len(digests) != len(known):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, digests)
-    return iter(digests.values())
+        write_json(kept, {stamp: digest for stamp, digest in digests.items() if digest})
+    return {file.relative: digests[stamp] for file, stamp in zip(files, stamps, strict=True) if digests[stamp]}
 
 
 def _read(files: Sequence[ImageFile]) -> list[str]:
-    """Digests of files; an empty text for what cannot be read."""
+    """Digests of files; an empty text for what is gone or may not be read."""
     with ThreadPoolExecutor(settings().workers) as pool, progress(log, "look", len(files), "images") as advance:
         found = []
         for digest in pool.map(_digest, files):
@@ -62,5 +80,5 @@ def _read(files: Sequence[ImageFile]) -> list[str]:
 def _digest(file: ImageFile) -> str:
     try:
         return sha256_of(file.path)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return ""

@@ -56,6 +56,10 @@ class Job(Record):
         if getattr(self.schedule, other) is not None:
             msg = f"'schedule.{other}' has no meaning for {self.task}: its models {self.verb} images; use that key"
             raise ValueError(msg)
+        if self.verb == "restore" and self.schedule.rule:
+            keys = " and ".join(f"'schedule.{key}'" for key in self.schedule.rule)
+            msg = f"{keys}: what is flagged has no meaning for {self.task}, whose models flag no images; leave it out"
+            raise ValueError(msg)
         if self.verb == "restore" and self.alarm.flagged is not None:
             msg = f"'alarm.flagged' has no meaning for {self.task}: its models flag no images; 'alarm.failed' has one"
             raise ValueError(msg)
@@ -154,6 +158,8 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     weights = job.model.backbone_weights
     model = job.model.model_copy(update={"backbone_weights": None if weights is None else base / weights})
     places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}
+    if job.schedule.arrivals and places["out"].resolve().is_relative_to(places["folder"].resolve()):
+        raise JobError(f"{path}: 'schedule.out' lies in 'schedule.folder', so reports would arrive there: move it out")
     return job.model_copy(update={"data": data, "model": model, "schedule": job.schedule.model_copy(update=places)})
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,6 +20,21 @@ from pydantic import (
 )
 
 from pipelines import timing
+
+
+def _length_of_time(text: str) -> str:
+    """The same, if it is one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if timing.interval(text) is None:
+        msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
+        raise ValueError(msg)
+    return text
+
+
+Age = Annotated[str, AfterValidator(_length_of_time)]  # such as 30d
 
 
 class Record(BaseModel):
@@ -166,12 +182,12 @@ class ScheduleTable(Record):
     train: str | None = Field(None, description="When to train")
     score: str | None = Field(None, description="When to score `folder`")
     restore: str | None = Field(None, description="When to mend the images of `folder`")
-    arrivals: str | None = Field(
+    arrivals: Age | None = Field(
         None, description="Do each new sub-folder of `folder` once nothing in it has changed for so long, such as 2m"
     )
     folder: Path | None = Field(None, description="What to score, or to mend")
     out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
-    keep: str | None = Field(None, description="Remove what scheduled runs left when it is so old, such as 90d")
+    keep: Age | None = Field(None, description="Remove what scheduled runs left when it is so old, such as 90d")
     budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
     false_discoveries: float | None = Field(
         None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
@@ -187,11 +203,6 @@ class ScheduleTable(Record):
             msg = f"neither cron nor interval; {timing.FORMS}"
             raise ValueError(msg)
         return when
-
-    @field_validator("arrivals", "keep")
-    @classmethod
-    def _time_is_known(cls, text: str | None) -> str | None:
-        return _length_of_time(text)
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -221,29 +232,12 @@ class ScheduleTable(Record):
         return name
 
 
-def _length_of_time(text: str | None) -> str | None:
-    """The same, if it is one.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if text is not None and timing.interval(text) is None:
-        msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
-        raise ValueError(msg)
-    return text
-
-
 class RetrainTable(Record):
     """`[retrain]`: when a scheduled training goes ahead. With the same images and the same job it never does."""
 
     new_images: PositiveInt = Field(1, description="So many images are new, or gone, since the newest version")
     drift: bool = Field(True, description="Or fewer, once scoring has reported drift")
-    max_age: str | None = Field(None, description="Or fewer, once the newest version is so old, such as 30d")
-
-    @field_validator("max_age")
-    @classmethod
-    def _age_is_known(cls, age: str | None) -> str | None:
-        return _length_of_time(age)
+    max_age: Age | None = Field(None, description="Or fewer, once the newest version is so old, such as 30d")
 
 
 class AlarmTable(Record):

@@ -32,25 +32,36 @@ class Need:
 
 
 def need_of(job: Job) -> Need:
-    """Compare a job and its images with what the newest version of its model was made of.
+    """Compare a job and its images with what the newest version of its model, of the same job, was made of.
 
     Raises:
         KintsugiError: The folder cannot be read, or the registry does not answer.
     """
     registry = Registry()
-    versions = _versions(registry, job.name)
+    versions = _decided(registry, job.name)
     if not versions:
         return Need(train=True, reason="the first training")
-    newest = versions[0]
-    if changed := _changed_keys(job, newest):
-        return Need(train=True, reason=f"the job has changed since {newest.ref}: {', '.join(changed)}")
-    seen = ModelFile(registry.fetch(newest) / MODEL_FILE, newest.sha256, newest.ref).seen
+    alike = [version for version in versions if not _changed_keys(job, version)]
+    if not alike:
+        changed = ", ".join(_changed_keys(job, versions[0]))
+        return Need(train=True, reason=f"the job has changed since {versions[0].ref}: {changed}")
+    newest = alike[0]
+    try:
+        seen = ModelFile(registry.fetch(newest) / MODEL_FILE, newest.sha256, newest.ref).seen
+    except ModelError as error:
+        return Need(train=True, reason=f"the files of {newest.ref} are not as they were: {error}")
     if seen is None:
         return Need(train=True, reason=f"{newest.ref} does not tell which files there were then")
     now = contents_of(job)
+    new, gone = len(now - seen), len(seen - now)
+    if gone > max(new, len(seen) / 2):
+        return Need(
+            train=False,
+            reason=f"{gone} of {len(seen)} files are gone since {newest.ref}: is a folder away? If not, train by hand",
+        )
     champion = next((version for version in versions if CHAMPION in version.aliases), None)
     drifted = drift_since(champion, newest.created) if job.retrain.drift and champion else None
-    return weigh(job, newest, len(now - seen), len(seen - now), drifted)
+    return weigh(job, newest, new, gone, drifted)
 
 
 def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | None) -> Need:
@@ -61,7 +72,7 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | No
         newest: The newest version of its model.
         new: Files that were not there then.
         gone: Files that were.
-        drifted: When scoring has reported drift since.
+        drifted: When scoring has reported drift since, and has not seen it end.
     """
     rule, age = job.retrain, datetime.now(UTC) - newest.created
     drift = f"scoring reported drift on {drifted:%Y-%m-%d %H:%M} UTC" if drifted else ""
@@ -70,7 +81,7 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | No
         return Need(train=False, reason=f"no file is new since {newest.ref}{advice}")
     moved = " and ".join(f"{_files(count)} {what}" for count, what in ((new, "new"), (gone, "gone")) if count)
     since = f"{moved} since {newest.ref}"
-    if new + gone >= rule.new_images:
+    if max(new, gone) >= rule.new_images:  # a file that was changed is both
         return Need(train=True, reason=f"{since}{'; ' * bool(drift)}{drift}")
     if drift:
         return Need(train=True, reason=f"{drift}, and {since}")
@@ -83,20 +94,24 @@ def _files(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
 
 
-def _versions(registry: Registry, name: str) -> list[Version]:
-    """Newest first; none of a name that is not known."""
+def _decided(registry: Registry, name: str) -> list[Version]:
+    """Versions that were promoted or refused, newest first; none of a name that is not known.
+
+    A training that was killed between the two left one that nobody has judged: as if it had not been.
+    """
     try:
-        return registry.versions(name)
+        versions, judged = registry.versions(name), {entry.to_version for entry in registry.trail(name)}
     except ModelError:
         return []
+    return [version for version in versions if version.version in judged]
 
 
-def _changed_keys(job: Job, newest: Version) -> list[str]:
+def _changed_keys(job: Job, version: Version) -> list[str]:
     """Keys that decide what a model becomes, and say something else than they did then.
 
     Keys that there were not then count where the job sets them.
     """
-    then, now = job_of(newest), flatten(job)
+    then, now = job_of(version), flatten(job)
     keys = (then.keys() & now.keys()) | set(job.set_options(*TABLES))
-    mattering = {key for key in keys if key.split(".")[0] in TABLES} - set(CONTENTS)
+    mattering = {key for key in keys if key.split(".")[0] in ("task", *TABLES)} - set(CONTENTS)
     return sorted(key for key in mattering if then.get(key) != now[key])

@@ -5,18 +5,24 @@ A training that is due asks here whether scoring has seen drift; so it does not 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
 from pipelines.tracking import TrackedRun
 
-VERSION, DRIFT, VERB, ALARMS = "version", "drift", "verb", "alarms"
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+KEY, VERSION, DRIFT, VERB, ALARMS = "key", "version", "drift", "verb", "alarms"
 """Tags of such a run; the drift check's verdict is "yes" or "no", and missing where there were too few images."""
+
+LOOKED_AT = 100  # runs, for one that could tell whether there is drift
 
 KEPT = ("report.html", "run.json")  # as artifacts; rows and pictures stay where they are
 
@@ -37,7 +43,9 @@ def publish_run(out: Path) -> str | None:
     model, drift = run["model"], run.get("drift")
     if model["version"] is None:
         return None
+    key = hashlib.sha256(f"{out.resolve()} {run['started']}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
     tags = {
+        KEY: key,
         VERB: run["verb"],
         VERSION: model["version"],
         "sha256": model["sha256"],
@@ -46,7 +54,9 @@ def publish_run(out: Path) -> str | None:
         **({} if drift is None else {DRIFT: "yes" if drift["drifted"] else "no"}),
         **({ALARMS: "\n".join(run["alarms"])} if run["alarms"] else {}),
     }
-    with TrackedRun(experiment_of(model["name"]), run_name=out.name, tags=tags) as tracked:
+    before = _find(model["name"], f"tags.{KEY} = '{key}'")  # of a try that was cut off
+    known = before[0].info.run_id if before else None
+    with TrackedRun(experiment_of(model["name"]), run_name=out.name, tags=tags, run_id=known) as tracked:
         tracked.metrics(figures_of(run))
         for name in KEPT:
             tracked.artifact(out / name)
@@ -67,23 +77,27 @@ def figures_of(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def drift_since(version: Version, moment: datetime) -> datetime | None:
-    """When scoring with a version last reported drift, if that was after a moment.
+    """When scoring with a version reported drift, if the last run since a moment that could tell did so.
 
     Raises:
         RegistryError: MLflow cannot be reached.
     """
+    after = int(moment.timestamp() * 1000)
+    found = _find(version.name, f"tags.{VERSION} = '{version.version}' and attributes.start_time > {after}")
+    verdicts = [(run.data.tags[DRIFT], run) for run in found if DRIFT in run.data.tags]
+    return utc(verdicts[0][1].info.start_time) if verdicts and verdicts[0][0] == "yes" else None
+
+
+def _find(name: str, condition: str) -> list[Run]:
+    """The newest runs of a model over folders that fulfil a condition."""
     connection = Connection()
-    with connection.errors(f"looking for drift of {version.ref}"):
+    with connection.errors(f"looking for runs of '{name}'"):
         client = connection.client
-        experiment = client.get_experiment_by_name(experiment_of(version.name))
+        experiment = client.get_experiment_by_name(experiment_of(name))
         if experiment is None:
-            return None
-        after = int(moment.timestamp() * 1000)
-        condition = f"tags.{VERSION} = '{version.version}' and tags.{DRIFT} = 'yes' and attributes.start_time > {after}"
-        found = client.search_runs(
-            [experiment.experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"]
-        )
-    return utc(found[0].info.start_time) if found else None
+            return []
+        newest = ["attributes.start_time DESC"]
+        return list(client.search_runs([experiment.experiment_id], condition, max_results=LOOKED_AT, order_by=newest))
 
 
 def experiment_of(name: str) -> str:

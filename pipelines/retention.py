@@ -14,14 +14,23 @@ from pipelines.images import OUTPUT_MARKER
 from pipelines.locks import locked
 
 log = logging.getLogger(__name__)
-OWN = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z-.+")  # folders that a schedule names by the time
+OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")  # folders that a schedule names
 
 
-def forget_runs(out: Path, age: timedelta, now: datetime) -> list[Path]:
-    """Remove folders of finished runs that have grown old: those that a schedule made and named, and no others.
+def runs_like(run: Path) -> list[Path]:
+    """Folders of the same schedule's runs beside one that it made, that one among them, by time; none of others'."""
+    own = OWN.fullmatch(run.name)
+    if own is None or not run.parent.is_dir():
+        return []
+    found = [(OWN.fullmatch(folder.name), folder) for folder in run.parent.iterdir() if not folder.is_symlink()]
+    return sorted(folder for match, folder in found if match and match["what"] == own["what"])
+
+
+def forget_runs(run: Path, age: timedelta, now: datetime) -> list[Path]:
+    """Remove folders of finished runs of the same schedule that have grown old, and no others.
 
     Args:
-        out: Where the runs have their folders.
+        run: The folder of one of its runs, which is named as schedules name them.
         age: Runs that finished longer ago are removed.
         now: With its time zone.
 
@@ -29,19 +38,32 @@ def forget_runs(out: Path, age: timedelta, now: datetime) -> list[Path]:
         What was removed.
     """
     removed = []
-    for folder in sorted(out.iterdir()) if out.is_dir() else ():
-        if folder.is_symlink() or not OWN.fullmatch(folder.name):
-            continue
+    for folder in runs_like(run):
         finished = _finished(folder)
         if finished is None or now - finished <= age:
             continue
         # Without the marker it is no folder of ours, and a lock that is held says that somebody does it again just now.
-        with suppress(OSError), locked(folder / OUTPUT_MARKER / "lock", wait=False):
-            shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed is tried again by the next run
+        with suppress(OSError):
+            with locked(folder / OUTPUT_MARKER / "lock", wait=False):
+                pass
+            _remove(folder)
             removed.append(folder)
     if removed:
-        log.info("removed %d runs that finished more than %d days ago", len(removed), age.days)
+        log.info("removed %d runs that are older than they are to be kept", len(removed))
     return removed
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run, its account last: one that is removed in part is known to be a run, and removed by the next."""
+    for path in folder.iterdir():
+        if path.name == "run.json":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (folder / "run.json").unlink()
+    folder.rmdir()
 
 
 def _finished(folder: Path) -> datetime | None:

@@ -27,7 +27,7 @@ from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
-from vaecore.restoration import LEAST_SCALE, OUTPUTS, RestorationGraph
+from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.tasks import Damage, Restoration, restorations
 
 OWN_OPTIONS = OPTIONS | {"model.scale", "model.damage", "model.level"}
@@ -55,15 +55,21 @@ class Plan:
         it. A network that has seen the latter only takes clipped noise for light, and is sure of it.
         """
         files = torch.rand(len(y), generator=generator, device=generator.device) < 1 / 2
-        c = self._damaged(y, generator)
+        c = self._damaged(y, generator, self.strengths)
         return torch.where(files.to(y.device)[:, None, None, None], as_files(c, self.largest), c)
 
     def damaged_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The same where all are files, as those of a folder are: error bars are brought to these."""
-        return as_files(self._damaged(y, generator), self.largest)
+        """The same where all are files, as those of a folder are, no weaker than is measured: for error bars.
 
-    def _damaged(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        low, high = self.strengths
+        One factor serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted in, it
+        would make error bars too narrow where there is something to mend.
+        """
+        levels = self.levels
+        strengths = (levels[0], levels[-1]) if len(levels) > 1 else self.strengths
+        return as_files(self._damaged(y, generator, strengths), self.largest)
+
+    def _damaged(self, y: Tensor, generator: torch.Generator, strengths_between: tuple[float, float]) -> Tensor:
+        low, high = strengths_between
         strengths = low + (high - low) * torch.rand(len(y), generator=generator, device=generator.device)
         damage: Damage = self.task.damages[self.damage]
         return damage(y, strengths.to(y), generator)
@@ -121,7 +127,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
         """A restorer with as many channels as the images."""
         channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
         network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.plan.scale)
-        return partial(FitRestorer, network, GaussianLikelihood(LEAST_SCALE), photos, split, self.plan.damaged)
+        return partial(FitRestorer, network, GaussianLikelihood(), photos, split, self.plan.damaged)
 
     def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
         """Network and damage."""

@@ -58,7 +58,6 @@ SCALE_SHARE = 0.01  # the two heads share no weights, so this only keeps the sca
 CHARBONNIER = 1e-3  # below this share of the range an error counts as its square
 LEAST_ERROR = 1e-2  # mean error of an image, below which there is little to gain
 USUAL_ERROR = 3e-2  # keeps gradients where they were: their norm is limited
-LEAST_SCALE = 0.125 / 255  # under hardly any noise a restored value is known better than a file can hold it
 
 
 def restoration_loss(predicted: Gaussian, y: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:

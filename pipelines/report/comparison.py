@@ -86,6 +86,8 @@ def more_than(count: int, total: int, share: float) -> float:
     log_term = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
     term = math.exp(log_term + count * math.log(share) + (total - count) * math.log1p(-share))
     whole = 0.0
+    if term == 0:  # smaller than what a float holds
+        return 0.0
     for k in range(count, total + 1):
         whole += term
         if term < 1e-15 * whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ParameterTypeError
 
 import flows.folder_run
+import flows.notify
 import flows.restore
 import flows.score
 from flows.artifacts import scores_page
-from flows.folder_run import run_folder
+from flows.folder_run import report_run, run_folder
 from flows.restore import restore_flow
 from flows.score import score_flow
 from pipelines.errors import FolderError, RegistryError
@@ -258,11 +261,54 @@ def test_an_alarm_is_announced_told_and_linked(job, tmp_path, monkeypatch):
 
 def test_a_run_of_a_series_is_put_on_the_page_over_time_and_old_ones_are_removed(job, tmp_path, monkeypatch):
     tidied = []
-    monkeypatch.setattr(flows.folder_run, "tidy", lambda runs, keep: tidied.append((runs, keep)))
+    monkeypatch.setattr(flows.folder_run, "tidy", lambda out, keep: tidied.append((out, keep)))
     score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", own_folder=True, keep="90d")
     score_flow(tmp_path / "inbox" / "monday", "tiles@champion", tmp_path / "out" / "monday", series=True)
     score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "alone")
-    assert tidied == [(tmp_path / "out", "90d"), (tmp_path / "out", None)]
+    (first, keep), second = tidied
+    assert (first.parent, keep) == (tmp_path / "out", "90d")
+    assert second == (tmp_path / "out" / "monday", None)
+    with pytest.raises(ParameterTypeError, match="no length of time"):
+        score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", own_folder=True, keep="90 days")
+
+
+def test_an_alarm_that_the_last_run_raised_is_not_told_again(job, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(flows.folder_run, "notify", lambda *words: told.append(words))
+    monkeypatch.setattr(flows.folder_run, "announce", lambda *_: None)
+    monkeypatch.setattr(flows.folder_run, "tidy", lambda *_: None)
+    days = [tmp_path / f"2026-11-2{day}T06-00-00Z-score-inbox" for day in range(3)]
+    for out, alarms in zip(days, (["a"], ["a"], ["b"]), strict=True):
+        out.mkdir()
+        (out / "run.json").write_text(json.dumps({"alarms": alarms}))
+        report_run(out, "tiles@champion", alarms, series=True, keep=None)
+    assert [sentences[0] for _, sentences in told] == ["a", "b"]
+
+
+def test_alarms_are_raised_before_anything_that_may_wait_or_fail(job, tmp_path, monkeypatch):
+    order = []
+
+    def broken(*_):
+        order.append("page")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(flows.folder_run, "notify", lambda *_: order.append("told"))
+    monkeypatch.setattr(flows.folder_run, "announce", lambda *_: order.append("announced"))
+    monkeypatch.setattr(flows.folder_run, "tidy", broken)
+    monkeypatch.setattr(flows.folder_run, "publish", lambda _: order.append("published"))
+    report_run(tmp_path, "tiles@champion", ["6 of 100"], series=True, keep=None)
+    assert order == ["announced", "told", "page", "published"]
+
+
+def test_a_flow_that_fails_is_told(job, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(flows.notify, "notify", lambda subject, sentences: told.append((subject, sentences[0])))
+    job.failures.append(FolderError("there is no inbox"))
+    with pytest.raises(FolderError):
+        score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out")
+    ((subject, sentence),) = told
+    assert subject == "Kintsugi: score inbox with tiles@champion failed"
+    assert "there is no inbox" in sentence
 
 
 def test_a_registry_that_is_away_afterwards_undoes_nothing(job, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from datetime import timedelta
@@ -35,9 +34,11 @@ def deliver(inbox, name, *files):
         os.utime(inbox.folder / name / file, (1e9, 1e9))  # as a copy that keeps times
 
 
-def finish(inbox, name, at="2026-11-22T10:00:00+00:00"):
-    (inbox.out / name).mkdir(parents=True, exist_ok=True)
-    (inbox.out / name / "run.json").write_text(json.dumps({"finished": at}))
+def take(inbox, clock, name):
+    """Wait until it has rested."""
+    assert inbox.arrived() is None
+    clock.now += 60
+    assert inbox.arrived() == inbox.folder / name
 
 
 def test_a_delivery_is_given_out_once_when_it_has_rested(inbox, clock):
@@ -74,21 +75,70 @@ def test_an_empty_folder_and_hidden_ones_and_loose_files_are_none(inbox, clock):
         clock.now += 100
 
 
-def test_what_was_done_before_a_restart_is_not_done_again_unless_something_came(inbox, clock):
+def test_what_was_done_before_a_restart_is_not_done_again(inbox, clock):
     deliver(inbox, "monday", "1.png")
     deliver(inbox, "tuesday", "1.png")
-    finish(inbox, "monday")
-    finish(inbox, "tuesday", at=None)  # that run was cut off
-    inbox.arrived()
-    clock.now += 60
-    assert inbox.arrived() == inbox.folder / "tuesday"
+    take(inbox, clock, "monday")
+    inbox.done(inbox.folder / "monday")
+    assert inbox.arrived().name == "tuesday"  # and is cut off with the process
+
+    again = Inbox(inbox.folder, inbox.out, inbox.settle, clock)
+    again.open()
+    take(again, clock, "tuesday")
+    clock.now += 1000
+    assert again.arrived() is None
+
+
+@pytest.mark.parametrize("place", ["2.png", "camera 2/2.png"])
+def test_what_comes_while_a_delivery_is_worked_on_is_worked_on_too(inbox, clock, place):
+    deliver(inbox, "monday", "1.png")
+    take(inbox, clock, "monday")
+    late = inbox.folder / "monday" / place
+    late.parent.mkdir(exist_ok=True)
+    late.write_bytes(b"late")
+    os.utime(late, (1e9, 1e9))
+    os.utime(inbox.folder / "monday", (1e9, 1e9))  # as rsync leaves it
+    inbox.done(inbox.folder / "monday")
+    take(inbox, clock, "monday")
+    inbox.done(inbox.folder / "monday")
+    clock.now += 1000
     assert inbox.arrived() is None
 
-    deliver(inbox, "monday", "2.png")
-    os.utime(inbox.folder / "monday", (2e9, 2e9))
+
+def test_what_comes_days_later_is_found_within_minutes(inbox, clock):
+    deliver(inbox, "monday", "1.png")
+    take(inbox, clock, "monday")
+    inbox.done(inbox.folder / "monday")
     assert inbox.arrived() is None
-    clock.now += 60
-    assert inbox.arrived() == inbox.folder / "monday"
+    clock.now += 250_000
+    deliver(inbox, "monday", "late.png")
+    take(inbox, clock, "monday")
+
+
+def test_one_that_fails_is_tried_three_times_and_again_when_something_comes(inbox, clock):
+    deliver(inbox, "monday", "1.png")
+    take(inbox, clock, "monday")
+    monday = inbox.folder / "monday"
+    names = [inbox.attempt(monday)]
+    while inbox.failed(monday):
+        names.append(inbox.attempt(monday))
+    assert len(set(names)) == 3
+    clock.now += 10_000
+    assert inbox.arrived() is None
+    deliver(inbox, "monday", "2.png")
+    take(inbox, clock, "monday")
+    inbox.open()  # its server was away
+    take(inbox, clock, "monday")
+
+
+def test_reports_and_names_that_no_file_can_hold_are_no_deliveries(inbox, clock):
+    deliver(inbox, "report", "1.png")
+    (inbox.folder / "report" / ".kintsugi-run").mkdir()
+    (inbox.folder / os.fsdecode(b"latin-\xe9")).mkdir()
+    (inbox.folder / os.fsdecode(b"latin-\xe9") / "1.png").touch()
+    for _ in range(3):
+        assert inbox.arrived() is None
+        clock.now += 100
 
 
 def test_several_are_given_out_one_by_one(inbox, clock):
@@ -109,10 +159,9 @@ def test_a_share_that_is_away_is_looked_at_again(inbox, clock):
     assert inbox.arrived() == inbox.folder / "monday"
 
 
-def test_damaged_accounts_count_as_nothing_done(inbox, clock):
+def test_a_damaged_record_counts_as_nothing_done(inbox, clock):
     deliver(inbox, "monday", "1.png")
-    finish(inbox, "monday")
-    (inbox.out / "monday" / "run.json").write_text("[1")
-    inbox.arrived()
-    clock.now += 60
-    assert inbox.arrived() == inbox.folder / "monday"
+    take(inbox, clock, "monday")
+    inbox.done(inbox.folder / "monday")
+    (inbox.out / ".arrivals.json").write_text("[1")
+    take(Inbox(inbox.folder, inbox.out, inbox.settle, clock), clock, "monday")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ import pytest
 
 from pipelines import contents
 from pipelines.contents import contents_of
-from pipelines.errors import JobError
+from pipelines.errors import DataError, JobError
+from pipelines.images import UnreadableFolder
 from pipelines.job import load_job
 from pipelines.lifecycle import Need, need_of, weigh
 from pipelines.publish import drift_since, publish_run
 from pipelines.registry import Registry
 from pipelines.score import score_folder
+from pipelines.tracking import TrackedRun
 
 
 @pytest.fixture
@@ -54,6 +57,83 @@ def test_there_is_something_to_learn_where_images_come_or_go(home):
     assert need_of(job).reason == "1 file is new and 2 files are gone since tiles/1"
 
 
+def test_a_folder_that_is_away_is_no_reason_to_train(home, monkeypatch):
+    job = job_of(home)
+    images = sorted((home / "good").iterdir())
+    for image in images[: len(images) * 2 // 3]:
+        image.unlink()
+    need = need_of(job)
+    assert not need.train
+    assert "is a folder away?" in need.reason
+
+    found = contents.list_images
+    closed = UnreadableFolder(home / "good" / "more", "more/", "Stale file handle")
+    monkeypatch.setattr(contents, "list_images", lambda folder: replace(found(folder), unreadable=(closed,)))
+    with pytest.raises(DataError, match="is a share away"):
+        need_of(job)
+
+
+def test_what_was_trained_once_with_other_settings_is_not_trained_again_without(home):
+    registry, job = Registry(), job_of(home)
+    first = registry.get("tiles", "1")
+    with TrackedRun("tiles") as run:
+        other = json.dumps({**job_tag(first), "train.steps": 7})
+        registry.register("tiles", registry.fetch(first), run_id=run.run_id, tags={"job": other})
+        registry.challenge("tiles", 2, reason="tried")
+    assert need_of(job).reason == "no file is new since tiles/1"
+
+
+def test_a_version_that_nobody_has_judged_does_not_count(home):
+    """Its training was killed between its registration and the decision about it."""
+    registry, job = Registry(), job_of(home)
+    first = registry.get("tiles", "1")
+    shutil.copy(home / "tiles.toml", home / "good" / "new.png")
+    fetched = Path(shutil.copytree(registry.fetch(first), home / "again"))
+    split = json.loads((fetched / "split.json").read_text())
+    (fetched / "split.json").write_text(json.dumps(split | {"files": sorted(contents_of(job))}))
+    with TrackedRun("tiles") as run:
+        registry.register("tiles", fetched, run_id=run.run_id, tags={"job": json.dumps(job_tag(first))})
+    assert need_of(job).train
+    registry.challenge("tiles", 2, reason="worse")
+    assert need_of(job).reason == "no file is new since tiles/2"
+
+
+def test_a_version_of_older_software_or_with_damaged_files_is_trained_anew(home):
+    job = job_of(home)
+    registry = Registry()
+    path = registry.fetch(registry.get("tiles", "1")) / "split.json"
+    split = json.loads(path.read_text())
+    assert split.pop("files")
+    with TrackedRun("tiles") as run:
+        folder = Path(shutil.copytree(path.parent, home / "old"))
+        (folder / "split.json").write_text(json.dumps(split))
+        registry.register(
+            "tiles", folder, run_id=run.run_id, tags={"job": json.dumps(job_tag(registry.get("tiles", "1")))}
+        )
+        registry.challenge("tiles", 2)
+    assert need_of(job).reason == "tiles/2 does not tell which files there were then"
+
+
+def test_another_task_under_the_same_name_is_something_to_learn(home):
+    text = (home / "tiles.toml").read_text()
+    (home / "tiles.toml").write_text(text.split("[model]")[0].replace("reconstruct", "denoise"))
+    assert "task" in need_of(load_job(home / "tiles.toml")).reason
+
+
+def test_sub_folders_and_names_of_labels_count(home):
+    job = job_of(home)
+    before = contents_of(job)
+    (home / "good" / "line 2").mkdir()
+    image = min(path for path in (home / "good").iterdir() if path.is_file())
+    image.rename(home / "good" / "line 2" / image.name)
+    assert len(contents_of(job) - before) == 1
+
+    labelled = job.model_copy(update={"data": job.data.model_copy(update={"labels": home / "good"})})
+    before = contents_of(labelled)
+    (home / "good" / "line 2" / image.name).rename(home / "good" / "line 2" / f"other-{image.name}")
+    assert len(contents_of(labelled) - before) == 1
+
+
 def test_another_job_is_something_to_learn_but_another_promise_to_promote_is_not(home):
     assert not need_of(job_of(home, rules='[promote]\nrule = "always"\n')).train
     need = need_of(job_of(home, width=8))
@@ -63,6 +143,10 @@ def test_another_job_is_something_to_learn_but_another_promise_to_promote_is_not
 
 def test_a_name_that_is_new_is_trained(home):
     assert need_of(job_of(home, name='"nuts"')).reason == "the first training"
+
+
+def job_tag(version):
+    return json.loads(version.tags["job"])
 
 
 @pytest.fixture
@@ -136,8 +220,13 @@ def test_drift_that_scoring_saw_is_found_by_the_next_training(home, tmp_path):
     (out / "run.json").write_text(json.dumps(run))
     before = datetime.now(UTC) - timedelta(minutes=1)
     assert drift_since(version, before) is None
-    assert publish_run(out)
+    first = publish_run(out)
+    assert publish_run(out) == first  # a second try, after a first that was cut off
     assert drift_since(version, before) > before
+    run["drift"]["drifted"], run["started"] = False, "2026-11-22T10:00:00+00:00"
+    (out / "run.json").write_text(json.dumps(run))
+    assert publish_run(out) != first
+    assert drift_since(version, before) is None  # it has ended
     assert drift_since(version, datetime.now(UTC) + timedelta(minutes=1)) is None
 
 
