@@ -21,7 +21,7 @@ EXTRAS = {
         frozenset({"boto3", "flask_wtf", "mlflow", "psycopg2"}),
         "registered models cannot be used here, but .onnx files can",
     ),
-    "flows": (frozenset({"fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
+    "flows": (frozenset({"apprise", "fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
     "ray": (frozenset({"ray"}), "this machine works alone, without a cluster"),
 }
 TO_TRAIN = ("torch", "lightning", "mlflow")

@@ -16,6 +16,7 @@ import onnxruntime
 
 from pipelines.alarms import alarms
 from pipelines.calibration import Calibration
+from pipelines.drift import FEWEST
 from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.regions import describe_scale, local_level
 
@@ -36,6 +37,11 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     raised = alarms(scoring.alarm, counts, scoring.drift) if finished else []
     if scoring.drift is not None and scoring.drift.drifted and str(scoring.drift) not in raised:
         warnings.append(str(scoring.drift))
+    if finished and scoring.drift is None and calibration is not None and calibration.n < FEWEST:
+        warnings.append(
+            f"nobody has looked whether these images are like the calibration images: that takes {FEWEST} of them, and "
+            f"the model has {calibration.n}. Train on more good images"
+        )
     groups = scoring.verdicts.groups
     if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
         warnings.append(warning)

@@ -39,7 +39,7 @@ from pipelines.session import AnyRestoring
 from pipelines.settings import settings
 from pipelines.tracking import TrackedRun
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
-from pipelines.warm_start import start_of, take_weights
+from pipelines.warm_start import held_apart, start_of, take_weights
 from vaecore.image_format import ImageFormat
 from vaecore.restoration import psnr
 
@@ -168,6 +168,8 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     photos, split = training.read(survey(job).image_format)
     device, registry = training_device(), Registry()
     champion, begun = _same_champion(registry, training, photos.image_format.channels), start_of(job)
+    if begun is not None:
+        split = held_apart(split, photos.pixel_sha256, begun)
     recipe = training.recipe(device)
     torch.manual_seed(job.train.seed)
     fitted = training.fitted(photos, split)

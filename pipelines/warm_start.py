@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from pipelines.crop_plan import Split
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.modelfile import ModelFile
@@ -23,6 +25,25 @@ def start_of(job: Job) -> ModelFile | None:
         KintsugiError: There is no such model.
     """
     return None if job.train.start is None else find_model(job.train.start)
+
+
+def held_apart(split: Split, digests: Sequence[str], file: ModelFile) -> Split:
+    """A split whose held-out images the model to begin with was not trained on: those that it was are trained on again.
+
+    Error bars would else be those of images that the network knows: too narrow.
+
+    Args:
+        split: Which images are for what.
+        digests: Of the images, as the model's bundle has them.
+        file: The model; one that does not tell what it was trained on changes nothing.
+    """
+    known = {index for index, digest in enumerate(digests) if digest in file.trained_on}
+    apart: Split = {name: tuple(index for index in indices if index not in known) for name, indices in split.items()}
+    if not (apart["select"] and apart["calibrate"]):
+        log.warning("%s was trained on all images that were to be held out: error bars will be too narrow", file.ref)
+        return split
+    apart["train"] = tuple(sorted({*apart["train"], *known}))
+    return apart
 
 
 def take_weights(network: nn.Module, file: ModelFile) -> None:

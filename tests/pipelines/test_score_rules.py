@@ -69,8 +69,9 @@ def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
 ) -> None:
     caution = "at least 2 of these 16 images must be flagged together, or none is: 18 calibration images"
     score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5)
-    (warning,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    warning, no_drift = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert warning.startswith(caution)
+    assert "takes 20 of them, and the model has 18" in no_drift
     assert warning in caplog.messages
     assert caution in (tmp_path / "out" / "report.html").read_text()
 

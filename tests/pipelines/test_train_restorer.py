@@ -13,11 +13,13 @@ from PIL import Image
 from pipelines import train_model
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.job import Job, load_job
+from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.registry import Registry
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession, Session
 from pipelines.train_restorer import RestorerTraining
+from pipelines.warm_start import held_apart
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -122,6 +124,18 @@ def test_training_begins_with_the_weights_of_another_model(
     again = RestoringSession(find_model("mend@champion"), device="cpu", threads=1)
     tile = np.random.default_rng(0).random((1, 64, 64, 1), np.float32)
     np.testing.assert_allclose(again.run(tile)[0], trained.run(tile)[0], atol=1e-5)
+
+
+def test_images_that_the_first_model_knows_are_not_held_out(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    (tmp_path / "split.json").write_text('{"train": ["b", "d", "x"], "files": ["a"]}')
+    begun = ModelFile(path, "", "mend/1")
+    split = {"train": (0, 4), "select": (1, 2), "calibrate": (3, 5)}
+    apart = {"train": (0, 1, 3, 4), "select": (2,), "calibrate": (5,)}
+    assert held_apart(split, "abcdef", begun) == apart
+    assert held_apart({**split, "select": (1,)}, "abcdef", begun) == {**split, "select": (1,)}
+    assert "error bars will be too narrow" in caplog.text
 
 
 @pytest.mark.parametrize(
