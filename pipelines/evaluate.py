@@ -165,8 +165,9 @@ def evaluate_scores(
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
         summary = score_folder(
-            test, file, place, false_alarms=false_alarms, groups=groups, group_level=1, fresh=True, observer=observe
-        )
+            test, file, place, false_alarms=false_alarms, groups=groups, group_level=1, fresh=True, observer=observe,
+            drift_below=GOOD,
+        )  # fmt: skip
         verdicts = Verdicts.of(file.calibration(), false_alarms, groups=groups, group_level=1)
         result = figures_of(rows, pixels, verdicts)
         result["quantities"] = {

@@ -84,6 +84,7 @@ def score_folder(
     fresh: bool = False,
     observer: Observer | None = None,
     engine: Engine = "local",
+    drift_below: str | None = None,
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -106,6 +107,7 @@ def score_folder(
         fresh: Forget the rows of earlier runs.
         observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
+        drift_below: Only images of this sub-folder tell of drift, where others are known to be abnormal.
 
     Returns:
         Counts, and where the report is.
@@ -118,7 +120,7 @@ def score_folder(
     with open_engine(engine) as run_all, open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
         groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,
-        observer=observer,
+        observer=observer, drift_below=drift_below,
     ) as scoring:  # fmt: skip
         shards = scoring.shards()
         with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
@@ -143,11 +145,12 @@ def open_scoring(
     observer: Observer | None = None,
     alarm: AlarmTable | None = None,
     series: bool = False,
+    drift_below: str | None = None,
 ) -> Iterator[Scoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
     Args as for `score_folder`, and `alarm`: when the run raises an alarm; `series`: `out` is one of many in one folder,
-    and its report leads to the page over time.
+    and its report leads to the page over time; `drift_below`: see `score_folder`.
 
     Raises:
         KintsugiError: As for `score_folder`.
@@ -173,6 +176,7 @@ def open_scoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
             verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
             all_maps=all_maps, alarm=alarm, series=series,
+            drift_below=drift_below,
         )  # fmt: skip
         scoring.tell_groups()
         output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
@@ -189,6 +193,7 @@ class Scoring(FolderRun):
     observer: Observer | None = None
     calibration_file: Path | None = None  # where it is not the one beside the model
     all_maps: bool = False
+    drift_below: str | None = None  # only images of this sub-folder tell of drift; default: all
     drift: Drift | None = None
     batch_size: int = field(init=False)
 
@@ -225,7 +230,9 @@ class Scoring(FolderRun):
         from pipelines.report import write_report  # its imports take long: the first image need not wait
 
         self.session.close()  # rows and the report have the room now
-        self.verdicts, self.drift = settled(self.verdicts, self.output.store.blocks(self.files, OF_VERDICTS))
+        columns = (*OF_VERDICTS, "path") if self.drift_below else OF_VERDICTS
+        blocks = self.output.store.blocks(self.files, columns)
+        self.verdicts, self.drift = settled(self.verdicts, blocks, self.drift_below)
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
         mapped = NameSet()
         self.output.forget_evaluation()

@@ -215,20 +215,27 @@ def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: 
     return float(kept.max()) if len(kept) else float(np.nextafter(scores.min(), -np.inf))
 
 
-def settled(verdicts: Verdicts, blocks: Iterable[Block]) -> tuple[Verdicts, Drift | None]:
+def settled(
+    verdicts: Verdicts, blocks: Iterable[Block], drift_below: str | None = None
+) -> tuple[Verdicts, Drift | None]:
     """Verdicts with the threshold that their rule gives for all images, and whether these have drifted.
 
     Args:
         verdicts: The rule.
-        blocks: The columns `OF_VERDICTS` of all images.
+        blocks: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
+        drift_below: The sub-folder that these are in, where others are known to be abnormal.
     """
     kept: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in STATISTICS}
+    tell = [np.empty(0, bool)]
     for block in blocks:
         ok = block.rows.filter(pc.equal(block.rows["status"], "ok"))
         for name, columns in kept.items():
             columns.append(ok[name].to_numpy().astype(np.float64))
+        of_drift = pc.starts_with(ok["path"], f"{drift_below}/").to_numpy() if drift_below else np.ones(len(ok), bool)
+        tell.append(of_drift)
     values = {name: np.concatenate(columns) for name, columns in kept.items()}
     calibration, drift = verdicts.calibration, None
     if calibration is not None and calibration.statistics:
-        drift = check_drift(calibration.statistics, values)
+        told = np.concatenate(tell)
+        drift = check_drift(calibration.statistics, {name: column[told] for name, column in values.items()})
     return verdicts.settle(values["score"]), drift

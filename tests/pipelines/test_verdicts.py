@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
 from pipelines.calibration import Calibration
+from pipelines.drift import STATISTICS
 from pipelines.errors import CalibrationError
-from pipelines.verdicts import Verdicts
+from pipelines.verdicts import Verdicts, settled
 
 
 def calibration_of(scores: np.ndarray) -> Calibration:
@@ -107,3 +110,20 @@ def test_calibration_images_as_advised_let_a_fiftieth_of_a_folder_be_flagged() -
 def test_only_false_discoveries_need_many_calibration_images(good: Calibration) -> None:
     assert Verdicts.of(good, 0.05).caution(1000) is None
     assert Verdicts.of(None, None, false_discoveries=0.1).caution(1000) is None
+
+
+def test_images_that_are_known_to_be_abnormal_do_not_count_as_drift() -> None:
+    """Half of a labelled folder is defects: without this, every evaluation would report drift."""
+    generator = np.random.default_rng(0)
+    usual = {name: generator.normal(size=100) for name in STATISTICS}
+    calibration = calibration_of(usual["score"]).model_copy(update={"statistics": usual})
+    values = {name: np.concatenate([generator.normal(size=60), 4 + generator.normal(size=60)]) for name in STATISTICS}
+    paths = [f"good/{number}.png" for number in range(60)] + [f"goodness/{number}.png" for number in range(60)]
+    rows = pa.table({"status": ["ok"] * 120, "path": paths, **values})
+    verdicts = Verdicts.of(calibration, None)
+    _, drift = settled(verdicts, [SimpleNamespace(rows=rows)], "good")
+    assert drift is not None
+    assert (drift.drifted, drift.images) == (False, 60)
+    _, drift = settled(verdicts, [SimpleNamespace(rows=rows)])
+    assert drift is not None
+    assert drift.drifted
