@@ -21,7 +21,7 @@ from pipelines.settings import settings
 from pipelines.spacing import evenly_spaced
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
-from vaecore.networks import MixtureVAE, TwoLevelVAE
+from vaecore.networks import TwoLevelVAE
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, scoring_tasks
@@ -184,10 +184,6 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _unused(job, plan))
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
-    if asked.members > 1 and not target.features:
-        yield f"'model.members' is {asked.members}, but of {plan.target_name} there is one network: leave it out"
-    if asked.members > 1 and (asked.levels == 2 or asked.score == "iwae"):
-        yield "'model.members' goes with one level of latents and the ELBO: leave out 'model.levels' and 'model.score'"
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
@@ -224,20 +220,14 @@ def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
 
 def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Module:
     """The network, with the options that the job sets; the rest are the network's own."""
-    likelihood = build_likelihood(job, plan)
-    members = [
-        plan.target.network(
-            channels=representation.channels,
-            size=representation.size,
-            likelihood=likelihood,
-            stages=plan.stages,
-            **{**_usual_options(job, plan), **_network_options(job)},
-        )
-        for _ in range(job.model.members)
-    ]
-    if len(members) > 1:
-        return MixtureVAE(members)
-    return TwoLevelVAE(members[0]) if job.model.levels == 2 else members[0]
+    network = plan.target.network(
+        channels=representation.channels,
+        size=representation.size,
+        likelihood=build_likelihood(job, plan),
+        stages=plan.stages,
+        **{**_usual_options(job, plan), **_network_options(job)},
+    )
+    return TwoLevelVAE(network) if job.model.levels == 2 else network
 
 
 def score_kind(job: Job) -> ScoreKind:

@@ -94,9 +94,6 @@ class ModelTable(Record):
         description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
     )
     levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
-    members: PositiveInt = Field(
-        1, le=8, description="Networks side by side, whose bounds are averaged: surer, and slower by as much (features)"
-    )
     score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
         "elbo",
         description="-ELBO; with the image's own complexity (pixels only); how much the lower of two levels adds; IWAE",

@@ -166,8 +166,7 @@ def bound_under(
     """The bound under any q(z), wherever it comes from. See `bound_maps`."""
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1))
-    # Members of a mixture have latents of their own, and the mean of their bounds has the mean of their rates.
-    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1) * getattr(model, "rate_weight", 1.0)
+    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
     return BoundMaps(-sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
 
 

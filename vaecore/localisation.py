@@ -8,9 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaecore.bound import BoundMaps, sampled_log_prob
-from vaecore.likelihoods.base import Distribution
 from vaecore.likelihoods.gaussian import Gaussian
-from vaecore.likelihoods.pooled import Pooled
 
 LEAST_VARIANCE = 1e-8
 
@@ -34,11 +32,8 @@ class Localisation(nn.Module):
     ) -> Float[Tensor, "B C h w"]:
         """Nats, of a bound with so many samples whose p(y|z) is a Gaussian with a scale for each place."""
         p_y = maps.likelihood
-        tempered = p_y.each(self._tempered) if isinstance(p_y, Pooled) else self._tempered(p_y)
-        return -sampled_log_prob(tempered, y, samples, weight).mean(dim=1)
-
-    def _tempered(self, p_y: Distribution) -> Distribution:
         if not isinstance(p_y, Gaussian):
             msg = f"only a Gaussian's scale can be tempered, not that of {type(p_y).__name__}"
             raise TypeError(msg)
-        return replace(p_y, log_scale=0.5 * (p_y.log_scale + self.usual))
+        tempered = replace(p_y, log_scale=0.5 * (p_y.log_scale + self.usual))
+        return -sampled_log_prob(tempered, y, samples, weight).mean(dim=1)

@@ -5,18 +5,7 @@ from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
-from vaecore.networks.mixture_vae import MixtureVAE
 from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
-__all__ = [
-    "SIZES",
-    "BottleneckVAE",
-    "Colorizer",
-    "ConditionalVAE",
-    "ConvVAE",
-    "LinearVAE",
-    "MixtureVAE",
-    "Restorer",
-    "TwoLevelVAE",
-]
+__all__ = ["SIZES", "BottleneckVAE", "Colorizer", "ConditionalVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]
