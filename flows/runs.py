@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 
+from flows.log_lines import JsonLines, as_json
 from pipelines.errors import KintsugiError
 
 SERVE_PID = "KINTSUGI_SERVE_PID"  # set by `kintsugi serve` for the runs that it starts
@@ -26,7 +27,12 @@ def recorded_run() -> Iterator[None]:
     end_with_serve()
     logger = logging.getLogger(LOGGER)
     before = logger.level, logger.propagate, os.environ.get(ACTOR)
-    handler = APILogHandler()
+    handler: logging.Handler = APILogHandler()
+    shown: logging.Handler | None = None
+    if as_json() and not logger.handlers:
+        shown = logging.StreamHandler()
+        shown.setFormatter(JsonLines(str(flow_run.id)))
+        logger.addHandler(shown)
     logger.propagate = not logger.handlers  # the command line shows these lines already: not twice
     if not logger.isEnabledFor(logging.INFO):
         logger.setLevel(logging.INFO)
@@ -36,6 +42,8 @@ def recorded_run() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+        if shown is not None:
+            logger.removeHandler(shown)
         logger.level, logger.propagate = before[:2]
         if before[2] is None:
             os.environ.pop(ACTOR, None)

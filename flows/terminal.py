@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import typer
 
+from flows.log_lines import JsonLines, as_json
 from pipelines.errors import KintsugiError
 
 DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
@@ -33,7 +34,7 @@ def told_plainly(stopped: str = "start the same command again to go on where it 
         stopped: What to say after Ctrl-C.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain())
+    handler.setFormatter(JsonLines() if as_json() else _Plain())
     for name in ("pipelines", "flows"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
@@ -42,7 +43,7 @@ def told_plainly(stopped: str = "start the same command again to go on where it 
     try:
         yield
     except KintsugiError as error:
-        typer.echo(f"error: {error}", err=True)
+        _tell_error(str(error))
         raise typer.Exit(WRONG) from None
     except ModuleNotFoundError as error:
         from flows.preflight import missing_package
@@ -50,20 +51,25 @@ def told_plainly(stopped: str = "start the same command again to go on where it 
         explained = missing_package(error)
         if explained is None:
             raise  # one of our own modules: a bug, not a choice of what to install
-        typer.echo(f"error: {explained}", err=True)
+        _tell_error(str(explained))
         raise typer.Exit(WRONG) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
-        typer.echo(
-            f"error: {place}{_reason(error)}; free space or mend the rights, then start the same command again",
-            err=True,
-        )
+        _tell_error(f"{place}{_reason(error)}; free space or mend the rights, then start the same command again")
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo(f"stopped; {stopped}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _tell_error(text: str) -> None:
+    """What went wrong, as the last line on stderr."""
+    if as_json():
+        logging.getLogger("flows").error("%s", text)
+    else:
+        typer.echo(f"error: {text}", err=True)
 
 
 def _reason(error: OSError) -> str:

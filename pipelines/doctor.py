@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipelines.settings import settings
 
 PACKAGES = ("kintsugi", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "lightning", "mlflow", "prefect")
 LOW_DISK = 5 * 2**30
+CLOCKS_APART = 30.0  # seconds: a lease of Prefect's lasts minutes, a token of S3 fifteen
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def examine() -> Iterator[Finding]:
         ("home", _home),
         ("registry", _registry),
         ("orchestrator", _orchestrator),
+        ("notifications", _notifications),
     ):
         yield _guarded(subject, check)
 
@@ -114,9 +118,41 @@ def _orchestrator() -> tuple[bool | None, str]:
         return True, f"embedded (no PREFECT_API_URL); `kintsugi serve` starts a server under {Path(settings().home)}"
     import httpx  # comes with prefect
 
-    answer = httpx.get(f"{address.rstrip('/')}/health", timeout=5)
-    works = answer.status_code == httpx.codes.OK
-    return works, f"server {_without_password(address)}: {'healthy' if works else f'answers {answer.status_code}'}"
+    user, found, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    # Not /health, which asks nobody who he is.
+    answer = httpx.get(f"{address.rstrip('/')}/admin/version", timeout=5, auth=(user, password) if found else None)
+    where = f"server {_without_password(address)}"
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return False, f"{where} does not know you: set PREFECT_API_AUTH_STRING to USER:PASSWORD"
+    if answer.status_code != httpx.codes.OK:
+        return False, f"{where} answers {answer.status_code}: look whether PREFECT_API_URL ends in /api"
+    if late := _clock_apart(answer.headers.get("date"), datetime.now(UTC)):
+        return False, f"{where}: {late}"
+    return True, f"{where}: healthy"
+
+
+def _clock_apart(told: str | None, now: datetime) -> str | None:
+    """What is wrong where a server's clock and this one tell different times; None where nothing is.
+
+    Args:
+        told: The header `Date` of its answer.
+        now: What time it is here.
+    """
+    try:
+        seconds = (parsedate_to_datetime(told) - now).total_seconds() if told else 0.0
+    except (TypeError, ValueError):  # no date
+        return None
+    if abs(seconds) <= CLOCKS_APART:
+        return None
+    way = "ahead" if seconds > 0 else "behind"
+    return f"its clock is {abs(seconds):.0f} s {way}: schedules and leases go wrong; set the clocks"
+
+
+def _notifications() -> tuple[bool | None, str]:
+    addresses = settings().notify
+    count = len(addresses.get_secret_value().split()) if addresses else 0
+    told = f"{count} address(es) in KINTSUGI_NOTIFY" if count else "nobody (KINTSUGI_NOTIFY is not set)"
+    return None, f"of alarms, champions and failures: {told}"
 
 
 def _without_password(address: str) -> str:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         50.0, ge=0, description="Decoded images and features of past trainings are kept up to this many gigabytes."
     )
 
+    log: Literal["text", "json"] = Field("text", description="Lines on stderr: for people, or a JSON object each.")
     notify: SecretStr | None = Field(
         None, description="Who hears of alarms, champions and failures: addresses of services, or Prefect's blocks."
     )

@@ -1,0 +1,42 @@
+"""Log lines for programs: with KINTSUGI_LOG=json, one JSON object on each line of stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from datetime import UTC, datetime
+
+RUN = secrets.token_hex(6)  # of this process, where no flow run has an id of its own
+
+
+def as_json() -> bool:
+    """Whether lines are for programs; asked of the environment itself, since other settings may be wrong."""
+    return os.environ.get("KINTSUGI_LOG") == "json"
+
+
+class JsonLines(logging.Formatter):
+    """Time, level, logger, run and message of each record; of an error, its stack trace, too."""
+
+    def __init__(self, run: str = RUN) -> None:
+        """Keep what every line is marked with.
+
+        Args:
+            run: Of Prefect's flow run, or made up for a process.
+        """
+        super().__init__()
+        self.run = run
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "run": self.run,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)  # ASCII: a name that is not UTF-8 text is written as escapes
