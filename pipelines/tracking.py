@@ -31,6 +31,9 @@ MAX_PARAM = 6000
 MAX_TAG = 8000
 """Characters that MLflow stores of a parameter and of a run's tag."""
 
+RUN_FILE = "mlflow-run"
+"""Name of a file that holds a run's identifier, among the checkpoints of a training."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +47,7 @@ class TrackedRun:
         run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        kept: Path | None = None,
         uri: str | None = None,
     ) -> None:
         """Open nothing yet: entering does.
@@ -53,6 +57,8 @@ class TrackedRun:
             run_name: What MLflow shows; it makes one up when it is None.
             tags: Texts shown beside the run.
             run_id: An earlier run to go on with, after a training that was killed.
+            kept: File that holds the run's identifier as long as the run lasts. One that is there is of a run that was
+                killed, or whose end MLflow did not hear of: that run is marked as killed.
             uri: MLflow's address; None takes `MLFLOW_TRACKING_URI`, or SQLite under `KINTSUGI_HOME`.
         """
         self._connection = Connection(uri)
@@ -60,6 +66,7 @@ class TrackedRun:
         self._run_name = run_name
         self._tags = dict(tags or {})
         self._run_id = run_id
+        self._kept = kept
         self._waiting: list[Metric] = []
         self._due = 0.0
         self._away = False
@@ -83,7 +90,11 @@ class TrackedRun:
             if self._run_id is None:
                 tags = {"mlflow.user": actor(), "mlflow.source.name": "kintsugi", "mlflow.source.type": "JOB"}
                 experiment = self._find_experiment().experiment_id
+                self._end_the_one_before()
                 self._run_id = client.create_run(experiment, tags=tags, run_name=self._run_name).info.run_id
+                if self._kept is not None:
+                    self._kept.parent.mkdir(parents=True, exist_ok=True)
+                    self._kept.write_text(self._run_id, encoding="utf-8")
             else:
                 client.update_run(self._run_id, status="RUNNING")
         self._due = time.monotonic() + FLUSH_SECONDS
@@ -187,6 +198,17 @@ class TrackedRun:
         with self._connection.errors("recording metrics"):
             self._send()
 
+    def _end_the_one_before(self) -> None:
+        """To MLflow a run whose process was killed goes on for ever."""
+        if self._kept is None or not self._kept.is_file():
+            return
+        from mlflow.exceptions import MlflowException
+
+        before = self._kept.read_text(encoding="utf-8").strip()
+        with contextlib.suppress(MlflowException):  # of another server, or somebody has removed it
+            if self._connection.client.get_run(before).info.status == "RUNNING":
+                self._connection.client.set_terminated(before, "KILLED")
+
     def _send(self) -> None:
         if self._waiting:
             self._connection.client.log_batch(self.run_id, metrics=self._waiting)
@@ -223,6 +245,8 @@ class TrackedRun:
         finally:
             with self._connection.errors("closing the run"):
                 self._connection.client.set_terminated(self.run_id, status)
+                if self._kept is not None:
+                    self._kept.unlink(missing_ok=True)
 
     def _find_experiment(self) -> Experiment:
         from mlflow.exceptions import MlflowException

@@ -53,7 +53,7 @@ from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
-from pipelines.tracking import TrackedRun
+from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops
 from pipelines.train_restorer import RestorerTraining
@@ -149,7 +149,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
 
     with (
         work_folder(job, _work_key(prepared)) as work,
-        TrackedRun(job.name) as run,
+        TrackedRun(job.name, kept=work / RUN_FILE) as run,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
         run.params(flatten(job) | _chosen(prepared) | {"device": device})

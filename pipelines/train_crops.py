@@ -37,7 +37,7 @@ from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.session import AnyRestoring
 from pipelines.settings import settings
-from pipelines.tracking import TrackedRun
+from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.warm_start import held_apart, start_of, take_weights
 from vaecore.image_format import ImageFormat
@@ -180,7 +180,7 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
 
     with (
         work_folder(job, work_key(job, photos, recipe, choices)) as work,
-        TrackedRun(job.name) as tracked,
+        TrackedRun(job.name, kept=work / RUN_FILE) as tracked,
         tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
     ):
         if job.train.steps is None:

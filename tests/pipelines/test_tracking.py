@@ -249,3 +249,19 @@ def _raise(error: Exception) -> Callable[..., None]:
         raise error
 
     return raising
+
+
+def test_a_run_whose_process_was_killed_does_not_go_on_for_ever(client: MlflowClient, tmp_path: Path) -> None:
+    kept = tmp_path / "work" / "mlflow-run"
+    first = TrackedRun("tiles", kept=kept).__enter__()  # and then the power failed
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    with TrackedRun("tiles", kept=kept) as second:
+        assert kept.read_text() == second.run_id != first.run_id
+        assert client.get_run(first.run_id).info.status == "KILLED"
+    assert client.get_run(second.run_id).info.status == "FINISHED"
+    assert not kept.exists()
+
+    kept.write_text("0" * 32)  # of another server
+    with TrackedRun("tiles", kept=kept) as third:
+        assert third.run_id
+    assert not kept.exists()
