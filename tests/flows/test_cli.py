@@ -53,20 +53,6 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
     assert "images look abnormal (promised false-alarm rate 5.27 %" in done.stdout
 
 
-def test_lines_for_programs_are_json_and_share_a_run(kintsugi, trained, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
-    out = ("--model", trained.model, "--out", tmp_path / "out")
-    done = kintsugi("score", tmp_path / "in", *out, KINTSUGI_LOG="json")
-    elsewhere = ("--model", trained.model, "--out", tmp_path / "elsewhere")
-    wrong = kintsugi("score", tmp_path / "nowhere", *elsewhere, KINTSUGI_LOG="json")
-    lines = [json.loads(line) for line in wrong.stderr.splitlines()]
-    assert (lines[-1]["level"], lines[-1]["logger"]) == ("error", "flows")
-    assert "nowhere does not exist" in lines[-1]["message"]
-    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert len({line["run"] for line in told}) == 1
-
-
 @pytest.mark.parametrize(
     ("by_group", "told"),
     [(10, "(by group)"), (4, "(by group, threshold of all other images 1.5000)"), (0, "(by group, threshold 1.5000)")],

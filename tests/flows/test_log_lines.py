@@ -1,0 +1,40 @@
+"""KINTSUGI_LOG=json: every line on stderr is an object, and those of one process share a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def lines(trained, tmp_path: Path):
+    """What the real command says on stderr, line by line."""
+
+    def lines(folder: Path) -> list[dict[str, str]]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        command = ["score", folder, "--model", trained.model, "--out", tmp_path / "out"]
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *map(str, command)],
+            capture_output=True, text=True, check=False,
+            env=clean | {"KINTSUGI_HOME": str(tmp_path / "home"), "KINTSUGI_LOG": "json"},
+        )  # fmt: skip
+        return [json.loads(line) for line in done.stderr.splitlines()]
+
+    return lines
+
+
+def test_what_went_wrong_is_an_object_too(lines, tmp_path: Path) -> None:
+    told = lines(tmp_path / "nowhere")
+    assert (told[-1]["level"], told[-1]["logger"]) == ("error", "flows")
+    assert "nowhere does not exist" in told[-1]["message"]
+
+
+def test_lines_of_one_process_share_a_run(lines, trained) -> None:
+    told = lines(trained.images)
+    assert len({line["run"] for line in told}) == 1
+    assert any("nobody has looked" in line["message"] and line["level"] == "warning" for line in told)
