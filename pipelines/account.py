@@ -16,7 +16,7 @@ import onnxruntime
 
 from pipelines.alarms import alarms
 from pipelines.calibration import Calibration
-from pipelines.drift import FEWEST
+from pipelines.drift import FEWEST, Drift
 from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.regions import describe_scale, local_level
 
@@ -34,8 +34,7 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     warnings = [] if calibration else [_no_verdicts(scoring.model)]
     if caution := scoring.verdicts.caution(counts["ok"]):
         warnings.append(caution)
-    raised = alarms(scoring.alarm, counts, scoring.drift) if finished else []
-    if scoring.drift is not None and scoring.drift.drifted and str(scoring.drift) not in raised:
+    if scoring.drift is not None and scoring.drift.drifted:
         warnings.append(str(scoring.drift))
     if finished and scoring.drift is None and calibration is not None and calibration.n < FEWEST:
         warnings.append(
@@ -45,7 +44,8 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     groups = scoring.verdicts.groups
     if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
         warnings.append(warning)
-    return describe_run("score", scoring, scoring.session, counts, warnings, raised, finished=finished) | {
+    drift = scoring.drift
+    return describe_run("score", scoring, scoring.session, counts, warnings, finished=finished, drift=drift) | {
         "command": _command(scoring),
         "calibration": calibration
         and {
@@ -68,9 +68,9 @@ def describe_run(
     session: Session | AnyRestoring,
     counts: dict[str, int],
     warnings: list[str],
-    raised: list[str],
     *,
     finished: bool,
+    drift: Drift | None = None,
 ) -> dict[str, Any]:
     """What run.json says of any job over a folder."""
     total = time.perf_counter() - job.clock
@@ -80,6 +80,7 @@ def describe_run(
         from pipelines.report import history_address  # its imports take long: the first image need not wait
 
         history = history_address(name)
+    raised = alarms(job.alarm, counts, drift) if finished else []
     if job.unreadable:
         warnings = [*warnings, f"{len(job.unreadable)} sub-folder(s) cannot be read: what is in them is left out"]
     return {
@@ -93,7 +94,7 @@ def describe_run(
             "metadata": session.metadata.model_dump(mode="json"),
             "card": job.model.card,
         },
-        "warnings": [*(f"Alarm: {sentence}" for sentence in raised), *warnings],
+        "warnings": [*(f"Alarm: {each}" for each in raised), *(each for each in warnings if each not in raised)],
         "alarms": raised,
         "history": history,
         "work_key": job.output.work_key,

@@ -20,7 +20,8 @@ def alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | No
     if rule is None:
         return []
     found = []
-    shares = (("flagged", "images look abnormal", counts["ok"]), ("failed", "files could not be read", sum_of(counts)))
+    ok, files = counts["ok"], counts["ok"] + counts["failed"]
+    shares = (("flagged", "images look abnormal", ok), ("failed", "files could not be read", files))
     for name, what, total in shares:
         limit, count = getattr(rule, name), counts.get(name, 0)
         if limit is not None and total >= rule.fewest and count > limit * total:
@@ -28,8 +29,3 @@ def alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | No
     if rule.drift and drift is not None and drift.drifted:
         found.append(str(drift))
     return found
-
-
-def sum_of(counts: Mapping[str, int]) -> int:
-    """Files that a run has seen."""
-    return counts["ok"] + counts["failed"]

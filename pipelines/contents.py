@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -53,7 +54,7 @@ def _digests(folder: Path, most: int) -> dict[str, str]:
         raise DataError(msg)
     everything = list(listed.files)
     files = [everything[position] for position in drawn(everything, most)]
-    kept = settings().home / "cache" / "contents" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()}.json"
+    kept = settings().home / "cache" / "contents" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()}.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))

@@ -231,8 +231,11 @@ def _share() -> tuple[float, float, int]:
 
 
 def _environment(cpus: float) -> dict[str, str]:
-    """What workers are to be told: settings change what is done, such as the size of images that are refused."""
-    here = settings().model_dump(exclude={"home"}) | {"workers": int(cpus)}
+    """What workers are to be told: settings change what is done, such as the size of images that are refused.
+
+    Whom to tell of alarms is not theirs to know: only the process that was started does that.
+    """
+    here = settings().model_dump(exclude={"home", "notify"}) | {"workers": int(cpus)}
     return {f"{PREFIX}{name.upper()}": str(value) for name, value in here.items()}
 
 

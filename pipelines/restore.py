@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from pipelines.account import describe_run
-from pipelines.alarms import alarms
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
@@ -256,8 +255,7 @@ class Restoring(FolderRun):
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] if missing else []
-        raised = alarms(self.alarm, counts) if finished else []
-        document = describe_run("restore", self, self.session, dict(counts), warnings, raised, finished=finished)
+        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
         return document | {"command": shlex.join(words)}
 
     def _open_reference(self) -> Reference | None:

@@ -40,6 +40,7 @@ from pipelines.build import (
 from pipelines.card import write_card
 from pipelines.choose import choose_score
 from pipelines.contents import contents_of
+from pipelines.crop_training import AnyTraining
 from pipelines.data import TrainingData, load_training_data, write_split
 from pipelines.errors import JobError
 from pipelines.examples import Examples, make_examples
@@ -114,6 +115,17 @@ def prepare(job: Job) -> Prepared:
     return Prepared(job, plan, representation, model, data, recipe)
 
 
+def crop_training(job: Job) -> AnyTraining:
+    """The training of an image-to-image model.
+
+    Raises:
+        JobError: The job asks for what its task cannot be.
+    """
+    if job.task in segmentations():
+        return SegmenterTraining(job)
+    return ColorizerTraining(job) if job.task in colorizations() else RestorerTraining(job)
+
+
 def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: str | None = None) -> TrainedModel:
     """Train, export, calibrate, register and, if the job's rule says so, promote one model.
 
@@ -131,12 +143,8 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    if job.task in segmentations():
-        return train_crops(SegmenterTraining(job), why)
-    if job.task in colorizations():
-        return train_crops(ColorizerTraining(job), why)
     if job.verb == "restore":
-        return train_crops(RestorerTraining(job), why)
+        return train_crops(crop_training(job), why)
     start, seen = time.perf_counter(), contents_of(job)
     prepared = prepare(job)
     log.info(

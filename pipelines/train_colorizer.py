@@ -14,6 +14,7 @@ from pipelines.build import build_backbone
 from pipelines.card import write_colorization_card
 from pipelines.colour import is_colourful
 from pipelines.crop_plan import Split, read_images
+from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.error_bars import measure_error_bars, measure_gain
 from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
@@ -23,7 +24,6 @@ from pipelines.modelfile import ColorizationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.session import ColorizingSession
-from pipelines.train_crops import OPTIONS, CropTraining, common_problems, noise_of
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
 from vaecore.image_format import ImageFormat
@@ -99,7 +99,7 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
         """With the gain of samples, and error bars."""
         gain = measure_gain(module, module.split["calibrate"])
         bars = measure_error_bars(module, module.split["calibrate"], repeats=1)
-        return ColorizationGraph(module.network, self.task.side, gain, bars.factor).eval(), {
+        return ColorizationGraph(module.network, self.task.side, gain, bars.factor, bars.exponent).eval(), {
             "channels": 1,
             "size_multiple": 1,
             "halo": None,

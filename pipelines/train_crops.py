@@ -2,7 +2,7 @@
 
 survey -> read -> no test images? -> split -> fit -> measure -> export -> compare with torch -> register -> promote
 
-What a kind of model has of its own is a `CropTraining`: see `train_restorer`, `train_segmenter`, `train_colorizer`.
+What a kind of model has of its own is a `CropTraining`.
 """
 
 from __future__ import annotations
@@ -11,150 +11,35 @@ import logging
 import shutil
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.build import training_device
 from pipelines.bundle import common_fields, write_job
 from pipelines.contents import contents_of
-from pipelines.crop_plan import Split, choose_recipe, data_digest, read_images, steps_of, work_key
+from pipelines.crop_plan import Split, data_digest, steps_of, work_key
+from pipelines.crop_training import AnyTraining
 from pipelines.data import write_split
 from pipelines.errors import JobError, ModelError
 from pipelines.fit_crops import CropRecipe, FitCrops
-from pipelines.job import Job
 from pipelines.loop import run
-from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, CommonMetadata, ModelFile, sha256_of
+from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
 from pipelines.photos import Photos
 from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
-from pipelines.session import AnyRestoring
 from pipelines.settings import settings
 from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.warm_start import held_apart, start_of, take_weights
-from vaecore.image_format import ImageFormat
-from vaecore.restoration import psnr
 
 log = logging.getLogger(__name__)
-FitT = TypeVar("FitT", bound=FitCrops[Any])
-GraphT = TypeVar("GraphT", bound=nn.Module)
-MetadataT = TypeVar("MetadataT", bound=CommonMetadata)
-
-PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
-OPTIONS = frozenset({"data.licence", "data.max_images", "calibrate.fraction", "model.network"}) | {
-    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed", "start")
-}
-
-
-class CropTraining(ABC, Generic[FitT, GraphT, MetadataT]):
-    """What one kind of image-to-image model has of its own, in the order in which `train_crops` asks for it.
-
-    Attributes:
-        rests: What rests on the calibrate split, in words.
-        budget: Network, steps and batch, in words.
-        session: What the exported file runs in.
-        metadata: Its kind.
-        measured: Fields of the metadata that are figures of the training, too.
-        parity: Most that the exported file may be apart from torch, and
-        apart: how far it is, in words.
-        export: Writes the file.
-        figure: What versions are compared by, higher being better, and
-        told: that of challenger and champion, in words.
-        job: What is asked for.
-        size: Of the network: a key of `SIZES`.
-    """
-
-    rests: str = "error bars"
-    budget: str = "network {size}, {steps} steps of {batch} crops"
-    session: type[AnyRestoring]
-    metadata: type[MetadataT]
-    measured: tuple[str, ...] = ()
-    parity: float = PARITY
-    apart: str = "{:.2g} of the range apart"
-    export: Callable[[Any, Path, Mapping[str, Any]], None]
-    figure: str
-    told: str = "PSNR {:.2f} dB against the champion's {:.2f}"
-
-    def __init__(self, job: Job) -> None:
-        """Choose what the job leaves open.
-
-        Raises:
-            JobError: The job asks for what its task cannot be.
-        """
-        self.job = job
-        if problems := list(self.problems()):
-            raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
-        self.size = job.model.network or ("M" if training_device() == "cuda" else "S")
-
-    @abstractmethod
-    def problems(self) -> Iterator[str]:
-        """What the job asks for that its task cannot be, a line each; `common_problems` are those of all kinds."""
-
-    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
-        """The images, and what each is for.
-
-        Raises:
-            KintsugiError: They are not what such a model learns from.
-        """
-        return read_images(self.job, image_format, self.rests)
-
-    @abstractmethod
-    def does(self, channels: int) -> tuple[str, ...]:
-        """What the model will do, in words that a champion has to share."""
-
-    @abstractmethod
-    def champion_does(self, metadata: MetadataT) -> tuple[str, ...]:
-        """The same words of a champion."""
-
-    def recipe(self, device: str) -> CropRecipe:
-        """What the job leaves open of the training; the steps are a guess where it asks for minutes."""
-        return choose_recipe(self.job, self.size, device)
-
-    @abstractmethod
-    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitT]:
-        """Build the network; from a recipe to the training of it."""
-
-    @abstractmethod
-    def choices(self, photos: Photos) -> Sequence[Any]:
-        """What the weights depend on that `work_key` does not know, for JSON."""
-
-    def judged(self, module: FitT) -> FitT:
-        """The trained network with held-out images as it will be given them."""
-        return module
-
-    @abstractmethod
-    def finish(self, module: FitT) -> tuple[GraphT, dict[str, Any]]:
-        """What is exported, with what held-out images teach; and this kind's own fields of the metadata."""
-
-    @abstractmethod
-    def pair(self, module: FitT, image: int, number: int) -> tuple[Tensor, Tensor]:
-        """What the network is given of the middle of a held-out image, and what it should give, both (1, C, H, W).
-
-        Always the same for an image at a place in a list of them (`number`).
-        """
-
-    @abstractmethod
-    def inputs(self, graph: GraphT, c: Tensor, number: int) -> tuple[Tensor, ...]:
-        """A part of an image (1, H, W, C), another for each number, and what else the graph takes."""
-
-    def merit(self, restored: Tensor, y: Tensor) -> Tensor:
-        """The figure of one image, (1,)."""
-        return psnr(restored, y)
-
-    @abstractmethod
-    def card(self, folder: Path, metadata: MetadataT, decision: Decision, figures: dict[str, float]) -> str:
-        """Write card.md into the bundle and return its text."""
-
-
-AnyTraining = CropTraining[Any, Any, Any]
 
 
 def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
@@ -163,11 +48,80 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     Raises:
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
+    job, prepared = training.job, prepare(training)
+    registry = Registry()
+    champion = _same_champion(registry, training, prepared.photos.image_format.channels)
+    with (
+        work_folder(job, prepared.key) as work,
+        TrackedRun(job.name, kept=work / RUN_FILE) as tracked,
+        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
+    ):
+        folder = Path(temporary) / "model"
+        made = make_bundle(training, prepared, work, folder, tracked, champion)
+        trained = register(
+            registry, job, folder, run_id=tracked.run_id, data_digest=data_digest(prepared.photos),
+            figures=made.figures, decision=made.decision, why=why,
+        )  # fmt: skip
+        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
+    return trained
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What a training begins with.
+
+    Attributes:
+        photos: The images.
+        split: What each is for.
+        seen: Contents of the folders as they were before they were read.
+        device: Where to train.
+        recipe: Budget and batch; the steps are a guess where the job asks for minutes.
+        fitted: From a recipe to the training.
+        key: Names the folder of checkpoints.
+        start: On the clock, when it began.
+    """
+
+    photos: Photos
+    split: Split
+    seen: frozenset[str]
+    device: str
+    recipe: CropRecipe
+    fitted: Callable[[CropRecipe], FitCrops[Any]]
+    key: str
+    start: float
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBundle:
+    """What came of a training."""
+
+    figures: dict[str, float]
+    decision: Decision
+
+
+class Notes(Protocol):
+    """Where a training notes what it does."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """What was chosen."""
+
+    def metrics(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures at a step."""
+
+    def text(self, name: str, text: str) -> None:
+        """A file."""
+
+
+def prepare(training: AnyTraining) -> Prepared:
+    """Read the images and choose what the job leaves open.
+
+    Raises:
+        KintsugiError: Wrong usage or bad input; the message says what to do.
+    """
     start, job = time.perf_counter(), training.job
     seen = contents_of(job)
     photos, split = training.read(survey(job).image_format)
-    device, registry = training_device(), Registry()
-    champion, begun = _same_champion(registry, training, photos.image_format.channels), start_of(job)
+    device, begun = training_device(), start_of(job)
     if begun is not None:
         split = held_apart(split, photos.pixel_sha256, begun)
     recipe = training.recipe(device)
@@ -177,61 +131,61 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     if begun is not None:
         take_weights(fitted(recipe).network, begun)
         choices.append(begun.sha256)
-
-    with (
-        work_folder(job, work_key(job, photos, recipe, choices)) as work,
-        TrackedRun(job.name, kept=work / RUN_FILE) as tracked,
-        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
-    ):
-        if job.train.steps is None:
-            recipe = replace(recipe, steps=steps_of(job, fitted(recipe), work, device))
-        module = fitted(recipe)
-        log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
-        tracked.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
-        done = run(module, folder=work, device=device, on_check=lambda step, figures: tracked.metrics(figures, step))
-        module = training.judged(module.cpu().eval())
-        graph, own_fields = training.finish(module)
-
-        folder = Path(temporary) / "model"
-        fields = common_fields(job, photos.image_format, data_digest(photos), split)
-        metadata = training.metadata(**fields | {"licence": job.data.licence, "value_range": (0, 1)} | own_fields)
-        log.info("exporting to ONNX and comparing it with torch")
-        folder.mkdir(parents=True)
-        path = folder / MODEL_FILE
-        training.export(graph, path, metadata.model_dump(mode="json"))
-        file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
-        difference = _check_parity(training, module, graph, file)
-        write_split(folder / SPLIT_FILE, photos.pixel_sha256, split, seen)
-        write_job(folder, job)
-        decision = _decide(training, module, file, champion)
-        figures = {
-            "difference": difference,
-            **{name: getattr(metadata, name) for name in training.measured},
-            "steps": float(done),
-            "seconds": time.perf_counter() - start,
-            **decision.figures,
-        }
-        tracked.text("card.md", training.card(folder, metadata, decision, figures))
-        tracked.metrics(figures, done)
-        trained = register(
-            registry, job, folder, run_id=tracked.run_id, data_digest=metadata.data_digest, figures=figures,
-            decision=decision, why=why,
-        )  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
-    return trained
+    return Prepared(photos, split, seen, device, recipe, fitted, work_key(job, photos, recipe, choices), start)
 
 
-def common_problems(job: Job, options: Collection[str]) -> Iterator[str]:
-    """What a job asks for that no training on crops can be, a line each.
+def make_bundle(
+    training: AnyTraining,
+    prepared: Prepared,
+    work: Path,
+    folder: Path,
+    notes: Notes,
+    champion: ModelFile | None = None,
+) -> MadeBundle:
+    """Train, export, compare with torch and with the champion. Needs no registry.
 
     Args:
-        job: The job.
-        options: Keys that have a meaning for its task.
+        training: The kind of model.
+        prepared: Of it.
+        work: Checkpoints; a training that was killed goes on from there.
+        folder: Where the bundle goes; does not exist yet.
+        notes: Told what happens.
+        champion: To be compared with.
+
+    Raises:
+        ModelError: The exported file does not agree with torch.
     """
-    unused = [key for key in job.set_options("data", "model", "train", "calibrate") if key not in options]
-    yield from (f"'{key}' has no meaning for {job.task}; leave it out" for key in unused)
-    if job.train.steps and job.train.minutes:
-        yield "'train.steps' and 'train.minutes' both say how long: leave one out"
+    job, photos, split, recipe = training.job, prepared.photos, prepared.split, prepared.recipe
+    if job.train.steps is None:
+        recipe = replace(recipe, steps=steps_of(job, prepared.fitted(recipe), work, prepared.device))
+    module = prepared.fitted(recipe)
+    log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
+    notes.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
+    done = run(module, folder=work, device=prepared.device, on_check=lambda step, found: notes.metrics(found, step))
+    module = training.judged(module.cpu().eval())
+    graph, own_fields = training.finish(module)
+
+    fields = common_fields(job, photos.image_format, data_digest(photos), split)
+    metadata = training.metadata(**fields | {"licence": job.data.licence, "value_range": (0, 1)} | own_fields)
+    log.info("exporting to ONNX and comparing it with torch")
+    folder.mkdir(parents=True)
+    path = folder / MODEL_FILE
+    training.export(graph, path, metadata.model_dump(mode="json"))
+    file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+    difference = _check_parity(training, module, graph, file)
+    write_split(folder / SPLIT_FILE, photos.pixel_sha256, split, prepared.seen)
+    write_job(folder, job)
+    decision = _decide(training, module, file, champion)
+    figures = {
+        "difference": difference,
+        **{name: getattr(metadata, name) for name in training.measured},
+        "steps": float(done),
+        "seconds": time.perf_counter() - prepared.start,
+        **decision.figures,
+    }
+    notes.text("card.md", training.card(folder, metadata, decision, figures))
+    notes.metrics(figures, done)
+    return MadeBundle(figures, decision)
 
 
 def _same_champion(registry: Registry, training: AnyTraining, channels: int) -> ModelFile | None:
@@ -278,11 +232,6 @@ def _check_parity(training: AnyTraining, module: FitCrops[Any], graph: nn.Module
         msg = f"the exported model does not agree with torch: {apart} (limit {training.parity:g})"
         raise ModelError(f"{msg}; it was not registered")
     return worst
-
-
-def noise_of(shape: Sequence[int], number: int) -> Tensor:
-    """Standard normal latents, others for each number; zeros for the first, which is what batch jobs take."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(number)) * float(number > 0)
 
 
 def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champion: ModelFile | None) -> Decision:

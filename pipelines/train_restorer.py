@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
+from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.error_bars import measure_error_bars
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
@@ -21,7 +22,6 @@ from pipelines.modelfile import RestorationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.session import RestoringSession
-from pipelines.train_crops import OPTIONS, CropTraining, common_problems
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
@@ -61,7 +61,7 @@ class Plan:
     def damaged_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """The same where all are files, as those of a folder are, no weaker than is measured: for error bars.
 
-        One factor serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted in, it
+        One calibration serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted in, it
         would make error bars too narrow where there is something to mend.
         """
         levels = self.levels
@@ -141,7 +141,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
     def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
         """With error bars."""
         bars = measure_error_bars(module, module.split["calibrate"])
-        return RestorationGraph(module.network, module.likelihood, bars.factor).eval(), {
+        return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
             "size_multiple": module.network.multiple,
             "halo": module.network.halo,
             "likelihood": "gaussian",

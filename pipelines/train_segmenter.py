@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.card import write_segmentation_card
 from pipelines.crop_plan import Split, read_images
+from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.error_bars import measure_temperature
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
@@ -24,7 +25,6 @@ from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
-from pipelines.train_crops import OPTIONS, CropTraining, common_problems, noise_of
 from vaecore.export import export_segmentation
 from vaecore.image_format import ImageFormat
 from vaecore.networks import SIZES, ConditionalVAE

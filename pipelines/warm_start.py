@@ -37,7 +37,8 @@ def held_apart(split: Split, digests: Sequence[str], file: ModelFile) -> Split:
         digests: Of the images, as the model's bundle has them.
         file: The model; one that does not tell what it was trained on changes nothing.
     """
-    known = {index for index, digest in enumerate(digests) if digest in file.trained_on}
+    trained_on = file.trained_on  # reads a file
+    known = {index for index, digest in enumerate(digests) if digest in trained_on}
     apart: Split = {name: tuple(index for index in indices if index not in known) for name, indices in split.items()}
     if not (apart["select"] and apart["calibrate"]):
         log.warning("%s was trained on all images that were to be held out: error bars will be too narrow", file.ref)

@@ -96,7 +96,12 @@ class ColorizationGraph(nn.Module):
     factor: Tensor
 
     def __init__(
-        self, network: Colorizer, side: int, gain: float = 1.0, factor: Float[Tensor, " 3"] | None = None
+        self,
+        network: Colorizer,
+        side: int,
+        gain: float = 1.0,
+        factor: Float[Tensor, " 3"] | None = None,
+        exponent: float = 1.0,
     ) -> None:
         """Wrap a trained network.
 
@@ -106,11 +111,13 @@ class ColorizationGraph(nn.Module):
             gain: Chroma of samples is multiplied by it, so that held-out images are as colourful as they should be:
                 the mean over all that is likely is less colourful than any of it.
             factor: By which the scale of each colour is multiplied, learned on held-out images; default: one.
+            exponent: To which it is raised before, likewise.
         """
         super().__init__()
         self.network, self.side = network, side
         self.register_buffer("gain", torch.tensor(float(gain)))
         self.register_buffer("factor", torch.ones(3) if factor is None else factor)
+        self.exponent = exponent
 
     def forward(self, image: Float[Tensor, "N H W 1"], noise: Float[Tensor, "N Z"]) -> dict[str, Tensor]:
         """Colour a batch.
@@ -133,7 +140,7 @@ class ColorizationGraph(nn.Module):
         grid = (chroma.shape[2], chroma.shape[3])
         colours = to_colours(luma, along_edges(chroma, luma, resize(luma, grid)))
         variance = torch.einsum("cd,bdhw->bchw", _of_chroma(luma).square(), predicted.stddev.square())
-        scale = resize(variance.sqrt(), (luma.shape[2], luma.shape[3])) * self.factor[:, None, None]
+        scale = resize(variance.sqrt(), (luma.shape[2], luma.shape[3])).pow(self.exponent) * self.factor[:, None, None]
         return {"restored": colours.permute(0, 2, 3, 1), "restored_scale": scale.permute(0, 2, 3, 1)}
 
 

@@ -21,7 +21,11 @@ class RestorationGraph(nn.Module):
     factor: Tensor
 
     def __init__(
-        self, network: Restorer, likelihood: GaussianLikelihood, factor: Float[Tensor, " C"] | None = None
+        self,
+        network: Restorer,
+        likelihood: GaussianLikelihood,
+        factor: Float[Tensor, " C"] | None = None,
+        exponent: float = 1.0,
     ) -> None:
         """Wrap a trained network.
 
@@ -29,10 +33,12 @@ class RestorationGraph(nn.Module):
             network: Whose input has as many channels as the images.
             likelihood: From its output to p(y|c).
             factor: By which the scale of each channel is multiplied, learned on held-out images; default: one.
+            exponent: To which it is raised before, likewise.
         """
         super().__init__()
         self.network, self.likelihood = network, likelihood
         self.register_buffer("factor", torch.ones(network.outputs) if factor is None else factor)
+        self.exponent = exponent
 
     def predict(self, c: Float[Tensor, "B C H W"]) -> Gaussian:
         """p(y | c), its scale as the network gives it."""
@@ -50,7 +56,7 @@ class RestorationGraph(nn.Module):
             `OUTPUTS`, each (N, H2, W2, C2): the mean, which may leave [0, 1] a little, and the standard deviation.
         """
         predicted = self.predict(image.permute(0, 3, 1, 2))
-        scale = predicted.stddev * self.factor[:, None, None]
+        scale = torch.exp(self.exponent * predicted.log_scale) * self.factor[:, None, None]
         return {"restored": predicted.mean.permute(0, 2, 3, 1), "restored_scale": scale.permute(0, 2, 3, 1)}
 
 

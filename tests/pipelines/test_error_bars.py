@@ -16,9 +16,10 @@ from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.photos import load_photos
 from vaecore.image_format import ImageFormat
-from vaecore.likelihoods import GaussianLikelihood
+from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 
+FACTORS = torch.tensor([0.5, 1.0, 2.0])
 SIGMAS = torch.tensor([0.02, 0.04, 0.08])
 
 
@@ -44,8 +45,27 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitRestorer:
 def test_the_factor_and_the_intervals_are_those_of_the_errors(module: FitRestorer) -> None:
     bars = measure_error_bars(module, range(8, 12))
     _, predicted = module.restore_middle(8, key=0)
-    scale = predicted.stddev[0].mean(dim=(1, 2)).detach() * bars.factor
+    scale = (predicted.stddev[0] ** bars.exponent).mean(dim=(1, 2)).detach() * bars.factor
     torch.testing.assert_close(scale, SIGMAS, rtol=0.02, atol=0)
+    for share, expected in zip(SHARES, (0.674, 0.994, 1.645, 1.960), strict=True):
+        assert bars.intervals[str(share)] == pytest.approx(expected, rel=0.02)
+
+
+class Foretold:
+    """Errors are Gaussian, with a standard deviation that is a power of what was predicted."""
+
+    def restore_middle(self, image: int, key: int) -> tuple[torch.Tensor, Gaussian]:
+        """Scales differ a thousandfold within an image."""
+        generator = torch.Generator().manual_seed(1000 * key + image)
+        log_scale = -7 * torch.rand((1, 3, 80, 80), generator=generator)
+        error = torch.randn(log_scale.shape, generator=generator) * FACTORS[:, None, None] * torch.exp(0.8 * log_scale)
+        return error, Gaussian(torch.zeros_like(error), log_scale)
+
+
+def test_errors_that_grow_less_than_their_scale_are_found_out() -> None:
+    bars = measure_error_bars(Foretold(), range(5))
+    assert bars.exponent == pytest.approx(0.8, abs=0.01)
+    torch.testing.assert_close(bars.factor, FACTORS, rtol=0.02, atol=0)
     for share, expected in zip(SHARES, (0.674, 0.994, 1.645, 1.960), strict=True):
         assert bars.intervals[str(share)] == pytest.approx(expected, rel=0.02)
 

@@ -22,7 +22,7 @@ def test_torch_and_onnx_runtime_agree(channels: int, upscale: int, tmp_path: Pat
     network = Restorer(channels=channels, outputs=channels, widths=(8, 12, 16), blocks=(1, 1, 1), upscale=upscale)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    graph = RestorationGraph(network, GaussianLikelihood(), torch.linspace(0.5, 2, channels)).eval()
+    graph = RestorationGraph(network, GaussianLikelihood(), torch.linspace(0.5, 2, channels), 0.9).eval()
     path = tmp_path / "model.onnx"
     export_restoration(graph, path, {"task": "x"})
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
