@@ -114,7 +114,8 @@ def throughput(
         str | None,
         typer.Option(
             "--rows",
-            help="Comma-separated: ours, naive, limits, anomalib_patchcore, anomalib_padim (all are the default).",
+            help="Comma-separated: ours, naive, limits, anomalib_patchcore, anomalib_padim, anomalib_stfpm, "
+            "anomalib_efficientad (all are the default).",
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Images of the folder that are taken.")] = 1000,

@@ -61,8 +61,8 @@ class Plan:
     def damaged_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """The same where all are files, as those of a folder are, no weaker than is measured: for error bars.
 
-        One calibration serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted in, it
-        would make error bars too narrow where there is something to mend.
+        One calibration serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted
+        in, it would make error bars too narrow where there is something to mend.
         """
         levels = self.levels
         strengths = (levels[0], levels[-1]) if len(levels) > 1 else self.strengths

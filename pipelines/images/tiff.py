@@ -13,6 +13,7 @@ from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, to_full_range, unpremultiply
 from pipelines.images.exif import dots_per_inch
 from pipelines.images.image import Admit, Raster, Samples
+from pipelines.images.lzw import stands_for_something
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -24,7 +25,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3,
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}  # samples of colour
 _UNSIGNED = 1  # SampleFormat
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
-_JPEG = 7  # Compression
+_LZW, _JPEG = 5, 7  # Compression
 _MOST_PAGES = 10_000  # that are counted
 
 
@@ -98,6 +99,17 @@ def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> None:
             raise ImageError("is damaged: a strip or tile without data")
         if page.compression == _JPEG and count and data.find(b"\xff\xd9", offset, offset + count) < 0:
             raise ImageError("is damaged: a strip or tile ends early")
+        if page.compression == _LZW and not stands_for_something(_in_order(page, data[offset : offset + count])):
+            raise ImageError("is damaged: a strip or tile has LZW codes that stand for nothing")
+
+
+def _in_order(page: TiffPage, segment: bytes) -> bytes:
+    """Bytes of a strip or tile whose highest bit comes first."""
+    if page.fillorder == 1:
+        return segment
+    import imagecodecs
+
+    return bytes(imagecodecs.bitorder_decode(segment))
 
 
 def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | None, tuple[str, ...]]:
