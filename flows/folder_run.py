@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -121,6 +121,11 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
         publish(out)
     except (KintsugiError, OSError) as error:
         log.warning("the run is not in MLflow, so a training that is due will not know of its drift: %s", error)
+    if keep is not None and (age := interval(keep)):
+        try:
+            forget(out, age)
+        except (KintsugiError, OSError) as error:
+            log.warning("old runs stay in MLflow until the next one: %s", error)
 
 
 def alarms_before(out: Path) -> list[str]:
@@ -150,6 +155,13 @@ def publish(out: Path) -> None:
     from pipelines.publish import publish_run
 
     publish_run(out)
+
+
+def forget(out: Path, age: timedelta) -> None:
+    """Remove from MLflow what runs of the same schedule left there long ago."""
+    from pipelines.publish import forget_published
+
+    forget_published(out, age, datetime.now(UTC))
 
 
 def run_folder(due: datetime, name: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +24,7 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 MOST_FILES = 200_000  # of a folder, where the job says nothing: no training reads more
+UNUSED = 90 * 86_400.0  # seconds
 
 
 def contents_of(job: Job) -> frozenset[str]:
@@ -62,10 +64,20 @@ def _digests(folder: Path, most: int) -> dict[str, str]:
     new = [file for file, stamp in zip(files, stamps, strict=True) if stamp not in known]
     found = iter(_read(new)) if new else iter(())
     digests = {stamp: known.get(stamp) or next(found) for stamp in stamps}
+    kept.parent.mkdir(parents=True, exist_ok=True)
     if new or len(digests) != len(known):
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {stamp: digest for stamp, digest in digests.items() if digest})
+    kept.touch()  # in use
+    _forget_unused(kept.parent)
     return {file.relative: digests[stamp] for file, stamp in zip(files, stamps, strict=True) if digests[stamp]}
+
+
+def _forget_unused(cache: Path) -> None:
+    """Remove what was kept of folders that nobody has asked about for long: they may be gone."""
+    for each in cache.glob("*.json"):
+        with suppress(OSError):
+            if time.time() - each.stat().st_mtime > UNUSED:
+                each.unlink()
 
 
 def _read(files: Sequence[ImageFile]) -> list[str]:

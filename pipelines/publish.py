@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
+from pipelines.retention import schedule_of
 from pipelines.tracking import TrackedRun
 
 if TYPE_CHECKING:
@@ -61,6 +62,39 @@ def publish_run(out: Path) -> str | None:
         for name in KEPT:
             tracked.artifact(out / name)
         return tracked.run_id
+
+
+def forget_published(out: Path, age: timedelta, now: datetime) -> int:
+    """Remove from MLflow what runs of the same schedule left there, once it has grown old: the files, then the run.
+
+    MLflow shows no more of such a run; its row in the database goes with `mlflow gc`.
+
+    Args:
+        out: Output folder of one of the schedule's runs.
+        age: Runs that ended longer ago are removed.
+        now: With its time zone.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        RegistryError: MLflow cannot be reached, or refuses.
+    """
+    own = schedule_of(out.resolve())
+    model = json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]
+    if own is None or model["version"] is None:
+        return 0
+    ended = f"attributes.end_time < {int((now - age).timestamp() * 1000)}"
+    old = [run for run in _find(model["name"], ended) if schedule_of(Path(run.data.tags.get("out", ""))) == own]
+    connection = Connection()
+    with connection.errors(f"removing old runs of '{model['name']}'"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        for run in old:
+            files = get_artifact_repository(run.info.artifact_uri, tracking_uri=connection.uri)
+            files.delete_artifacts()  # type: ignore[no-untyped-call]  # MLflow has few types
+            connection.client.delete_run(run.info.run_id)
+    return len(old)
 
 
 def figures_of(run: Mapping[str, Any]) -> dict[str, float]:

@@ -17,13 +17,22 @@ log = logging.getLogger(__name__)
 OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")  # folders that a schedule names
 
 
+def schedule_of(run: Path) -> tuple[Path, str] | None:
+    """What folders of a schedule's runs have in common: where they are, and what they are; None for other folders.
+
+    >>> schedule_of(Path("/reports/2026-11-21T06-00-00Z-score-inbox"))
+    (PosixPath('/reports'), 'score-inbox')
+    """
+    own = OWN.fullmatch(run.name)
+    return (run.parent, own["what"]) if own else None
+
+
 def runs_like(run: Path) -> list[Path]:
     """Folders of the same schedule's runs beside one that it made, that one among them, by time; none of others'."""
-    own = OWN.fullmatch(run.name)
+    own = schedule_of(run)
     if own is None or not run.parent.is_dir():
         return []
-    found = [(OWN.fullmatch(folder.name), folder) for folder in run.parent.iterdir() if not folder.is_symlink()]
-    return sorted(folder for match, folder in found if match and match["what"] == own["what"])
+    return sorted(each for each in run.parent.iterdir() if schedule_of(each) == own and not each.is_symlink())
 
 
 def forget_runs(run: Path, age: timedelta, now: datetime) -> list[Path]:

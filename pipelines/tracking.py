@@ -18,6 +18,7 @@ from pipelines.registry.connection import UNAVAILABLE, Connection
 from pipelines.registry.trail import actor
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Experiment, Metric
 
 FLUSH_POINTS = 500
@@ -90,7 +91,8 @@ class TrackedRun:
             if self._run_id is None:
                 tags = {"mlflow.user": actor(), "mlflow.source.name": "kintsugi", "mlflow.source.type": "JOB"}
                 experiment = self._find_experiment().experiment_id
-                self._end_the_one_before()
+                if self._kept is not None:
+                    _end_killed(client, self._kept)  # the one before
                 self._run_id = client.create_run(experiment, tags=tags, run_name=self._run_name).info.run_id
                 if self._kept is not None:
                     self._kept.parent.mkdir(parents=True, exist_ok=True)
@@ -198,17 +200,6 @@ class TrackedRun:
         with self._connection.errors("recording metrics"):
             self._send()
 
-    def _end_the_one_before(self) -> None:
-        """To MLflow a run whose process was killed goes on for ever."""
-        if self._kept is None or not self._kept.is_file():
-            return
-        from mlflow.exceptions import MlflowException
-
-        before = self._kept.read_text(encoding="utf-8").strip()
-        with contextlib.suppress(MlflowException):  # of another server, or somebody has removed it
-            if self._connection.client.get_run(before).info.status == "RUNNING":
-                self._connection.client.set_terminated(before, "KILLED")
-
     def _send(self) -> None:
         if self._waiting:
             self._connection.client.log_batch(self.run_id, metrics=self._waiting)
@@ -297,3 +288,26 @@ def _shorten(text: str, limit: int) -> str:
     ('recon…', 'denoise')
     """
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def end_killed(kept: Path) -> None:
+    """End the run whose identifier a file holds, if it is not over: its process was killed, and nobody goes on with it.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    connection = Connection()
+    with connection.errors("ending a run that was killed"):
+        _end_killed(connection.client, kept)
+
+
+def _end_killed(client: MlflowClient, kept: Path) -> None:
+    """To MLflow a run whose process was killed goes on for ever."""
+    if not kept.is_file():
+        return
+    from mlflow.exceptions import MlflowException
+
+    before = kept.read_text(encoding="utf-8").strip()
+    with contextlib.suppress(MlflowException):  # of another server, or somebody has removed it
+        if client.get_run(before).info.status == "RUNNING":
+            client.set_terminated(before, "KILLED")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.bundle import git_commit
-from pipelines.errors import JobError, ModelError
+from pipelines.errors import JobError, ModelError, RegistryError
 from pipelines.job import Job
 from pipelines.locks import locked
 from pipelines.modelfile import ModelFile
@@ -20,8 +22,10 @@ from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
 from pipelines.registry.records import CHAMPION, COMMIT, DATA, JOB, PARENT, WHY
 from pipelines.settings import settings
+from pipelines.tracking import RUN_FILE, end_killed
 
 log = logging.getLogger(__name__)
+ABANDONED = 30 * 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,23 @@ def work_folder(job: Job, key: str) -> Iterator[Path]:
         except BlockingIOError:
             msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
             raise JobError(msg) from None
+        _forget_abandoned(work)
         yield work
+
+
+def _forget_abandoned(work: Path) -> None:
+    """Remove checkpoints beside these that nobody has gone on with for a month: jobs change, and theirs stay behind."""
+    for folder in (each for each in work.parent.iterdir() if each.is_dir() and each != work):
+        try:
+            with locked(folder.with_name(f"{folder.name}.lock"), wait=False):
+                used = max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
+                if time.time() - used < ABANDONED:
+                    continue
+                end_killed(folder / RUN_FILE)
+                shutil.rmtree(folder)
+                log.info("removed checkpoints that were not gone on with for a month (%s)", folder)
+        except (OSError, RegistryError) as error:  # in use, or the next training tries again
+            log.debug("%s stays: %s", folder, error)
 
 
 def _lineage(registry: Registry, job: Job, why: str | None) -> dict[str, str]:

@@ -1,0 +1,105 @@
+"""What piles up over the years goes by itself: old runs in MLflow, checkpoints and digests that nobody uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.contents import UNUSED, contents_of
+from pipelines.job import load_job
+from pipelines.locks import locked
+from pipelines.publish import experiment_of, forget_published, publish_run
+from pipelines.settings import settings
+from pipelines.tracking import RUN_FILE, TrackedRun
+from pipelines.trained import ABANDONED, work_folder
+
+MONTH = timedelta(days=30)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def job(home: Path, tmp_path: Path):
+    images = tmp_path / "good"
+    images.mkdir()
+    (images / "one.png").write_bytes(b"no image, which does not matter here")
+    (tmp_path / "tiles.toml").write_text(f'name = "tiles"\ntask = "reconstruct"\ndata.train = "{images}"\n')
+    return load_job(tmp_path / "tiles.toml")
+
+
+def finished(folder: Path) -> Path:
+    """The account of a run of a registered model, and its report."""
+    folder.mkdir(parents=True)
+    model = {"name": "tiles", "version": "1", "sha256": "0" * 64}
+    run = {
+        "model": model, "verb": "score", "folder": "inbox", "started": folder.name, "alarms": [], "drift": None,
+        "counts": {"ok": 3, "failed": 0, "flagged": 0}, "timings": {"images_per_second": 2.0},
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "report.html").write_text("a report")
+    return folder
+
+
+def test_what_a_schedule_s_runs_left_in_mlflow_goes_when_it_is_old(home: Path, tmp_path: Path) -> None:
+    names = ("2026-08-01T06-00-00Z-score-inbox", "2026-11-21T06-00-00Z-score-inbox", "2026-08-01T06-00-00Z-score-other")
+    runs = {name: publish_run(finished(tmp_path / "reports" / name)) for name in names}
+    runs["elsewhere"] = publish_run(finished(tmp_path / "elsewhere" / names[0]))
+    runs["by hand"] = publish_run(finished(tmp_path / "reports" / "by hand"))
+    client = MlflowClient(settings().tracking_uri)
+    files = {name: Path(client.get_run(run).info.artifact_uri.removeprefix("file://")) for name, run in runs.items()}
+    assert all((folder / "report.html").is_file() for folder in files.values())
+    newest, now = tmp_path / "reports" / names[1], datetime.now(UTC)
+
+    assert forget_published(newest, MONTH, now) == 0
+    assert forget_published(tmp_path / "reports" / "by hand", timedelta(0), now + MONTH) == 0
+    time.sleep(0.01)
+    middle = int(time.time() * 1000)
+    client.set_terminated(runs[names[1]], end_time=middle + 60_000)
+    assert forget_published(newest, timedelta(0), datetime.fromtimestamp(middle / 1000, UTC)) == 1
+    experiment = client.get_experiment_by_name(experiment_of("tiles")).experiment_id
+    left = {run.info.run_id for run in client.search_runs([experiment])}
+    assert left == set(runs.values()) - {runs[names[0]]}
+    assert [name for name, folder in files.items() if not folder.exists()] == [names[0]]
+
+
+def test_checkpoints_that_nobody_goes_on_with_go_after_a_month(job, home: Path) -> None:
+    long_ago = time.time() - ABANDONED - 60
+    for name in ("old", "held", "resumed", "new"):
+        with work_folder(job, name) as work:
+            work.mkdir()
+            (work / "last.ckpt").write_bytes(b"weights")
+    runs = home / "runs" / "tiles"
+    killed = TrackedRun("tiles", kept=runs / "old" / RUN_FILE).__enter__()
+    for name in ("old", "held", "resumed"):
+        for path in (*(runs / name).iterdir(), runs / name):
+            os.utime(path, (long_ago, long_ago))
+    (runs / "resumed" / "last.ckpt").touch()
+    with locked(runs / "held.lock"), work_folder(job, "another"):
+        assert sorted(each.name for each in runs.iterdir() if each.is_dir()) == ["held", "new", "resumed"]
+    assert MlflowClient(settings().tracking_uri).get_run(killed.run_id).info.status == "KILLED"
+    with work_folder(job, "held"):
+        assert (runs / "held" / "last.ckpt").is_file(), "its own are never removed"
+
+
+def test_digests_of_folders_that_nobody_asks_about_go(job, home: Path, tmp_path: Path) -> None:
+    first = contents_of(job)
+    (kept,) = (home / "cache" / "contents").glob("*.json")
+    gone = kept.with_name("gone.json")
+    shutil.copy(kept, gone)
+    for path in (kept, gone):
+        os.utime(path, (time.time() - UNUSED - 60,) * 2)
+    assert contents_of(job) == first
+    assert kept.is_file(), "it has just been used"
+    assert not gone.exists()
