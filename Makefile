@@ -29,7 +29,7 @@ ifeq ($(CHROMIUM),)
 endif
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser and not integration") $(ARGS)
 
-integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL (ARGS="-k outages")
+integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL and nginx (ARGS="-k outages")
 	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
 
 soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time

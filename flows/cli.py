@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.bench import app as bench_app
+from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
@@ -302,6 +303,7 @@ def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "
 
 def main() -> None:
     """Entry point of the `kintsugi` command."""
+    let_prefect_speak_json()
     app()
 
 

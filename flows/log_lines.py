@@ -16,6 +16,15 @@ def as_json() -> bool:
     return os.environ.get("KINTSUGI_LOG") == "json"
 
 
+def let_prefect_speak_json() -> None:
+    """Have Prefect's own lines be objects, too, here and in processes that are started from here.
+
+    Prefect reads this when it is imported: call it before that.
+    """
+    if as_json():
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
+
+
 class JsonLines(logging.Formatter):
     """Time, level, logger, run and message of each record; of an error, its stack trace, too."""
 

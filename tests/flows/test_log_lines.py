@@ -38,3 +38,22 @@ def test_lines_of_one_process_share_a_run(lines, trained) -> None:
     told = lines(trained.images)
     assert len({line["run"] for line in told}) == 1
     assert any("nobody has looked" in line["message"] and line["level"] == "warning" for line in told)
+
+
+def test_prefect_s_own_lines_are_objects_too(tmp_path: Path) -> None:
+    """In the process of the command, where Prefect is imported after it has begun."""
+    program = """
+from flows.log_lines import let_prefect_speak_json
+let_prefect_speak_json()
+from prefect.logging.configuration import setup_logging
+setup_logging()
+import logging
+logging.getLogger("prefect.runner").warning("a line of %s", "Prefect")
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env=clean | {"PREFECT_HOME": str(tmp_path), "KINTSUGI_LOG": "json"},
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["name"] == "prefect.runner"

@@ -296,7 +296,9 @@ def test_alarms_are_raised_before_anything_that_may_wait_or_fail(job, tmp_path, 
     monkeypatch.setattr(flows.folder_run, "announce", lambda *_: order.append("announced"))
     monkeypatch.setattr(flows.folder_run, "tidy", broken)
     monkeypatch.setattr(flows.folder_run, "publish", lambda _: order.append("published"))
-    monkeypatch.setattr(flows.folder_run, "forget", lambda _, age: order.append(f"older than {age.days} days forgotten"))
+    monkeypatch.setattr(
+        flows.folder_run, "forget", lambda _, age: order.append(f"older than {age.days} days forgotten")
+    )
     report_run(tmp_path, "tiles@champion", ["6 of 100"], series=True, keep="90d")
     assert order == ["announced", "told", "page", "published", "older than 90 days forgotten"]
 

@@ -117,7 +117,7 @@ def test_variables_are_demanded_and_in_the_example():
     used = VARIABLE.findall(COMPOSE.read_text())
     listed = read_env(EXAMPLE)
     assert {name for name, _ in used} == set(listed) - {"COMPOSE_PROFILES"}
-    optional = {"KINTSUGI_NOTIFY"}  # nobody has to be told
+    optional = {"KINTSUGI_NOTIFY", "KINTSUGI_LOG"}  # nobody has to be told, and lines are for people
     demanded = [rest.startswith(":?") for name, rest in used if name not in optional]
     assert all(demanded), "a variable that is not set must stop Compose"
     assert set(listed.values()) == {""}, "an example value becomes everybody's password"
@@ -125,7 +125,7 @@ def test_variables_are_demanded_and_in_the_example():
 
 def test_ports_are_published_where_env_says(services):
     published = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(published) == 2
+    assert len(published) == 3
     assert all(port.startswith("${KINTSUGI_BIND:?") for port in published)
 
 
@@ -135,10 +135,37 @@ def test_workers_and_databases_share_no_network(compose, services):
         assert services[name]["networks"] == ["storage"]
     for name in ("worker-cpu", "worker-gpu"):
         assert services[name]["networks"] == ["services"]
+    assert services["reports"]["networks"] == ["pages"], "browsers' server reaches no other"
+    assert [name for name, service in services.items() if "pages" in service["networks"]] == ["reports"]
+
+
+def test_each_service_has_a_limit_of_memory(services):
+    for name, service in services.items():
+        limits = service["deploy"]["resources"]["limits"]
+        of_worker = limits["memory"].startswith("${KINTSUGI_WORKER_MEMORY:?")
+        assert of_worker if name.startswith("worker") else re.fullmatch(r"\d+[mg]", limits["memory"]), name
+    servers = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in services.items()}
+    gigabytes = [int(size[:-1]) / (1 if size[-1] == "g" else 1000) for size in servers.values() if size[-1] in "gm"]
+    assert sum(gigabytes) - 2 * 1 < 6, "two of them end before the worker starts; docker/generate-env leaves 6 GB"
+
+
+def test_reports_are_read_only_and_ask_for_a_password(services):
+    mounts = [mount for mount in services["reports"]["volumes"] if isinstance(mount, dict)]
+    assert [(mount["target"], mount["read_only"]) for mount in mounts] == [("/reports", True)]
+    settings = (ROOT / "docker" / "reports.conf.template").read_text()
+    assert "auth_basic_user_file /etc/nginx/conf.d/reports.users;" in settings
+    assert (ROOT / "docker" / "reports.users.template").read_text() == "reports:{PLAIN}${REPORTS_PASSWORD}\n"
+
+
+def test_browsers_see_the_report_folder_of_the_deployments(services):
+    outs = [
+        each["parameters"]["out"] for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][1:2]
+    ]
+    assert outs == ["/data/reports"]
 
 
 def test_only_the_gpu_profile_reserves_a_gpu(services):
-    reserving = {name for name, service in services.items() if "deploy" in service}
+    reserving = {name for name, service in services.items() if "reservations" in service["deploy"]["resources"]}
     assert reserving == {"worker-gpu"}
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     assert services["worker-cpu"]["profiles"] == ["cpu"]
@@ -172,13 +199,16 @@ def test_the_servers_packages_are_in_the_lock(services):
 def test_generated_env_fills_every_variable(generated, tmp_path):
     values = read_env(generated)
     assert set(values) == set(read_env(EXAMPLE))
-    assert all(values.values())
+    assert {name for name, value in values.items() if not value} <= {"KINTSUGI_LOG", "KINTSUGI_NOTIFY"}
     assert stat.S_IMODE(generated.stat().st_mode) == 0o600
     assert values["KINTSUGI_DATA"] == f"'{tmp_path}/images of $HOME #1'"
     assert values["COMPOSE_PROFILES"] == "cpu"
     assert "0" not in (values["KINTSUGI_UID"], values["KINTSUGI_GID"])
     secrets = [value for name, value in values.items() if re.search(r"PASSWORD|S3|SESSION|AUTH", name)]
-    assert len(set(secrets)) == len(secrets) == 8
+    assert len(set(secrets)) == len(secrets) == 9
+    assert values["KINTSUGI_REPORTS"] == f"'{tmp_path}/images of $HOME #1/reports'"
+    assert (tmp_path / "images of $HOME #1" / "reports").is_dir()
+    assert int(values["KINTSUGI_WORKER_MEMORY"].removesuffix("m")) >= 2000
     assert all(re.fullmatch(r"[\w:-]{20,}", secret, re.ASCII) for secret in secrets)
 
 

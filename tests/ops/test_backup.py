@@ -1,0 +1,139 @@
+"""docker/backup with a `docker` of our own, whose volumes are folders: what is copied and put back is real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKER = '''#!{python}
+"""Says what was asked of it; runs a container's command on the folders that it would mount."""
+import subprocess, sys
+from pathlib import Path
+
+state, words = Path({state!r}), sys.argv[1:]
+with (state / "asked").open("a") as asked:
+    asked.write(" ".join(words[:3]) + "\\n")
+if words[:2] == ["compose", "ps"]:
+    print("postgres\\nmlflow")
+elif words[0] == "volume":
+    (state / words[2]).mkdir(exist_ok=True)
+elif words[0] == "run":
+    mounts = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
+    command = words[-1]
+    for mount in mounts:
+        source, target = mount.split(":")
+        command = command.replace(target, source if source.startswith("/") else str(state / source))
+    if (state / "full").exists():
+        sys.exit("no space left on device")
+    sys.exit(subprocess.run(["sh", "-euc", command]).returncode)
+'''
+
+
+@pytest.fixture
+def servers(tmp_path: Path):
+    """A checkout with an .env, and volumes with something in them."""
+    checkout, state, path = tmp_path / "checkout", tmp_path / "state", tmp_path / "bin"
+    for folder in (checkout / "docker", state, path):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "docker" / "backup", checkout / "docker")
+    (checkout / ".env").write_text("POSTGRES_PASSWORD=secret\n")
+    (path / "docker").write_text(DOCKER.format(python=sys.executable, state=str(state)))
+    (path / "docker").chmod(0o755)
+    for volume in ("postgres", "objects", "kintsugi-home"):
+        (state / f"kintsugi_{volume}" / "base").mkdir(parents=True)
+        (state / f"kintsugi_{volume}" / "base" / ".1").write_text(f"of {volume}")
+        (state / f"kintsugi_{volume}" / "base").chmod(0o700)
+
+    def backup(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [checkout / "docker" / "backup", *map(str, words)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+            env=os.environ | {"PATH": f"{path}:{os.environ['PATH']}"},
+        )  # fmt: skip
+
+    def held() -> dict[str, str]:
+        files = (each for each in state.rglob("*") if each.is_file() and each.parent != state)
+        return {str(each.relative_to(state)): each.read_text() for each in files}
+
+    return SimpleNamespace(checkout=checkout, state=state, backup=backup, held=held, saved=tmp_path / "saved")
+
+
+def asked(servers: SimpleNamespace) -> list[str]:
+    return (servers.state / "asked").read_text().splitlines()
+
+
+def test_what_was_saved_comes_back_and_nothing_else(servers: SimpleNamespace) -> None:
+    before = servers.held()
+    done = servers.backup("save", servers.saved)
+    assert done.returncode == 0, done.stderr
+    assert asked(servers)[0].startswith("compose ps")
+    assert asked(servers)[1] == "compose stop"
+    assert asked(servers)[-1] == "compose start postgres"
+    assert stat.S_IMODE(servers.saved.stat().st_mode) == 0o700
+
+    (servers.state / "kintsugi_objects" / "base" / ".1").unlink()
+    (servers.state / "kintsugi_objects" / "later").write_text("came after the backup")
+    shutil.rmtree(servers.state / "kintsugi_postgres")
+    (servers.checkout / ".env").unlink()
+    done = servers.backup("restore", servers.saved)
+    assert done.returncode == 0, done.stderr
+    assert servers.held() == before
+    assert stat.S_IMODE((servers.state / "kintsugi_postgres" / "base").stat().st_mode) == 0o700
+    assert (servers.checkout / ".env").read_text() == "POSTGRES_PASSWORD=secret\n"
+    assert stat.S_IMODE((servers.checkout / ".env").stat().st_mode) == 0o600
+
+
+def test_servers_start_again_where_copying_fails(servers: SimpleNamespace) -> None:
+    (servers.state / "full").touch()
+    done = servers.backup("save", servers.saved)
+    assert done.returncode
+    assert not servers.saved.exists(), "what is not whole must not look so"
+    assert asked(servers)[-1] == "compose start postgres"
+    (servers.state / "full").unlink()
+    assert servers.backup("save", servers.saved).returncode == 0
+
+
+def test_a_damaged_backup_changes_nothing(servers: SimpleNamespace) -> None:
+    servers.backup("save", servers.saved)
+    before = servers.held()
+    with (servers.saved / "objects.tar").open("r+b") as file:
+        file.seek(600)
+        file.write(b"?")
+    count = len(asked(servers))
+    done = servers.backup("restore", servers.saved)
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert servers.held() == before
+    assert len(asked(servers)) == count
+
+
+def test_another_installation_s_passwords_are_not_lost(servers: SimpleNamespace) -> None:
+    servers.backup("save", servers.saved)
+    (servers.checkout / ".env").write_text("POSTGRES_PASSWORD=another\n")
+    done = servers.backup("restore", servers.saved)
+    assert done.returncode == 2
+    assert ".env here is another one" in done.stderr
+    assert (servers.checkout / ".env").read_text() == "POSTGRES_PASSWORD=another\n"
+
+
+@pytest.mark.parametrize("words", [(), ("save",), ("restore",), ("frobnicate", "x")])
+def test_it_tells_how_it_is_used(servers: SimpleNamespace, words: tuple[str, ...]) -> None:
+    done = servers.backup(*words)
+    assert done.returncode == 2
+    assert "docker/backup save FOLDER" in done.stderr
+
+
+def test_a_backup_is_never_overwritten(servers: SimpleNamespace) -> None:
+    servers.saved.mkdir()
+    done = servers.backup("save", servers.saved)
+    assert done.returncode == 2
+    assert "give a folder that does not" in done.stderr
+    assert not (servers.state / "asked").exists()
