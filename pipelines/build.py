@@ -20,7 +20,12 @@ from pipelines.plan import Plan
 from pipelines.settings import settings
 from pipelines.spacing import evenly_spaced
 from vaecore.backbones import EMBEDDED, Backbone
-from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood, Likelihood
+from vaecore.likelihoods import (
+    IMAGE_LIKELIHOODS,
+    BernoulliLikelihood,
+    DiscretisedLogisticLikelihood,
+    Likelihood,
+)
 from vaecore.networks import TwoLevelVAE
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
@@ -79,9 +84,16 @@ def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Represen
     return Pixels(
         channels=plan.image_format.channels,
         size=plan.size,
-        levels=plan.image_format.maximum if likelihood.discrete else None,
+        levels=_levels(likelihood, plan),
         standardise=standardise,
     )
+
+
+def _levels(likelihood: type[Likelihood], plan: Plan) -> int | None:
+    """The largest level that y knows: images that are black or white have one."""
+    if not likelihood.discrete:
+        return None
+    return 1 if likelihood is BernoulliLikelihood else plan.image_format.maximum
 
 
 def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | None = None) -> Features:

@@ -38,26 +38,44 @@ class Examples:
     def __init__(
         self,
         array: NDArray[Any],
-        to_y: Callable[[Tensor], Tensor],
+        extracted: Callable[[Tensor], Tensor],
         split: dict[SplitName, tuple[int, ...]],
         size: tuple[int, int],
+        representation: Representation | None = None,
     ) -> None:
         """Keep an array with one row an image, and the way from rows to y.
 
         Args:
             array: Pixels (N, h, w, C), or features (N, C, h, w).
-            to_y: From some of its rows to y.
+            extracted: From some of its rows to what y is made of.
             split: Who belongs to which split.
             size: Height and width of y.
+            representation: Makes y of what is extracted; default: that is y.
         """
-        self._array, self._to_y, self.split, self.size = array, to_y, split, size
+        self._array, self._extracted, self.split, self.size = array, extracted, split, size
+        self._representation = representation
 
-    def batch(self, indices: Sequence[int] | NDArray[Any], window: Window | None = None) -> Tensor:
-        """y of some images, (B, C, h, w), or of a window of their features, in ascending order of their indices."""
+    def batch(
+        self,
+        indices: Sequence[int] | NDArray[Any],
+        window: Window | None = None,
+        chance: torch.Generator | None = None,
+    ) -> Tensor:
+        """y of some images, (B, C, h, w), in ascending order of their indices.
+
+        Args:
+            indices: Of the images.
+            window: Of their features; default: all.
+            chance: Makes y as training is given it (`Representation.drawn`); default: as scoring makes it.
+        """
         order = np.sort(np.asarray(indices))
         rows = self._array[order] if window is None else self._array[(order, slice(None), *window)]
         with torch.no_grad():
-            return self._to_y(torch.from_numpy(rows))
+            extracted = self._extracted(torch.from_numpy(rows))
+            if self._representation is None:
+                return extracted
+            made = self._representation
+            return made.normalise(extracted) if chance is None else made.drawn(extracted, chance)
 
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
@@ -80,12 +98,16 @@ def make_examples(
     """
     if not isinstance(representation, Features):
         return Examples(
-            data.pixels, lambda rows: representation(image_format.to_unit(rows)), data.split, representation.size
+            data.pixels,
+            lambda rows: representation.extract(image_format.to_unit(rows)),
+            data.split,
+            representation.size,
+            representation,
         )
     array = _extracted(data, image_format, representation, device)
     raw = Examples(array, lambda rows: rows.float(), data.split, representation.size)
     representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
-    return Examples(array, lambda rows: representation.normalise(rows.float()), data.split, representation.size)
+    return Examples(array, lambda rows: rows.float(), data.split, representation.size, representation)
 
 
 def _extracted(

@@ -26,10 +26,14 @@ class Batches(Dataset[Tensor]):
     """Batches of images, made when they are asked for: memory holds one, however many there are."""
 
     def __init__(
-        self, examples: Examples, indices: Sequence[NDArray[np.int64]], windows: Sequence[Window] | None = None
+        self,
+        examples: Examples,
+        indices: Sequence[NDArray[np.int64]],
+        seed: int,
+        windows: Sequence[Window] | None = None,
     ) -> None:
-        """Keep which images each batch is made of, and which part of their maps (default: all)."""
-        self._examples, self._indices, self._windows = examples, indices, windows
+        """Keep which images each batch is made of, what decides chance, and which part of their maps (default: all)."""
+        self._examples, self._indices, self._windows, self._seed = examples, indices, windows, seed
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -38,7 +42,9 @@ class Batches(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """y of one batch."""
         window = None if self._windows is None else self._windows[index]
-        return self._examples.batch(self._indices[index], window).contiguous(memory_format=torch.channels_last)
+        chance = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
+        y = self._examples.batch(self._indices[index], window, chance)
+        return y.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +125,14 @@ class Fit(Trainable):
         images = np.array(self._examples.split["train"])
         order = shuffled(images, self.recipe, self.stretch_steps, self.current_epoch)
         windows = windows_of(self._examples.size, self.recipe, len(order), self.current_epoch)
-        return DataLoader(Batches(self._examples, list(order), windows), batch_size=None, num_workers=0)
+        seed = self.recipe.seed * 10_007 + self.current_epoch
+        return DataLoader(Batches(self._examples, list(order), seed, windows), batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The select split, in order."""
         indices = np.array(self._examples.split["select"])
         pieces = np.array_split(indices, -(-len(indices) // VALIDATION_BATCH))
-        return DataLoader(Batches(self._examples, pieces), batch_size=None, num_workers=0)
+        return DataLoader(Batches(self._examples, pieces, seed=0), batch_size=None, num_workers=0)
 
     def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """One step: distortion + beta * rate, with free bits, in nats per dimension."""

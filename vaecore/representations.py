@@ -53,6 +53,11 @@ class Representation(nn.Module, ABC):
     def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         """The rest of the way to y."""
 
+    def drawn(self, extracted: Float[Tensor, "B D h w"], generator: torch.Generator) -> Float[Tensor, "B D h w"]:
+        """y as training is given it, where chance has a part in that."""
+        del generator
+        return self.normalise(extracted)
+
     @abstractmethod
     def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Sum values of y's dimensions by place, on the finest grid that y knows; the total stays the same."""
@@ -84,7 +89,8 @@ class Pixels(Representation):
         Args:
             channels: Of the image.
             size: Height and width.
-            levels: Largest level where the likelihood is discrete: y is then put on the grid of levels.
+            levels: Largest level where the likelihood is discrete: y is then put on the grid of levels; with 1, it is
+                black or white.
             standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
 
         Raises:
@@ -106,6 +112,15 @@ class Pixels(Representation):
         if self.standardises:
             return _usually_exposed(extracted)
         return extracted if self.levels is None else torch.floor(extracted * self.levels + OFF_HALF) / self.levels
+
+    def drawn(self, extracted: Float[Tensor, "B C h w"], generator: torch.Generator) -> Float[Tensor, "B C h w"]:
+        """y as training is given it: where y is black or white, a shade of grey is the probability of white.
+
+        Source: Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks", section 5.
+        """
+        if self.levels != 1:
+            return self.normalise(extracted)
+        return torch.bernoulli(extracted.clamp(0, 1), generator=generator)
 
     def by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
         """Sum over channels."""

@@ -23,7 +23,7 @@ from .postgres import Postgres
 from .processes import Process, answers, free_ports, listens, wait_for
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = re.compile(r"\$\{(\w+)[^}]*\}")
+VARIABLE = re.compile(r"\$\{(\w+)([^}]*)\}")
 # What the image sets (Dockerfile), and threads for a machine that runs all of the servers on two cores.
 IMAGE = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -81,9 +81,8 @@ class Stack:
             "the object store", [sys.executable, Path(__file__).with_name("object_store.py"), str(store)],
             self._base("store"), self.logs / "store.log", lambda: listens(store), folder,
         )  # fmt: skip
-        self.mlflow = self._service(
-            "mlflow", {"PGHOST": "127.0.0.1", "PGPORT": str(database)}, lambda: answers(f"{self.mlflow_url}/health")
-        )
+        self._database = {"PGHOST": "127.0.0.1", "PGPORT": str(database)}
+        self.mlflow = self._service("mlflow", self._database, lambda: answers(f"{self.mlflow_url}/health"))
         self.prefect = self._service("prefect", {}, lambda: answers(f"{self.prefect_url}/api/health"))
         worker_home = {
             "KINTSUGI_HOME": str(folder / "worker-home"),
@@ -115,6 +114,10 @@ class Stack:
         for process in (self.worker, self.prefect, self.mlflow, self.store):
             process.kill()
         self.postgres.remove()
+
+    def of_mlflow(self) -> dict[str, str]:
+        """The environment of MLflow's container."""
+        return self.environment_of("mlflow") | self._database
 
     # What a user does.
 
@@ -213,8 +216,15 @@ class Stack:
         for there, here in self._hosts.items():
             assert there in text, f"docker-compose.yml has no {there!r} any more: what stands for it here?"
             text = text.replace(there, here)
-        services: dict[str, Any] = yaml.safe_load(VARIABLE.sub(lambda found: self.values[found[1]], text))["services"]
+        services: dict[str, Any] = yaml.safe_load(VARIABLE.sub(self._value, text))["services"]
         return services
+
+    def _value(self, found: re.Match[str]) -> str:
+        """Of a variable, as Compose has it: what stands behind :- is for one that is empty, behind :+ for others."""
+        value, how, other = self.values[found[1]].strip("'"), found[2][:2], found[2][2:]
+        if how == ":+":
+            return other if value else ""
+        return value or (other if how == ":-" else "")
 
     def _base(self, name: str) -> dict[str, str]:
         """A home folder, and of this process's environment only the path."""

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 
 import pyarrow.parquet as pq
 import pytest
 
 from .conftest import IMAGES, results
+
+FORGET = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from pipelines.publish import forget_published
+assert forget_published(Path(sys.argv[1]), timedelta(0), datetime.now(UTC) + timedelta(minutes=1)) == 1
+"""
 
 pytestmark = pytest.mark.integration
 
@@ -54,3 +63,22 @@ def test_a_folder_is_scored_as_on_a_users_machine(stack, champion, inbox, expect
     artifacts = stack.prefect_api.artifacts(run)
     assert any(key.endswith("-counts") for key in artifacts), artifacts.keys()
     assert any(str(own / "report.html") in str(each["data"]) for each in artifacts.values())
+    _goes_from_the_servers(stack, own, timings)
+
+
+def _goes_from_the_servers(stack, own, timings):
+    """What a run left in MLflow, once it is old: its files from the object store, itself from PostgreSQL."""
+    kept = [key for key in stack.objects() if key.endswith(("/report.html", "/run.json"))]
+    assert len(kept) == 2
+    assert len(stack.mlflow_api.runs("tiles%20(runs)")) == 1
+    with timings.step("2. what it left in MLflow is removed"):
+        stack.one_shot([sys.executable, "-c", FORGET, own], stack.client(), stack.data)
+    assert not set(kept) & set(stack.objects())
+    assert not stack.mlflow_api.runs("tiles%20(runs)")
+    deleted = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'deleted'"
+    assert stack.postgres.query("mlflow", deleted) == "1"
+    client = {name: value for name, value in stack.client().items() if name.startswith("MLFLOW_TRACKING_")}
+    clean = ["mlflow", "gc", "--backend-store-uri", "postgresql+psycopg2:///mlflow"]
+    stack.one_shot(clean, stack.of_mlflow() | client, stack.data)
+    assert stack.postgres.query("mlflow", deleted) == "0"
+    assert stack.mlflow_api.champion("tiles") == 1

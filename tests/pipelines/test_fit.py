@@ -20,6 +20,8 @@ from pipelines.job import load_job
 from pipelines.job_tables import TrainTable
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.train import prepare
+from vaecore.likelihoods import BernoulliLikelihood
+from vaecore.representations import Pixels
 from vaecore.tasks import scoring_tasks
 
 STEPS = 40
@@ -239,9 +241,9 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     sizes: list[int] = []
     batch = Examples.batch
 
-    def counted(self: Examples, indices: np.ndarray, window: Window | None) -> Tensor:
+    def counted(self: Examples, indices: np.ndarray, window: Window | None, chance: torch.Generator) -> Tensor:
         sizes.append(len(indices))
-        return batch(self, indices, window)
+        return batch(self, indices, window, chance)
 
     monkeypatch.setattr(Examples, "batch", counted)
     loader = Fit(runs.network(), runs.examples, runs.recipe).val_dataloader()
@@ -272,3 +274,25 @@ def test_noise_reaches_the_encoder_and_never_the_bound(runs: Whole, name: str) -
     plain = Fit(runs.network(), runs.examples, runs.recipe)
     assert not torch.equal(module.training_step(y, 0), plain.training_step(y, 0))
     assert torch.equal(module.training_step(y, 0), module.training_step(y, 0))
+
+
+def test_shades_of_grey_are_probabilities_of_white_anew_each_time() -> None:
+    """Where y is black or white: training draws it, a check always the same, and scoring rounds."""
+    shades = np.full((4, 8, 8, 1), 64, np.uint8)
+    pixels = Pixels(channels=1, size=(8, 8), levels=1)
+    splits = {"train": (0, 1, 2), "select": (3,), "calibrate": ()}
+    examples = Examples(shades, lambda rows: rows.permute(0, 3, 1, 2) / 255, splits, (8, 8), pixels)
+    model = (
+        scoring_tasks()["reconstruct"]
+        .targets["pixels"]
+        .network(channels=1, size=(8, 8), likelihood=BernoulliLikelihood(), stages=1, width=4, latent_channels=2)
+    )
+    module = Fit(model, examples, Recipe(steps=4000, batch=2, learning_rate=1e-3))
+    drawn = torch.cat(list(module.train_dataloader()))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert abs(float(drawn.mean()) - 64 / 255) < 0.02
+    assert not torch.equal(drawn[0], drawn[2])
+    for first, again in zip(module.val_dataloader(), module.val_dataloader(), strict=True):
+        assert torch.equal(first, again)
+        assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not examples.batch([0]).any(), "scoring has no chance to draw: 64 of 255 is black"

@@ -50,9 +50,8 @@ def graph_of(
     exposed, levels, both = target == "exposed", target == "two levels", target == "both"
     target = {"exposed": "pixels", "two levels": "features", "both": "features"}.get(target, target)
     if target == "pixels":
-        representation = Pixels(
-            channels=channels, size=SIZE, levels=image_format.maximum if discretised else None, standardise=exposed
-        )
+        levels_of_y = {"discretised_logistic": image_format.maximum, "bernoulli": 1}.get(name)
+        representation = Pixels(channels=channels, size=SIZE, levels=levels_of_y, standardise=exposed)
     else:
         whiten = target == "details"
         representation = Features(
@@ -73,6 +72,9 @@ def graph_of(
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         # (between levels less so: their ratio is a difference of two bounds, which 32 bits keep only if these are sane)
         torch.nn.init.normal_(parameter, std=0.05 if levels else 0.1)
+    if name == "bernoulli":  # as sure as trained networks are of an image's border
+        last = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d)][-1]
+        last.bias.data += 150 * torch.tensor([1.0, -1.0]).repeat(len(last.bias) // 2)
     pooling, statistics = Pooling(), PlaceStatistics()
     if bit_depth == 16:  # another way from places to the score
         finest = (8, 12) if target == "features" else SIZE

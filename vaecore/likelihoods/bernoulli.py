@@ -35,7 +35,8 @@ class Bernoulli:
 
     def log_prob(self, y: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """y log p + (1 - y) log(1 - p), in nats."""
-        return y * F.logsigmoid(self.logits) + (1 - y) * F.logsigmoid(-self.logits)
+        # Not by logsigmoid: an exported graph takes the logarithm of a sigmoid that has become 0.
+        return -y * F.softplus(-self.logits) - (1 - y) * F.softplus(self.logits)
 
 
 class BernoulliLikelihood(Likelihood):

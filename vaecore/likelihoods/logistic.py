@@ -42,8 +42,8 @@ class DiscretisedLogistic:
         width = 1 / (self.levels - 1)
         above = (y - self.mean + 0.5 * width) * inverse_scale
         below = (y - self.mean - 0.5 * width) * inverse_scale
-        log_below_upper_edge = F.logsigmoid(above)
-        log_above_lower_edge = F.logsigmoid(-below)
+        log_below_upper_edge = -F.softplus(-above)
+        log_above_lower_edge = -F.softplus(below)
         inside = log_below_upper_edge + log_above_lower_edge + _log1mexp(width * inverse_scale)
         lowest, highest = y < 0.5 * width, y > 1 - 0.5 * width
         return torch.where(lowest, log_below_upper_edge, torch.where(highest, log_above_lower_edge, inside))
