@@ -26,7 +26,8 @@ from vaecore.likelihoods import (
     DiscretisedLogisticLikelihood,
     Likelihood,
 )
-from vaecore.networks import TwoLevelVAE
+from vaecore.networks import MixturePrior, TwoLevelVAE, VampPrior
+from vaecore.networks.mixture_prior import COMPONENTS
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, scoring_tasks
@@ -196,6 +197,10 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _unused(job, plan))
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
+    if asked.prior != "standard" and asked.levels == 2:
+        yield "'model.prior' is of one level of latents; where 'model.levels' is 2, the upper is the lower one's prior"
+    if asked.components is not None and asked.prior == "standard":
+        yield "'model.components' has no meaning where 'model.prior' is standard; leave it out"
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
@@ -230,8 +235,15 @@ def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
         yield from ((key, why) for key in ("pooling", "aligned") if key in asked)
 
 
-def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Module:
-    """The network, with the options that the job sets; the rest are the network's own."""
+def build_network(job: Job, plan: Plan, representation: Representation, *, trained: bool = False) -> nn.Module:
+    """The network, with the options that the job sets; the rest are the network's own.
+
+    Args:
+        job: The job.
+        plan: Its choices.
+        representation: What y is.
+        trained: Weights of a trained model go into it, whose prior is numbers, however it was learned.
+    """
     network = plan.target.network(
         channels=representation.channels,
         size=representation.size,
@@ -239,7 +251,15 @@ def build_network(job: Job, plan: Plan, representation: Representation) -> nn.Mo
         stages=plan.stages,
         **{**_usual_options(job, plan), **_network_options(job)},
     )
-    return TwoLevelVAE(network) if job.model.levels == 2 else network
+    if job.model.levels == 2:
+        return TwoLevelVAE(network)
+    if job.model.prior == "standard":
+        return network
+    components = job.model.components or COMPONENTS
+    if job.model.prior == "mixture":
+        return MixturePrior(network, components)
+    vamp = VampPrior(network, torch.rand(components, representation.channels, *representation.size))
+    return vamp.settled() if trained else vamp
 
 
 def score_kind(job: Job) -> ScoreKind:

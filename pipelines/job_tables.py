@@ -94,6 +94,10 @@ class ModelTable(Record):
         description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
     )
     levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
+    prior: Literal["standard", "mixture", "vamp"] = Field(
+        "standard", description="p(z): standard normal; a learned mixture; or that of learned images (VampPrior)"
+    )
+    components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
     score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
         "elbo",
         description="-ELBO; with the image's own complexity (pixels only); how much the lower of two levels adds; IWAE",

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image as PillowImage
-from torch import nn
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from pipelines import bundle
@@ -43,7 +43,7 @@ from pipelines.contents import contents_of
 from pipelines.crop_training import AnyTraining
 from pipelines.data import TrainingData, load_training_data, write_split
 from pipelines.errors import JobError
-from pipelines.examples import Examples, make_examples
+from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
 from pipelines.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
@@ -64,6 +64,7 @@ from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
+from vaecore.networks import VampPrior
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
 from vaecore.tasks import colorizations, segmentations
@@ -163,11 +164,15 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         run.params(flatten(job) | _chosen(prepared) | {"device": device})
         run.tags({"task": job.task, "data_digest": data.digest})
         examples = make_examples(data, plan.image_format, representation, device)
+        if isinstance(prepared.model, VampPrior):
+            prepared.model.begin_with(_some_of(examples, len(prepared.model.pseudo_inputs)))
         done = fit(
             prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
             on_check=lambda step, figures: run.metrics(figures, step),
         )  # fmt: skip
         prepared.model.cpu().eval()
+        if isinstance(prepared.model, VampPrior):
+            prepared = replace(prepared, model=prepared.model.settled().eval())
         _freeze_scale(prepared.network, examples)
         if representation.drawable:
             run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
@@ -274,6 +279,13 @@ def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> by
     buffer = io.BytesIO()
     PillowImage.fromarray((sheet.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(buffer, "png")
     return buffer.getvalue()
+
+
+def _some_of(examples: Examples, count: int) -> Tensor:
+    """y of so many training images, again from the first where there are fewer."""
+    images = examples.split["train"]
+    drawn = torch.cat(list(examples.batches("train", STATISTICS_BATCH, min(count, len(images)))))
+    return drawn.repeat(-(-count // len(drawn)), 1, 1, 1)[:count]
 
 
 def _work_key(prepared: Prepared) -> str:

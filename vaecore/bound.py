@@ -40,11 +40,32 @@ class DiagonalGaussian:
         error = (z - self.mean) * torch.exp(-self.log_scale)
         return -0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
 
+    def log_density(self, z: Float[Tensor, "*B Z h w"]) -> Float[Tensor, " *B"]:
+        """Log-density of all latents together."""
+        return self.log_prob(z).sum(dim=(-3, -2, -1))
+
+    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """KL(posterior || self), in closed form: samples z of the posterior are for priors that have none."""
+        del z
+        return posterior.kl(self)
+
     def kl(self, other: DiagonalGaussian) -> Float[Tensor, "*B Z h w"]:
         """KL(self || other) of each latent dimension, in closed form; never negative."""
         log_ratio = self.log_scale - other.log_scale
         shift = (self.mean - other.mean) * torch.exp(-other.log_scale)
         return 0.5 * (torch.exp(2 * log_ratio) + shift.square() - 1) - log_ratio
+
+
+class Prior(Protocol):
+    """p(z), as the bound asks for it."""
+
+    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
+        """Log-density of all latents together."""
+        ...
+
+    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """What each latent has of KL(posterior || self), with samples z of the posterior; an estimate, or exact."""
+        ...
 
 
 class LatentVariableModel(Protocol):
@@ -64,7 +85,7 @@ class LatentVariableModel(Protocol):
         """q(z | y)."""
         ...
 
-    def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:
+    def prior(self, z: Float[Tensor, "B S Z h w"]) -> Prior:
         """p(z) by sample, or with S = 1 where it is the same for all; a level may depend on the one above."""
         ...
 
@@ -150,7 +171,7 @@ def bound_maps(
             log p(y), so this stays one.
 
     Returns:
-        Distortion (mean over samples) and rate (closed form), in nats.
+        Distortion (mean over samples) and rate (closed form, or the mean over samples), in nats.
     """
     return bound_under(model, model.posterior(y if given is None else given), y, noise, weight=weight)
 
@@ -166,7 +187,7 @@ def bound_under(
     """The bound under any q(z), wherever it comes from. See `bound_maps`."""
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1))
-    kl = posterior.for_samples().kl(model.prior(z)).mean(dim=1)
+    kl = model.prior(z).kl_from(posterior.for_samples(), z).mean(dim=1)
     return BoundMaps(-sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
 
 
@@ -230,8 +251,7 @@ def iwae(
     posterior = model.posterior(y)
     z = posterior.sample(noise)
     log_p_y = sampled_log_prob(model.decode(z.flatten(0, 1)), y, samples, weight).sum(dim=(2, 3, 4))
-    log_ratio = (model.prior(z).log_prob(z) - posterior.for_samples().log_prob(z)).sum(dim=(2, 3, 4))
-    log_weight = log_p_y + log_ratio
+    log_weight = log_p_y + model.prior(z).log_density(z) - posterior.for_samples().log_density(z)
     # log S as a sum over samples, so that an exported graph takes any number of them
     return torch.logsumexp(log_weight, dim=1) - torch.logsumexp(torch.zeros_like(log_weight), dim=1)
 

@@ -16,7 +16,7 @@ from vaecore.export import METADATA_KEY, export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.localisation import Localisation
-from vaecore.networks import TwoLevelVAE
+from vaecore.networks import MixturePrior, TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
@@ -34,6 +34,7 @@ CASES = [
     ("details", "shared_gaussian", 1, 8, {}),
     ("two levels", "gaussian", 1, 8, {}),  # features, scored by the ratio between levels
     ("both", "gaussian", 1, 8, {}),  # features averaged and not, with a map of its own
+    ("mixture", "bernoulli", 1, 8, {"latent_grid": False}),  # pixels, with a mixture as prior
     ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
 ]
 
@@ -48,7 +49,8 @@ def graph_of(
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
     exposed, levels, both = target == "exposed", target == "two levels", target == "both"
-    target = {"exposed": "pixels", "two levels": "features", "both": "features"}.get(target, target)
+    mixture = target == "mixture"
+    target = "pixels" if exposed or mixture else "features" if levels or both else target
     if target == "pixels":
         levels_of_y = {"discretised_logistic": image_format.maximum, "bernoulli": 1}.get(name)
         representation = Pixels(channels=channels, size=SIZE, levels=levels_of_y, standardise=exposed)
@@ -68,7 +70,7 @@ def graph_of(
         stages=2 if target == "pixels" else 1,
         **options,
     )
-    model = TwoLevelVAE(model) if levels else model
+    model = TwoLevelVAE(model) if levels else MixturePrior(model, 3) if mixture else model
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         # (between levels less so: their ratio is a difference of two bounds, which 32 bits keep only if these are sane)
         torch.nn.init.normal_(parameter, std=0.05 if levels else 0.1)

@@ -5,7 +5,19 @@ from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.linear_vae import LinearVAE
+from vaecore.networks.mixture_prior import MixturePrior, VampPrior
 from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
-__all__ = ["SIZES", "BottleneckVAE", "Colorizer", "ConditionalVAE", "ConvVAE", "LinearVAE", "Restorer", "TwoLevelVAE"]
+__all__ = [
+    "SIZES",
+    "BottleneckVAE",
+    "Colorizer",
+    "ConditionalVAE",
+    "ConvVAE",
+    "LinearVAE",
+    "MixturePrior",
+    "Restorer",
+    "TwoLevelVAE",
+    "VampPrior",
+]

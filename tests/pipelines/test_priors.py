@@ -1,0 +1,71 @@
+"""Jobs with another prior: trained, registered, scored, and read back from their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.errors import JobError
+from pipelines.models import find_model
+from pipelines.score import score_folder
+from pipelines.train import train_model
+from pipelines.weights import load_network
+from vaecore.networks import MixturePrior
+
+JOB = """
+name = "digits"
+task = "reconstruct"
+[data]
+train = "good"
+[model]
+target = "pixels"
+size = [16, 16]
+likelihood = "bernoulli"
+latent = "vector"
+latent_channels = 2
+stages = 2
+width = 4
+components = 3
+prior = "{prior}"
+[train]
+steps = 20
+batch = 4
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    (tmp_path / "good").mkdir()
+    for number in range(30):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[number % 8 : number % 8 + 6, 4:12] = 200 + number
+        Image.fromarray(pixels).save(tmp_path / "good" / f"{number}.png")
+    return tmp_path / "digits.toml"
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_a_model_with_it_is_a_model_like_any_other(job: Path, prior: str) -> None:
+    job.write_text(JOB.format(prior=prior))
+    trained = train_model(job)
+    assert trained.promoted
+    result = score_folder(job.parent / "good", "digits@champion", job.parent / "out")
+    assert result.ok == 30
+    network = load_network(find_model("digits@champion")).model  # compares it with the exported file
+    assert isinstance(network, MixturePrior)
+    mixture = network.mixture()
+    assert mixture.mean.shape == (3, 2)
+    assert torch.isfinite(mixture.mean).all()
+
+
+def test_what_a_prior_cannot_be_is_told(job: Path) -> None:
+    job.write_text(JOB.format(prior="standard"))
+    with pytest.raises(JobError, match=r"'model.components' has no meaning where 'model.prior' is standard"):
+        train_model(job)
+    job.write_text(JOB.format(prior="mixture"))
+    with pytest.raises(JobError, match=r"'model.prior' is of one level of latents"):
+        train_model(job, overrides=["model.levels=2"])

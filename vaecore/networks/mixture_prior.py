@@ -1,0 +1,145 @@
+"""Mixtures of Gaussians as priors of any network: learned, or the posteriors of learned images (VampPrior)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaecore.bound import DiagonalGaussian, LatentVariableModel
+from vaecore.likelihoods.base import Distribution, Likelihood
+from vaecore.networks.blocks import LEARNED_PRIOR
+
+COMPONENTS = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GaussianMixture:
+    """p(z) = sum_k pi_k N(z; m_k, s_k) in each cell of the latent grid, the same for all cells."""
+
+    log_weight: Float[Tensor, " K"]  # log pi
+    mean: Float[Tensor, "K Z"]
+    log_scale: Float[Tensor, "K Z"]
+
+    def log_joint(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S K h w"]:
+        """log pi_k + log N(z; m_k, s_k), by cell."""
+        precision = torch.exp(-2 * self.log_scale)
+        squares = torch.einsum("bszhw,kz->bskhw", z.square(), -0.5 * precision)
+        products = torch.einsum("bszhw,kz->bskhw", z, precision * self.mean)
+        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
+        return squares + products + (constant.sum(dim=1) + self.log_weight)[:, None, None]
+
+    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
+        """Log-density of all latents together."""
+        return torch.logsumexp(self.log_joint(z), dim=2).sum(dim=(2, 3))
+
+    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """What each latent has of log q(z) - log p(z), an estimate of KL(q || p) that can be below zero.
+
+        With r the responsibilities of the components for z, log p(z) = sum_k r_k (log N_k(z) - log (r_k / pi_k)): the
+        first part is a sum over latents, the second, of which component it is, is divided evenly among them.
+        """
+        responsibility = torch.softmax(self.log_joint(z), dim=2)
+        precision = torch.exp(-2 * self.log_scale)
+
+        def expected(of_component: Float[Tensor, "K Z"]) -> Float[Tensor, "B S Z h w"]:
+            return torch.einsum("bskhw,kz->bszhw", responsibility, of_component)
+
+        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
+        cross = z.square() * expected(-0.5 * precision) + z * expected(precision * self.mean) + expected(constant)
+        log_ratio = torch.log(responsibility.clamp(min=1e-30)) - self.log_weight[:, None, None]
+        which = (responsibility * log_ratio).sum(dim=2, keepdim=True) / z.shape[2]
+        return posterior.log_prob(z) - cross + which
+
+
+class MixturePrior(nn.Module):
+    """Any network, with a learned mixture in place of its standard normal prior.
+
+    Source: Dilokthanakul et al. 2016, "Deep unsupervised clustering with Gaussian mixture variational autoencoders", of
+    which this is the prior, marginalised over the component.
+    """
+
+    latent_shape: tuple[int, int, int]
+    likelihood: Likelihood
+
+    def __init__(self, network: nn.Module, components: int = COMPONENTS) -> None:
+        """Give a network another prior.
+
+        Args:
+            network: Satisfies `LatentVariableModel`.
+            components: K.
+        """
+        super().__init__()
+        self.network = network
+        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+        latents = self.latent_shape[0]
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mean = nn.Parameter(torch.randn(components, latents))
+        self.log_scale = nn.Parameter(torch.zeros(components, latents))
+
+    @property
+    def _inner(self) -> LatentVariableModel:
+        return self.network  # type: ignore[return-value]  # a Protocol that modules satisfy
+
+    def mixture(self) -> GaussianMixture:
+        """p(z) as it is now."""
+        return GaussianMixture(torch.log_softmax(self.logits, 0), self.mean, self.log_scale.clamp(*LEARNED_PRIOR))
+
+    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
+        """q(z | y)."""
+        return self._inner.posterior(y)
+
+    def prior(self, z: Float[Tensor, "B S Z h w"]) -> GaussianMixture:
+        """p(z)."""
+        del z
+        return self.mixture()
+
+    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
+        """p(y | z)."""
+        return self._inner.decode(z)
+
+
+class VampPrior(MixturePrior):
+    """A mixture of the posteriors of K images that are learned: what the encoder makes of typical y.
+
+    Latents on a grid: each cell of an image's posterior is a component, so that there are K times as many.
+
+    Source: Tomczak and Welling 2018, "VAE with a VampPrior", eq. 9.
+    """
+
+    def __init__(self, network: nn.Module, pseudo_inputs: Float[Tensor, "K C H W"]) -> None:
+        """Give a network another prior.
+
+        Args:
+            network: Satisfies `LatentVariableModel`.
+            pseudo_inputs: What learning begins with, such as some of the training images.
+        """
+        _, height, width = cast("LatentVariableModel", network).latent_shape
+        super().__init__(network, len(pseudo_inputs) * height * width)
+        del self.mean, self.log_scale
+        self.pseudo_inputs = nn.Parameter(pseudo_inputs.clone())
+
+    @torch.no_grad()
+    def begin_with(self, images: Float[Tensor, "K C H W"]) -> None:
+        """Let learning begin with these."""
+        self.pseudo_inputs.copy_(images)
+
+    def mixture(self) -> GaussianMixture:
+        """p(z) as it is now."""
+        posterior = self._inner.posterior(self.pseudo_inputs)
+        mean, log_scale = (part.movedim(1, -1).flatten(0, 2) for part in (posterior.mean, posterior.log_scale))
+        return GaussianMixture(torch.log_softmax(self.logits, 0), mean, log_scale.clamp(*LEARNED_PRIOR))
+
+    @torch.no_grad()
+    def settled(self) -> MixturePrior:
+        """The same with the components as numbers: an exported graph need not encode the learned images each time."""
+        mixture = self.mixture()
+        fixed = MixturePrior(self.network, len(mixture.log_weight))
+        fixed.logits.copy_(mixture.log_weight)
+        fixed.mean.copy_(mixture.mean)
+        fixed.log_scale.copy_(mixture.log_scale)
+        return fixed
