@@ -231,6 +231,10 @@ def evaluate(
             "--regret", help="Also rank the images by likelihood regret: seconds for each image, kept in --out."
         ),
     ] = False,
+    bound: Annotated[
+        int | None,
+        typer.Option("--bound", min=1, help="Instead: log-likelihood of the images, at least, by so many samples."),
+    ] = None,
 ) -> None:
     """Measure a model: AUROC, AUPRO, false alarms; or PSNR, SSIM, error bars on clean images; or Dice on labels."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
@@ -238,12 +242,12 @@ def evaluate(
         from flows.preflight import require
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        if regret:
+        if regret or bound:
             require("torch", "timm")
         figures = evaluate_model(
             folder, model, json_path=json_path, levels=levels.split(",") if levels else None,
             classical=classical.split(",") if classical else (), out=out, false_alarms=false_alarms, groups=groups,
-            regret=regret,
+            regret=regret, bound=bound,
         )  # fmt: skip
         for line in describe_evaluation(figures):
             typer.echo(line)

@@ -23,6 +23,7 @@ def let_prefect_speak_json() -> None:
     """
     if as_json():
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
+        os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_JSON_CLASS", f"{__name__}.{PrefectLines.__name__}")
 
 
 class JsonLines(logging.Formatter):
@@ -49,3 +50,16 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line)  # ASCII: a name that is not UTF-8 text is written as escapes
+
+
+class PrefectLines(JsonLines):
+    """The same of Prefect's records, which know their flow run, in place of Prefect's own formatter of this kind."""
+
+    def __init__(self, *_: object) -> None:
+        """Take what any formatter is given by a logging configuration, and need none of it."""
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line."""
+        self.run = str(getattr(record, "flow_run_id", None) or RUN)
+        return super().format(record)

@@ -26,7 +26,7 @@ from vaecore.likelihoods import (
     DiscretisedLogisticLikelihood,
     Likelihood,
 )
-from vaecore.networks import MixturePrior, TwoLevelVAE, VampPrior
+from vaecore.networks import Autoencoder, MixturePrior, TwoLevelVAE, VampPrior
 from vaecore.networks.mixture_prior import COMPONENTS
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
@@ -197,10 +197,7 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _unused(job, plan))
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
-    if asked.prior != "standard" and asked.levels == 2:
-        yield "'model.prior' is of one level of latents; where 'model.levels' is 2, the upper is the lower one's prior"
-    if asked.components is not None and asked.prior == "standard":
-        yield "'model.components' has no meaning where 'model.prior' is standard; leave it out"
+    yield from _problems_of_the_objective(job, plan)
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
@@ -218,6 +215,30 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
             "'model.smooth' is 'both', for features that are not whitened, with likelihood 'gaussian' and score "
             "'elbo'; set true or false"
         )
+
+
+def _problems_of_the_objective(job: Job, plan: Plan) -> Iterator[str]:
+    """Of the prior, and of what training minimises."""
+    prior, table = job.model.prior, job.train
+    if prior != "standard" and job.model.levels == 2:
+        yield "'model.prior' is of one level of latents; where 'model.levels' is 2, the upper is the lower one's prior"
+    if job.model.components is not None and prior in ("standard", "none"):
+        yield f"'model.components' has no meaning where 'model.prior' is {prior}; leave it out"
+    weighted = {"beta": table.beta != 1, "free_bits": table.free_bits > 0}
+    if prior == "none":
+        if "iwae" in (job.model.score, table.objective):
+            yield "an importance-weighted bound needs a prior, and 'model.prior' is none"
+        weighted["objective"] = table.objective == "total_correlation"
+        why = "without a prior; leave it out"
+        yield from (f"'train.{key}' has no meaning {why}" for key, is_set in weighted.items() if is_set)
+    elif table.objective == "iwae":
+        weighted["corruption"] = table.corruption not in (None, "none")
+        why = "for the importance-weighted bound; leave it out"
+        yield from (f"'train.{key}' has no meaning {why}" for key, is_set in weighted.items() if is_set)
+        if likelihood_name(job, plan) == "shared_gaussian":
+            yield "'train.objective' is 'iwae', under which the scale of shared_gaussian has no closed form"
+    elif table.objective == "total_correlation" and table.free_bits > 0:
+        yield "'train.free_bits' has no meaning where 'train.objective' is total_correlation; leave it out"
 
 
 def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
@@ -255,6 +276,8 @@ def build_network(job: Job, plan: Plan, representation: Representation, *, train
         return TwoLevelVAE(network)
     if job.model.prior == "standard":
         return network
+    if job.model.prior == "none":
+        return Autoencoder(network)
     components = job.model.components or COMPONENTS
     if job.model.prior == "mixture":
         return MixturePrior(network, components)

@@ -29,7 +29,7 @@ class ErrorBars:
     Attributes:
         exponent: To which the scale is raised, in shares of the range of values: below one where errors are larger than
             it where it is small, or smaller where it is large.
-        factor: (C,) by which that is multiplied: the mean squared error of each channel is then its square's mean.
+        factor: (C,) by which that is multiplied: errors of each channel are then one of it, in root mean square.
         intervals: Share of the pixels -> half the width of the interval around the restored value that holds it, in
             those standard deviations. Errors have heavier tails than a Gaussian's, so these are counted.
     """

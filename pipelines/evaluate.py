@@ -47,6 +47,7 @@ def evaluate_model(
     false_alarms: float | None = None,
     groups: bool = False,
     regret: bool = False,
+    bound: int | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a folder of what it is for.
 
@@ -62,6 +63,8 @@ def evaluate_model(
         false_alarms: The promised rate.
         groups: Judge by sub-folder.
         regret: Also rank by likelihood regret.
+        bound: Samples of the importance-weighted bound, which is measured instead, on all images of the folder
+            (`evaluate_bound`).
 
     Returns:
         The figures of the evaluate contract.
@@ -72,6 +75,16 @@ def evaluate_model(
     folder = Path(folder)
     of_scores: dict[str, object] = {"out": out, "false_alarms": false_alarms, "groups": groups, "regret": regret}
     of_mending: dict[str, object] = {"levels": levels, "classical": classical}
+    if bound is not None:
+        expect_images(folder)
+        file = find_model(model)
+        if (does := kind_of(file)) is not Metadata:
+            _refuse({"bound": bound}, DOES[does])
+        for options in (of_scores, of_mending):
+            _refuse(options, "is asked for its bound")
+        from pipelines.evaluate_bound import evaluate_bound
+
+        return evaluate_bound(folder, file, bound, json_path=json_path)
     if not (folder / "test" / GOOD).is_dir() or any(of_mending.values()):
         if not folder.is_dir():
             expect_images(folder)  # says what is wrong with it
@@ -201,6 +214,10 @@ def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> N
 
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
     """The figures of any model as lines for a terminal."""
+    if "iwae" in figures:
+        from pipelines.evaluate_bound import describe_bound
+
+        return describe_bound(figures)
     if "n_grey" in figures:
         from pipelines.evaluate_colorizer import describe_colorization
 

@@ -17,9 +17,11 @@ from pipelines.job_tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, run
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS
+from vaecore.objectives import iwae_loss, total_correlation
 from vaecore.tasks import Target
 
 VALIDATION_BATCH = 16
+SAMPLES = {"iwae": 8}  # of the latent in each step; one does for the others
 
 
 class Batches(Dataset[Tensor]):
@@ -42,7 +44,7 @@ class Batches(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """y of one batch."""
         window = None if self._windows is None else self._windows[index]
-        chance = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
+        chance = torch.Generator().manual_seed((self._seed * 1_000_003 + index) % 2**63)
         y = self._examples.batch(self._indices[index], window, chance)
         return y.contiguous(memory_format=torch.channels_last)
 
@@ -54,6 +56,8 @@ class Recipe:
     steps: int
     batch: int
     learning_rate: float
+    objective: str = "elbo"
+    samples: int = 1
     beta: float = 1.0
     free_bits: float = 0.0
     patience: int | None = None
@@ -64,11 +68,14 @@ class Recipe:
     @classmethod
     def of(cls, table: TrainTable, target: Target, images: int, *, stride: int = 1) -> Recipe:
         """Fill in what the job leaves open, for a number of training images and a network of some stride."""
-        usual = "noise" if images < target.few_images else "none"  # few images are not learned by heart so soon
+        few = images < target.few_images and table.objective != "iwae"  # that bound is of what the encoder has seen
+        usual = "noise" if few else "none"  # few images are not learned by heart so soon
         return cls(
             steps=table.steps or target.steps_for(images),
             batch=table.batch or target.batch,
             learning_rate=table.learning_rate or target.learning_rate,
+            objective=table.objective,
+            samples=table.samples or SAMPLES.get(table.objective, 1),
             beta=table.beta,
             free_bits=table.free_bits,
             patience=table.patience or target.patience,
@@ -141,14 +148,19 @@ class Fit(Trainable):
             height * y.shape[2] // self._examples.size[0],
             width * y.shape[3] // self._examples.size[1],
         )  # a window's
-        noise = self._noise((len(y), 1, channels, *grid), self.global_step)
+        noise = self._noise((len(y), self.recipe.samples, channels, *grid), self.global_step)
+        if self.recipe.objective == "iwae":
+            return self.note_loss(iwae_loss(self.network, y, noise, weight=self.weight))
         given = None
         if self.recipe.corruption != "none":
             damaged = CORRUPTIONS[self.recipe.corruption](y, self._generator(500_000 + self.global_step))
             given = damaged.contiguous(memory_format=torch.channels_last)
         maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
         self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
-        return self.note_loss(training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits))
+        if self.recipe.objective != "total_correlation":
+            return self.note_loss(training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits))
+        dependence = total_correlation(maps.posterior, maps.posterior.sample(noise)[:, 0]) / y[0].numel()
+        return self.note_loss(training_loss(maps) + (self.recipe.beta - 1) * dependence)
 
     def validation_step(self, y: Tensor, index: int) -> None:
         """The plain bound of held-out images, always under the same noise."""

@@ -94,8 +94,9 @@ class ModelTable(Record):
         description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
     )
     levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
-    prior: Literal["standard", "mixture", "vamp"] = Field(
-        "standard", description="p(z): standard normal; a learned mixture; or that of learned images (VampPrior)"
+    prior: Literal["standard", "mixture", "vamp", "none"] = Field(
+        "standard",
+        description="p(z): standard normal; a learned mixture; of learned images (VampPrior); none: an autoencoder",
     )
     components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
     score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
@@ -146,6 +147,11 @@ class TrainTable(Record):
     batch: PositiveInt | None = Field(None, description="Images in each step")
     learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
     crop: PositiveInt | None = Field(None, description="Side of the crops that are trained on (restoration)")
+    objective: Literal["elbo", "iwae", "total_correlation"] = Field(
+        "elbo",
+        description="The bound; the importance-weighted one; or the bound, with beta on the latents' dependence alone",
+    )
+    samples: PositiveInt | None = Field(None, description="Of the latent in each step (default: 1; 8 for iwae)")
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,12 @@ from pipelines.tracking import TrackedRun
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-KEY, VERSION, DRIFT, VERB, ALARMS = "key", "version", "drift", "verb", "alarms"
+KEY, VERSION, DRIFT, VERB, ALARMS, SERIES = "key", "version", "drift", "verb", "alarms", "series"
 """Tags of such a run; the drift check's verdict is "yes" or "no", and missing where there were too few images."""
 
 LOOKED_AT = 100  # runs, for one that could tell whether there is drift
+MOST_AT_ONCE = 1000  # old runs that are removed
+SERIES_FILE = ".kintsugi-series"  # in the folder that a schedule's runs are in
 
 KEPT = ("report.html", "run.json")  # as artifacts; rows and pictures stay where they are
 
@@ -52,6 +56,7 @@ def publish_run(out: Path) -> str | None:
         "sha256": model["sha256"],
         "folder": run["folder"],
         "out": str(out.resolve()),
+        **({SERIES: series} if (series := _series_of(out)) else {}),
         **({} if drift is None else {DRIFT: "yes" if drift["drifted"] else "no"}),
         **({ALARMS: "\n".join(run["alarms"])} if run["alarms"] else {}),
     }
@@ -71,21 +76,21 @@ def forget_published(out: Path, age: timedelta, now: datetime) -> int:
 
     Args:
         out: Output folder of one of the schedule's runs.
-        age: Runs that ended longer ago are removed.
+        age: Runs that were recorded longer ago are removed.
         now: With its time zone.
 
     Returns:
-        How many were removed.
+        How many were removed; further ones are by the next run.
 
     Raises:
         RegistryError: MLflow cannot be reached, or refuses.
     """
-    own = schedule_of(out.resolve())
-    model = json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]
-    if own is None or model["version"] is None:
+    model, series = json.loads((out / "run.json").read_text(encoding="utf-8"))["model"], _series_of(out)
+    if series is None or model["version"] is None:
         return 0
-    ended = f"attributes.end_time < {int((now - age).timestamp() * 1000)}"
-    old = [run for run in _find(model["name"], ended) if schedule_of(Path(run.data.tags.get("out", ""))) == own]
+    # Its start, since one that was cut off has no end: what lasts long was over before it is recorded here.
+    before = f"attributes.start_time < {int((now - age).timestamp() * 1000)}"
+    old = _find(model["name"], f"tags.{SERIES} = '{series}' and {before}", MOST_AT_ONCE)
     connection = Connection()
     with connection.errors(f"removing old runs of '{model['name']}'"):
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -122,7 +127,24 @@ def drift_since(version: Version, moment: datetime) -> datetime | None:
     return utc(verdicts[0][1].info.start_time) if verdicts and verdicts[0][0] == "yes" else None
 
 
-def _find(name: str, condition: str) -> list[Run]:
+def _series_of(out: Path) -> str | None:
+    """What the runs of a schedule into one folder share; None where no schedule named it.
+
+    The folder has a mark of its own: on another machine, or in another container, one of the same path is another.
+    """
+    schedule = schedule_of(out.resolve())
+    if schedule is None:
+        return None
+    folder, what = schedule
+    mark = folder / SERIES_FILE
+    with suppress(FileExistsError), mark.open("x", encoding="utf-8") as file:
+        file.write(secrets.token_hex(16))
+    return hashlib.sha256(f"{mark.read_text(encoding='utf-8')} {what}".encode("utf-8", "surrogatepass")).hexdigest()[
+        :16
+    ]
+
+
+def _find(name: str, condition: str, most: int = LOOKED_AT) -> list[Run]:
     """The newest runs of a model over folders that fulfil a condition."""
     connection = Connection()
     with connection.errors(f"looking for runs of '{name}'"):
@@ -131,7 +153,7 @@ def _find(name: str, condition: str) -> list[Run]:
         if experiment is None:
             return []
         newest = ["attributes.start_time DESC"]
-        return list(client.search_runs([experiment.experiment_id], condition, max_results=LOOKED_AT, order_by=newest))
+        return list(client.search_runs([experiment.experiment_id], condition, max_results=most, order_by=newest))
 
 
 def experiment_of(name: str) -> str:

@@ -122,6 +122,8 @@ def crop_training(job: Job) -> AnyTraining:
     Raises:
         JobError: The job asks for what its task cannot be.
     """
+    if job.verb != "restore":
+        raise JobError(f"{job.path}: the task {job.task} gives scores: it is no image-to-image model's")
     if job.task in segmentations():
         return SegmenterTraining(job)
     return ColorizerTraining(job) if job.task in colorizations() else RestorerTraining(job)

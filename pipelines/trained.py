@@ -82,15 +82,20 @@ def _forget_abandoned(work: Path) -> None:
     """Remove checkpoints beside these that nobody has gone on with for a month: jobs change, and theirs stay behind."""
     for folder in (each for each in work.parent.iterdir() if each.is_dir() and each != work):
         try:
+            if not _abandoned(folder):  # a lock, if only for a moment, would turn somebody away who goes on with them
+                continue
             with locked(folder.with_name(f"{folder.name}.lock"), wait=False):
-                used = max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
-                if time.time() - used < ABANDONED:
-                    continue
-                end_killed(folder / RUN_FILE)
-                shutil.rmtree(folder)
-                log.info("removed checkpoints that were not gone on with for a month (%s)", folder)
-        except (OSError, RegistryError) as error:  # in use, or the next training tries again
+                if _abandoned(folder):
+                    end_killed(folder / RUN_FILE)
+                    shutil.rmtree(folder)
+                    log.info("removed checkpoints that were not gone on with for a month (%s)", folder)
+        except (OSError, ValueError, RegistryError) as error:  # in use, or the next training tries again
             log.debug("%s stays: %s", folder, error)
+
+
+def _abandoned(folder: Path) -> bool:
+    used = max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
+    return time.time() - used >= ABANDONED
 
 
 def _lineage(registry: Registry, job: Job, why: str | None) -> dict[str, str]:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 r"""Train image-to-image jobs into bundles, and measure models, on a GPU that is at hand for a short while.
 
-Needs neither registry nor scheduler nor command line, but torch, lightning, onnx, onnxruntime, scikit-image and
-pydantic. A training that is cut off goes on where it was when the same command is given again with the same --work.
+Needs neither registry nor scheduler nor command line; of the project's requirements, those of training and of the
+model file (see pyproject.toml), and the project itself: `pip install --no-deps --editable .`. A training that is cut
+off goes on where it was when the same command is given again; a bundle that is there is left as it is.
 
     scripts/gpu.py train pipelines/builtin/denoise/job.toml --set model.network='"M"' --set train.minutes=15 \
         --images /data/photos --work /tmp/work --out bundles
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import statistics
 import sys
 import time
@@ -28,6 +30,7 @@ import numpy as np
 import torch
 
 from pipelines.bench.restoration import operations
+from pipelines.errors import KintsugiError
 from pipelines.job import load_job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model_file
@@ -65,11 +68,17 @@ def train(args: argparse.Namespace) -> None:
     overrides = [*args.set, *([f'data.train="{args.images.resolve()}"'] if args.images else [])]
     for path in args.jobs:
         job = load_job(path, overrides)
-        folder, work = args.out / job.name, args.work / job.name
+        folder, training = args.out / job.name, crop_training(job)
+        if folder.exists():
+            log.info("%s is there already", folder)
+            continue
+        prepared = prepare(training)
+        work, part = args.work / job.name / prepared.key, folder.with_name(f"{folder.name}.part")
         work.mkdir(parents=True, exist_ok=True)
-        training = crop_training(job)
-        made = make_bundle(training, prepare(training), work, folder, Lines(folder))
-        (folder / "figures.json").write_text(json.dumps(made.figures, indent=1), encoding="utf-8")
+        shutil.rmtree(part, ignore_errors=True)  # of a start that was cut off
+        made = make_bundle(training, prepared, work, part, Lines(part))
+        (part / "figures.json").write_text(json.dumps(made.figures, indent=1), encoding="utf-8")
+        part.rename(folder)
         log.info("%s: %s", folder, json.dumps(made.figures))
 
 
@@ -85,8 +94,8 @@ def measure(args: argparse.Namespace) -> None:
             sys.exit(f"{ref} is no model file; give a path, or builtin:NAME")
         found[ref] = measure_model(file, device, args.side, args.batch)
         log.info("%s: %s", ref, json.dumps(found[ref]))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def peaks(device: str) -> dict[str, float]:
@@ -150,7 +159,10 @@ def main() -> None:
     two.set_defaults(do=measure)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parser.parse_args()
-    args.do(args)
+    try:
+        args.do(args)
+    except KintsugiError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from anomalib.data import PredictDataset  # type: ignore[import-not-found]  # its environment
 from anomalib.engine import Engine  # type: ignore[import-not-found]  # the same
@@ -28,9 +29,10 @@ def build(request: dict[str, Any], images: DataLoader[Any]) -> Any:  # noqa: ANN
     """A model with its guides' settings; what it would have learned is made up."""
     torch.manual_seed(0)
     kind = KINDS[request["rule"]]
-    # EfficientAd fetches its weights when it is fitted, the others when they are made.
-    options = {} if kind is EfficientAd else {"pre_trained": False}
-    model = kind(visualizer=request["draw"], **options)
+    # EfficientAd fetches its weights when it is fitted, the others through timm when they are made.
+    make = timm.create_model
+    timm.create_model = lambda *names, **options: make(*names, **(options | {"pretrained": False}))
+    model = kind(visualizer=request["draw"])
     inner = model.model.eval()
     if kind not in (Patchcore, Padim):
         return model

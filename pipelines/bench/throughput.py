@@ -191,9 +191,10 @@ class _Bench:
 
         from pipelines.score import score_folder
 
-        place = self._out / "flagged"
-        score_folder(images, self._model, place)
-        table = pq.read_table(place / "results.parquet", columns=["path", "is_anomaly"]).to_pylist()
+        with tempfile.TemporaryDirectory(prefix="kintsugi-", dir=self._out) as place:
+            score_folder(images, self._model, Path(place) / "flagged")
+            path = Path(place) / "flagged" / "results.parquet"
+            table = pq.read_table(path, columns=["path", "is_anomaly"]).to_pylist()
         return [row["path"] for row in table if row["is_anomaly"]]
 
 

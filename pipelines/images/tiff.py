@@ -13,7 +13,7 @@ from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, to_full_range, unpremultiply
 from pipelines.images.exif import dots_per_inch
 from pipelines.images.image import Admit, Raster, Samples
-from pipelines.images.lzw import stands_for_something
+from pipelines.images.lzw import begins_with_bytes
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -99,13 +99,13 @@ def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> None:
             raise ImageError("is damaged: a strip or tile without data")
         if page.compression == _JPEG and count and data.find(b"\xff\xd9", offset, offset + count) < 0:
             raise ImageError("is damaged: a strip or tile ends early")
-        if page.compression == _LZW and not stands_for_something(_in_order(page, data[offset : offset + count])):
-            raise ImageError("is damaged: a strip or tile has LZW codes that stand for nothing")
+        if page.compression == _LZW and not begins_with_bytes(_in_order(page, data[offset : offset + count])):
+            raise ImageError("is damaged: a strip or tile has an LZW code that stands for nothing")
 
 
 def _in_order(page: TiffPage, segment: bytes) -> bytes:
     """Bytes of a strip or tile whose highest bit comes first."""
-    if page.fillorder == 1:
+    if page.fillorder != 2:  # as tifffile has it, whatever else stands there
         return segment
     import imagecodecs
 

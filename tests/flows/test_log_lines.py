@@ -56,4 +56,6 @@ logging.getLogger("prefect.runner").warning("a line of %s", "Prefect")
         env=clean | {"PREFECT_HOME": str(tmp_path), "KINTSUGI_LOG": "json"},
     )  # fmt: skip
     (line,) = done.stderr.splitlines()
-    assert json.loads(line)["name"] == "prefect.runner"
+    told = json.loads(line)
+    assert (told["logger"], told["level"], told["message"]) == ("prefect.runner", "warning", "a line of Prefect")
+    assert told["run"]

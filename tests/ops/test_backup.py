@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCKER = '''#!{python}
 """Says what was asked of it; runs a container's command on the folders that it would mount."""
-import subprocess, sys
+import subprocess, sys, time
 from pathlib import Path
 
 state, words = Path({state!r}), sys.argv[1:]
 with (state / "asked").open("a") as asked:
-    asked.write(" ".join(words[:3]) + "\\n")
+    asked.write(" ".join(words if words[0] == "compose" else words[:3]) + "\\n")
 if words[:2] == ["compose", "ps"]:
     print("postgres\\nmlflow")
+elif words[:2] == ["volume", "inspect"]:
+    sys.exit(not (state / words[2]).is_dir())
 elif words[0] == "volume":
     (state / words[2]).mkdir(exist_ok=True)
+elif words[1] == "stop" and (state / "slow").exists():
+    time.sleep(60)
 elif words[0] == "run":
     mounts = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
     command = words[-1]
@@ -52,18 +60,21 @@ def servers(tmp_path: Path):
         (state / f"kintsugi_{volume}" / "base" / ".1").write_text(f"of {volume}")
         (state / f"kintsugi_{volume}" / "base").chmod(0o700)
 
+    environment = os.environ | {"PATH": f"{path}:{os.environ['PATH']}"}
+
     def backup(*words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [checkout / "docker" / "backup", *map(str, words)],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-            env=os.environ | {"PATH": f"{path}:{os.environ['PATH']}"},
+            cwd=tmp_path, capture_output=True, text=True, check=False, env=environment,
         )  # fmt: skip
 
     def held() -> dict[str, str]:
         files = (each for each in state.rglob("*") if each.is_file() and each.parent != state)
         return {str(each.relative_to(state)): each.read_text() for each in files}
 
-    return SimpleNamespace(checkout=checkout, state=state, backup=backup, held=held, saved=tmp_path / "saved")
+    return SimpleNamespace(
+        checkout=checkout, state=state, backup=backup, held=held, saved=tmp_path / "saved", environment=environment
+    )
 
 
 def asked(servers: SimpleNamespace) -> list[str]:
@@ -74,9 +85,8 @@ def test_what_was_saved_comes_back_and_nothing_else(servers: SimpleNamespace) ->
     before = servers.held()
     done = servers.backup("save", servers.saved)
     assert done.returncode == 0, done.stderr
-    assert asked(servers)[0].startswith("compose ps")
-    assert asked(servers)[1] == "compose stop"
-    assert asked(servers)[-1] == "compose start postgres"
+    of_compose = [words for words in asked(servers) if words.startswith("compose")]
+    assert of_compose == ["compose ps --services --status running", "compose stop", "compose start postgres mlflow"]
     assert stat.S_IMODE(servers.saved.stat().st_mode) == 0o700
 
     (servers.state / "kintsugi_objects" / "base" / ".1").unlink()
@@ -96,7 +106,7 @@ def test_servers_start_again_where_copying_fails(servers: SimpleNamespace) -> No
     done = servers.backup("save", servers.saved)
     assert done.returncode
     assert not servers.saved.exists(), "what is not whole must not look so"
-    assert asked(servers)[-1] == "compose start postgres"
+    assert asked(servers)[-1] == "compose start postgres mlflow"
     (servers.state / "full").unlink()
     assert servers.backup("save", servers.saved).returncode == 0
 
@@ -136,4 +146,45 @@ def test_a_backup_is_never_overwritten(servers: SimpleNamespace) -> None:
     done = servers.backup("save", servers.saved)
     assert done.returncode == 2
     assert "give a folder that does not" in done.stderr
-    assert not (servers.state / "asked").exists()
+    assert not any(words.startswith("compose") for words in asked(servers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_servers_start_again_where_somebody_ends_it(servers: SimpleNamespace, number: int) -> None:
+    """A terminal that is closed, Ctrl-C, a machine that shuts down."""
+    (servers.state / "slow").touch()
+    process = subprocess.Popen(
+        [servers.checkout / "docker" / "backup", "save", servers.saved], env=servers.environment, start_new_session=True
+    )
+    deadline = time.monotonic() + 30
+    while not (servers.state / "asked").exists() or "compose stop" not in asked(servers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 128 + number
+    assert asked(servers)[-1] == "compose start postgres mlflow"
+    assert not servers.saved.exists()
+
+
+def test_servers_that_were_never_started_are_not_backed_up(servers: SimpleNamespace) -> None:
+    shutil.rmtree(servers.state / "kintsugi_objects")
+    done = servers.backup("save", servers.saved)
+    assert done.returncode == 2
+    assert "there is no volume kintsugi_objects" in done.stderr
+    assert not any(words.startswith("compose") for words in asked(servers))
+
+
+def test_a_folder_is_the_caller_s(servers: SimpleNamespace) -> None:
+    assert servers.backup("save", "saved").returncode == 0
+    assert servers.saved.is_dir()
+    done = servers.backup("save", "at 12:30")
+    assert done.returncode == 2
+    assert "colon" in done.stderr
+
+
+def test_it_copies_the_volumes_of_the_compose_file_with_an_image_of_it() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    text = (ROOT / "docker" / "backup").read_text()
+    assert set(re.search(r'^volumes="(.+)"$', text, re.MULTILINE)[1].split()) == set(compose["volumes"])
+    assert re.search(r"^image=(\S+)", text, re.MULTILINE)[1] in {each["image"] for each in compose["services"].values()}
+    assert compose["name"] == "kintsugi"

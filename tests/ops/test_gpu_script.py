@@ -1,4 +1,4 @@
-"""The script for a GPU machine: it needs no registry, goes on where it was cut off, and what it makes mends images."""
+"""The script for a GPU machine: it needs no registry, goes on with its own work only, and measures what it made."""
 
 from __future__ import annotations
 
@@ -55,12 +55,31 @@ def test_it_trains_into_a_bundle_and_measures_it(tmp_path: Path, photographs: Pa
     bundle = tmp_path / "out" / "m"
     assert {"model.onnx", "card.md", "split.json"} <= {each.name for each in bundle.iterdir()}
     assert json.loads((bundle / "figures.json").read_text())["steps"] == 4
+    before = (bundle / "model.onnx").read_bytes()
+    done = gpu(tmp_path, "train", job, "--set", 'model.network="M"', *arguments)
+    assert (done.returncode, "is there already" in done.stderr) == (0, True)
+
+    bundle.rename(tmp_path / "first")
+    done = gpu(tmp_path, "train", job, "--set", 'model.network="M"', *arguments)  # its checkpoints are still there
+    assert "had ended at step 4 of 4" in done.stderr
+    bundle.rename(tmp_path / "second")
+    done = gpu(tmp_path, "train", job, "--set", 'model.network="M"', "--set", "train.seed=1", *arguments)
+    assert "had ended" not in done.stderr, "another job's checkpoints"
+    assert (bundle / "model.onnx").read_bytes() != before
 
     done = gpu(tmp_path, "measure", bundle, "--side", "32", "--batch", "2", "--json", tmp_path / "x.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "x.json").read_text())[str(bundle)]
     assert found["megapixels_per_s"] > 0
     assert found["difference"] == 0  # there is no GPU to differ
+
+
+def test_a_job_of_another_kind_is_told(tmp_path: Path) -> None:
+    job = tmp_path / "tiles.toml"
+    job.write_text('name = "tiles"\ntask = "reconstruct"\ndata.train = "x"')
+    done = gpu(tmp_path, "train", job, "--work", tmp_path / "work", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("the task reconstruct gives scores: it is no image-to-image model's")
 
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:

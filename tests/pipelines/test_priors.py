@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -69,3 +70,46 @@ def test_what_a_prior_cannot_be_is_told(job: Path) -> None:
     job.write_text(JOB.format(prior="mixture"))
     with pytest.raises(JobError, match=r"'model.prior' is of one level of latents"):
         train_model(job, overrides=["model.levels=2"])
+
+
+def test_an_autoencoder_is_a_model_like_any_other_whose_rate_is_nought(job: Path) -> None:
+    job.write_text(JOB.format(prior="none").replace("components = 3\n", ""))
+    assert train_model(job).promoted
+    result = score_folder(job.parent / "good", "digits@champion", job.parent / "out")
+    assert result.ok == 30
+    rows = pq.read_table(job.parent / "out" / "results.parquet").to_pylist()
+    assert {row["rate"] for row in rows} == {0.0}
+    assert all(row["elbo"] == pytest.approx(-row["distortion"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (['model.prior="none"', 'model.score="iwae"'], "an importance-weighted bound needs a prior"),
+        (['model.prior="none"', "train.beta=2.0"], "'train.beta' has no meaning without a prior"),
+        (
+            ['train.objective="iwae"', "train.free_bits=0.1"],
+            "'train.free_bits' has no meaning for the importance",
+        ),
+        (
+            ['train.objective="iwae"', 'model.likelihood="shared_gaussian"'],
+            "shared_gaussian has no closed form",
+        ),
+        (
+            ['train.objective="total_correlation"', "train.free_bits=0.1"],
+            "'train.objective' is total_correlation",
+        ),
+    ],
+)
+def test_what_an_objective_cannot_be_is_told(job: Path, overrides: list[str], said: str) -> None:
+    job.write_text(JOB.format(prior="standard").replace("components = 3\n", ""))
+    with pytest.raises(JobError, match=said):
+        train_model(job, overrides=overrides)
+
+
+@pytest.mark.parametrize("objective", ["iwae", "total_correlation"])
+def test_a_job_is_trained_with_another_objective(job: Path, objective: str) -> None:
+    job.write_text(JOB.format(prior="standard").replace("components = 3\n", ""))
+    trained = train_model(job, overrides=[f'train.objective="{objective}"', "train.steps=6"])
+    assert trained.promoted
+    assert np.isfinite(list(trained.figures.values())).all()

@@ -120,7 +120,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(network: Colorizer) ->
 
 
 def test_the_exported_graph_agrees_at_any_size(network: Colorizer, tmp_path: Path) -> None:
-    graph = ColorizationGraph(network, SIDE, gain=2.0, factor=torch.tensor([1.0, 2.0, 3.0])).eval()
+    graph = ColorizationGraph(network, SIDE, gain=2.0, factor=torch.tensor([1.0, 2.0, 3.0]), exponent=0.9).eval()
     export_colorization(graph, tmp_path / "model.onnx", {})
     kept = {
         tensor.data_type
@@ -141,6 +141,15 @@ def test_the_exported_graph_agrees_at_any_size(network: Colorizer, tmp_path: Pat
             np.testing.assert_allclose(
                 one, expected_one, rtol=0, atol=4e-3 * np.abs(expected_one).max()
             )  # half precision
+
+
+@torch.no_grad()
+def test_error_bars_are_raised_and_multiplied(network: Colorizer) -> None:
+    c, _ = pair(1)
+    image, noise, factor = c.permute(0, 2, 3, 1), torch.zeros(1, 3), torch.tensor([1.0, 2.0, 3.0])
+    plain = ColorizationGraph(network, SIDE).eval()(image, noise)["restored_scale"]
+    bent = ColorizationGraph(network, SIDE, factor=factor, exponent=0.8).eval()(image, noise)["restored_scale"]
+    torch.testing.assert_close(bent, plain**0.8 * factor)
 
 
 @torch.no_grad()

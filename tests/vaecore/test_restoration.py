@@ -40,7 +40,10 @@ def test_torch_and_onnx_runtime_agree(channels: int, upscale: int, tmp_path: Pat
 def test_the_factor_widens_the_scale_of_its_channel_only() -> None:
     network, image = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1)), torch.rand(1, 8, 8, 3)
     plain = RestorationGraph(network, GaussianLikelihood())(image)
-    wide = RestorationGraph(network, GaussianLikelihood(), torch.tensor([1.0, 3.0, 1.0]))(image)
+    factor = torch.tensor([1.0, 3.0, 1.0])
+    wide = RestorationGraph(network, GaussianLikelihood(), factor)(image)
+    bent = RestorationGraph(network, GaussianLikelihood(), factor, 0.8)(image)
+    torch.testing.assert_close(bent["restored_scale"], plain["restored_scale"] ** 0.8 * factor)
     assert torch.equal(plain["restored"], wide["restored"])
     torch.testing.assert_close(
         wide["restored_scale"] / plain["restored_scale"], torch.tensor([1.0, 3, 1]).expand(1, 8, 8, 3)

@@ -4,6 +4,7 @@ from vaecore.networks.bottleneck_vae import BottleneckVAE
 from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
+from vaecore.networks.deterministic import Autoencoder
 from vaecore.networks.linear_vae import LinearVAE
 from vaecore.networks.mixture_prior import MixturePrior, VampPrior
 from vaecore.networks.restorer import SIZES, Restorer
@@ -11,6 +12,7 @@ from vaecore.networks.two_level_vae import TwoLevelVAE
 
 __all__ = [
     "SIZES",
+    "Autoencoder",
     "BottleneckVAE",
     "Colorizer",
     "ConditionalVAE",

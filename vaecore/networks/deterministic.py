@@ -1,0 +1,71 @@
+"""The autoencoder: any network whose latents are their mean, and cost nothing. Not a bound on anything."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaecore.bound import DiagonalGaussian, LatentVariableModel
+from vaecore.likelihoods.base import Distribution, Likelihood
+
+
+class NoPrior:
+    """Every latent is as good as any other."""
+
+    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
+        """There is none.
+
+        Raises:
+            TypeError: Always: without a prior there is no likelihood to bound.
+        """
+        msg = (
+            f"a deterministic autoencoder has no density of latents {tuple(z.shape)}: its score is the distortion alone"
+        )
+        raise TypeError(msg)
+
+    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """Nothing."""
+        del posterior
+        return torch.zeros_like(z)
+
+
+class Autoencoder(nn.Module):
+    """A network without chance in its latents: y to their mean, and back. What is left of the bound is the distortion.
+
+    Nothing asks latents of like images to lie together, or all of them to lie near zero: what is decoded between two
+    of them may be like neither (the gaps of an autoencoder's latent space).
+
+    Source: Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks"; with linear maps
+    its span is that of principal components (Baldi and Hornik 1989).
+    """
+
+    latent_shape: tuple[int, int, int]
+    likelihood: Likelihood
+
+    def __init__(self, network: nn.Module) -> None:
+        """Take the chance out of a network that satisfies `LatentVariableModel`."""
+        super().__init__()
+        self.network = network
+        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+
+    @property
+    def _inner(self) -> LatentVariableModel:
+        return cast("LatentVariableModel", self.network)
+
+    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
+        """The mean of q(z | y), without width."""
+        mean = self._inner.posterior(y).mean
+        return DiagonalGaussian(mean, torch.full_like(mean, -math.inf))
+
+    def prior(self, z: Float[Tensor, "B S Z h w"]) -> NoPrior:
+        """None."""
+        del z
+        return NoPrior()
+
+    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
+        """p(y | z)."""
+        return self._inner.decode(z)
