@@ -258,6 +258,23 @@ def evaluate(
 
 
 @app.command()
+def sample(
+    model: Annotated[str, typer.Argument(metavar="REF", help=f"{REF}.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 64,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for them, and a sheet of all.")] = Path("samples"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Other images with another one.")] = 0,
+) -> None:
+    """Draw images from a model: what it thinks that normal looks like (models of pixels)."""
+    with told_plainly(), terminated_as_by_ctrl_c():
+        from flows.preflight import require
+
+        require("torch", "timm")
+        from pipelines.generate import sample_images
+
+        typer.echo(f"samples: {sample_images(model, count, out, seed=seed)}")
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="An output folder, finished or not; or a folder of output folders.")],
 ) -> None:

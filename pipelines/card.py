@@ -73,6 +73,7 @@ def write_card(
         f"- task `{job.task}`, likelihood `{metadata.likelihood}`, latents {metadata.latent_shape}, "
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
+        *_what_is_bounded(job),
         f"- score: {metadata.score}",
         _exported(metadata),
         "",
@@ -182,6 +183,28 @@ def write_colorization_card(
         *_measured(figures, decision),
     ]
     return _written(folder, lines)
+
+
+def _what_is_bounded(job: Job) -> list[str]:
+    """The prior, and how far what was trained is from a bound on the likelihood."""
+    model, table = job.model, job.train
+    if model.prior == "none":
+        return ["- an autoencoder: its `elbo` is minus the distortion, and bounds no likelihood"]
+    prior = {
+        "mixture": "a learned mixture of Gaussians",
+        "vamp": "a mixture of the posteriors of learned images (VampPrior)",
+        "standard": "standard normal" if model.levels == 1 else "of the lower level given the upper",
+    }[model.prior]
+    lines = [f"- prior of the latents: {prior}"]
+    if table.objective == "iwae":
+        lines.append("- trained by the importance-weighted bound; the reported `elbo` is the plain one")
+    if table.beta != 1 or table.free_bits:
+        weighed = "the dependence of latents" if table.objective == "total_correlation" else "the rate"
+        lines.append(
+            f"- training weighed {weighed} by {table.beta:g}, with {table.free_bits:g} nats free in each channel: what "
+            "it minimised is no bound; the reported `elbo` is"
+        )
+    return lines
 
 
 def _head(metadata: CommonMetadata) -> list[str]:

@@ -94,6 +94,14 @@ class LatentVariableModel(Protocol):
         ...
 
 
+class GenerativeModel(LatentVariableModel, Protocol):
+    """One whose latents can be drawn without an image."""
+
+    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """Latents drawn from p(z)."""
+        ...
+
+
 class HierarchicalModel(LatentVariableModel, Protocol):
     """Two levels of latents: p(z) = p(lower | upper) p(upper), the lower ones first in Z."""
 

@@ -154,7 +154,10 @@ def test_servers_start_again_where_somebody_ends_it(servers: SimpleNamespace, nu
     """A terminal that is closed, Ctrl-C, a machine that shuts down."""
     (servers.state / "slow").touch()
     process = subprocess.Popen(
-        [servers.checkout / "docker" / "backup", "save", servers.saved], env=servers.environment, start_new_session=True
+        # No program hears a signal that whoever started it has decided to ignore, as nohup does.
+        ["env", "--default-signal=HUP,INT,TERM", servers.checkout / "docker" / "backup", "save", servers.saved],
+        env=servers.environment,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 30
     while not (servers.state / "asked").exists() or "compose stop" not in asked(servers):

@@ -80,6 +80,7 @@ def test_an_autoencoder_is_a_model_like_any_other_whose_rate_is_nought(job: Path
     rows = pq.read_table(job.parent / "out" / "results.parquet").to_pylist()
     assert {row["rate"] for row in rows} == {0.0}
     assert all(row["elbo"] == pytest.approx(-row["distortion"]) for row in rows)
+    assert "bounds no likelihood" in (find_model("digits@champion").card or "")
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,14 @@ def test_a_job_is_trained_with_another_objective(job: Path, objective: str) -> N
     trained = train_model(job, overrides=[f'train.objective="{objective}"', "train.steps=6"])
     assert trained.promoted
     assert np.isfinite(list(trained.figures.values())).all()
+    assert "prior of the latents: standard normal" in (card := find_model("digits@champion").card or "")
+    assert ("importance-weighted" in card) == (objective == "iwae")
+    assert "is no bound" not in card
+
+
+def test_a_weighed_rate_is_called_what_it_is(job: Path) -> None:
+    job.write_text(JOB.format(prior="mixture"))
+    train_model(job, overrides=["train.beta=4.0", "train.steps=6"])
+    card = find_model("digits@champion").card or ""
+    assert "a learned mixture of Gaussians" in card
+    assert "training weighed the rate by 4, with 0 nats free in each channel: what it minimised is no bound" in card

@@ -38,10 +38,16 @@ class ResidualBlock(nn.Module):
 class StandardPrior:
     """p(z) = N(0, I)."""
 
+    latent_shape: tuple[int, int, int]
+
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> DiagonalGaussian:
         """p(z), the same for all samples: (B, 1, Z, h, w)."""
         zeros = torch.zeros_like(z[:, :1])
         return DiagonalGaussian(zeros, zeros)
+
+    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """Latents drawn from p(z)."""
+        return torch.randn((count, *self.latent_shape), generator=generator)
 
 
 def bounded_gaussian(

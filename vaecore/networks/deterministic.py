@@ -66,6 +66,16 @@ class Autoencoder(nn.Module):
         del z
         return NoPrior()
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """There is none.
+
+        Raises:
+            TypeError: Always.
+        """
+        del count, generator
+        msg = "an autoencoder has no prior: nothing tells which latents are likely"
+        raise TypeError(msg)
+
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""
         return self._inner.decode(z)

@@ -55,6 +55,15 @@ class GaussianMixture:
         which = (responsibility * log_ratio).sum(dim=2, keepdim=True) / z.shape[2]
         return posterior.log_prob(z) - cross + which
 
+    def sample(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """Latents of so many images, each cell by itself."""
+        cells = count * grid[0] * grid[1]
+        which = torch.multinomial(self.log_weight.exp(), cells, replacement=True, generator=generator)
+        noise = torch.randn((cells, self.mean.shape[1]), generator=generator)
+        drawn = self.mean[which] + self.log_scale[which].exp() * noise
+        latents: Tensor = drawn.unflatten(0, (count, *grid)).movedim(-1, 1)
+        return latents
+
 
 class MixturePrior(nn.Module):
     """Any network, with a learned mixture in place of its standard normal prior.
@@ -97,6 +106,10 @@ class MixturePrior(nn.Module):
         """p(z)."""
         del z
         return self.mixture()
+
+    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """Latents drawn from p(z)."""
+        return self.mixture().sample(count, self.latent_shape[1:], generator)
 
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""

@@ -68,6 +68,11 @@ class TwoLevelVAE(nn.Module):
         drawn = below.mean + below.log_scale.exp() * noise[:, :, : self.lower_channels]
         return torch.cat([drawn, z[:, :, self.lower_channels :]], dim=2)
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
+        """Latents of both levels drawn from p(grid | upper) p(upper)."""
+        noise = torch.randn((count, 1, *self.latent_shape), generator=generator)
+        return self.from_above(noise, noise)[:, 0]
+
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z), which looks at the grid alone."""
         return self._lower.decode(z[:, : self.lower_channels])

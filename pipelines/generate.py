@@ -1,0 +1,78 @@
+"""Images that a model makes up: what it thinks that normal looks like."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.errors import FolderError, ModelError
+from pipelines.files import write_atomically
+from pipelines.images.write import encode_image
+from pipelines.models import find_model
+from pipelines.weights import load_network
+from vaecore.bound import GenerativeModel
+from vaecore.networks import Autoencoder
+
+BATCH = 64
+GAP = 2  # pixels between the images of a sheet
+
+
+def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) -> Path:
+    """Draw latents from the prior, decode them, and write the mean images that they stand for. Needs torch.
+
+    Args:
+        model: Reference to a model that scores by its bound on pixels.
+        count: How many images.
+        out: A folder: `0000.png` and so on, as many pixels as the model works at, and all of them on `sheet.png`.
+        seed: Decides the latents; a larger count begins with the same images.
+
+    Returns:
+        The sheet.
+
+    Raises:
+        ModelError: It makes no images, has no prior, or has no weights beside it.
+        FolderError: `out` is a file.
+    """
+    file = find_model(model)
+    graph = load_network(file)
+    if not graph.representation.drawable:
+        raise ModelError(f'{file.ref} is a model of features: there is no image to show (model.target = "pixels" has)')
+    if isinstance(graph.model, Autoencoder):
+        raise ModelError(f"{file.ref} is an autoencoder: without a prior, nothing tells which latents are likely")
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    network = cast("GenerativeModel", graph.model)
+    digits, images = max(4, len(str(count - 1))), []
+    with torch.inference_mode():
+        for number in range(count):
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+            mean = network.decode(network.sample_prior(1, generator)).mean
+            images.append(graph.image_format.from_unit(mean)[0].numpy())
+            _write(out / f"{number:0{digits}}.png", images[-1])
+    sheet = out / "sheet.png"
+    _write(sheet, sheet_of(images))
+    return sheet
+
+
+def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsignedinteger[Any]]:
+    """Images of one size (H, W, C) side by side, about as many across as down, with white between them."""
+    across = math.ceil(math.sqrt(len(images)))
+    down = math.ceil(len(images) / across)
+    height, width, channels = images[0].shape
+    white = np.iinfo(images[0].dtype).max
+    sheet = np.full((down * (height + GAP) - GAP, across * (width + GAP) - GAP, channels), white, images[0].dtype)
+    for number, image in enumerate(images):
+        top, left = number // across * (height + GAP), number % across * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _write(path: Path, pixels: NDArray[np.unsignedinteger[Any]]) -> None:
+    data, _ = encode_image("png", pixels)
+    write_atomically(path, lambda part: part.write_bytes(data))
