@@ -51,7 +51,8 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
     digits, images = max(4, len(str(count - 1))), []
     with torch.inference_mode():
         for number in range(count):
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+            mixed = np.random.SeedSequence((seed, number)).generate_state(1)[0]  # of a seed, torch heeds 32 bits
+            generator = torch.Generator().manual_seed(int(mixed))
             mean = network.decode(network.sample_prior(1, generator)).mean
             images.append(graph.image_format.from_unit(mean)[0].numpy())
             _write(out / f"{number:0{digits}}.png", images[-1])

@@ -2,76 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from pipelines.errors import FolderError, ModelError
 from pipelines.generate import sample_images, sheet_of
-from pipelines.train import train_model
-
-JOB = """
-name = "bars"
-task = "reconstruct"
-data.train = "good"
-train = {{steps = 300, batch = 8}}
-[model]
-target = "pixels"
-size = [16, 16]
-likelihood = "bernoulli"
-latent = "{latent}"
-latent_channels = 4
-stages = 2
-width = 8
-levels = {levels}
-prior = "{prior}"
-"""
+from pipelines.modelfile import ModelFile
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import BernoulliLikelihood
+from vaecore.networks import Autoencoder, ConvVAE, MixturePrior
+from vaecore.representations import Pixels
+from vaecore.scoring import ScoringGraph
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    (tmp_path / "good").mkdir()
-    for number in range(40):
-        pixels = np.zeros((16, 16), np.uint8)
-        pixels[number % 4 : number % 4 + 12, 2:14] = 255 - number % 3
-        Image.fromarray(pixels).save(tmp_path / "good" / f"{number}.png")
-    return tmp_path / "bars.toml"
+def model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Say which network the model is, without training it."""
+
+    def model_is(wrapped: Callable[[nn.Module], nn.Module], *, drawable: bool = True, bit_depth: int = 8) -> None:
+        torch.manual_seed(0)
+        network = ConvVAE(channels=1, size=(16, 16), likelihood=BernoulliLikelihood(), latent_channels=3, stages=2)
+        pixels = Pixels(channels=1, size=(16, 16), levels=1)
+        pixels.drawable = drawable
+        graph = ScoringGraph(wrapped(network), ImageFormat(channels=1, bit_depth=bit_depth), pixels).eval()
+        file = ModelFile(path=tmp_path / "model.onnx", sha256="0" * 64, ref="bars/1")
+        monkeypatch.setattr("pipelines.generate.find_model", lambda _: file)
+        monkeypatch.setattr("pipelines.generate.load_network", lambda _: graph)
+
+    return model_is
 
 
-@pytest.mark.parametrize(
-    ("prior", "levels", "latent"), [("standard", 1, "vector"), ("standard", 2, "grid"), ("mixture", 1, "grid")]
-)
-def test_samples_look_like_what_was_learned(job: Path, prior: str, levels: int, latent: str) -> None:
-    job.write_text(JOB.format(prior=prior, levels=levels, latent=latent))
-    train_model(job)
-    out = job.parent / "samples"
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_samples_are_files_and_a_sheet_and_repeat(model_is: Callable[..., None], tmp_path: Path) -> None:
+    model_is(lambda network: network)
+    out = tmp_path / "samples"
     assert sample_images("bars@champion", 10, out) == out / "sheet.png"
-    images = [np.asarray(Image.open(out / f"{number:04}.png")) for number in range(10)]
-    assert all(image.shape == (16, 16) for image in images)
-    border = np.mean([[image[:, 0].mean(), image[:, -1].mean()] for image in images])
-    middle = np.mean([image[6:10, 4:12].mean() for image in images])
-    assert middle > border + 80, "bars lie in the middle"
-    assert Image.open(out / "sheet.png").size == (4 * 18 - 2, 3 * 18 - 2)
+    images = [pixels_of(out / f"{number:04}.png") for number in range(10)]
+    assert all(image.shape == (16, 16) and image.dtype == np.uint8 for image in images)
+    assert len({image.tobytes() for image in images}) == 10
+    sheet = pixels_of(out / "sheet.png")
+    assert sheet.shape == (3 * 18 - 2, 4 * 18 - 2)
+    np.testing.assert_array_equal(sheet[18:34, 36:52], images[6])
 
-    sample_images("bars@champion", 2, job.parent / "again")
-    assert (job.parent / "again" / "0001.png").read_bytes() == (out / "0001.png").read_bytes()
-    sample_images("bars@champion", 2, job.parent / "others", seed=1)
-    assert (job.parent / "others" / "0001.png").read_bytes() != (out / "0001.png").read_bytes()
+    sample_images("bars@champion", 2, tmp_path / "again")
+    assert (tmp_path / "again" / "0001.png").read_bytes() == (out / "0001.png").read_bytes()
+    sample_images("bars@champion", 2, tmp_path / "others", seed=2**62)
+    assert (tmp_path / "others" / "0001.png").read_bytes() != (out / "0001.png").read_bytes()
 
 
-def test_what_makes_no_images_says_so(job: Path, tmp_path: Path) -> None:
-    job.write_text(JOB.format(prior="none", levels=1, latent="vector"))
-    train_model(job, overrides=["train.steps=5"])
-    with pytest.raises(ModelError, match="is an autoencoder: without a prior"):
+def test_latents_are_drawn_from_the_model_s_own_prior(model_is: Callable[..., None], tmp_path: Path) -> None:
+    """A mixture whose two narrow components decode to two images: nothing else is drawn."""
+
+    def narrow(network: nn.Module) -> nn.Module:
+        mixture = MixturePrior(network, components=1)
+        with torch.no_grad():
+            mixture.mean.fill_(3.0)
+            mixture.log_scale.fill_(-5.0)
+        return mixture
+
+    model_is(narrow, bit_depth=16)
+    sample_images("bars@champion", 3, tmp_path / "out")
+    images = [pixels_of(tmp_path / "out" / f"{number:04}.png").astype(int) for number in range(3)]
+    assert max(np.abs(image - images[0]).max() for image in images) < 0.02 * 65535
+    assert images[0].max() > 255, "sixteen bits stay"
+
+
+def test_what_makes_no_images_says_so(model_is: Callable[..., None], tmp_path: Path) -> None:
+    model_is(Autoencoder)
+    with pytest.raises(ModelError, match="bars/1 is an autoencoder: without a prior"):
         sample_images("bars@champion", 2, tmp_path / "x")
+    model_is(lambda network: network, drawable=False)
+    with pytest.raises(ModelError, match="bars/1 is a model of features"):
+        sample_images("bars@champion", 2, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    model_is(lambda network: network)
     (tmp_path / "file").touch()
-    job.write_text(JOB.format(prior="standard", levels=1, latent="vector"))
-    train_model(job, overrides=["train.steps=5", 'name="others"'])
     with pytest.raises(FolderError, match="is a file"):
-        sample_images("others@champion", 2, tmp_path / "file")
+        sample_images("bars@champion", 2, tmp_path / "file")
 
 
 def test_a_sheet_has_white_between_images_and_where_none_is() -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from pipelines.errors import JobError
+from pipelines.generate import sample_images
 from pipelines.models import find_model
 from pipelines.score import score_folder
 from pipelines.train import train_model
@@ -61,6 +62,7 @@ def test_a_model_with_it_is_a_model_like_any_other(job: Path, prior: str) -> Non
     mixture = network.mixture()
     assert mixture.mean.shape == (3, 2)
     assert torch.isfinite(mixture.mean).all()
+    assert sample_images("digits@champion", 3, job.parent / "samples").is_file()
 
 
 def test_what_a_prior_cannot_be_is_told(job: Path) -> None:

@@ -7,7 +7,7 @@ from torch import distributions
 
 from vaecore.bound import DiagonalGaussian, bound_maps, elbo, iwae, training_loss
 from vaecore.likelihoods import BernoulliLikelihood
-from vaecore.networks import ConvVAE
+from vaecore.networks import ConvVAE, TwoLevelVAE
 from vaecore.networks.mixture_prior import GaussianMixture, MixturePrior, VampPrior
 
 
@@ -108,3 +108,25 @@ def test_both_are_trained_to_a_rate_near_the_least_that_tells_two_kinds_of_image
             optimiser.step()
             losses.append(64 * loss.item())
         assert 0.3 < sorted(losses[-50:])[25] < 2
+
+
+def test_latents_are_drawn_as_the_density_says() -> None:
+    p = mixture()
+    z = p.sample(4000, (2, 3), torch.Generator().manual_seed(0))
+    assert z.shape == (4000, 3, 2, 3)
+    weight = p.log_weight.exp()[:, None]
+    mean = (weight * p.mean).sum(dim=0)
+    spread = (weight * (p.log_scale.exp().square() + p.mean.square())).sum(dim=0) - mean.square()
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), mean, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(z.double().var(dim=(0, 2, 3)), spread, rtol=0.05, atol=0.05)
+
+
+def test_two_levels_are_drawn_from_above() -> None:
+    torch.manual_seed(0)
+    lower = ConvVAE(channels=1, size=(8, 8), likelihood=BernoulliLikelihood(), latent_channels=2, width=8, stages=2)
+    model = TwoLevelVAE(lower)
+    z = model.sample_prior(500, torch.Generator().manual_seed(0))
+    assert z.shape == (500, *model.latent_shape)
+    noise = torch.randn((500, 1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(z[:, 2:], noise[:, 0, 2:])
+    torch.testing.assert_close(z[:, :2], model.prior(noise).mean[:, 0, :2] + noise[:, 0, :2], rtol=0.1, atol=0.1)
