@@ -145,7 +145,10 @@ def evaluate_scores(
     folder = Path(folder)
     test = folder / "test"
     if not (test / GOOD).is_dir():
-        msg = f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout)"
+        msg = (
+            f"{folder} is not laid out for evaluation: there is no {test / GOOD} (README.md shows the layout; "
+            "--bound 500 takes any folder)"
+        )
         raise FolderError(msg)
     # What is wrong with the call is told before a model is looked for, and what is missing before hours of work.
     check_rule(false_alarms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import FolderError, ModelError
-from pipelines.files import write_atomically
+from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
+from pipelines.modelfile import Metadata
 from pipelines.models import find_model
+from pipelines.session import DOES, kind_of
 from pipelines.weights import load_network
 from vaecore.bound import GenerativeModel
 from vaecore.networks import Autoencoder
 
-BATCH = 64
 GAP = 2  # pixels between the images of a sheet
+SHEET, ACCOUNT = "sheet.png", "samples.json"
 
 
 def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) -> Path:
@@ -28,7 +31,8 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
     Args:
         model: Reference to a model that scores by its bound on pixels.
         count: How many images.
-        out: A folder: `0000.png` and so on, as many pixels as the model works at, and all of them on `sheet.png`.
+        out: A folder, new or of an earlier call, whose images go: `0000.png` and so on, as many pixels as the model
+            works at, all of them on `sheet.png`, and `samples.json`, which tells of what model.
         seed: Decides the latents; a larger count begins with the same images.
 
     Returns:
@@ -36,18 +40,19 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
 
     Raises:
         ModelError: It makes no images, has no prior, or has no weights beside it.
-        FolderError: `out` is a file.
+        FolderError: `out` is a file, or holds what no earlier call has written.
     """
     file = find_model(model)
+    if (kind := kind_of(file)) is not Metadata:
+        raise ModelError(f"{file.ref} {DOES[kind]}: images are drawn from models that score, by a bound on pixels")
     graph = load_network(file)
     if not graph.representation.drawable:
         raise ModelError(f'{file.ref} is a model of features: there is no image to show (model.target = "pixels" has)')
     if isinstance(graph.model, Autoencoder):
         raise ModelError(f"{file.ref} is an autoencoder: without a prior, nothing tells which latents are likely")
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    _make_room(out)
     network = cast("GenerativeModel", graph.model)
+    write_json(out / ACCOUNT, {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count})
     digits, images = max(4, len(str(count - 1))), []
     with torch.inference_mode():
         for number in range(count):
@@ -56,9 +61,8 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
             mean = network.decode(network.sample_prior(1, generator)).mean
             images.append(graph.image_format.from_unit(mean)[0].numpy())
             _write(out / f"{number:0{digits}}.png", images[-1])
-    sheet = out / "sheet.png"
-    _write(sheet, sheet_of(images))
-    return sheet
+    _write(out / SHEET, sheet_of(images))
+    return out / SHEET
 
 
 def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsignedinteger[Any]]:
@@ -72,6 +76,19 @@ def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsig
         top, left = number // across * (height + GAP), number % across * (width + GAP)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def _make_room(out: Path) -> None:
+    """Make the folder, or empty that of an earlier call."""
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    found = list(out.iterdir())
+    own = [path for path in found if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name)]
+    if found and not (out / ACCOUNT).is_file():
+        raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
+    for path in own:
+        path.unlink()
 
 
 def _write(path: Path, pixels: NDArray[np.unsignedinteger[Any]]) -> None:

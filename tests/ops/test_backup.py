@@ -177,6 +177,11 @@ def test_servers_that_were_never_started_are_not_backed_up(servers: SimpleNamesp
     assert not any(words.startswith("compose") for words in asked(servers))
 
 
+def test_its_usage_is_found_from_its_own_folder(servers: SimpleNamespace) -> None:
+    done = subprocess.run(["./backup"], cwd=servers.checkout / "docker", capture_output=True, text=True, check=False)
+    assert "docker/backup save FOLDER" in done.stderr
+
+
 def test_a_folder_is_the_caller_s(servers: SimpleNamespace) -> None:
     assert servers.backup("save", "saved").returncode == 0
     assert servers.saved.is_dir()

@@ -220,12 +220,26 @@ def test_generator_makes_no_report_folder_that_the_worker_could_not_write(tmp_pa
         os.chown(data, 1234, 1234)
         assert generate(tmp_path / ".env", "--data", data).returncode == 0
         assert (data / "reports").stat().st_uid == 1234
+        os.chown(data / "reports", 0, 0)
+        done = generate(tmp_path / "other.env", "--data", data)
+        assert done.returncode == 2
+        assert f"chown 1234 {data / 'reports'}" in done.stderr
     else:
         data.chmod(0o555)
         done = generate(tmp_path / ".env", "--data", data)
         assert done.returncode == 2
         assert f"make {data / 'reports'} first" in done.stderr
         assert not (tmp_path / ".env").exists()
+
+
+def test_generator_tells_what_it_made_and_what_is_no_folder(tmp_path):
+    done = generate(tmp_path / "e.env", "--data", tmp_path / "new")
+    assert f"made the folder {tmp_path / 'new'}" in done.stdout
+    assert f"docker compose --env-file {tmp_path / 'e.env'} up" in done.stdout
+    (tmp_path / "file").touch()
+    done = generate(tmp_path / "f.env", "--data", tmp_path / "file")
+    assert done.returncode == 2
+    assert "is a file" in done.stderr
 
 
 def test_generator_does_not_overwrite(generated):

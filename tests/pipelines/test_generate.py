@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from pipelines.errors import FolderError, ModelError
 from pipelines.generate import sample_images, sheet_of
-from pipelines.modelfile import ModelFile
+from pipelines.modelfile import Metadata, ModelFile
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import Autoencoder, ConvVAE, MixturePrior
@@ -33,6 +34,7 @@ def model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
         graph = ScoringGraph(wrapped(network), ImageFormat(channels=1, bit_depth=bit_depth), pixels).eval()
         file = ModelFile(path=tmp_path / "model.onnx", sha256="0" * 64, ref="bars/1")
         monkeypatch.setattr("pipelines.generate.find_model", lambda _: file)
+        monkeypatch.setattr("pipelines.generate.kind_of", lambda _: Metadata)
         monkeypatch.setattr("pipelines.generate.load_network", lambda _: graph)
 
     return model_is
@@ -58,6 +60,29 @@ def test_samples_are_files_and_a_sheet_and_repeat(model_is: Callable[..., None],
     assert (tmp_path / "again" / "0001.png").read_bytes() == (out / "0001.png").read_bytes()
     sample_images("bars@champion", 2, tmp_path / "others", seed=2**62)
     assert (tmp_path / "others" / "0001.png").read_bytes() != (out / "0001.png").read_bytes()
+
+
+def test_a_folder_of_others_is_left_alone_and_an_own_one_emptied(model_is: Callable[..., None], tmp_path: Path) -> None:
+    model_is(lambda network: network)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "0000.png").write_bytes(b"a photograph")
+    with pytest.raises(FolderError, match="holds something else"):
+        sample_images("bars@champion", 2, tmp_path / "own")
+    assert (tmp_path / "own" / "0000.png").read_bytes() == b"a photograph"
+    sample_images("bars@champion", 5, tmp_path / "out")
+    sample_images("bars@champion", 2, tmp_path / "out", seed=3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "0000.png",
+        "0001.png",
+        "samples.json",
+        "sheet.png",
+    ]
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["seed"] == 3
+
+
+def test_a_model_that_mends_makes_up_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="builtin:denoise mends images: images are drawn from models that score"):
+        sample_images("builtin:denoise", 2, tmp_path / "x")
 
 
 def test_latents_are_drawn_from_the_model_s_own_prior(model_is: Callable[..., None], tmp_path: Path) -> None:
