@@ -44,7 +44,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "run": self.run,
+            "run": str(getattr(record, "flow_run_id", None) or self.run),  # Prefect's own records know theirs
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -53,13 +53,8 @@ class JsonLines(logging.Formatter):
 
 
 class PrefectLines(JsonLines):
-    """The same of Prefect's records, which know their flow run, in place of Prefect's own formatter of this kind."""
+    """The same, made as Prefect's logging configuration makes its own formatter of this kind."""
 
     def __init__(self, *_: object) -> None:
         """Take what any formatter is given by a logging configuration, and need none of it."""
         super().__init__()
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record as one line."""
-        self.run = str(getattr(record, "flow_run_id", None) or RUN)
-        return super().format(record)

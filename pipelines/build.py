@@ -281,8 +281,9 @@ def build_network(job: Job, plan: Plan, representation: Representation, *, train
     components = job.model.components or COMPONENTS
     if job.model.prior == "mixture":
         return MixturePrior(network, components)
-    vamp = VampPrior(network, torch.rand(components, representation.channels, *representation.size))
-    return vamp.settled() if trained else vamp
+    if trained:
+        return MixturePrior(network, VampPrior.components_of(network, components))
+    return VampPrior(network, torch.rand(components, representation.channels, *representation.size))
 
 
 def score_kind(job: Job) -> ScoreKind:

@@ -139,9 +139,8 @@ def _series_of(out: Path) -> str | None:
     mark = folder / SERIES_FILE
     with suppress(FileExistsError), mark.open("x", encoding="utf-8") as file:
         file.write(secrets.token_hex(16))
-    return hashlib.sha256(f"{mark.read_text(encoding='utf-8')} {what}".encode("utf-8", "surrogatepass")).hexdigest()[
-        :16
-    ]
+    series = f"{mark.read_text(encoding='utf-8')} {what}"
+    return hashlib.sha256(series.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _find(name: str, condition: str, most: int = LOOKED_AT) -> list[Run]:

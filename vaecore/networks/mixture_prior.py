@@ -27,11 +27,16 @@ class GaussianMixture:
 
     def log_joint(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S K h w"]:
         """log pi_k + log N(z; m_k, s_k), by cell."""
-        precision = torch.exp(-2 * self.log_scale)
-        squares = torch.einsum("bszhw,kz->bskhw", z.square(), -0.5 * precision)
-        products = torch.einsum("bszhw,kz->bskhw", z, precision * self.mean)
-        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
+        of_square, of_z, constant = self._polynomial()
+        squares = torch.einsum("bszhw,kz->bskhw", z.square(), of_square)
+        products = torch.einsum("bszhw,kz->bskhw", z, of_z)
         return squares + products + (constant.sum(dim=1) + self.log_weight)[:, None, None]
+
+    def _polynomial(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients of log N(z; m_k, s_k) in z^2, z and 1, each (K, Z)."""
+        precision = torch.exp(-2 * self.log_scale)
+        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
+        return -0.5 * precision, precision * self.mean, constant
 
     def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
         """Log-density of all latents together."""
@@ -44,13 +49,12 @@ class GaussianMixture:
         first part is a sum over latents, the second, of which component it is, is divided evenly among them.
         """
         responsibility = torch.softmax(self.log_joint(z), dim=2)
-        precision = torch.exp(-2 * self.log_scale)
+        of_square, of_z, constant = self._polynomial()
 
         def expected(of_component: Float[Tensor, "K Z"]) -> Float[Tensor, "B S Z h w"]:
             return torch.einsum("bskhw,kz->bszhw", responsibility, of_component)
 
-        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
-        cross = z.square() * expected(-0.5 * precision) + z * expected(precision * self.mean) + expected(constant)
+        cross = z.square() * expected(of_square) + z * expected(of_z) + expected(constant)
         log_ratio = torch.log(responsibility.clamp(min=1e-30)) - self.log_weight[:, None, None]
         which = (responsibility * log_ratio).sum(dim=2, keepdim=True) / z.shape[2]
         return posterior.log_prob(z) - cross + which
@@ -131,10 +135,15 @@ class VampPrior(MixturePrior):
             network: Satisfies `LatentVariableModel`.
             pseudo_inputs: What learning begins with, such as some of the training images.
         """
-        _, height, width = cast("LatentVariableModel", network).latent_shape
-        super().__init__(network, len(pseudo_inputs) * height * width)
+        super().__init__(network, self.components_of(network, len(pseudo_inputs)))
         del self.mean, self.log_scale
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.clone())
+
+    @staticmethod
+    def components_of(network: nn.Module, images: int) -> int:
+        """K of the mixture that so many learned images make: one for each cell of each posterior."""
+        _, height, width = cast("LatentVariableModel", network).latent_shape
+        return images * height * width
 
     @torch.no_grad()
     def begin_with(self, images: Float[Tensor, "K C H W"]) -> None:
