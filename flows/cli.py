@@ -235,19 +235,25 @@ def evaluate(
         int | None,
         typer.Option("--bound", min=1, help="Instead: log-likelihood of the images, at least, by so many samples."),
     ] = None,
+    probe: Annotated[
+        int | None,
+        typer.Option(
+            "--probe", min=10, help="Instead: classes told by a linear classifier of so many images' latents."
+        ),
+    ] = None,
 ) -> None:
-    """Measure a model: AUROC, AUPRO, false alarms; or PSNR, SSIM, error bars on clean images; or Dice on labels."""
+    """Measure a model: AUROC, AUPRO, false alarms; PSNR, SSIM, error bars on clean images; Dice; classes right."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
     with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
         from flows.preflight import require
         from pipelines.evaluate import describe_evaluation, evaluate_model
 
-        if regret or bound:
-            require("torch", "timm")
+        if regret or bound or probe:
+            require("torch", "timm", *(["sklearn"] if probe else []))
         figures = evaluate_model(
             folder, model, json_path=json_path, levels=levels.split(",") if levels else None,
             classical=classical.split(",") if classical else (), out=out, false_alarms=false_alarms, groups=groups,
-            regret=regret, bound=bound,
+            regret=regret, bound=bound, probe=probe,
         )  # fmt: skip
         for line in describe_evaluation(figures):
             typer.echo(line)
@@ -263,6 +269,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 64,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for them, and a sheet of all.")] = Path("samples"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other images with another one.")] = 0,
+    label: Annotated[str | None, typer.Option("--label", help="Of one class, where the model tells classes.")] = None,
 ) -> None:
     """Draw images from a model: what it thinks that normal looks like (models of pixels)."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -271,7 +278,7 @@ def sample(
         require("torch", "timm")
         from pipelines.generate import sample_images
 
-        typer.echo(f"samples: {sample_images(model, count, out, seed=seed)}")
+        typer.echo(f"samples: {sample_images(model, count, out, seed=seed, label=label)}")
 
 
 @app.command()

@@ -26,7 +26,7 @@ from vaecore.likelihoods import (
     DiscretisedLogisticLikelihood,
     Likelihood,
 )
-from vaecore.networks import Autoencoder, MixturePrior, TwoLevelVAE, VampPrior
+from vaecore.networks import Autoencoder, ClassPrior, MixturePrior, TwoLevelVAE, VampPrior
 from vaecore.networks.mixture_prior import COMPONENTS
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
@@ -34,7 +34,7 @@ from vaecore.tasks import Task, scoring_tasks
 
 log = logging.getLogger(__name__)
 OF_RESTORATIONS = frozenset(
-    {"data.labels", "model.network", "model.scale", "model.classes", "model.damage", "model.level"}
+    {"data.labels", "model.network", "model.scale", "model.damage", "model.level"}
     | {"train.minutes", "train.crop", "train.start"}
 )
 EXPOSURE_IMAGES = 512
@@ -198,6 +198,7 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
     yield from _problems_of_the_objective(job, plan)
+    yield from _problems_of_classes(job, plan)
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
@@ -241,6 +242,23 @@ def _problems_of_the_objective(job: Job, plan: Plan) -> Iterator[str]:
         yield "'train.free_bits' has no meaning where 'train.objective' is total_correlation; leave it out"
 
 
+def _problems_of_classes(job: Job, plan: Plan) -> Iterator[str]:
+    asked, table = job.model, job.train
+    if asked.classes is None:
+        if table.label_weight is not None:
+            yield "'train.label_weight' has no meaning without 'model.classes'; leave it out"
+        return
+    if asked.classes != "folders":
+        yield f"'model.classes' is of labelled pixels; for {job.task} it is \"folders\", each sub-folder being a class"
+    if asked.prior != "standard" or asked.levels == 2:
+        key = "levels" if asked.levels == 2 else "prior"
+        yield f"'model.classes' gives each class a prior of its own: leave 'model.{key}' out"
+    if plan.target.window is not None:
+        yield f"'model.classes' is of whole images, and {plan.target_name} are trained on windows: set 'model.target'"
+    if table.objective == "iwae" and table.label_weight:
+        yield "'train.label_weight' has no meaning where 'train.objective' is iwae; leave it out"
+
+
 def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
     """Each option that says something which nothing would look at, and why."""
     asked = {key.removeprefix("model.") for key in job.set_options("model")}
@@ -256,13 +274,16 @@ def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
         yield from ((key, why) for key in ("pooling", "aligned") if key in asked)
 
 
-def build_network(job: Job, plan: Plan, representation: Representation, *, trained: bool = False) -> nn.Module:
+def build_network(
+    job: Job, plan: Plan, representation: Representation, *, classes: int = 0, trained: bool = False
+) -> nn.Module:
     """The network, with the options that the job sets; the rest are the network's own.
 
     Args:
         job: The job.
         plan: Its choices.
         representation: What y is.
+        classes: Of images, where they have any.
         trained: Weights of a trained model go into it, whose prior is numbers, however it was learned.
     """
     network = plan.target.network(
@@ -274,11 +295,15 @@ def build_network(job: Job, plan: Plan, representation: Representation, *, train
     )
     if job.model.levels == 2:
         return TwoLevelVAE(network)
+    if classes:
+        return ClassPrior(network, classes)
     if job.model.prior == "standard":
         return network
     if job.model.prior == "none":
         return Autoencoder(network)
     components = job.model.components or COMPONENTS
+    if job.model.prior == "fitted":
+        return MixturePrior(network, components) if trained else network
     if job.model.prior == "mixture":
         return MixturePrior(network, components)
     if trained:
@@ -301,6 +326,7 @@ def _network_options(job: Job) -> dict[str, Any]:
         "latent_channels": job.model.latent_channels,
         "width": job.model.width,
         "blocks": job.model.blocks,
+        "dropout": job.model.dropout or None,
         "latent_grid": None if job.model.latent is None else job.model.latent == "grid",
     }
     return {name: value for name, value in asked.items() if value is not None}

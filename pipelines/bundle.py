@@ -98,6 +98,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         likelihood=likelihood_name(job, plan),
         latent_shape=graph.network.latent_shape,
         samples=job.model.samples,
+        classes=data.classes,
         score=describe_score(graph),
         outputs=graph.outputs,
         licence="backbone weights: Apache-2.0" if embedded else None,

@@ -74,6 +74,7 @@ def write_card(
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         *_what_is_bounded(job),
+        *_classes(metadata, measured),
         f"- score: {metadata.score}",
         _exported(metadata),
         "",
@@ -185,6 +186,18 @@ def write_colorization_card(
     return _written(folder, lines)
 
 
+def _classes(metadata: Metadata, measured: dict[str, float]) -> list[str]:
+    """What it tells of classes, where it does."""
+    if not metadata.classes:
+        return []
+    return [
+        f"- tells {len(metadata.classes)} classes ({', '.join(metadata.classes)}), the sub-folders of the training "
+        f"images; right for {percent(measured['select_accuracy'])} of {metadata.images['select']} held-out images",
+        f"- probabilities of classes are by Bayes' rule over the bounds, at temperature {measured['temperature']:.2f}, "
+        "which held-out images chose; an image that is unlikely under every class is rejected, whatever its class",
+    ]
+
+
 def _what_is_bounded(job: Job) -> list[str]:
     """The prior, and how far what was trained is from a bound on the likelihood."""
     model, table = job.model, job.train
@@ -192,10 +205,17 @@ def _what_is_bounded(job: Job) -> list[str]:
         return ["- an autoencoder: its `elbo` is minus the distortion, and bounds no likelihood"]
     prior = {
         "mixture": "a learned mixture of Gaussians",
+        "fitted": "a mixture of Gaussians, fitted to the latents after training (EM)",
         "vamp": "a mixture of the posteriors of learned images (VampPrior)",
         "standard": "standard normal" if model.levels == 1 else "of the lower level given the upper",
     }[model.prior]
+    if model.classes is not None:
+        prior = "a normal distribution for each class; training also asked that classes can be told apart"
     lines = [f"- prior of the latents: {prior}"]
+    if model.dropout:
+        lines.append(
+            f"- training left out {percent(model.dropout)} of inner maps at each step; the model leaves out none"
+        )
     if table.objective == "iwae":
         lines.append("- trained by the importance-weighted bound; the reported `elbo` is the plain one")
     if table.beta != 1 or table.free_bits:

@@ -25,6 +25,8 @@ REGIONS = [
     ("largest_x", pa.float64()),
     ("largest_y", pa.float64()),
 ]
+# Of images that have classes, which the model tells; null elsewhere.
+LABELLED = [("label", pa.string()), ("label_probability", pa.float64())]
 # Of images that were mended; null where they were scored.
 RESTORED = [
     ("output", pa.string()),
@@ -57,6 +59,7 @@ RESULTS = pa.schema(
         ("threshold", pa.float64()),
         ("note", pa.string()),
         ("group", pa.string()),
+        *LABELLED,
         *REGIONS,
         *RESTORED,
     ]
@@ -73,7 +76,7 @@ PICTURES = [
         pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
     ),
 ]
-GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *REGIONS, *RESTORED, *PICTURES])
+GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *LABELLED, *REGIONS, *RESTORED, *PICTURES])
 VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError
 from pipelines.files import write_atomically, write_json
 from pipelines.images import Failed, ImageFile, find_images
@@ -54,6 +55,8 @@ class TrainingData:
     digest: str  # of all contents: changes when an image is added, removed or changed
     failed: tuple[Failed, ...]
     folder: Path  # where the memory map is, and what is derived from it
+    classes: tuple[str, ...] = ()  # names, where each sub-folder is one, and
+    labels: tuple[int, ...] = ()  # which of them each image is of
 
     def files_of(self, name: SplitName) -> list[ImageFile]:
         """The files of one split."""
@@ -89,7 +92,12 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
     split = split_by_content(index["sha256"], job.calibrate.fraction)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
-    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder)
+    classes: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    if job.model.classes is not None:
+        classes, labels = classes_of(kept, job.data.train)
+        check_classes(classes, (labels[position] for position in split["train"]))
+    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels)
 
 
 def split_by_content(

@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.examples import Examples
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_segmenter import FitSegmenter
 from vaecore.colorization import colourfulness
 from vaecore.likelihoods import Gaussian
+from vaecore.networks import ClassPrior
 
 SHARES = (0.5, 0.68, 0.9, 0.95)
 REPEATS = 4  # of each image
 EXPONENTS = (0.5, 1.5)
 KEPT = 4096  # values of each restored crop
 MOST_IMAGES = 100
+LABELLED_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +129,36 @@ def measure_temperature(module: FitSegmenter, indices: Sequence[int]) -> float:
         kept = torch.randperm(len(true), generator=torch.Generator().manual_seed(number))[: REPEATS * KEPT]
         logits.append(by_pixel[kept])
         labels.append(true[kept])
-    together, truth = torch.cat(logits).double(), torch.cat(labels)
+    return best_temperature(torch.cat(logits), torch.cat(labels))
+
+
+@torch.no_grad()
+def set_temperature(model: ClassPrior, examples: Examples) -> dict[str, float]:
+    """Make a trained network's probabilities of classes honest on held-out images.
+
+    Returns:
+        `select_accuracy`, the share of these images whose class it tells, and `temperature`.
+    """
+    indices = np.array(examples.split["select"])
+    logits, labels = [], []
+    for part in np.array_split(indices, -(-len(indices) // LABELLED_BATCH)):
+        logits.append(model.log_label(model.posterior(examples.batch(part))))
+        labels.append(examples.labels_of(part))
+    together, truth = torch.cat(logits), torch.cat(labels)
+    model.temperature.fill_(best_temperature(together, truth))
+    accuracy = (together.argmax(dim=1) == truth).float().mean()
+    return {"select_accuracy": float(accuracy), "temperature": float(model.temperature)}
+
+
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """By what logits (N, K) are divided so that the labels' (N,) log-likelihood is highest, between 1/8 and 8.
+
+    Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
+    """
+    together = logits.double()
 
     def of(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(together / np.exp(log_temperature), truth))
+        return float(torch.nn.functional.cross_entropy(together / np.exp(log_temperature), labels))
 
     from scipy.optimize import minimize_scalar
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
+from pipelines.evaluate_classes import describe_classes, evaluate_classes
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
 from pipelines.files import write_json
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
@@ -48,11 +49,13 @@ def evaluate_model(
     groups: bool = False,
     regret: bool = False,
     bound: int | None = None,
+    probe: int | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a folder of what it is for.
 
     Args:
-        folder: In the MVTec layout for a model that scores; clean images for one that mends (`evaluate_restorer`);
+        folder: In the MVTec layout for a model that scores; with a sub-folder for each class for one that tells these
+            (`evaluate_classes`); clean images for one that mends (`evaluate_restorer`);
             `image/` and `label/` for one that labels pixels (`evaluate_segmenter`); colour images for one that colours
             (`evaluate_colorizer`).
         model: Reference to a model.
@@ -65,6 +68,8 @@ def evaluate_model(
         regret: Also rank by likelihood regret.
         bound: Samples of the importance-weighted bound, which is measured instead, on all images of the folder
             (`evaluate_bound`).
+        probe: Labelled images of a linear classifier on the latents, which is measured instead, on a folder whose
+            sub-folders are classes (`evaluate_probe`).
 
     Returns:
         The figures of the evaluate contract.
@@ -75,16 +80,20 @@ def evaluate_model(
     folder = Path(folder)
     of_scores: dict[str, object] = {"out": out, "false_alarms": false_alarms, "groups": groups, "regret": regret}
     of_mending: dict[str, object] = {"levels": levels, "classical": classical}
-    if bound is not None:
+    if bound is not None or probe is not None:
         expect_images(folder)
         file = find_model(model)
         if (does := kind_of(file)) is not Metadata:
-            _refuse({"bound": bound}, DOES[does])
-        for options in (of_scores, of_mending):
-            _refuse(options, "is asked for its bound")
+            _refuse({"bound": bound, "probe": probe}, DOES[does])
+        for options in (of_scores, of_mending, {"bound": bound if probe else None}):
+            _refuse(options, "is asked for its linear probe" if probe else "is asked for its bound")
+        if probe is not None:
+            from pipelines.evaluate_probe import evaluate_probe
+
+            return evaluate_probe(folder, file, probe, json_path=json_path)
         from pipelines.evaluate_bound import evaluate_bound
 
-        return evaluate_bound(folder, file, bound, json_path=json_path)
+        return evaluate_bound(folder, file, bound or 1, json_path=json_path)
     if not (folder / "test" / GOOD).is_dir() or any(of_mending.values()):
         if not folder.is_dir():
             expect_images(folder)  # says what is wrong with it
@@ -103,6 +112,9 @@ def evaluate_model(
                 return evaluate_colorizer(folder, file, json_path=json_path)
             return evaluate_restorer(folder, file, levels=levels, classical=classical, json_path=json_path)
         _refuse(of_mending, DOES[does])
+        if not (folder / "test").is_dir() and (classes := Session(file, device="cpu").metadata.classes):
+            _refuse({"groups": groups, "regret": regret}, "tells classes, on a folder of them")
+            return evaluate_classes(folder, file, classes, json_path=json_path, out=out, false_alarms=false_alarms)
     return evaluate_scores(
         folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
     )
@@ -182,7 +194,7 @@ def evaluate_scores(
         place = out or Path(temporary)
         summary = score_folder(
             test, file, place, false_alarms=false_alarms, groups=groups, group_level=1, fresh=True, observer=observe,
-            drift_below=GOOD,
+            drift_below=(GOOD,),
         )  # fmt: skip
         verdicts = Verdicts.of(file.calibration(), false_alarms, groups=groups, group_level=1)
         result = figures_of(rows, pixels, verdicts)
@@ -221,6 +233,12 @@ def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
         from pipelines.evaluate_bound import describe_bound
 
         return describe_bound(figures)
+    if "probe" in figures:
+        from pipelines.evaluate_probe import describe_probe
+
+        return describe_probe(figures)
+    if "confusion" in figures:
+        return describe_classes(figures)
     if "n_grey" in figures:
         from pipelines.evaluate_colorizer import describe_colorization
 

@@ -26,11 +26,11 @@ from pipelines.progress import progress
 from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
 from pipelines.settings import settings
+from pipelines.sureness import BINS, by_confidence, calibration_error
 from pipelines.tiles import Place
 
 log = logging.getLogger(__name__)
 IMAGES, LABELS = "image", "label"  # folders under the one that is given
-BINS = 15
 LEAST = 1e-12
 
 
@@ -38,36 +38,20 @@ LEAST = 1e-12
 class _Sums:
     """What is added up over the pixels of an image, or of all."""
 
-    pixels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
-    right: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
-    confidence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    answers: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, BINS)))  # as `by_confidence` counts
     log_likelihood: float = 0.0
 
     def add(self, probability: NDArray[np.float32], chosen: Labels, true: Labels) -> None:
         """Count the pixels of a part of an image: (h, w, K), (h, w) and (h, w)."""
-        sure = probability.max(axis=2)
-        bins = np.minimum((sure * BINS).astype(np.intp), BINS - 1).ravel()
-        self.pixels += np.bincount(bins, minlength=BINS)
-        self.right += np.bincount(bins, weights=(chosen == true).ravel(), minlength=BINS)
-        self.confidence += np.bincount(bins, weights=sure.ravel().astype(np.float64), minlength=BINS)
+        self.answers += by_confidence(probability.max(axis=2).ravel(), (chosen == true).ravel())
         of_true = np.take_along_axis(probability, true[..., None].astype(np.intp), axis=2)
         self.log_likelihood += float(np.log(of_true.astype(np.float64).clip(min=LEAST)).sum())
 
     def __iadd__(self, other: _Sums) -> _Sums:
         """Another image's, too."""
-        self.pixels += other.pixels
-        self.right += other.right
-        self.confidence += other.confidence
+        self.answers += other.answers
         self.log_likelihood += other.log_likelihood
         return self
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: how far the share of right pixels is from the probability that they were given.
-
-        Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", eq. 3, with 15 bins.
-        """
-        return float(np.abs(self.right - self.confidence).sum() / self.pixels.sum())
 
 
 def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None = None) -> dict[str, Any]:
@@ -118,8 +102,8 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
         "task": metadata.task,
         **counts,
         **{name: float(np.mean([row[name] for row in rows])) for name in ("dice", "iou")},
-        "ece": sums.ece,
-        "nll": -sums.log_likelihood / float(sums.pixels.sum()),
+        "ece": calibration_error(sums.answers),
+        "nll": -sums.log_likelihood / float(sums.answers[0].sum()),
         "seconds": float(np.median([row["seconds"] for row in rows])),
         "per_image": rows,
     }

@@ -42,6 +42,7 @@ class Examples:
         split: dict[SplitName, tuple[int, ...]],
         size: tuple[int, int],
         representation: Representation | None = None,
+        labels: Sequence[int] = (),
     ) -> None:
         """Keep an array with one row an image, and the way from rows to y.
 
@@ -51,9 +52,15 @@ class Examples:
             split: Who belongs to which split.
             size: Height and width of y.
             representation: Makes y of what is extracted; default: that is y.
+            labels: Class of each image, where they have one.
         """
         self._array, self._extracted, self.split, self.size = array, extracted, split, size
         self._representation = representation
+        self._labels = torch.tensor(labels) if labels else torch.zeros(len(array), dtype=torch.int64)
+
+    def labels_of(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
+        """Classes of some images, (B,), in ascending order of their indices as in `batch`; 0 where they have none."""
+        return self._labels[np.sort(np.asarray(indices))]
 
     def batch(
         self,
@@ -103,11 +110,12 @@ def make_examples(
             data.split,
             representation.size,
             representation,
+            data.labels,
         )
     array = _extracted(data, image_format, representation, device)
     raw = Examples(array, lambda rows: rows.float(), data.split, representation.size)
     representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
-    return Examples(array, lambda rows: rows.float(), data.split, representation.size, representation)
+    return Examples(array, lambda rows: rows.float(), data.split, representation.size, representation, data.labels)
 
 
 def _extracted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pipelines.job_tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, run
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS
+from vaecore.networks.class_prior import BESIDE, ClassPrior, label_loss
 from vaecore.objectives import iwae_loss, total_correlation
 from vaecore.tasks import Target
 
@@ -24,7 +26,14 @@ VALIDATION_BATCH = 16
 SAMPLES = {"iwae": 8}  # of the latent in each step; one does for the others
 
 
-class Batches(Dataset[Tensor]):
+class Batch(NamedTuple):
+    """What one step is given."""
+
+    y: Tensor  # (B, C, H, W)
+    label: Tensor  # (B,), class of each image; 0 where they have none
+
+
+class Batches(Dataset[Batch]):
     """Batches of images, made when they are asked for: memory holds one, however many there are."""
 
     def __init__(
@@ -41,12 +50,12 @@ class Batches(Dataset[Tensor]):
         """Number of batches."""
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """y of one batch."""
+    def __getitem__(self, index: int) -> Batch:
+        """One batch."""
         window = None if self._windows is None else self._windows[index]
         chance = torch.Generator().manual_seed((self._seed * 1_000_003 + index) % 2**63)
         y = self._examples.batch(self._indices[index], window, chance)
-        return y.contiguous(memory_format=torch.channels_last)
+        return Batch(y.contiguous(memory_format=torch.channels_last), self._examples.labels_of(self._indices[index]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,7 @@ class Recipe:
     beta: float = 1.0
     free_bits: float = 0.0
     patience: int | None = None
+    label_weight: float = BESIDE  # of telling classes apart, where there are any
     corruption: str = "none"  # of what the encoder sees
     window: int | None = None  # places along a side of the windows that are trained on
     seed: int = 0
@@ -78,6 +88,7 @@ class Recipe:
             samples=table.samples or SAMPLES.get(table.objective, 1),
             beta=table.beta,
             free_bits=table.free_bits,
+            label_weight=BESIDE if table.label_weight is None else table.label_weight,
             patience=table.patience or target.patience,
             window=None if target.window is None else -(-target.window // stride) * stride,
             corruption=table.corruption or usual,
@@ -127,7 +138,7 @@ class Fit(Trainable):
         """The network as the bound sees it."""
         return self.model  # type: ignore[return-value]  # a Protocol that modules satisfy
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
         images = np.array(self._examples.split["train"])
         order = shuffled(images, self.recipe, self.stretch_steps, self.current_epoch)
@@ -135,35 +146,42 @@ class Fit(Trainable):
         seed = self.recipe.seed * 10_007 + self.current_epoch
         return DataLoader(Batches(self._examples, list(order), seed, windows), batch_size=None, num_workers=0)
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """The select split, in order."""
         indices = np.array(self._examples.split["select"])
         pieces = np.array_split(indices, -(-len(indices) // VALIDATION_BATCH))
         return DataLoader(Batches(self._examples, pieces, seed=0), batch_size=None, num_workers=0)
 
-    def training_step(self, y: Tensor, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """One step: distortion + beta * rate, with free bits, in nats per dimension."""
-        channels, height, width = self.network.latent_shape
+    def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """One step: distortion + beta * rate, with free bits, in nats per dimension; given the images' classes."""
+        y, labelled = batch.y, self.model if isinstance(self.model, ClassPrior) else None
+        network = self.network if labelled is None else labelled.given(batch.label)
+        channels, height, width = network.latent_shape
         grid = (
             height * y.shape[2] // self._examples.size[0],
             width * y.shape[3] // self._examples.size[1],
         )  # a window's
         noise = self._noise((len(y), self.recipe.samples, channels, *grid), self.global_step)
         if self.recipe.objective == "iwae":
-            return self.note_loss(iwae_loss(self.network, y, noise, weight=self.weight))
+            return self.note_loss(iwae_loss(network, y, noise, weight=self.weight))
         given = None
         if self.recipe.corruption != "none":
             damaged = CORRUPTIONS[self.recipe.corruption](y, self._generator(500_000 + self.global_step))
             given = damaged.contiguous(memory_format=torch.channels_last)
-        maps = bound_maps(self.network, y, noise, weight=self.weight, given=given)
-        self.network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
-        if self.recipe.objective != "total_correlation":
-            return self.note_loss(training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits))
-        dependence = total_correlation(maps.posterior, maps.posterior.sample(noise)[:, 0]) / y[0].numel()
-        return self.note_loss(training_loss(maps) + (self.recipe.beta - 1) * dependence)
+        maps = bound_maps(network, y, noise, weight=self.weight, given=given)
+        network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
+        if self.recipe.objective == "total_correlation":
+            dependence = total_correlation(maps.posterior, maps.posterior.sample(noise)[:, 0]) / y[0].numel()
+            loss = training_loss(maps) + (self.recipe.beta - 1) * dependence
+        else:
+            loss = training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
+        if labelled is not None:
+            loss = loss + self.recipe.label_weight * label_loss(labelled, maps.posterior, batch.label)
+        return self.note_loss(loss)
 
-    def validation_step(self, y: Tensor, index: int) -> None:
-        """The plain bound of held-out images, always under the same noise."""
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """The plain bound of held-out images, always under the same noise; nobody tells their classes."""
+        y = batch.y
         noise = self._noise((len(y), 4, *self.network.latent_shape), 1_000_000 + index)
         bound = elbo(self.network, y, noise, weight=self.weight)
         dims = y[0].numel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,18 +15,19 @@ from numpy.typing import NDArray
 from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
-from pipelines.modelfile import Metadata
+from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
-from pipelines.session import DOES, kind_of
+from pipelines.session import DOES, Session, kind_of
 from pipelines.weights import load_network
 from vaecore.bound import GenerativeModel
-from vaecore.networks import Autoencoder
+from vaecore.networks import Autoencoder, ClassPrior
+from vaecore.scoring import ScoringGraph
 
 GAP = 2  # pixels between the images of a sheet
 SHEET, ACCOUNT = "sheet.png", "samples.json"
 
 
-def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) -> Path:
+def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, label: str | None = None) -> Path:
     """Draw latents from the prior, decode them, and write the mean images that they stand for. Needs torch.
 
     Args:
@@ -34,12 +36,13 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
         out: A folder, new or of an earlier call, whose images go: `0000.png` and so on, as many pixels as the model
             works at, all of them on `sheet.png`, and `samples.json`, which tells of what model.
         seed: Decides the latents; a larger count begins with the same images.
+        label: Of one class, where the model tells classes; default: of all, as often as they were in training.
 
     Returns:
         The sheet.
 
     Raises:
-        ModelError: It makes no images, has no prior, or has no weights beside it.
+        ModelError: It makes no images, has no prior or no such class, or has no weights beside it.
         FolderError: `out` is a file, or holds what no earlier call has written.
     """
     file = find_model(model)
@@ -50,19 +53,34 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0) ->
         raise ModelError(f'{file.ref} is a model of features: there is no image to show (model.target = "pixels" has)')
     if isinstance(graph.model, Autoencoder):
         raise ModelError(f"{file.ref} is an autoencoder: without a prior, nothing tells which latents are likely")
+    sample = _of_class(file, graph, label) if label is not None else cast("GenerativeModel", graph.model).sample_prior
     _make_room(out)
-    network = cast("GenerativeModel", graph.model)
-    write_json(out / ACCOUNT, {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count})
+    account = {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count}
+    write_json(out / ACCOUNT, account | ({} if label is None else {"label": label}))
     digits, images = max(4, len(str(count - 1))), []
     with torch.inference_mode():
         for number in range(count):
             mixed = np.random.SeedSequence((seed, number)).generate_state(1)[0]  # of a seed, torch heeds 32 bits
             generator = torch.Generator().manual_seed(int(mixed))
-            mean = network.decode(network.sample_prior(1, generator)).mean
+            mean = graph.network.decode(sample(1, generator)).mean
             images.append(graph.image_format.from_unit(mean)[0].numpy())
             _write(out / f"{number:0{digits}}.png", images[-1])
     _write(out / SHEET, sheet_of(images))
     return out / SHEET
+
+
+def _of_class(file: ModelFile, graph: ScoringGraph, label: str) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """What draws latents of one class.
+
+    Raises:
+        ModelError: The model tells no classes, or not this one.
+    """
+    network, classes = graph.model, Session(file, device="cpu").metadata.classes
+    if not isinstance(network, ClassPrior) or label not in classes:
+        known = f"its classes are {', '.join(classes)}" if classes else "it tells no classes ('model.classes' in a job)"
+        raise ModelError(f"{file.ref} has no class '{label}': {known}")
+    number = classes.index(label)
+    return lambda count, generator: network.sample_class(torch.full((count,), number), generator)
 
 
 def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsignedinteger[Any]]:

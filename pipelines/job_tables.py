@@ -34,6 +34,7 @@ def _length_of_time(text: str) -> str:
     return text
 
 
+ClassNames = Annotated[tuple[str, ...], Field(min_length=2, max_length=256)]
 Age = Annotated[str, AfterValidator(_length_of_time)]  # such as 30d
 
 
@@ -93,10 +94,14 @@ class ModelTable(Record):
         pattern=r"^(auto|mean|(top|soft):[0-9.]+)$",
         description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
     )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the inner maps left out in each step of training (pixels only)"
+    )
     levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
-    prior: Literal["standard", "mixture", "vamp", "none"] = Field(
+    prior: Literal["standard", "mixture", "fitted", "vamp", "none"] = Field(
         "standard",
-        description="p(z): standard normal; a learned mixture; of learned images (VampPrior); none: an autoencoder",
+        description="p(z): standard normal; a learned mixture; one fitted to the latents after training; of learned "
+        "images (VampPrior); none: an autoencoder",
     )
     components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
     score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
@@ -107,11 +112,10 @@ class ModelTable(Record):
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")
     # Of models that mend images:
     network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
-    classes: tuple[str, ...] | None = Field(
+    classes: ClassNames | Literal["folders"] | None = Field(
         None,
-        min_length=2,
-        max_length=256,
-        description="Names of the labels' values 0, 1, 2, ... (segment; default: background, and all above zero)",
+        description="Names of the labels' values 0, 1, 2, ... (segment; default: background, and all above zero); "
+        'reconstruct: "folders", each sub-folder of the training folder being a class of images',
     )
     scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
     damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
@@ -120,7 +124,7 @@ class ModelTable(Record):
     @property
     def leaves_features_open(self) -> bool:
         """Whether it is left to the images which features are used."""
-        asked = (self.target, self.strides, self.stride_weights, self.smooth)
+        asked = (self.target, self.strides, self.stride_weights, self.smooth, self.classes)
         return all(choice is None for choice in asked) and self.levels == 1
 
     @property
@@ -128,6 +132,15 @@ class ModelTable(Record):
         """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
         asked = (self.stages, self.aligned, self.latent, self.likelihood, self.size)
         return all(choice is None for choice in asked) and self.pooling == "auto" and self.score == "elbo"
+
+    @field_validator("classes", mode="wrap")
+    @classmethod
+    def _classes_are_told_once(cls, classes: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(classes)
+        except ValidationError:
+            msg = 'give "folders" (reconstruct), or from 2 to 256 names of labels (segment): ["background", "cell"]'
+            raise ValueError(msg) from None
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -152,6 +165,9 @@ class TrainTable(Record):
         description="The bound; the importance-weighted one; or the bound, with beta on the latents' dependence alone",
     )
     samples: PositiveInt | None = Field(None, description="Of the latent in each step (default: 1; 8 for iwae)")
+    label_weight: float | None = Field(
+        None, ge=0, description="Of telling classes apart, in nats, beside the bound per dimension (default: 1)"
+    )
     beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
     free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(

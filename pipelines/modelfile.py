@@ -64,6 +64,7 @@ class Metadata(CommonMetadata):
     dims: PositiveInt  # D, the dimensions of y
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     samples: PositiveInt  # S, samples of the latent in each score
+    classes: tuple[str, ...] = ()  # of images: each gets the name of one, or is rejected
     score: str  # how the score is made of the bound
 
     @property

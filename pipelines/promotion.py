@@ -2,7 +2,8 @@
 
 The figure is the AUROC with which a model tells held-out good images from the same images with synthetic defects:
 both models can have it, whatever they call a likelihood, where their ELBOs could not be compared. And a challenger has
-to keep its promised false-alarm rate on good images that it was not calibrated on.
+to keep its promised false-alarm rate on good images that it was not calibrated on. Where both tell classes of
+images, it must tell them as well, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipelines.calibration import Calibration
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.figures import separation
+from pipelines.groups import group_of
 from pipelines.images import ImageFile
 from pipelines.job_tables import PromoteTable
 from pipelines.modelfile import ModelFile
@@ -75,6 +77,12 @@ def decide(
         return Decision(promote=False, reason=reason, figures=figures)
     if gain < -table.tolerance:
         return Decision(promote=False, reason=f"worse: {comparison} (tolerance {table.tolerance:g})", figures=figures)
+    if "accuracy" in mine and "accuracy" in theirs:
+        told = f"class right for {percent(mine['accuracy'])} against {percent(theirs['accuracy'])}"
+        if mine["accuracy"] < theirs["accuracy"] - table.tolerance:
+            reason = f"worse: {told} of {len(files)} held-out images (tolerance {table.tolerance:g}); {comparison}"
+            return Decision(promote=False, reason=reason, figures=figures)
+        comparison = f"{told}; {comparison}"
     return Decision(promote=True, reason=f"not worse: {comparison}", figures=figures)
 
 
@@ -93,11 +101,18 @@ def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) 
     session = Session(model, device=settings().device, threads=settings().workers)
     good: list[float] = []
     bad: list[float] = []
+    right: list[bool] = []
+    classes = session.metadata.classes
     for image, copies in with_damage(files, session.metadata, DEFECTS_PER_IMAGE):
+        if classes:
+            found = session.run(image.pixels[None], [image.sha256], ("label_probability",))["label_probability"]
+            right.append(classes[int(found.argmax())] == group_of(image.file.relative))
         for pixels, scores in ((image.pixels, good), *((copy, bad) for copy in copies)):
             scores.append(float(session.run(pixels[None], [image.sha256], ("score",))["score"][0]))
     calibration = model.calibration()
     figures = {"synthetic_auroc": separation(good, bad)}
+    if right:
+        figures["accuracy"] = float(np.mean(right))
     if calibration is not None:
         figures |= _kept_promise(calibration, np.array(good), false_alarms)
     return figures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.columns import PICTURES, REGIONS, RESTORED, Row
+from pipelines.columns import LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.drift import FACTS
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 
@@ -19,7 +19,7 @@ def empty_row(file: ImageFile) -> Row:
         "mtime_ns": file.mtime_ns,
         **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
         **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
-        **dict.fromkeys(name for name, _ in (*REGIONS, *RESTORED, *PICTURES)),
+        **dict.fromkeys(name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *PICTURES)),
     }
 
 

@@ -84,7 +84,7 @@ def score_folder(
     fresh: bool = False,
     observer: Observer | None = None,
     engine: Engine = "local",
-    drift_below: str | None = None,
+    drift_below: tuple[str, ...] = (),
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -107,7 +107,7 @@ def score_folder(
         fresh: Forget the rows of earlier runs.
         observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
-        drift_below: Only images of this sub-folder tell of drift, where others are known to be abnormal.
+        drift_below: Only images of these sub-folders tell of drift, where others are known to be abnormal.
 
     Returns:
         Counts, and where the report is.
@@ -145,7 +145,7 @@ def open_scoring(
     observer: Observer | None = None,
     alarm: AlarmTable | None = None,
     series: bool = False,
-    drift_below: str | None = None,
+    drift_below: tuple[str, ...] = (),
 ) -> Iterator[Scoring]:
     """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
@@ -193,7 +193,7 @@ class Scoring(FolderRun):
     observer: Observer | None = None
     calibration_file: Path | None = None  # where it is not the one beside the model
     all_maps: bool = False
-    drift_below: str | None = None  # only images of this sub-folder tell of drift; default: all
+    drift_below: tuple[str, ...] = ()  # only images of these sub-folders tell of drift; default: all
     drift: Drift | None = None
     batch_size: int = field(init=False)
 
@@ -272,6 +272,8 @@ class Scoring(FolderRun):
         if isinstance(batch, Failed):
             return [batch]
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
+        if self.session.metadata.classes:
+            outputs = (*outputs, "label_probability")
         try:
             pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
             with self.stages.timed("run"):
@@ -312,6 +314,10 @@ class Scoring(FolderRun):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}
         bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
         scored = row | scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
+        if classes := self.session.metadata.classes:
+            chances = values["label_probability"][index]
+            best = int(chances.argmax())
+            scored |= {"label": classes[best], "label_probability": float(chances[best])}
         try:
             self._draw(scored, image, {name: array[index] for name, array in values.items()})
         except MemoryError:

@@ -42,9 +42,11 @@ from pipelines.choose import choose_score
 from pipelines.contents import contents_of
 from pipelines.crop_training import AnyTraining
 from pipelines.data import TrainingData, load_training_data, write_split
+from pipelines.error_bars import set_temperature
 from pipelines.errors import JobError
 from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
+from pipelines.fitted_prior import with_fitted_prior
 from pipelines.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
 from pipelines.plan import Plan, make_plan, survey
@@ -64,7 +66,7 @@ from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
-from vaecore.networks import VampPrior
+from vaecore.networks import ClassPrior, VampPrior
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
 from vaecore.tasks import colorizations, segmentations
@@ -111,7 +113,9 @@ def prepare(job: Job) -> Prepared:
         log.info("%s", line)
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
-    model = build_network(job, plan, representation)
+    model = build_network(job, plan, representation, classes=len(data.classes))
+    if isinstance(model, ClassPrior):
+        model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
     recipe = Recipe.of(job.train, plan.target, len(data.split["train"]), stride=2**plan.stages)
     return Prepared(job, plan, representation, model, data, recipe)
 
@@ -175,7 +179,12 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         prepared.model.cpu().eval()
         if isinstance(prepared.model, VampPrior):
             prepared = replace(prepared, model=prepared.model.settled().eval())
+        if job.model.prior == "fitted":
+            prepared = replace(prepared, model=with_fitted_prior(prepared.network, examples, job).eval())
         _freeze_scale(prepared.network, examples)
+        told: dict[str, float] = {}
+        if isinstance(prepared.model, ClassPrior):
+            told = set_temperature(prepared.model, examples)
         if representation.drawable:
             run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
@@ -202,7 +211,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         registry = Registry()
         champion = champion_of(registry, job.name)
         decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
-        measured = {"parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
+        measured = {**told, "parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
         card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
         run.text("card.md", card)
         figures = {**measured, **decision.figures}

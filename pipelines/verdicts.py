@@ -14,7 +14,7 @@ from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
 from pipelines.drift import STATISTICS, Drift, check_drift
 from pipelines.errors import CalibrationError
-from pipelines.groups import GroupThresholds
+from pipelines.groups import GroupThresholds, group_of
 from pipelines.rates import percent, promised
 from pipelines.store import Block
 
@@ -216,14 +216,14 @@ def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: 
 
 
 def settled(
-    verdicts: Verdicts, blocks: Iterable[Block], drift_below: str | None = None
+    verdicts: Verdicts, blocks: Iterable[Block], drift_below: tuple[str, ...] = ()
 ) -> tuple[Verdicts, Drift | None]:
     """Verdicts with the threshold that their rule gives for all images, and whether these have drifted.
 
     Args:
         verdicts: The rule.
         blocks: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
-        drift_below: The sub-folder that these are in, where others are known to be abnormal.
+        drift_below: The sub-folders that these are in, where others are known to be abnormal.
     """
     kept: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in STATISTICS}
     tell = [np.empty(0, bool)]
@@ -231,7 +231,9 @@ def settled(
         ok = block.rows.filter(pc.equal(block.rows["status"], "ok"))
         for name, columns in kept.items():
             columns.append(ok[name].to_numpy().astype(np.float64))
-        of_drift = pc.starts_with(ok["path"], f"{drift_below}/").to_numpy() if drift_below else np.ones(len(ok), bool)
+        of_drift = np.ones(len(ok), bool)
+        if drift_below:
+            of_drift = np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)
         tell.append(of_drift)
     values = {name: np.concatenate(columns) for name, columns in kept.items()}
     calibration, drift = verdicts.calibration, None

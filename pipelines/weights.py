@@ -66,7 +66,7 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
         strides=metadata.strides,
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)
-    model = build_network(job, plan, representation, trained=True)
+    model = build_network(job, plan, representation, classes=len(metadata.classes), trained=True)
     return ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
 
 

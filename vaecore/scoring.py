@@ -21,6 +21,7 @@ from vaecore.bound import (
 from vaecore.complexity import code_length, density_offset
 from vaecore.image_format import ImageFormat, resize
 from vaecore.localisation import Localisation
+from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.two_level_vae import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Representation
@@ -37,6 +38,7 @@ SCORED = {
     "score": "nats per dimension, higher is more abnormal",
     "embedding": "prior standard deviations",
 }
+LABELLED = {"label_probability": "probability of each class"}  # where images have classes
 STANDARDISED = "standard deviations of good images at the same place"
 
 
@@ -107,6 +109,8 @@ class ScoringGraph(_Graph):
     def outputs(self) -> dict[str, str]:
         """Names and units of what `forward` returns, in order."""
         units = {**DRAWN, **SCORED} if self.representation.drawable else dict(SCORED)
+        if isinstance(self.model, ClassPrior):
+            units |= LABELLED
         if self.localisation is not None:
             units["anomaly_map"] = "nats per place of y, at a scale between the place's and the channel's"
         if self.typicality is not None:
@@ -180,7 +184,8 @@ class ScoringGraph(_Graph):
         Returns:
             `outputs`, at the input's height and width: restored (N, H, W, C) pixels like the input's, the mean of
             p(y|z) averaged over samples; restored_scale (N, H, W, C); anomaly_map (N, H, W); elbo, rate, distortion
-            and score (N,); embedding (N, Z), the posterior mean averaged over the grid.
+            and score (N,); embedding (N, Z), the posterior mean averaged over the grid; of images with classes,
+            label_probability (N, K).
         """
         full_size = (image.shape[1], image.shape[2])
         y = self.to_y(image)
@@ -201,6 +206,8 @@ class ScoringGraph(_Graph):
             "score": score,
             "embedding": maps.posterior.mean.mean(dim=(2, 3)),
         }
+        if isinstance(self.model, ClassPrior):
+            scored["label_probability"] = self.model.log_label(maps.posterior).exp()
         return {**self._drawn(maps, noise.shape[1], image), **scored} if self.representation.drawable else scored
 
     def _drawn(self, maps: BoundMaps, samples: int, image: Tensor) -> dict[str, Tensor]:

@@ -176,6 +176,8 @@ class Picture(Record):
     mean_scale: float | None = None
     psnr: float | None = None
     dice: float | None = None
+    label: str | None = None  # the likeliest class, where the model tells classes
+    label_probability: float | None = None
     outlines: str | None = None  # of the abnormal regions, in pixels of the thumbnail
     neighbours: tuple[Near, ...] | None = None
     local_p_value: float | None = None

@@ -39,7 +39,7 @@ def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
                 "map": _map(out, picture.path),
                 "outlines": picture.outlines or None,
                 "size": _size(picture.thumbnail) if picture.outlines else None,
-                "words": list(_sentences(picture, heat)) if heat else [],
+                "words": list(_sentences(picture, heat)),
                 "near": [
                     {"name": printable(near.name), "distance": near.distance, "thumbnail": good[near.name]}
                     for near in picture.neighbours or ()
@@ -49,9 +49,13 @@ def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
     return {"pictures": pictures, "good": thumbnails}
 
 
-def _sentences(picture: Picture, heat: HeatFacts) -> list[str]:
-    """What a heat map shows, for people."""
+def _sentences(picture: Picture, heat: HeatFacts | None) -> list[str]:
+    """What a heat map shows, and the class, for people."""
     found = []
+    if picture.label is not None and picture.label_probability is not None:
+        found.append(words.nearest_class(picture.label, picture.label_probability))
+    if heat is None:
+        return found
     if picture.regions is not None:
         found.append(
             words.regions(

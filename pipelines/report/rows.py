@@ -6,6 +6,7 @@ Memory grows by tens of bytes a row, not by the text in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,11 @@ _NEEDED = ("path", "status", "score")
 _FACTS = ("model", "version", "threshold")
 MEASURES = ("p_value", "bits_per_dim", "elbo", "rate", "distortion")
 FIGURES = ("psnr", "ssim", "dice", "iou")  # where there are images to compare with
-_SHOWN = (*("path", "score", "width", "height", "error", "note"), *("output", "mean_scale", *FIGURES), *MEASURES)
+_SHOWN = (
+    *("path", "score", "width", "height", "error", "note", "label", "label_probability"),
+    *("output", "mean_scale", *FIGURES),
+    *MEASURES,
+)
 _BATCH = 4096
 
 
@@ -47,6 +52,7 @@ class Rows:
         model: name of the model, as the rows say.
         version: its version, as the rows say.
         threshold: the score above which a file is abnormal; None without calibration, or where groups have their own.
+        labels: images by class and whether they were rejected, where the model tells classes.
     """
 
     verdicts: NDArray[np.uint8]
@@ -57,6 +63,7 @@ class Rows:
     model: str | None
     version: str | None
     threshold: float | None
+    labels: Counter[tuple[str, bool]]
 
     @property
     def total(self) -> int:
@@ -112,7 +119,7 @@ def _check(file: pq.ParquetFile, path: Path) -> None:
 
 
 def _read(file: pq.ParquetFile, limit: int) -> Rows:
-    scores, verdicts, facts = _figures(file)
+    scores, verdicts, facts, labels = _figures(file)
     keep = _worst(scores, verdicts, limit)
     batches: list[pa.Table] = []
     failures: list[Failure] = []
@@ -135,16 +142,22 @@ def _read(file: pq.ParquetFile, limit: int) -> Rows:
         model=facts["model"],
         version=facts["version"],
         threshold=float(facts["threshold"]) if facts["threshold"] is not None else None,
+        labels=labels,
     )
 
 
-def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint8], dict[str, str | None]]:
-    """Score and verdict of every row, and the first value of each column that should say the same on all rows."""
+def _figures(
+    file: pq.ParquetFile,
+) -> tuple[NDArray[np.float64], NDArray[np.uint8], dict[str, str | None], Counter[tuple[str, bool]]]:
+    """Score and verdict of every row, the first value of each column that should say the same on all rows, classes."""
     scores = np.empty(file.metadata.num_rows, np.float64)
     verdicts = np.empty(file.metadata.num_rows, np.uint8)
     facts: dict[str, str | None] = dict.fromkeys(_FACTS)
-    wanted = [name for name in (*_NEEDED[1:], "is_anomaly", "mean_scale", *_FACTS) if name in file.schema_arrow.names]
+    wanted = [
+        name for name in (*_NEEDED[1:], "is_anomaly", "mean_scale", "label", *_FACTS) if name in file.schema_arrow.names
+    ]
     thresholds: set[float] = set()
+    labels: Counter[tuple[str, bool]] = Counter()
     start = 0
     for batch in file.iter_batches(_BATCH, columns=wanted):
         end = start + len(batch)
@@ -157,6 +170,8 @@ def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint
         codes = np.where(flagged.fill_null(False).to_numpy(zero_copy_only=False), ABNORMAL, NORMAL)
         codes = np.where(flagged.is_null().to_numpy(zero_copy_only=False), UNJUDGED, codes)
         verdicts[start:end] = np.where(failed, FAILED, codes)
+        told = zip(column(batch, "label", pa.string()).to_pylist(), codes == ABNORMAL, strict=True)
+        labels.update((name, bool(rejected)) for name, rejected in told if name is not None)
         for name in _FACTS:
             if facts[name] is None and name in wanted:
                 known = batch.column(name).drop_null()
@@ -165,7 +180,7 @@ def _figures(file: pq.ParquetFile) -> tuple[NDArray[np.float64], NDArray[np.uint
         start = end
     if len(thresholds) > 1:
         facts["threshold"] = None
-    return scores, verdicts, facts
+    return scores, verdicts, facts, labels
 
 
 def _worst(scores: NDArray[np.float64], verdicts: NDArray[np.uint8], limit: int) -> NDArray[np.bool_]:

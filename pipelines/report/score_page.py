@@ -98,6 +98,10 @@ def _facts(
         "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
         "unjudged": rows.count(UNJUDGED),
         "judged": judged,
+        "classes": [
+            (name, rows.labels[name, False], rows.labels[name, True])
+            for name in sorted({name for name, _ in rows.labels})
+        ],
         "scored": len(rows.known_scores),
         "threshold": rows.threshold if _movable(rows, run) else None,
         "promised": rate,
@@ -126,6 +130,8 @@ def _row_data(rows: Rows) -> dict[str, object]:
         names.append(name)
     notes: dict[str | None, int] = {None: 0}
     note = [notes.setdefault(text, len(notes)) for text in column(rows.worst, "note", pa.string()).to_pylist()]
+    classes: dict[str | None, int] = {None: 0}
+    label = [classes.setdefault(name, len(classes)) for name in column(rows.worst, "label", pa.string()).to_pylist()]
     data: dict[str, object] = {
         "total": rows.total,
         "counts": [rows.count(code) for code in (NORMAL, ABNORMAL, FAILED, UNJUDGED)],
@@ -138,7 +144,9 @@ def _row_data(rows: Rows) -> dict[str, object]:
         # Scores keep all their bits, since verdicts are made of them; the rest is only looked at.
         "score": packed(_scores(rows), "f8"),
     }
-    for name in MEASURES:
+    if len(classes) > 1:
+        data |= {"labels": [printable(name or "") for name in classes], "label": packed(np.array(label), "u4")}
+    for name in (*MEASURES, "label_probability"):
         values = floats(rows.worst, name)
         if np.isfinite(values).any():
             data[name] = packed(values, "f4")

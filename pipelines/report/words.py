@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Context
 
 from pipelines import rates
+from pipelines.text import printable
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -135,6 +136,15 @@ def rounded(count: float) -> str:
     """
     whole = round(count)
     return f"{round(whole, 2 - len(str(whole))):,}"
+
+
+def nearest_class(name: str, probability: float) -> str:
+    """The class that an image is most like.
+
+    >>> nearest_class("shirt", 0.8731)
+    'nearest class: shirt (probability 0.87)'
+    """
+    return f"nearest class: {printable(name)} (probability {probability:.2f})"
 
 
 def regions(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipelines.examples import Examples, Window, make_examples
-from pipelines.fit import VALIDATION_BATCH, Fit, Recipe, fit, windows_of
+from pipelines.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
 from pipelines.job import load_job
 from pipelines.job_tables import TrainTable
 from pipelines.sample import MAGNETIC_TILE
@@ -249,10 +249,10 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     loader = Fit(runs.network(), runs.examples, runs.recipe).val_dataloader()
     assert sizes == []
     pieces = iter(loader)
-    first = next(pieces)
+    first = next(pieces).y
     assert sizes == [len(first)]
     assert first.is_contiguous(memory_format=torch.channels_last)
-    seen = torch.cat([first, *pieces])
+    seen = torch.cat([first, *(piece.y for piece in pieces)])
     assert max(sizes) <= VALIDATION_BATCH < len(images) == sum(sizes)
     assert torch.equal(seen, batch(runs.examples, images))
 
@@ -270,10 +270,10 @@ def test_noise_reaches_the_encoder_and_never_the_bound(runs: Whole, name: str) -
     """Trained with noise the weights differ; the held-out bound is taken without it, and a run goes on exactly."""
     noisy = replace(runs.recipe, corruption="noise")
     module = Fit(runs.network(), runs.examples, noisy)
-    y = runs.examples.batch([0, 1])
+    batch = Batch(runs.examples.batch([0, 1]), runs.examples.labels_of([0, 1]))
     plain = Fit(runs.network(), runs.examples, runs.recipe)
-    assert not torch.equal(module.training_step(y, 0), plain.training_step(y, 0))
-    assert torch.equal(module.training_step(y, 0), module.training_step(y, 0))
+    assert not torch.equal(module.training_step(batch, 0), plain.training_step(batch, 0))
+    assert torch.equal(module.training_step(batch, 0), module.training_step(batch, 0))
 
 
 def test_shades_of_grey_are_probabilities_of_white_anew_each_time() -> None:
@@ -288,11 +288,11 @@ def test_shades_of_grey_are_probabilities_of_white_anew_each_time() -> None:
         .network(channels=1, size=(8, 8), likelihood=BernoulliLikelihood(), stages=1, width=4, latent_channels=2)
     )
     module = Fit(model, examples, Recipe(steps=4000, batch=2, learning_rate=1e-3, seed=2**40))
-    drawn = torch.cat(list(module.train_dataloader()))
+    drawn = torch.cat([batch.y for batch in module.train_dataloader()])
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     assert abs(float(drawn.mean()) - 64 / 255) < 0.02
     assert not torch.equal(drawn[0], drawn[2])
     for first, again in zip(module.val_dataloader(), module.val_dataloader(), strict=True):
-        assert torch.equal(first, again)
-        assert set(first.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(first.y, again.y)
+        assert set(first.y.unique().tolist()) == {0.0, 1.0}
     assert not examples.batch([0]).any(), "scoring has no chance to draw: 64 of 255 is black"

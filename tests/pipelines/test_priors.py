@@ -10,13 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.errors import JobError
+from pipelines.errors import DataError, JobError
+from pipelines.examples import Examples
+from pipelines.fitted_prior import with_fitted_prior
 from pipelines.generate import sample_images
+from pipelines.job import load_job
 from pipelines.models import find_model
 from pipelines.score import score_folder
 from pipelines.train import train_model
 from pipelines.weights import load_network
-from vaecore.networks import MixturePrior
+from vaecore.bound import elbo
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import ConvVAE, MixturePrior
 
 JOB = """
 name = "digits"
@@ -50,7 +55,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "digits.toml"
 
 
-@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+@pytest.mark.parametrize("prior", ["mixture", "fitted", "vamp"])
 def test_a_model_with_it_is_a_model_like_any_other(job: Path, prior: str) -> None:
     job.write_text(JOB.format(prior=prior))
     trained = train_model(job)
@@ -127,3 +132,41 @@ def test_a_weighed_rate_is_called_what_it_is(job: Path) -> None:
     card = find_model("digits@champion").card or ""
     assert "a learned mixture of Gaussians" in card
     assert "training weighed the rate by 4, with 0 nats free in each channel: what it minimised is no bound" in card
+
+
+@torch.no_grad()
+def test_a_fitted_prior_tightens_the_bound_of_what_it_was_fitted_to(job: Path) -> None:
+    """Latents in two heaps, which no single normal distribution describes."""
+    torch.manual_seed(0)
+    network = ConvVAE(
+        channels=1,
+        size=(8, 8),
+        likelihood=GaussianLikelihood(),
+        latent_channels=2,
+        latent_grid=False,
+        width=4,
+        stages=1,
+    )
+    network.to_posterior[1].bias.copy_(torch.tensor([0.0, 0.0, -3.0, -3.0]))
+    y = torch.cat([torch.zeros(40, 1, 8, 8), torch.ones(40, 1, 8, 8)]) + 0.05 * torch.randn(80, 1, 8, 8)
+    examples = Examples(y.numpy(), lambda rows: rows, {"train": tuple(range(80))}, (8, 8))
+    job.write_text(JOB.format(prior="fitted").replace("components = 3", "components = 2"))
+    fitted = with_fitted_prior(network, examples, load_job(job))
+    noise = torch.randn(80, 8, 2, 1, 1)
+    assert elbo(fitted, y, noise).value.mean() > elbo(network, y, noise).value.mean() + 0.5
+    means = network.posterior(y).mean.flatten(1)
+    found = fitted.mixture().mean
+    heaps = torch.stack([means[:40].mean(0), means[40:].mean(0)])
+    torch.testing.assert_close(found[found[:, 0].argsort()], heaps[heaps[:, 0].argsort()], rtol=0, atol=0.05)
+    with pytest.raises(DataError, match="80 latents of the training images are too few for 81 components"):
+        with_fitted_prior(network, examples, load_job(job, ["model.components=81"]))
+
+
+def test_dropout_is_of_training_alone(job: Path) -> None:
+    job.write_text(JOB.format(prior="standard").replace("components = 3\n", ""))
+    train_model(job, overrides=["model.dropout=0.2", "train.steps=6"])
+    file = find_model("digits@champion")
+    assert "training left out 20 % of inner maps" in (file.card or "")
+    load_network(file)  # agrees with the exported file
+    with pytest.raises(JobError, match=r"'model.dropout' is no option of the network on features"):
+        train_model(job, overrides=["model.dropout=0.2", "model.target=features", "model.likelihood=gaussian"])

@@ -1,6 +1,7 @@
 """Networks, built from plain parts: each is one file and says nothing of tasks, files or services."""
 
 from vaecore.networks.bottleneck_vae import BottleneckVAE
+from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
@@ -14,6 +15,7 @@ __all__ = [
     "SIZES",
     "Autoencoder",
     "BottleneckVAE",
+    "ClassPrior",
     "Colorizer",
     "ConditionalVAE",
     "ConvVAE",

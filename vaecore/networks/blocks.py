@@ -20,9 +20,10 @@ class ResidualBlock(nn.Module):
     normalisation layers, whose statistics would tie a pixel's score to the rest of its image or batch.
     """
 
-    def __init__(self, width: int) -> None:
-        """Make a block of `width` channels in and out."""
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        """Make a block of `width` channels in and out; `dropout` is the share of inner maps left out in training."""
         super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
@@ -31,7 +32,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         """Apply the block."""
-        y: Tensor = x + self.second(F.silu(self.first(F.silu(x))))
+        y: Tensor = x + self.second(self.dropout(F.silu(self.first(F.silu(x)))))
         return y
 
 

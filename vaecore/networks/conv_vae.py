@@ -28,6 +28,7 @@ class ConvVAE(StandardPrior, nn.Module):
         width: int = 16,
         stages: int = 4,
         blocks: int = 1,
+        dropout: float = 0.0,
     ) -> None:
         """Build the network.
 
@@ -41,6 +42,7 @@ class ConvVAE(StandardPrior, nn.Module):
             width: Channels at half resolution; doubled at each stage up to four times.
             stages: Halvings of the resolution.
             blocks: Residual blocks in each stage.
+            dropout: Share of the inner maps of each block that is left out in training (Srivastava et al. 2014).
 
         Raises:
             ValueError: The size is not a multiple of the stride.
@@ -53,14 +55,14 @@ class ConvVAE(StandardPrior, nn.Module):
 
         # No convolution runs at full resolution: half the time of a CPU would go there, for little.
         encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)]
-        encoder += [ResidualBlock(width) for _ in range(blocks)]
+        encoder += [ResidualBlock(width, dropout) for _ in range(blocks)]
         for narrow, wide in pairwise(widths):
-            encoder += [downsample(narrow, wide), *(ResidualBlock(wide) for _ in range(blocks))]
+            encoder += [downsample(narrow, wide), *(ResidualBlock(wide, dropout) for _ in range(blocks))]
         self.encoder = nn.Sequential(*encoder, nn.SiLU())
 
-        decoder: list[nn.Module] = [ResidualBlock(top) for _ in range(blocks)]
+        decoder: list[nn.Module] = [ResidualBlock(top, dropout) for _ in range(blocks)]
         for wide, narrow in pairwise(reversed(widths)):
-            decoder += [upsample(wide, narrow), *(ResidualBlock(narrow) for _ in range(blocks))]
+            decoder += [upsample(wide, narrow), *(ResidualBlock(narrow, dropout) for _ in range(blocks))]
         outputs = channels * likelihood.parameters_per_channel
         self.decoder = nn.Sequential(
             *decoder, nn.SiLU(), nn.Conv2d(width, 4 * outputs, 3, padding=1), nn.PixelShuffle(2)

@@ -18,6 +18,8 @@ function startTable(rows, threshold, gallery) {
   const columns = [
     { key: 'name', label: 'File', tip: 'Path inside the folder.', className: 'col-name left' },
     { key: 'verdict', label: 'Verdict', tip: 'Abnormal: the score is higher than the threshold.', className: 'left' },
+    { key: 'label', label: 'Class', tip: 'The class that the model finds most likely. Of an abnormal image: the nearest one; it is rejected.', className: 'left' },
+    { key: 'label_probability', label: 'Probability', tip: 'Of that class among the known ones.', digits: 3 },
     { key: 'score', label: 'Score', tip: 'Score: higher = more abnormal.', digits: 4 },
     { key: 'p_value', label: 'p-value', tip: 'Share of normal images at least this unusual. Small = abnormal.', digits: 2 },
     { key: 'bits_per_dim', label: 'Bits/dim', className: 'col-fine', tip: '\u2212ELBO over dimensions, in bits. Lower = more likely.', digits: 4 },
@@ -26,8 +28,10 @@ function startTable(rows, threshold, gallery) {
     { key: 'distortion', label: 'Distortion', unit: 'nats', tip: 'What the reconstruction leaves unexplained, in nats.', digits: 4, className: 'col-fine' },
     { key: 'size', label: 'Size', unit: 'px', tip: 'Width \u00d7 height, in pixels.' },
   ].filter((column) => !(column.key in rows) || rows[column.key] !== null)
+    .filter((column) => !column.key.startsWith('label') || rows.labels)
     .filter((column) => column.key !== 'verdict' || judged || rows.counts[2] > 0);
 
+  const classRank = rows.labels ? rows.labels.map((name) => rows.labels.filter((other) => compareText(other, name) < 0).length) : [];
   const verdict = (row) => verdictOf(rows, threshold, row);
   let lowered = null; // paths in lower case, made at the first search
   let sorted = Uint32Array.from({ length: rows.length }, (_, row) => row);
@@ -70,6 +74,7 @@ function startTable(rows, threshold, gallery) {
   function longest(column) {
     if (column.key === 'name') return '';
     if (column.key === 'verdict') return badge(rows.counts[3] ? 'unjudged' : 'abnormal');
+    if (column.key === 'label') return rows.labels.reduce((one, other) => (other.length > one.length ? other : one));
     if (column.key === 'size') return sizeText(rows.width.reduce(larger, 0), rows.height.reduce(larger, 0));
     const finite = rows[column.key].filter(Number.isFinite);
     const figures = [finite.reduce(smaller, Infinity), finite.reduce(larger, -Infinity), 1e-5, -0.1234];
@@ -79,7 +84,7 @@ function startTable(rows, threshold, gallery) {
   // Sorting. Rows without the figure come last both ways; equal rows keep the order of falling score.
 
   function sortBy(column) {
-    const descending = sort.key === column.key ? !sort.descending : !['name', 'verdict', 'p_value'].includes(column.key);
+    const descending = sort.key === column.key ? !sort.descending : !['name', 'verdict', 'label', 'p_value'].includes(column.key);
     sort = { key: column.key, descending };
     order();
     apply();
@@ -102,6 +107,7 @@ function startTable(rows, threshold, gallery) {
   }
 
   function figures(key) {
+    if (key === 'label') return Float64Array.from(rows.label, (label) => (label ? classRank[label] : NaN));
     if (key === 'size') return Float64Array.from(rows.width, (width, row) => width * rows.height[row]);
     if (key === 'verdict') return Float64Array.from(rows.verdict, (_, row) => VERDICT_ORDER.indexOf(verdict(row)));
     return rows[key];
@@ -150,6 +156,7 @@ function startTable(rows, threshold, gallery) {
     }
     if (column.key === 'verdict') return element('td', { class: 'left' }, badge(verdict(row)));
     if (column.key === 'size') return element('td', {}, rows.width[row] ? sizeText(rows.width[row], rows.height[row]) : DASH);
+    if (column.key === 'label') return element('td', { class: 'left' }, rows.labels[rows.label[row]] || DASH);
     return element('td', { class: column.className ?? null }, formatNumber(rows[column.key][row], column.digits));
   }
 

@@ -11,9 +11,11 @@ function readRows() {
     folder: unpack(data.folder, 'u4'), verdict: unpack(data.verdict, 'u1'), score: unpack(data.score, 'f8'),
     width: unpack(data.width, 'u4'), height: unpack(data.height, 'u4'),
   };
-  for (const name of ['p_value', 'bits_per_dim', 'elbo', 'rate', 'distortion']) {
+  for (const name of ['p_value', 'bits_per_dim', 'elbo', 'rate', 'distortion', 'label_probability']) {
     rows[name] = data[name] ? unpack(data[name], 'f4') : null;
   }
+  rows.labels = data.labels ?? null; // classes, where the model tells them
+  rows.label = data.label ? unpack(data.label, 'u4') : null;
   const note = data.note && unpack(data.note, 'u4');
   rows.note = (row) => (note ? data.notes[note[row]] : ''); // such as what was converted to suit the model
   rows.path = (row) => rows.folders[rows.folder[row]] + rows.names[row];

@@ -1,0 +1,53 @@
+"""Classes of images, where each sub-folder of the training folder is one: what a label is taken from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipelines.errors import DataError
+from pipelines.groups import group_of
+from pipelines.images import ImageFile
+
+MOST_CLASSES = 256
+FEWEST_OF_CLASS = 4  # to train on
+
+
+def classes_of(files: Sequence[ImageFile], folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the classes in alphabetical order, and which of them each file is of.
+
+    Raises:
+        DataError: Some images lie in no sub-folder, or there are fewer than two or too many of them.
+    """
+    names = [group_of(file.relative) for file in files]
+    classes = tuple(sorted(set(names) - {""}))
+    if loose := names.count(""):
+        msg = (
+            f"{loose} of {len(names)} images lie in {folder} itself: where 'model.classes' is \"folders\", each image "
+        )
+        raise DataError(msg + "belongs into a sub-folder that has the name of its class")
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        msg = f"{folder} has {len(classes)} sub-folders with images: 'model.classes' needs from 2 to {MOST_CLASSES}"
+        raise DataError(msg)
+    number = {name: position for position, name in enumerate(classes)}
+    return classes, tuple(number[name] for name in names)
+
+
+def check_classes(classes: Sequence[str], labels: Iterable[int]) -> None:
+    """Refuse a class that there is next to nothing to learn from.
+
+    Args:
+        classes: Names.
+        labels: Which of them each image to train on is of.
+
+    Raises:
+        DataError: One has fewer than four; the message names it.
+    """
+    counts = Counter(labels)
+    if few := [name for number, name in enumerate(classes) if counts[number] < FEWEST_OF_CLASS]:
+        msg = (
+            f"fewer than {FEWEST_OF_CLASS} images to train on in {', '.join(few[:5])}{' and others' * (len(few) > 5)}: "
+            "add images, or take these sub-folders out"
+        )
+        raise DataError(msg)

@@ -1,0 +1,135 @@
+"""Figures of merit of a model that tells classes of images, and rejects what is of none of them.
+
+FOLDER/<class>/*   images of a class that the model knows
+FOLDER/<other>/*   images of none: each should be rejected (optional)
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.columns import Row
+from pipelines.errors import DataError
+from pipelines.figures import image_auroc
+from pipelines.files import write_json
+from pipelines.groups import group_of
+from pipelines.modelfile import ModelFile
+from pipelines.score import score_folder
+from pipelines.sureness import by_confidence, calibration_error
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_classes(
+    folder: Path,
+    file: ModelFile,
+    classes: tuple[str, ...],
+    *,
+    json_path: Path | None = None,
+    out: Path | None = None,
+    false_alarms: float | None = None,
+) -> dict[str, Any]:
+    """Label the images of a folder, and compare with the names of its sub-folders.
+
+    Args:
+        folder: With sub-folders.
+        file: A model that tells classes,
+        classes: which it knows.
+        json_path: Where to write the figures.
+        out: Output folder for rows and report; none is kept when left out.
+        false_alarms: Share of images of known classes that may be rejected; default: the model's.
+
+    Returns:
+        `accuracy` over images of known classes, `balanced_accuracy`, the mean over the classes, `accuracy_accepted`
+        over those that are not rejected, `ece`, the expected calibration error of the probabilities; `confusion`,
+        images by true and by told class; `n_known`, `n_other`, `n_failed`; `rejected_known`, `rejected_other`, shares
+        (null without a calibration); `rejection_auroc`, null where there are no other images; `images_per_second`.
+
+    Raises:
+        DataError: No image is of a class that the model knows.
+    """
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
+        place = out or Path(temporary)
+        summary = score_folder(
+            folder, file, place, false_alarms=false_alarms, fresh=True, drift_below=classes,
+            observer=lambda row, _: rows.append(row),
+        )  # fmt: skip
+        true = np.array([group_of(row["path"]) for row in rows])
+        known = np.isin(true, classes)
+        if not known.any():
+            found = ", ".join(sorted(set(true.tolist()))[:5]) or "none"
+            msg = f"no image under {folder} is of a class that the model knows: sub-folders {found}; "
+            raise DataError(msg + f"classes {', '.join(classes[:5])}{', ...' * (len(classes) > 5)}")
+        told, scores = np.array([row["label"] for row in rows]), np.array([row["score"] for row in rows])
+        sure = np.array([row["label_probability"] for row in rows])
+        rejected = None if summary.threshold is None else scores > summary.threshold
+        figures = {
+            **_labels(true[known], told[known], sure[known], classes),
+            "accuracy_accepted": _share(true == told, known & ~rejected) if rejected is not None else None,
+            "rejection_auroc": image_auroc(scores, ~known).value,
+            "rejected_known": _share(rejected, known),
+            "rejected_other": _share(rejected, ~known),
+            "false_alarms": summary.false_alarms,
+            "n_known": int(known.sum()),
+            "n_other": int((~known).sum()),
+            "n_images": len(rows),
+            "n_failed": summary.failed,
+            "images_per_second": summary.images_per_second,
+        }
+    if json_path is not None:
+        write_json(json_path, figures)
+    return figures
+
+
+def describe_classes(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures as lines for a terminal."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    yield (
+        f"class right for {percent(figures['accuracy'])} of {figures['n_known']} images of known classes "
+        f"(mean over classes {percent(figures['balanced_accuracy'])}; of those not rejected "
+        f"{percent(figures['accuracy_accepted'])})"
+    )
+    yield f"  probabilities: off by {100 * figures['ece']:.2f} points on average (expected calibration error)"
+    if figures["n_other"]:
+        yield (
+            f"rejected: {percent(figures['rejected_other'])} of {figures['n_other']} images of no known class, "
+            f"{percent(figures['rejected_known'])} of known ones; AUROC {figures['rejection_auroc']:.4f}"
+        )
+    else:
+        yield f"rejected: {percent(figures['rejected_known'])} of them; there are no images of other classes"
+    for name, block in figures["confusion"].items():
+        count = sum(block.values())
+        wrong = sorted(((n, other) for other, n in block.items() if other != name and n), reverse=True)[:2]
+        taken = ", ".join(f"{n} taken for {other}" for n, other in wrong)
+        yield f"  {name:16} n {count:<5} right {percent(block.get(name, 0) / count)}{'  ' * bool(taken)}{taken}"
+
+
+def _labels(true: NDArray[Any], told: NDArray[Any], sure: NDArray[Any], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Figures of the classes told, over images of known ones."""
+    confusion = {
+        name: {other: int(((true == name) & (told == other)).sum()) for other in classes}
+        for name in classes
+        if (true == name).any()
+    }
+    right = true == told
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[true == name].mean() for name in confusion])),
+        "ece": calibration_error(by_confidence(sure, right)),
+        "confusion": confusion,
+    }
+
+
+def _share(flags: NDArray[np.bool_] | None, among: NDArray[np.bool_]) -> float | None:
+    return None if flags is None or not among.any() else float(flags[among].mean())

@@ -1,0 +1,170 @@
+"""Models that tell classes of images, and reject what is of none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.classes import check_classes, classes_of
+from pipelines.errors import DataError, JobError, ModelError
+from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.generate import sample_images
+from pipelines.images import find_images
+from pipelines.job import load_job
+from pipelines.models import find_model
+from pipelines.score import score_folder
+from pipelines.sureness import by_confidence, calibration_error
+from pipelines.train import train_model
+
+JOB = """
+name = "bars"
+task = "reconstruct"
+[data]
+train = "train"
+[model]
+target = "pixels"
+size = [16, 16]
+latent_channels = 4
+stages = 2
+width = 8
+classes = "folders"
+[train]
+steps = 250
+batch = 16
+learning_rate = 4e-3
+corruption = "none"
+"""
+
+
+def draw(folder: Path, kind: str, count: int, seed: int) -> None:
+    """Bars across, bars down, or noise, each somewhere."""
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = random.normal(60, 4, (16, 16))
+        at = random.integers(4, 9)
+        if kind == "across":
+            pixels[at : at + 3] += 120
+        elif kind == "down":
+            pixels[:, at : at + 3] += 120
+        else:
+            pixels = random.uniform(0, 255, (16, 16))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / kind / f"{number}.png")
+
+
+@pytest.fixture
+def job(tmp_path: Path, own_home: Path) -> Path:
+    draw(tmp_path / "train", "across", 60, 0)
+    draw(tmp_path / "train", "down", 60, 1)
+    (tmp_path / "job.toml").write_text(JOB)
+    return tmp_path / "job.toml"
+
+
+def test_sub_folders_are_classes(
+    job: Path, tmp_path: Path, rows_of: Callable[[Path], list[dict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained, told apart, rejected, evaluated, sampled, and compared with the next version: one model does it all."""
+    trained = train_model(job)
+    assert trained.figures["select_accuracy"] == 1
+    card = (find_model("bars@champion").folder / "card.md").read_text()
+    assert "tells 2 classes (across, down)" in card
+    assert "a normal distribution for each class" in card
+
+    test = tmp_path / "test"
+    draw(test, "across", 15, 2)
+    draw(test, "down", 15, 3)
+    draw(test, "noise", 10, 4)
+    (test / "broken.png").write_bytes(b"no image")
+    score_folder(test, "bars@champion", tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert [row["label"] for row in rows if row["path"].startswith("across")] == ["across"] * 15
+    assert [row["label"] for row in rows if row["path"].startswith("down")] == ["down"] * 15
+    assert all(0.5 <= row["label_probability"] <= 1 for row in rows if row["status"] == "ok")
+    assert all(row["is_anomaly"] for row in rows if row["path"].startswith("noise"))
+    assert [(row["label"], row["label_probability"]) for row in rows if row["status"] == "failed"] == [(None, None)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<section id="classes"' in page
+    assert "nearest class: " in page
+
+    figures = evaluate_model(test, "bars@champion", json_path=tmp_path / "figures.json")
+    assert figures["accuracy"] == figures["balanced_accuracy"] == 1
+    assert figures["rejection_auroc"] == figures["rejected_other"] == 1
+    assert figures["confusion"] == {"across": {"across": 15, "down": 0}, "down": {"across": 0, "down": 15}}
+    assert (figures["n_known"], figures["n_other"], figures["n_failed"]) == (30, 10, 1)
+    assert json.loads((tmp_path / "figures.json").read_text())["ece"] == figures["ece"]
+    assert "100.0 % of 10 images of no known class" in "\n".join(describe_evaluation(figures))
+    draw(tmp_path / "others", "noise", 3, 0)
+    with pytest.raises(DataError, match="sub-folders noise; classes across, down"):
+        evaluate_model(tmp_path / "others", "bars@champion")
+
+    sample_images("bars@champion", 8, tmp_path / "samples", label="down")
+    with pytest.raises(ModelError, match="its classes are across, down"):
+        sample_images("bars@champion", 8, tmp_path / "samples", label="cat")
+
+    swapped = tmp_path / "train" / "swapped"  # the next version learns from wrong labels
+    (tmp_path / "train" / "across").rename(swapped)
+    (tmp_path / "train" / "down").rename(tmp_path / "train" / "across")
+    swapped.rename(tmp_path / "train" / "down")
+    again = train_model(load_job(job, ["train.steps=1", "promote.tolerance=0.3"]))
+    assert again.figures["champion_accuracy"] == 0  # of labels that are the other way round now
+    assert again.figures["challenger_accuracy"] >= 0.3
+    assert again.promoted
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ('model.classes=["a", "b"]', 'it is "folders"'),
+        ("model.classes=yes", 'give "folders"'),
+        ("model.prior=vamp", "a prior of its own: leave 'model.prior' out"),
+        ("model.levels=2", "a prior of its own: leave 'model.levels' out"),
+        ("train.objective=iwae", None),
+    ],
+)
+def test_what_does_not_go_together_is_told(job: Path, option: str, message: str | None) -> None:
+    if message is None:
+        load_job(job, [option])
+        return
+    with pytest.raises(JobError, match=message):
+        train_model(load_job(job, [option]))
+
+
+def test_details_have_no_classes(job: Path) -> None:
+    with pytest.raises(JobError, match=r"set .model\.target."):
+        train_model(load_job(job, ["model.target=details", "model.size=64"]))
+
+
+def test_a_weight_of_labels_needs_classes(job: Path) -> None:
+    job.write_text(JOB.replace('classes = "folders"', ""))
+    with pytest.raises(JobError, match=r"label_weight.* has no meaning without"):
+        train_model(load_job(job, ["train.label_weight=2"]))
+
+
+def test_each_image_needs_a_class_and_each_class_images(tmp_path: Path) -> None:
+    draw(tmp_path, "across", 5, 0)
+    with pytest.raises(DataError, match="has 1 sub-folders with images"):
+        classes_of(find_images(tmp_path), tmp_path)
+    draw(tmp_path, "down", 3, 0)
+    assert classes_of(find_images(tmp_path), tmp_path) == (("across", "down"), (0,) * 5 + (1,) * 3)
+    with pytest.raises(DataError, match="fewer than 4 images to train on in down"):
+        check_classes(("across", "down"), [0] * 5 + [1] * 3)
+    shutil.copy(tmp_path / "down" / "0.png", tmp_path / "loose.png")
+    with pytest.raises(DataError, match="1 of 9 images lie in"):
+        classes_of(find_images(tmp_path), tmp_path)
+
+
+def test_calibration_error_adds_up_over_parts() -> None:
+    random = np.random.default_rng(0)
+    sure = random.uniform(0.5, 1, 10_000)
+    honest = by_confidence(sure, random.uniform(size=10_000) < sure)
+    assert calibration_error(honest) < 0.02
+    boasting = by_confidence(sure, random.uniform(size=10_000) < sure - 0.2)
+    assert calibration_error(boasting) == pytest.approx(0.2, abs=0.02)
+    parts = by_confidence(sure[:10], np.ones(10, bool)) + by_confidence(sure[10:20], np.ones(10, bool))
+    np.testing.assert_allclose(parts, by_confidence(sure[:20], np.ones(20, bool)))
