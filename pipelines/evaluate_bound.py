@@ -20,7 +20,7 @@ from pipelines.leakage import Tested
 from pipelines.modelfile import ModelFile
 from pipelines.progress import progress
 from pipelines.weights import load_network
-from vaecore.bound import elbo, iwae
+from vaecore.bound import bound_maps, iwae
 from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,10 @@ def _of(graph: ScoringGraph, image: Decoded, samples: int) -> tuple[float, float
     for start in range(0, samples, most):
         count = min(most, samples - start)
         noise = torch.randn((1, count, *graph.network.latent_shape), generator=generator)
-        total = elbo(graph.network, y, noise, weight=weight)
+        maps = bound_maps(graph.network, y, noise, weight=weight)
+        total = maps.total()
         bounds.append(count * torch.stack([total.value, total.rate, total.distortion]))
-        logs.append(iwae(graph.network, y, noise, weight=weight) + math.log(count))
+        logs.append(iwae(graph.network, y, noise, weight=weight, maps=maps) + math.log(count))
     means: Tensor = torch.stack(bounds).sum(dim=0)[:, 0] / samples
     bound = torch.logsumexp(torch.stack(logs), dim=0)[0] - math.log(samples)
     value, rate, distortion = means.tolist()

@@ -247,8 +247,16 @@ def iwae(
     noise: Float[Tensor, "B S Z h w"],
     *,
     weight: Float[Tensor, "C 1 1"] | None = None,
+    maps: BoundMaps | None = None,
 ) -> Float[Tensor, " B"]:
     """The S-sample importance-weighted bound of each image, in nats: tighter as S grows.
+
+    Args:
+        model: The network.
+        y: What the bound is on.
+        noise: Its second axis sets S.
+        weight: See `bound_maps`.
+        maps: What `bound_maps` gives of all the above, where that is known already: the samples are decoded once.
 
     Returns:
         log (1/S) sum_s p(y, z_s) / q(z_s | y).
@@ -256,9 +264,10 @@ def iwae(
     Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", eq. 8.
     """
     samples = noise.shape[1]
-    posterior = model.posterior(y)
+    posterior = model.posterior(y) if maps is None else maps.posterior
     z = posterior.sample(noise)
-    log_p_y = sampled_log_prob(model.decode(z.flatten(0, 1)), y, samples, weight).sum(dim=(2, 3, 4))
+    p_y = model.decode(z.flatten(0, 1)) if maps is None else maps.likelihood
+    log_p_y = sampled_log_prob(p_y, y, samples, weight).sum(dim=(2, 3, 4))
     log_weight = log_p_y + model.prior(z).log_density(z) - posterior.for_samples().log_density(z)
     # log S as a sum over samples, so that an exported graph takes any number of them
     return torch.logsumexp(log_weight, dim=1) - torch.logsumexp(torch.zeros_like(log_weight), dim=1)

@@ -153,11 +153,14 @@ class ScoringGraph(_Graph):
             return places
         return self.representation.by_place(self.localisation(y, maps, samples, self.representation.local_weight))
 
-    def unlikely(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], usual: Tensor) -> Tensor:
+    def unlikely(
+        self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps, usual: Tensor
+    ) -> Tensor:
         """The score (N,): places pooled, or the importance-weighted bound, which has none."""
         if self.kind != "iwae":
             return self.pooling(usual)
-        return -iwae(self.network, y, noise, weight=self.representation.weight) / self.representation.dims
+        bound = iwae(self.network, y, noise, weight=self.representation.weight, maps=maps)
+        return -bound / self.representation.dims
 
     def usual(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
         """What is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
@@ -195,7 +198,7 @@ class ScoringGraph(_Graph):
         places = self.places(self.judged(y, noise, maps), complexity)
         usual = self.usual(places)
         shown = self.map_statistics(self.located(y, maps, noise.shape[1], places))
-        score = self.unlikely(y, noise, usual)
+        score = self.unlikely(y, noise, maps, usual)
         if self.typicality is not None and complexity is not None:
             score = self.typicality(self.pair(maps, complexity))
         scored = {
