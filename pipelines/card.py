@@ -74,7 +74,7 @@ def write_card(
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         *_what_is_bounded(job),
-        *_classes(metadata, measured),
+        *_classes(metadata, figures),
         f"- score: {metadata.score}",
         _exported(metadata),
         "",
@@ -186,14 +186,14 @@ def write_colorization_card(
     return _written(folder, lines)
 
 
-def _classes(metadata: Metadata, measured: dict[str, float]) -> list[str]:
+def _classes(metadata: Metadata, figures: Mapping[str, float]) -> list[str]:
     """What it tells of classes, where it does."""
     if not metadata.classes:
         return []
     return [
         f"- tells {len(metadata.classes)} classes ({', '.join(metadata.classes)}), the sub-folders of the training "
-        f"images; right for {percent(measured['select_accuracy'])} of {metadata.images['select']} held-out images",
-        f"- probabilities of classes are by Bayes' rule over the bounds, at temperature {measured['temperature']:.2f}, "
+        f"images; right for {percent(figures['challenger_accuracy'])} of held-out images",
+        f"- probabilities of classes are by Bayes' rule over the bounds, at temperature {figures['temperature']:.2f}, "
         "which held-out images chose; an image that is unlikely under every class is rejected, whatever its class",
     ]
 

@@ -133,21 +133,15 @@ def measure_temperature(module: FitSegmenter, indices: Sequence[int]) -> float:
 
 
 @torch.no_grad()
-def set_temperature(model: ClassPrior, examples: Examples) -> dict[str, float]:
-    """Make a trained network's probabilities of classes honest on held-out images.
-
-    Returns:
-        `select_accuracy`, the share of these images whose class it tells, and `temperature`.
-    """
+def set_temperature(model: ClassPrior, examples: Examples) -> float:
+    """Make a trained network's probabilities of classes honest on held-out images; returns the temperature."""
     indices = np.array(examples.split["select"])
     logits, labels = [], []
     for part in np.array_split(indices, -(-len(indices) // LABELLED_BATCH)):
         logits.append(model.log_label(model.posterior(examples.batch(part))))
         labels.append(examples.labels_of(part))
-    together, truth = torch.cat(logits), torch.cat(labels)
-    model.temperature.fill_(best_temperature(together, truth))
-    accuracy = (together.argmax(dim=1) == truth).float().mean()
-    return {"select_accuracy": float(accuracy), "temperature": float(model.temperature)}
+    model.temperature.fill_(best_temperature(torch.cat(logits), torch.cat(labels)))
+    return float(model.temperature)
 
 
 def best_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -182,9 +182,9 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         if job.model.prior == "fitted":
             prepared = replace(prepared, model=with_fitted_prior(prepared.network, examples, job).eval())
         _freeze_scale(prepared.network, examples)
-        told: dict[str, float] = {}
+        measured = {"steps": float(done)}
         if isinstance(prepared.model, ClassPrior):
-            told = set_temperature(prepared.model, examples)
+            measured["temperature"] = set_temperature(prepared.model, examples)
         if representation.drawable:
             run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
@@ -211,7 +211,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         registry = Registry()
         champion = champion_of(registry, job.name)
         decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
-        measured = {**told, "parity": parity, "steps": float(done), "seconds": time.perf_counter() - start}
+        measured |= {"parity": parity, "seconds": time.perf_counter() - start}
         card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
         run.text("card.md", card)
         figures = {**measured, **decision.figures}

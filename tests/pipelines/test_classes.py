@@ -71,7 +71,7 @@ def test_sub_folders_are_classes(
 ) -> None:
     """Trained, told apart, rejected, evaluated, sampled, and compared with the next version: one model does it all."""
     trained = train_model(job)
-    assert trained.figures["select_accuracy"] == 1
+    assert trained.figures["challenger_accuracy"] == 1
     card = (find_model("bars@champion").folder / "card.md").read_text()
     assert "tells 2 classes (across, down)" in card
     assert "a normal distribution for each class" in card
