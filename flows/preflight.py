@@ -55,7 +55,8 @@ def check_job(job: Job) -> None:
     """
     from pipelines.images import expect_images
 
-    expect_images(job.data.train)
+    for folder in job.data.folders:
+        expect_images(folder)
     if job.data.labels is not None:
         expect_images(job.data.labels)
     require(*TO_TRAIN)

@@ -12,6 +12,7 @@ from pipelines.history import figures_in_words
 from pipelines.job import Job
 from pipelines.modelfile import (
     CARD_FILE,
+    LEARNED,
     ColorizationMetadata,
     CommonMetadata,
     Metadata,
@@ -52,7 +53,7 @@ def write_card(
     figures = {**measured, **decision.figures}
     lines = [
         *_head(metadata),
-        f"Scores images like those under `{job.data.train.name}`: {plan.image_format.channels} channel(s), "
+        f"Scores images like those under `{job.data.images.name}`: {plan.image_format.channels} channel(s), "
         f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
         f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in "
         "camera, light or subject get high scores because they are unlike it, not because they are defective.",
@@ -111,15 +112,20 @@ def write_restoration_card(
     """
     low, high = metadata.strengths
     strengths = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    kind = f"damage of the kind `{metadata.damage}`, {metadata.level}: {strengths}"
+    if metadata.damage == LEARNED:
+        kind = f"the damage of images like those under `{(job.data.degraded or job.data.images).name}`"
     lines = [
         *_head(metadata),
-        f"Takes {_colour(metadata)} images of any size, 8 or 16 bits. Trained to undo damage of the kind "
-        f"`{metadata.damage}`, {metadata.level}: {strengths}. Other damage is mended less well, or not at all.",
+        f"Takes {_colour(metadata)} images of any size, 8 or 16 bits. Trained to undo {kind}. Other damage is mended "
+        "less well, or not at all.",
+        *never_seen(metadata),
         *([f"The result is {metadata.scale} times as large."] * (metadata.scale > 1)),
         "",
         "The result is an estimate. Where the error bar (`restored_scale`) is wide, details are likely rather than "
         "certain: do not measure what matters on them.",
         "",
+        *sharp_before_faithful(metadata),
         *_trained_on(job, metadata, "error bars"),
         "## Model",
         "",
@@ -139,7 +145,7 @@ def write_segmentation_card(
     lines = [
         *_head(metadata),
         f"Takes {_colour(metadata)} images of any size, 8 or 16 bits, like those under "
-        f"`{job.data.train.name}`: same subject, about the same magnification. Labels: "
+        f"`{job.data.images.name}`: same subject, about the same magnification. Labels: "
         f"{', '.join(f'{value} {name}' for value, name in enumerate(metadata.classes))}.",
         "",
         "The labels are an estimate. Where the error bar (`restored_scale`) is wide, two classes are about as likely. "
@@ -166,7 +172,7 @@ def write_colorization_card(
     lines = [
         *_head(metadata),
         "Takes images of any size, 8 or 16 bits; of colour images only the luma is looked at. Colours are those of "
-        f"images like the ones under `{job.data.train.name}`. The luma of the result is that of the image.",
+        f"images like the ones under `{job.data.images.name}`. The luma of the result is that of the image.",
         "",
         "The colours are likely, not true: what a grey image does not tell is made up. The plain result is the middle "
         "of what is likely, and rather pale; samples are as colourful as photographs. Never take a colour for "
@@ -195,6 +201,32 @@ def _classes(metadata: Metadata, figures: Mapping[str, float]) -> list[str]:
         f"images; right for {percent(figures['challenger_accuracy'])} of held-out images",
         f"- probabilities of classes are by Bayes' rule over the bounds, at temperature {figures['temperature']:.2f}, "
         "which held-out images chose; an image that is unlikely under every class is rejected, whatever its class",
+    ]
+
+
+def never_seen(metadata: RestorationMetadata) -> list[str]:
+    """What training without pairs means for the figures."""
+    if metadata.damage != LEARNED:
+        return []
+    return [
+        "",
+        "**Clean twins were never seen**: what the damage is was learned from damaged images alone, and mending from "
+        "clean images with a copy of it. PSNR and error bars below are of held-out clean images that were damaged so: "
+        "they hold as far as the copy is true. Where clean twins of some damaged images can be had, measure with "
+        "`kintsugi restore FOLDER --reference CLEAN`.",
+    ]
+
+
+def sharp_before_faithful(metadata: RestorationMetadata) -> list[str]:
+    """What an adversarial term in training means for whoever looks at the result."""
+    if metadata.adversarial is None:
+        return []
+    return [
+        f"**Sharp before faithful**: training also asked (weight {metadata.adversarial:g}) that results pass for real "
+        "images. They look sharper, and are on average further from the truth: texture and fine detail may be made up. "
+        "The result is not the model's best guess, and what was trained bounds no likelihood. The error bars below "
+        "were counted anew on held-out images: they hold for images like those, and say nothing of what is made up.",
+        "",
     ]
 
 
@@ -251,11 +283,22 @@ def _error_bars(intervals: Mapping[str, float]) -> list[str]:
 def _trained_on(job: Job, metadata: CommonMetadata, rests: str) -> list[str]:
     """The images of an image-to-image model, some of which were held out for what rests on them."""
     images = metadata.images
+    clean = sum(images[name] for name in ("train", "select", "calibrate"))
+    degraded = job.data.degraded
     return [
         "## Training data",
         "",
-        f"- {sum(images.values())} different images under `{job.data.train.name}`: {images['train']} to train, "
+        f"- {clean} different images under `{job.data.images.name}`: {images['train']} to train, "
         f"{images['select']} to select, {images['calibrate']} for the {rests}",
+        *(
+            []
+            if degraded is None
+            else [
+                f"- {images['degraded'] + images['degraded_select']} damaged images under `{degraded.name}`, none of "
+                f"them beside a clean twin: {images['degraded']} to learn the damage from, "
+                f"{images['degraded_select']} to look at"
+            ]
+        ),
         f"- digest of their pixels: `{metadata.data_digest}`",
         f"- licence: {metadata.licence or UNKNOWN}",
         "",

@@ -39,12 +39,15 @@ def contents_of(job: Job) -> frozenset[str]:
         OSError: A file cannot be read, for a reason that is not its own.
         KintsugiError: There is no such folder, or no image in it.
     """
-    folders = [job.data.train] + ([job.data.labels] if job.data.labels else [])
+    folders = [*job.data.folders, *([job.data.labels] if job.data.labels else [])]
     found: set[str] = set()
     for folder in folders:
+        role = (
+            " degraded" if folder == job.data.degraded else ""
+        )  # an image that moves to the other folder is new there
         for relative, digest in _digests(folder, job.data.max_images or MOST_FILES).items():
             named = stem_of(relative) if job.data.labels else "".join(Path(relative).parts[:-1][:1])
-            found.add(hashlib.sha256(f"{digest} {named}".encode("utf-8", "surrogatepass")).hexdigest())
+            found.add(hashlib.sha256(f"{digest} {named}{role}".encode("utf-8", "surrogatepass")).hexdigest())
     return frozenset(found)
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import SplitName, drawn, split_by_content
+from pipelines.data import FEWEST_IMAGES, FEWEST_SELECT, SplitName, drawn, split_by_content
 from pipelines.errors import DataError
 from pipelines.files import write_json
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
@@ -52,12 +52,53 @@ def read_images(
     Raises:
         DataError: There are too few, none can be read, or some are test images.
     """
-    files = find_images(job.data.train)
+    files = find_images(job.data.images)
     positions = drawn(files, job.data.max_images or MOST_IMAGES)
     photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
     check_leakage(photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
     _announce(photos, split, rests)
+    return photos, split
+
+
+def read_unpaired(job: Job, image_format: ImageFormat, rests: str) -> tuple[Photos, Split]:
+    """Clean and damaged images of a job that pairs none of them, none a test image, and what each is for.
+
+    Returns:
+        The images; the splits of `read_images` are of clean ones alone, "degraded" and "degraded_select" (held out, to
+        be looked at) are of damaged ones.
+
+    Raises:
+        DataError: There are too few of either, none can be read, or some are test images.
+    """
+    files = []
+    for folder in job.data.folders:
+        found = find_images(folder)
+        files += [found[position] for position in drawn(found, job.data.max_images or MOST_IMAGES)]
+        damaged = {file.path for file in found}  # of the last folder
+    photos = load_photos(files, image_format)
+    check_leakage(photos)
+    kinds: tuple[list[int], list[int]] = ([], [])
+    for index, file in enumerate(photos.files):
+        kinds[file.path in damaged].append(index)
+    clean, degraded = kinds
+    if len(degraded) < FEWEST_IMAGES:
+        raise DataError(
+            f"there are {len(degraded)} different readable images under {job.data.degraded} that are not among the "
+            f"clean ones; training needs at least {FEWEST_IMAGES}"
+        )
+    of_clean = split_by_content([photos.pixel_sha256[index] for index in clean], job.calibrate.fraction)
+    split: Split = {name: tuple(clean[position] for position in positions) for name, positions in of_clean.items()}
+    degraded.sort(key=lambda index: photos.pixel_sha256[index])
+    held = max(FEWEST_SELECT, len(degraded) // 10)
+    split |= {"degraded": tuple(sorted(degraded[held:])), "degraded_select": tuple(sorted(degraded[:held]))}
+    _announce(photos, split, rests)
+    log.info(
+        "of these, %d damaged images: %d to learn the damage from, %d to look at",
+        len(degraded),
+        len(degraded) - held,
+        held,
+    )
     return photos, split
 
 

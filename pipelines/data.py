@@ -41,7 +41,7 @@ FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
-SplitName = Literal["train", "select", "calibrate"]
+SplitName = Literal["train", "select", "calibrate", "degraded", "degraded_select"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +71,10 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     Raises:
         DataError: Too few images; the message says how many are needed.
     """
-    files = find_images(job.data.train)
+    files = find_images(job.data.images)
     most = job.data.max_images or plan.target.most_images
     stamp = {
-        "folder": str(job.data.train),
+        "folder": str(job.data.images),
         "files": [(file.relative, file.size, file.mtime_ns) for file in files],
         "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, most],
     }

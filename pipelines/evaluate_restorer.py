@@ -25,7 +25,7 @@ from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.mend import SIDE, as_file, in_tiles
-from pipelines.modelfile import ModelFile, RestorationMetadata
+from pipelines.modelfile import LEARNED, ModelFile, RestorationMetadata
 from pipelines.progress import Advance, progress
 from pipelines.quality import compare
 from pipelines.session import RestoringSession
@@ -107,6 +107,11 @@ def evaluate_restorer(
     """
     session = RestoringSession(file, device=settings().device, threads=settings().workers)
     metadata = session.metadata
+    if metadata.damage == LEARNED:
+        raise DataError(
+            f"{file.ref} was trained without pairs: there is no damage to do to clean images as its own was. Give "
+            f"damaged images and their clean twins to `kintsugi restore DAMAGED --reference CLEAN`"
+        )
     asked = _levels(levels, metadata)
     others: dict[str, Method] = {
         "input": lambda c, _: enlarged(c, metadata.scale),

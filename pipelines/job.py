@@ -26,6 +26,7 @@ from pipelines.job_tables import (
     TrainTable,
 )
 
+UNPAIRED = ("unpaired",)  # the tasks that learn from two folders of images that do not belong together
 SCORING = ("reconstruct",)  # the tasks whose models score images; those of all others mend them
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -62,6 +63,20 @@ class Job(Record):
             raise ValueError(msg)
         if self.verb == "restore" and self.alarm.flagged is not None:
             msg = f"'alarm.flagged' has no meaning for {self.task}: its models flag no images; 'alarm.failed' has one"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _folders_are_of_the_task(self) -> Job:
+        alone = self.data.degraded is not None
+        if alone and self.task not in UNPAIRED:
+            msg = f"'data.degraded' and 'data.clean' are of the task unpaired; {self.task} takes 'data.train'"
+            raise ValueError(msg)
+        if not alone and self.task in UNPAIRED:
+            msg = f"'data.train' is not enough for {self.task}: name 'data.degraded' and 'data.clean'"
+            raise ValueError(msg)
+        if alone and self.data.degraded == self.data.clean:
+            msg = f"'data.degraded' and 'data.clean' are both {self.data.clean}: damaged and clean images lie apart"
             raise ValueError(msg)
         return self
 
@@ -153,8 +168,8 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     if problems:
         raise JobError(problems[0])
     base = job.path.parent
-    labels = None if job.data.labels is None else base / job.data.labels
-    data = job.data.model_copy(update={"train": base / job.data.train, "labels": labels})
+    named = {key: getattr(job.data, key) for key in ("train", "degraded", "clean", "labels")}
+    data = job.data.model_copy(update={key: base / folder for key, folder in named.items() if folder is not None})
     weights = job.model.backbone_weights
     model = job.model.model_copy(update={"backbone_weights": None if weights is None else base / weights})
     places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}

@@ -55,13 +55,43 @@ class Record(BaseModel):
 class DataTable(Record):
     """`[data]`: where the images are; paths are relative to the job file."""
 
-    train: Path = Field(description="Folder of good images; of clean ones, for a model that mends images")
+    train: Path | None = Field(None, description="Folder of good images; of clean ones, for a model that mends images")
+    degraded: Path | None = Field(None, description="Instead: folder of damaged images, and (unpaired)")
+    clean: Path | None = Field(None, description="folder of clean ones, of other things")
     labels: Path | None = Field(None, description="Folder of label images under the same names (segment)")
     licence: str | None = Field(None, description="Of the images, for the model's card")
     max_images: PositiveInt | None = Field(
         None,
         description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
     )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> DataTable:
+        both = {"degraded": self.degraded, "clean": self.clean}
+        given = [f"'data.{name}'" for name, folder in both.items() if folder is not None]
+        if self.train is not None and given:
+            msg = f"'data.train' and {' and '.join(given)}: give either the one, or the two for the task unpaired"
+            raise ValueError(msg)
+        if self.train is None and len(given) == 1:
+            other = next(name for name, folder in both.items() if folder is None)
+            msg = f"'data.{other}' is missing; {given[0]} needs it: damaged images and clean ones, of other things"
+            raise ValueError(msg)
+        if self.train is None and not given:
+            msg = "'data.train' is missing; it is needed (for the task unpaired: 'data.degraded' and 'data.clean')"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def images(self) -> Path:
+        """The folder of good, or clean, images."""
+        folder = self.clean if self.train is None else self.train
+        assert folder is not None  # noqa: S101 - one of the two forms
+        return folder
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of images: damaged ones, too, where they have one of their own."""
+        return (self.images,) if self.degraded is None else (self.images, self.degraded)
 
 
 class ModelTable(Record):
@@ -173,6 +203,13 @@ class TrainTable(Record):
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
         None,
         description="Damage to what the encoder sees; the bound is of the undamaged (default: noise on few images)",
+    )
+    adversarial: PositiveFloat | None = Field(
+        None,
+        description="Also train against a discriminator, for sharp images; 1: as hard as the error (default: no)",
+    )
+    adversarial_loss: Literal["hinge", "minmax"] = Field(
+        "hinge", description="Its loss: hinge, or minmax, the original one"
     )
     patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
     seed: int = Field(0, ge=0, description="Of weights, batches and noise")

@@ -20,7 +20,13 @@ from pipelines.timing import interval
 from pipelines.trained import flatten
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
-CONTENTS = ("data.train", "data.labels", "data.licence")  # but where images are matters less than which they are
+CONTENTS = (
+    "data.train",
+    "data.degraded",
+    "data.clean",
+    "data.labels",
+    "data.licence",
+)  # but where images are matters less than which they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ JOB_FILE = "job.toml"
 SPLIT_FILE = "split.json"
 FILES = "files"  # in it: digests of all files that there were, where others are of images
 WEIGHTS_FILE = "weights.safetensors"
+LEARNED = "learned"  # the damage of a model that was trained without pairs
 
 
 class CommonMetadata(BaseModel):
@@ -84,6 +85,7 @@ class RestorationMetadata(CommonMetadata):
     luma: bool  # figures are of the luma, without a border of `scale` pixels
     intervals: dict[str, float]
     """Share of held-out pixels -> half the width of the interval that holds it, in units of `restored_scale`."""
+    adversarial: float | None = None  # weight of the adversarial term in training: sharp before faithful
 
     @property
     def border(self) -> int:
@@ -143,7 +145,8 @@ class ModelFile:
     @property
     def trained_on(self) -> frozenset[str]:
         """Digests of the images that it was trained on; none where its folder does not tell."""
-        return frozenset(self._split().get("train", ()))
+        split = self._split()
+        return frozenset([*split.get("train", ()), *split.get("degraded", ())])
 
     @property
     def images_of_training(self) -> frozenset[str]:

@@ -50,7 +50,8 @@ def survey(job: Job) -> Survey:
     Raises:
         DataError: None of them can be read.
     """
-    some = evenly_spaced(find_images(job.data.train), SURVEY_FILES)
+    folders = job.data.folders
+    some = [file for folder in folders for file in evenly_spaced(find_images(folder), SURVEY_FILES // len(folders))]
     sizes: list[tuple[int, int]] = []
     grey = sixteen = 0
     reasons: Counter[str] = Counter()
@@ -66,7 +67,7 @@ def survey(job: Job) -> Survey:
         sixteen += image.bit_depth == 16
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
-        msg = f"none of the {len(some)} images looked at under {job.data.train} can be read; most often: {reason}"
+        msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"
         raise DataError(msg)
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))

@@ -61,6 +61,7 @@ from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops
 from pipelines.train_restorer import RestorerTraining
 from pipelines.train_segmenter import SegmenterTraining
+from pipelines.train_unpaired import UnpairedTraining
 from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
@@ -69,7 +70,7 @@ from vaecore.localisation import Localisation
 from vaecore.networks import ClassPrior, VampPrior
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
-from vaecore.tasks import colorizations, segmentations
+from vaecore.tasks import colorizations, segmentations, unpaired
 
 log = logging.getLogger(__name__)
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
@@ -130,6 +131,8 @@ def crop_training(job: Job) -> AnyTraining:
         raise JobError(f"{job.path}: the task {job.task} gives scores: it is no image-to-image model's")
     if job.task in segmentations():
         return SegmenterTraining(job)
+    if job.task in unpaired():
+        return UnpairedTraining(job)
     return ColorizerTraining(job) if job.task in colorizations() else RestorerTraining(job)
 
 

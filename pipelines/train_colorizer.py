@@ -61,11 +61,11 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
         job = self.job
         if image_format.channels == 1:
             raise JobError(
-                f"{job.path}: the images under {job.data.train} are grey: colours are learned from colour ones"
+                f"{job.path}: the images under {job.data.images} are grey: colours are learned from colour ones"
             )
         self.backbone = build_backbone(job, self.task.strides)
         photos, split = read_images(job, image_format, self.rests, short_side=self.task.short_side)
-        return photos, _with_colours(photos, split, job.data.train)
+        return photos, _with_colours(photos, split, job.data.images)
 
     def does(self, channels: int) -> tuple[str, ...]:  # noqa: ARG002 - of other kinds
         """The task."""

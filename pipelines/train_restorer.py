@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.adversary import ALONE
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.error_bars import measure_error_bars
+from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
 from pipelines.job import Job
@@ -30,7 +32,9 @@ from vaecore.networks import SIZES, Restorer
 from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.tasks import Damage, Restoration, restorations
 
-OWN_OPTIONS = OPTIONS | {"model.scale", "model.damage", "model.level"}
+OWN_OPTIONS = OPTIONS | {
+    "model.scale", "model.damage", "model.level", "train.adversarial", "train.adversarial_loss"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
             yield f"'model.level' has no meaning for {job.task}, which has 'model.scale'"
         elif table.level is not None and not low <= table.level <= high:
             yield f"'model.level' is {table.level:g}: {task.level}, from {low:g} to {high:g}"
+        yield from adversarial_problems(job)
 
     def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
         """Clean images."""
@@ -113,11 +118,13 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
 
     def does(self, channels: int) -> tuple[str, ...]:
         """Task, channels and scale."""
-        return self.job.task, f"{channels} channel(s)", f"scale {self.plan.scale}"
+        words = self.job.task, f"{channels} channel(s)", f"scale {self.plan.scale}"
+        return words + sharpness(self.job.train.adversarial)
 
     def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
         """The same of a champion."""
-        return metadata.task, f"{metadata.channels} channel(s)", f"scale {metadata.scale}"
+        words = metadata.task, f"{metadata.channels} channel(s)", f"scale {metadata.scale}"
+        return words + sharpness(metadata.adversarial)
 
     def recipe(self, device: str) -> CropRecipe:
         """Crops are larger where the result is."""
@@ -127,7 +134,10 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
         """A restorer with as many channels as the images."""
         channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
         network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.plan.scale)
-        return partial(FitRestorer, network, GaussianLikelihood(), photos, split, self.plan.damaged)
+        parts = network, GaussianLikelihood(), photos, split, self.plan.damaged
+        if (opposition := opposition_of(self.job)) is None:
+            return partial(FitRestorer, *parts)
+        return partial(FitAdversarialRestorer, *parts, opposition=opposition)
 
     def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
         """Network and damage."""
@@ -153,6 +163,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
             "levels": self.plan.levels,
             "luma": self.task.luma,
             "intervals": bars.intervals,
+            "adversarial": self.job.train.adversarial,
         }
 
     def pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
@@ -162,10 +173,35 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
 
     def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
         """A part that lacks some rows above and columns on the right."""
-        multiple = graph.network.multiple
-        down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
-        return (c[:, down:, : c.shape[2] - left].contiguous(),)
+        return (part_of(c, graph.network.multiple, number),)
 
     def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
         """With what it mends, and the error bars."""
         return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
+
+
+def part_of(c: Tensor, multiple: int, number: int) -> Tensor:
+    """Part of an image (1, H, W, C), whose sides are multiples: it lacks some rows above and columns on the right."""
+    down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
+    return c[:, down:, : c.shape[2] - left].contiguous()
+
+
+def opposition_of(job: Job) -> Opposition | None:
+    """The adversarial term that a job asks for: at once where training begins with a trained model."""
+    table = job.train
+    if table.adversarial is None:
+        return None
+    return Opposition(
+        weight=table.adversarial, kind=table.adversarial_loss, alone=0.0 if table.start is not None else ALONE
+    )
+
+
+def adversarial_problems(job: Job) -> Iterator[str]:
+    """A kind of loss for nothing."""
+    if job.train.adversarial is None and "train.adversarial_loss" in job.set_options("train"):
+        yield "'train.adversarial_loss' is set, and there is no 'train.adversarial': give its weight, such as 1"
+
+
+def sharpness(adversarial: float | None) -> tuple[str, ...]:
+    """In words: models that prefer sharp to faithful differently are not compared by PSNR."""
+    return () if adversarial is None else (f"sharp before faithful ({adversarial:g})",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
         "verb": verb,
         "classes": classes,
         "coloured": coloured,
+        "cautions": list(_cautions(run.model.metadata)),
         "wide": OF_COLOURS if coloured else OF_ERRORS,
         "figures": _figures(out / RESULTS),
         "files": _files(rows, 1 if classes else LEVELS),
@@ -130,6 +131,22 @@ def _intervals(metadata: dict[str, Any]) -> Sequence[tuple[str, float]]:
     """Shares of pixels in words, and how many error bars hold so many."""
     found = metadata.get("intervals")
     return [(f"{float(share):.0%}", float(width)) for share, width in found.items()] if isinstance(found, dict) else []
+
+
+def _cautions(metadata: dict[str, Any]) -> Iterator[str]:
+    """What a reader has to know of the model before the pictures, in sentences."""
+    if metadata.get("adversarial") is not None:
+        yield (
+            "This model prefers sharp to faithful: training also asked that results pass for real images. They look "
+            "sharper, and are on average further from the truth. Details may be made up, and error bars do not tell "
+            "which: they were counted on held-out images, as the share of pixels that they hold."
+        )
+    if metadata.get("task") == "unpaired":
+        yield (
+            "This model has never seen a damaged image beside its clean twin: it learned the damage from a folder of "
+            "damaged images, and mending it from copies of clean images that it had damaged so. Error bars are those "
+            "of such copies."
+        )
 
 
 def _classes(metadata: dict[str, Any]) -> Sequence[tuple[str, str]]:

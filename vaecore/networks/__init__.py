@@ -5,7 +5,9 @@ from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
+from vaecore.networks.degrader import Degrader
 from vaecore.networks.deterministic import Autoencoder
+from vaecore.networks.discriminator import PatchDiscriminator
 from vaecore.networks.linear_vae import LinearVAE
 from vaecore.networks.mixture_prior import MixturePrior, VampPrior
 from vaecore.networks.restorer import SIZES, Restorer
@@ -19,8 +21,10 @@ __all__ = [
     "Colorizer",
     "ConditionalVAE",
     "ConvVAE",
+    "Degrader",
     "LinearVAE",
     "MixturePrior",
+    "PatchDiscriminator",
     "Restorer",
     "TwoLevelVAE",
     "VampPrior",

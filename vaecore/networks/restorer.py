@@ -69,8 +69,12 @@ class Restorer(UNet):
         """Parameters of p(y | c): `outputs` channels of means, then as many of raw log-scales."""
         encoded = self.encode(c)
         x = self.decode(encoded.coarsest, encoded)
+        return torch.cat([self.enlarged(c) + self.tail(x), self.scale(x.detach())], dim=1)
+
+    def enlarged(self, c: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H2 W2"]:
+        """What is to be restored, at the size of the restored image."""
         known = c[:, : self.outputs]
-        if self.upscale > 1:
-            # "Antialiased" chooses the kernel, which is then the one that pictures are made smaller with (a = -0.5).
-            known = F.interpolate(known, scale_factor=self.upscale, mode="bicubic", align_corners=False, antialias=True)
-        return torch.cat([known + self.tail(x), self.scale(x.detach())], dim=1)
+        if self.upscale == 1:
+            return known
+        # "Antialiased" chooses the kernel, which is then the one that pictures are made smaller with (a = -0.5).
+        return F.interpolate(known, scale_factor=self.upscale, mode="bicubic", align_corners=False, antialias=True)

@@ -6,11 +6,11 @@ import importlib
 import pkgutil
 from functools import cache
 
-from vaecore.tasks.base import Colorization, Damage, Restoration, Segmentation, Target, Task
+from vaecore.tasks.base import Colorization, Damage, Restoration, Segmentation, Target, Task, Unpaired
 
 
 @cache
-def all_tasks() -> dict[str, Task | Restoration | Segmentation | Colorization]:
+def all_tasks() -> dict[str, Task | Restoration | Unpaired | Segmentation | Colorization]:
     """Every task by name, the name being the file's."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
     return {name: importlib.import_module(f"{__name__}.{name}").TASK for name in names}
@@ -24,6 +24,11 @@ def scoring_tasks() -> dict[str, Task]:
 def restorations() -> dict[str, Restoration]:
     """Those that mend images."""
     return {name: task for name, task in all_tasks().items() if isinstance(task, Restoration)}
+
+
+def unpaired() -> dict[str, Unpaired]:
+    """Those that learn the damage, too."""
+    return {name: task for name, task in all_tasks().items() if isinstance(task, Unpaired)}
 
 
 def segmentations() -> dict[str, Segmentation]:
@@ -43,9 +48,11 @@ __all__ = [
     "Segmentation",
     "Target",
     "Task",
+    "Unpaired",
     "all_tasks",
     "colorizations",
     "restorations",
     "scoring_tasks",
     "segmentations",
+    "unpaired",
 ]

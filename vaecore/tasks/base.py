@@ -1,6 +1,6 @@
 """What a task is: facts and plain functions, no behaviour.
 
-`Task` scores images, `Restoration` mends them, `Segmentation` labels their pixels, `Colorization` colours them.
+`Task` scores images, `Restoration` and `Unpaired` mend them, `Segmentation` labels pixels, `Colorization` colours.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ class Restoration:
     levels: tuple[float, ...]  # that `evaluate` measures at
     scales: tuple[int, ...] = (1,)  # how much larger the result is; where there is a choice, this is the strength, too
     luma: bool = False  # PSNR and SSIM of the luma alone, without a border of `scale` pixels, as papers do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaired:
+    """Mending images whose damage is only known from damaged images: it is learned."""
+
+    summary: str  # one sentence for people
+    level: str  # what the strength of the damage is, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""A discriminator in training: its own steps, its pull on what is made, and whether the two are balanced."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaecore.adversarial import Kind, adversarial_term, discriminator_loss, generator_loss, r1
+from vaecore.networks import PatchDiscriminator
+
+log = logging.getLogger(__name__)
+
+LEARNING_RATE = 4e-4
+BETAS = (0.5, 0.99)
+GAMMA = 1e-3  # of the penalty on the discriminator's slope
+LAZY = 8  # the penalty counts at every so many steps, so much: Karras et al. 2020, "StyleGAN2", appendix B
+ALONE = 0.5  # share of the steps before the term sets in, where training does not begin with a trained model
+
+WON, LOST = 0.98, 0.01  # accuracy from which on it has won; difference of its outputs below which it has lost
+PATIENCE = 3  # checks in a row before somebody is told
+FIGURES = ("real", "made", "accuracy", "share", "factor")
+
+
+class Adversary(nn.Module):
+    """A discriminator with its optimiser. A submodule of what is trained: its weights are in the checkpoints.
+
+    The optimiser is made at the first step, when it is known on which device.
+    """
+
+    def __init__(
+        self, channels: int, kind: Kind, seed: int, *, name: str = "adversary", may_lose: bool = False
+    ) -> None:
+        """Build the discriminator.
+
+        Args:
+            channels: Of what it is shown.
+            kind: Of loss.
+            seed: Of its first weights.
+            name: That its figures begin with.
+            may_lose: It is the aim that nobody can tell: nothing else is asked of what is made.
+        """
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.discriminator = PatchDiscriminator(channels).to(memory_format=torch.channels_last)
+        self.kind, self.name, self._may_lose = kind, name, may_lose
+        self._optimiser = LazyAdam(self.discriminator)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._bad = {"won": 0, "lost": 0}
+
+    def learn(self, real: Tensor, made: Tensor, step: int) -> None:
+        """One step of the discriminator, on images without a graph.
+
+        Args:
+            real: (B, C, H, W) with what they are given with, if anything.
+            made: The same of made ones.
+            step: Its number.
+        """
+        punish = step % LAZY == 0
+        shown = real.detach().requires_grad_(punish)
+        with torch.enable_grad():
+            of_real, of_made = self.discriminator(shown), self.discriminator(made.detach())
+            loss = discriminator_loss(of_real, of_made, self.kind)
+            if punish:
+                with torch.autocast(real.device.type, enabled=False):  # squares of small numbers
+                    loss = loss + LAZY * r1(self.discriminator(shown.float()), shown, GAMMA)
+            self._optimiser.step(loss)
+        right = ((of_real > 0).float().mean() + (of_made < 0).float().mean()) / 2
+        self._note(real=of_real.mean(), made=of_made.mean(), accuracy=right)
+
+    def term(
+        self, error: Tensor, restored: Tensor, judged: Tensor, weight: float, given: Tensor | None = None
+    ) -> Tensor:
+        """What is added to an error, so that its images pass for real. See `adversarial_term`.
+
+        Args:
+            error: Depends on `restored`.
+            restored: What the error is of.
+            judged: What is to pass for real.
+            weight: In force of the error.
+            given: Further channels that the discriminator sees.
+        """
+        loss = self.pull(judged if given is None else torch.cat([given, judged], dim=1))
+        found = adversarial_term(error, restored, loss, judged, weight)
+        self._note(share=found.share, factor=found.factor)
+        return found.loss
+
+    def pull(self, judged: Tensor) -> Tensor:
+        """The loss of whoever made images and is taught by nothing else."""
+        self.discriminator.requires_grad_(False)  # it learns nothing from this
+        loss = generator_loss(self.discriminator(judged), self.kind)
+        self.discriminator.requires_grad_(True)
+        return loss
+
+    def figures(self) -> dict[str, float]:
+        """Means since the last call: outputs on real and on made images, accuracy, the term's share of the gradient.
+
+        Says so in words when the balance has been lost for several checks.
+        """
+        found = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        if found:
+            self._watch(found)
+        return {f"{self.name}_{name}": value for name, value in found.items()}
+
+    def optimiser_state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return self._optimiser.state()
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._optimiser.resume(state)
+
+    def _note(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _watch(self, found: dict[str, float]) -> None:
+        apart = found["real"] - found["made"]
+        now = {"won": found["accuracy"] > WON, "lost": apart < LOST}
+        self._bad = {name: count + 1 if now[name] else 0 for name, count in self._bad.items()}
+        if self._bad["won"] == PATIENCE:
+            log.warning(
+                "the discriminator tells %.1f %% of real and made images apart, for %d checks: it has won, and what it "
+                "asks for may be out of reach. Train longer before it sets in, or raise 'train.adversarial'",
+                100 * found["accuracy"], PATIENCE,
+            )  # fmt: skip
+        if self._bad["lost"] == PATIENCE and not self._may_lose:
+            log.warning(
+                "the discriminator's outputs on real and made images are %.3f apart, for %d checks: it has lost, and "
+                "teaches nothing. Lower 'train.adversarial', or add images",
+                apart, PATIENCE,
+            )  # fmt: skip
+
+
+class LazyAdam:
+    """Adam, made at the first step, when weights are on their device; it may go on from a checkpoint."""
+
+    def __init__(self, module: nn.Module, learning_rate: float = LEARNING_RATE) -> None:
+        """Keep what is to be trained."""
+        self._module, self._learning_rate = module, learning_rate
+        self._made: torch.optim.Adam | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    def step(self, loss: Tensor) -> None:
+        """One step down; Adam holds no gradient from elsewhere."""
+        if self._made is None:
+            self._made = torch.optim.Adam(self._module.parameters(), lr=self._learning_rate, betas=BETAS)
+            if self._resumed:
+                self._made.load_state_dict(self._resumed)
+        parameters = list(self._module.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._made.step()
+        self._made.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return self._made.state_dict() if self._made is not None else self._resumed or {}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._made, self._resumed = None, state

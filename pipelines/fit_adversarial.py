@@ -1,0 +1,88 @@
+"""A restorer in adversarial training: restored crops are to pass for clean ones, given the damaged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.adversary import Adversary
+from pipelines.data import SplitName
+from pipelines.fit_crops import CropRecipe
+from pipelines.fit_restorer import Damaged, FitRestorer
+from pipelines.photos import Photos
+from vaecore.adversarial import Kind
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import Restorer
+from vaecore.restoration import restoration_loss
+
+RAMP = 0.1  # share of the steps over which the term comes into force: what a discriminator says at first is noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opposition:
+    """What the adversarial term is to be.
+
+    Attributes:
+        weight: In force of the error.
+        kind: Of loss.
+        alone: Share of the steps before it sets in.
+    """
+
+    weight: float
+    kind: Kind = "hinge"
+    alone: float = 0.0
+
+
+class FitAdversarialRestorer(FitRestorer):
+    """As `FitRestorer`, with a discriminator that sees the damaged image, enlarged, beside the clean or restored one.
+
+    Source: the conditional PatchGAN of Isola et al. 2017, "Image-to-image translation with conditional adversarial
+    networks", with R1 instead of batch normalisation and dropout.
+    """
+
+    def __init__(
+        self,
+        network: Restorer,
+        likelihood: GaussianLikelihood,
+        photos: Photos,
+        split: Mapping[SplitName, Sequence[int]],
+        damaged: Damaged,
+        recipe: CropRecipe,
+        *,
+        opposition: Opposition,
+    ) -> None:
+        """Tie a network to its data, its budget and its adversary. See `FitRestorer`."""
+        super().__init__(network, likelihood, photos, split, damaged, recipe)
+        self.opposition = opposition
+        self.adversary = Adversary(2 * network.outputs, opposition.kind, recipe.seed)
+
+    def loss(self, crops: Tensor, key: int) -> Tensor:
+        """The restorer's loss; the discriminator takes a step of its own."""
+        y, c = self.pair(self.to_unit(crops), self.generator(key))
+        predicted = self._predict(c)
+        error = restoration_loss(predicted, y)
+        begun = (key - int(self.opposition.alone * self.recipe.steps)) / max(1, RAMP * self.recipe.steps)
+        if begun < 0:
+            return error
+        given = self.network.enlarged(c)
+        real, made = (torch.cat([given, each], dim=1) for each in (y, predicted.mean.detach()))
+        self.adversary.learn(real, made, key)
+        weight = min(1.0, begun) * self.opposition.weight
+        return error + self.adversary.term(error, predicted.mean, predicted.mean, weight, given)
+
+    def on_validation_epoch_end(self) -> None:
+        """How the two are balanced."""
+        for name, value in self.adversary.figures().items():
+            self.log(name, value)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the discriminator's optimiser; its weights are kept with all others."""
+        checkpoint["adversary"] = self.adversary.optimiser_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.adversary.resume(checkpoint["adversary"])

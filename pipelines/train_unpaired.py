@@ -1,0 +1,128 @@
+"""The training of models that mend without pairs: what `train_crops` does not share with others."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.card import write_restoration_card
+from pipelines.crop_plan import Split, read_unpaired
+from pipelines.crop_training import OPTIONS, CropTraining, common_problems
+from pipelines.error_bars import measure_error_bars
+from pipelines.fit_adversarial import Opposition
+from pipelines.fit_crops import CropRecipe
+from pipelines.fit_unpaired import FitUnpaired
+from pipelines.job import Job
+from pipelines.modelfile import LEARNED, RestorationMetadata
+from pipelines.photos import Photos
+from pipelines.promotion import Decision
+from pipelines.session import RestoringSession
+from pipelines.train_restorer import opposition_of, part_of, sharpness
+from vaecore.degradations import grain
+from vaecore.export import export_restoration
+from vaecore.image_format import ImageFormat
+from vaecore.likelihoods import GaussianLikelihood
+from vaecore.networks import SIZES, Restorer
+from vaecore.restoration import OUTPUTS, RestorationGraph
+from vaecore.tasks import unpaired
+
+log = logging.getLogger(__name__)
+
+OWN_OPTIONS = OPTIONS | {"data.degraded", "data.clean", "train.adversarial", "train.adversarial_loss"}
+GRAIN_CROPS = 256  # of each folder, that the noise to begin with is estimated on
+LEAST_NOISE = 2 / 255
+
+
+class UnpairedTraining(CropTraining[FitUnpaired, RestorationGraph, RestorationMetadata]):
+    """Clean images, and damaged ones that have nothing to do with them, make a model that mends."""
+
+    export = staticmethod(export_restoration)
+    session, metadata, figure = RestoringSession, RestorationMetadata, "psnr"
+    told = "PSNR {:.2f} dB against the champion's {:.2f}, under the damage that the challenger has learned,"
+
+    def __init__(self, job: Job) -> None:
+        """Choose what the job leaves open. See `CropTraining`."""
+        self.task = unpaired()[job.task]
+        super().__init__(job)
+
+    def problems(self) -> Iterator[str]:
+        """Options of other tasks."""
+        yield from common_problems(self.job, OWN_OPTIONS)
+
+    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
+        """Clean and damaged images."""
+        return read_unpaired(self.job, image_format, self.rests)
+
+    def does(self, channels: int) -> tuple[str, ...]:
+        """Task and channels."""
+        return self.job.task, f"{channels} channel(s)", *sharpness(self.job.train.adversarial)
+
+    def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
+        """The same of a champion."""
+        return metadata.task, f"{metadata.channels} channel(s)", *sharpness(metadata.adversarial)
+
+    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitUnpaired]:
+        """A restorer with as many channels as the images, and a damage that begins with noise as strong as theirs."""
+        channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
+        network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks)
+        scale = first_guess(photos, split)
+        log.info("the damaged images are grainier, as by noise of %.1f 8-bit levels; the rest is learned", 255 * scale)
+        return partial(
+            FitUnpaired, network, GaussianLikelihood(), photos, split, scale,
+            damage=Opposition(weight=1.0, kind=self.job.train.adversarial_loss), opposition=opposition_of(self.job),
+        )  # fmt: skip
+
+    def choices(self, photos: Photos) -> Sequence[Any]:
+        """Network, and which images are damaged."""
+        return [self.size, [str(file.path.parent) for file in photos.files]]
+
+    def finish(self, module: FitUnpaired) -> tuple[RestorationGraph, dict[str, Any]]:
+        """With error bars, of images that were damaged by what was learned."""
+        bars = measure_error_bars(module, module.split["calibrate"])
+        return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
+            "size_multiple": module.network.multiple,
+            "halo": module.network.halo,
+            "likelihood": "gaussian",
+            "outputs": OUTPUTS,
+            "scale": 1,
+            "damage": LEARNED,
+            "level": self.task.level,
+            "strengths": (1.0, 1.0),
+            "levels": (1.0,),
+            "luma": False,
+            "intervals": bars.intervals,
+            "adversarial": self.job.train.adversarial,
+        }
+
+    def pair(self, module: FitUnpaired, image: int, number: int) -> tuple[Tensor, Tensor]:
+        """The middle of a clean image with the damage that was learned, and as it is."""
+        y, c = module.damaged_middle(image, key=3 * 10**9 + number)
+        return c, y
+
+    def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+        """As of other models that mend."""
+        return (part_of(c, graph.network.multiple, number),)
+
+    def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
+        """With what was never seen."""
+        return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
+
+
+@torch.no_grad()
+def first_guess(photos: Photos, split: Split) -> float:
+    """Standard deviation of white noise that would make clean images as grainy as the damaged ones."""
+    found = []
+    for name in ("train", "degraded"):
+        random = np.random.default_rng(0)
+        chosen = random.choice(np.array(split[name]), GRAIN_CROPS)
+        crops = photos.image_format.to_unit(torch.from_numpy(photos.crops(chosen, 64, random)))
+        found.append(float(grain(crops).square().mean()))
+    return math.sqrt(max(found[1] - found[0], LEAST_NOISE**2))
