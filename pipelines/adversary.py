@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -137,6 +138,27 @@ class Adversary(nn.Module):
                 "teaches nothing. Lower 'train.adversarial', or add images",
                 apart, PATIENCE,
             )  # fmt: skip
+
+
+class AdversarialCheckpoints(L.LightningModule):
+    """What a training does for its adversary, if it has one: figures at each check, its optimiser in checkpoints."""
+
+    adversary: Adversary | None  # set by each, for a module finds none that its class has
+
+    def on_validation_epoch_end(self) -> None:
+        """How the two are balanced."""
+        for name, value in (self.adversary.figures() if self.adversary else {}).items():
+            self.log(name, value)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the discriminator's optimiser; its weights are kept with all others."""
+        if self.adversary:
+            checkpoint["adversary"] = self.adversary.optimiser_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        if self.adversary:
+            self.adversary.resume(checkpoint["adversary"])
 
 
 class LazyAdam:

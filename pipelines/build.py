@@ -199,6 +199,7 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
     yield from _problems_of_the_objective(job, plan)
     yield from _problems_of_classes(job, plan)
+    yield from _problems_of_the_adversary(job, plan)
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(_network_options(job)) - set(inspect.signature(target.network).parameters)):
@@ -257,6 +258,30 @@ def _problems_of_classes(job: Job, plan: Plan) -> Iterator[str]:
         yield f"'model.classes' is of whole images, and {plan.target_name} are trained on windows: set 'model.target'"
     if table.objective == "iwae" and table.label_weight:
         yield "'train.label_weight' has no meaning where 'train.objective' is iwae; leave it out"
+
+
+def _problems_of_the_adversary(job: Job, plan: Plan) -> Iterator[str]:
+    """Of a VAE-GAN."""
+    table = job.train
+    if table.adversarial is None:
+        yield from adversarial_problems(job)
+        return
+    if plan.target.features:
+        yield f"'train.adversarial' needs 'model.target' pixels: nobody looks at {plan.target_name}"
+    if job.model.prior != "standard" or job.model.levels == 2 or job.model.classes is not None:
+        yield "'train.adversarial' goes with one level of latents and the standard prior: set no other"
+    if table.objective == "iwae":
+        yield "'train.adversarial' has no meaning where 'train.objective' is iwae; leave one out"
+    if likelihood_name(job, plan) == "bernoulli":
+        yield "'train.adversarial' has no meaning for black-and-white y: anyone tells shades of grey from it"
+    if table.patience is not None:
+        yield "'train.patience' has no meaning with 'train.adversarial', which costs some of the bound; leave it out"
+
+
+def adversarial_problems(job: Job) -> Iterator[str]:
+    """A kind of loss for nothing."""
+    if job.train.adversarial is None and "train.adversarial_loss" in job.set_options("train"):
+        yield "'train.adversarial_loss' is set, and there is no 'train.adversarial': give its weight, such as 1"
 
 
 def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:

@@ -250,6 +250,12 @@ def _what_is_bounded(job: Job) -> list[str]:
         )
     if table.objective == "iwae":
         lines.append("- trained by the importance-weighted bound; the reported `elbo` is the plain one")
+    if table.adversarial is not None:
+        lines.append(
+            f"- training did not maximise the bound alone: reconstructions and images from the prior were also to pass "
+            f"for real (an adversarial term of weight {table.adversarial:g}), so they are sharper than what the bound "
+            "asks for, and details may be made up; the reported `elbo` is the plain bound"
+        )
     if table.beta != 1 or table.free_bits:
         weighed = "the dependence of latents" if table.objective == "total_correlation" else "the rate"
         lines.append(

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pipelines.adversary import ALONE, AdversarialCheckpoints, Adversary
 from pipelines.examples import Examples, Window
 from pipelines.job_tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, run
+from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS
 from vaecore.networks.class_prior import BESIDE, ClassPrior, label_loss
@@ -72,6 +74,8 @@ class Recipe:
     patience: int | None = None
     label_weight: float = BESIDE  # of telling classes apart, where there are any
     corruption: str = "none"  # of what the encoder sees
+    adversarial: float | None = None  # weight of the term that asks images to pass for real
+    adversarial_loss: Kind = "hinge"
     window: int | None = None  # places along a side of the windows that are trained on
     seed: int = 0
 
@@ -89,9 +93,12 @@ class Recipe:
             beta=table.beta,
             free_bits=table.free_bits,
             label_weight=BESIDE if table.label_weight is None else table.label_weight,
-            patience=table.patience or target.patience,
+            # The bound is at its best before an adversarial term sets in.
+            patience=None if table.adversarial else table.patience or target.patience,
             window=None if target.window is None else -(-target.window // stride) * stride,
             corruption=table.corruption or usual,
+            adversarial=table.adversarial,
+            adversarial_loss=table.adversarial_loss,
             seed=table.seed,
         )
 
@@ -121,8 +128,14 @@ def windows_of(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) 
     return [(slice(int(top), int(top) + side), slice(int(left), int(left) + side)) for top, left in corners]
 
 
-class Fit(Trainable):
-    """Maximise the bound of the training images; watch it on the held-out ones."""
+class Fit(AdversarialCheckpoints, Trainable):
+    """Maximise the bound of the training images; watch it on the held-out ones.
+
+    With an adversarial term, reconstructions and images drawn from the prior are to pass for real: a VAE-GAN, here with
+    the bound whole, where the paper takes its distortion in the discriminator's features.
+
+    Source: Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric", section 3.
+    """
 
     weight: Tensor | None
 
@@ -132,6 +145,10 @@ class Fit(Trainable):
         self.recipe = recipe
         self.register_buffer("weight", weight, persistent=False)
         self._examples = examples
+        self.adversary = None
+        if recipe.adversarial is not None:
+            channels = examples.batch(np.array(examples.split["train"][:1])).shape[1]
+            self.adversary = Adversary(channels, recipe.adversarial_loss, recipe.seed)
 
     @property
     def network(self) -> LatentVariableModel:
@@ -177,7 +194,17 @@ class Fit(Trainable):
             loss = training_loss(maps, beta=self.recipe.beta, free_bits=self.recipe.free_bits)
         if labelled is not None:
             loss = loss + self.recipe.label_weight * label_loss(labelled, maps.posterior, batch.label)
-        return self.note_loss(loss)
+        return self.note_loss(loss + self._pass_for_real(loss, y, maps.likelihood.mean))
+
+    def _pass_for_real(self, loss: Tensor, y: Tensor, reconstructed: Tensor) -> Tensor | float:
+        """The adversarial term of reconstructions, and of as many images from the standard prior."""
+        weight = self.recipe.adversarial
+        if self.adversary is None or weight is None or self.global_step < ALONE * self.recipe.steps:
+            return 0.0
+        latents = self._noise((len(reconstructed), *self.network.latent_shape), 2_000_000 + self.global_step)
+        judged = torch.cat([reconstructed, self.network.decode(latents).mean])
+        self.adversary.learn(y, judged, self.global_step)
+        return self.adversary.term(loss, reconstructed, judged, weight)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The plain bound of held-out images, always under the same noise; nobody tells their classes."""

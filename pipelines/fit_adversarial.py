@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipelines.adversary import Adversary
+from pipelines.adversary import AdversarialCheckpoints, Adversary
 from pipelines.data import SplitName
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import Damaged, FitRestorer
@@ -37,7 +36,7 @@ class Opposition:
     alone: float = 0.0
 
 
-class FitAdversarialRestorer(FitRestorer):
+class FitAdversarialRestorer(AdversarialCheckpoints, FitRestorer):
     """As `FitRestorer`, with a discriminator that sees the damaged image, enlarged, beside the clean or restored one.
 
     Source: the conditional PatchGAN of Isola et al. 2017, "Image-to-image translation with conditional adversarial
@@ -70,19 +69,7 @@ class FitAdversarialRestorer(FitRestorer):
             return error
         given = self.network.enlarged(c)
         real, made = (torch.cat([given, each], dim=1) for each in (y, predicted.mean.detach()))
+        assert self.adversary is not None  # noqa: S101 - ours, always
         self.adversary.learn(real, made, key)
         weight = min(1.0, begun) * self.opposition.weight
         return error + self.adversary.term(error, predicted.mean, predicted.mean, weight, given)
-
-    def on_validation_epoch_end(self) -> None:
-        """How the two are balanced."""
-        for name, value in self.adversary.figures().items():
-            self.log(name, value)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the discriminator's optimiser; its weights are kept with all others."""
-        checkpoint["adversary"] = self.adversary.optimiser_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
-        self.adversary.resume(checkpoint["adversary"])

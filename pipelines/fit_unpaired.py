@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.adversary import LEARNING_RATE, Adversary, LazyAdam
+from pipelines.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam
 from pipelines.data import SplitName
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
@@ -63,7 +63,7 @@ class LearnedDamage(nn.Module):
         self.adversary.resume(state["adversary"])
 
 
-class FitUnpaired(FitRestorer):
+class FitUnpaired(AdversarialCheckpoints, FitRestorer):
     """As `FitRestorer`, with a damage that is learned meanwhile. Of a cycle's two ways the one that noise has is kept.
 
     Clean to damaged and back is trained as pairs are: y is known. From damaged to clean and back there is nothing to
@@ -102,7 +102,9 @@ class FitUnpaired(FitRestorer):
         super().__init__(network, likelihood, photos, split, self._made, recipe)
         self.damage = LearnedDamage(network.outputs, scale, damage, recipe.seed, photos.image_format.maximum)
         self.opposition = opposition
-        self.adversary = None if opposition is None else Adversary(network.outputs, opposition.kind, recipe.seed + 2)
+        self.adversary = None
+        if opposition is not None:
+            self.adversary = Adversary(network.outputs, opposition.kind, recipe.seed + 2)
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """The restorer's; damage and discriminators take steps of their own."""
@@ -126,21 +128,20 @@ class FitUnpaired(FitRestorer):
             self.log("damage_grain", self._grain_of(middle, held[index], index), batch_size=1, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
-        """How the adversaries are balanced."""
-        for adversary in filter(None, (self.damage.adversary, self.adversary)):
-            for name, value in adversary.figures().items():
-                self.log(name, value)
+        """How the damage and its discriminator are balanced, too."""
+        super().on_validation_epoch_end()
+        for name, value in self.damage.adversary.figures().items():
+            self.log(name, value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the optimisers of all but the restorer; weights are kept with all others."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["damage"] = self.damage.optimiser_state()
-        checkpoint["adversary"] = self.adversary.optimiser_state() if self.adversary else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
+        super().on_load_checkpoint(checkpoint)
         self.damage.resume(checkpoint["damage"])
-        if self.adversary:
-            self.adversary.resume(checkpoint["adversary"])
 
     @torch.no_grad()
     def _made(self, y: Tensor, generator: torch.Generator) -> Tensor:

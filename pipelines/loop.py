@@ -154,10 +154,7 @@ def run(module: Trainable, *, folder: Path, device: str, on_check: OnCheck) -> i
             with _keyboard_interrupt():
                 trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
         done = int(trainer.global_step)
-    state = _load(folder / (LAST if module.patience is None else BEST))["state_dict"]
-    module.model.load_state_dict(
-        {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-    )
+    module.load_state_dict(_load(folder / (LAST if module.patience is None else BEST))["state_dict"])
     module.model.to(memory_format=torch.contiguous_format).eval()
     return done
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.adversary import ALONE
+from pipelines.build import adversarial_problems
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
@@ -194,12 +195,6 @@ def opposition_of(job: Job) -> Opposition | None:
     return Opposition(
         weight=table.adversarial, kind=table.adversarial_loss, alone=0.0 if table.start is not None else ALONE
     )
-
-
-def adversarial_problems(job: Job) -> Iterator[str]:
-    """A kind of loss for nothing."""
-    if job.train.adversarial is None and "train.adversarial_loss" in job.set_options("train"):
-        yield "'train.adversarial_loss' is set, and there is no 'train.adversarial': give its weight, such as 1"
 
 
 def sharpness(adversarial: float | None) -> tuple[str, ...]:

@@ -112,6 +112,10 @@ def test_a_killed_run_gives_the_same_weights(folders: Path, opposition: Oppositi
         assert torch.equal(value, again.state_dict()[name]), name
         moved += name.startswith("damage.degrader") and not torch.equal(value, begun[name])
     assert moved > 4  # what is kept is the damage as it was learned
+    ended = module()
+    run(ended, folder=folders / "b", device="cpu", on_check=lambda *_: None)  # it is read, not trained
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, ended.state_dict()[name]), name
 
 
 def test_a_damage_learns_what_damaged_images_have() -> None:
