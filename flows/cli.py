@@ -282,6 +282,26 @@ def sample(
 
 
 @app.command()
+def embed(
+    folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.")],
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="F.parquet", help="The file to write.")],
+    neighbours: Annotated[
+        bool, typer.Option(help="Look for the most similar image and for copies; time goes with the square.")
+    ] = True,
+) -> None:
+    """Write what a model makes of each image: its latents as numbers, the most similar image, copies."""
+    with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
+        from pipelines.embed import embed_folder
+
+        summary = embed_folder(folder, model, out, neighbours=neighbours)
+        typer.echo(f"{summary.ok} of {summary.files} images embedded, {summary.latents} numbers each: {summary.out}")
+        if summary.duplicates is not None:
+            typer.echo(f"{summary.duplicates} of them are copies, or nearly, of another: see duplicate_of")
+        _exit_with_failures(summary.failed, summary.files, None, "embedded")
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="An output folder, finished or not; or a folder of output folders.")],
 ) -> None:

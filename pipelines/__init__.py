@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.embed import EmbedSummary, embed_folder
     from pipelines.evaluate import evaluate_model
     from pipelines.rebuild import rebuild_report
     from pipelines.restore import RestoreSummary, restore_folder
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
+    "EmbedSummary": "pipelines.embed",
     "RestoreSummary": "pipelines.restore",
     "ScoreSummary": "pipelines.score",
     "TrainedModel": "pipelines.trained",
+    "embed_folder": "pipelines.embed",
     "evaluate_model": "pipelines.evaluate",
     "rebuild_report": "pipelines.rebuild",
     "restore_folder": "pipelines.restore",
@@ -35,9 +38,11 @@ _HOME = {
 }
 
 __all__ = [
+    "EmbedSummary",
     "RestoreSummary",
     "ScoreSummary",
     "TrainedModel",
+    "embed_folder",
     "evaluate_model",
     "rebuild_report",
     "restore_folder",

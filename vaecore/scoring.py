@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vaecore.bound import (
     BoundMaps,
+    DiagonalGaussian,
     HierarchicalModel,
     LatentVariableModel,
     attribution,
@@ -37,6 +38,7 @@ SCORED = {
     "distortion": "nats",
     "score": "nats per dimension, higher is more abnormal",
     "embedding": "prior standard deviations",
+    "embedding_scale": "prior standard deviations; of the latents' mean over the grid, whose mean is the embedding",
 }
 LABELLED = {"label_probability": "probability of each class"}  # where images have classes
 STANDARDISED = "standard deviations of good images at the same place"
@@ -208,6 +210,7 @@ class ScoringGraph(_Graph):
             "distortion": total.distortion,
             "score": score,
             "embedding": maps.posterior.mean.mean(dim=(2, 3)),
+            "embedding_scale": _scale_of_mean(maps.posterior),
         }
         if isinstance(self.model, ClassPrior):
             scored["label_probability"] = self.model.log_label(maps.posterior).exp()
@@ -219,6 +222,15 @@ class ScoringGraph(_Graph):
         mean, stddev = self.representation.draw(mean, stddev, self.image_format.to_unit(image))
         restored_scale = stddev.permute(0, 2, 3, 1) * self.image_format.maximum
         return {"restored": self.image_format.from_unit(mean), "restored_scale": restored_scale}
+
+
+def _scale_of_mean(posterior: DiagonalGaussian) -> Float[Tensor, "B Z"]:
+    """Standard deviation of each latent's mean over the cells, which are independent under q: sqrt(sum s^2) / cells.
+
+    Not the mean of the cells' own: a mean of many is known more closely than any of them.
+    """
+    _, _, height, width = posterior.log_scale.shape
+    return torch.exp(2 * posterior.log_scale).sum(dim=(2, 3)).sqrt() / (height * width)
 
 
 class DecoderGraph(_Graph):

@@ -1,0 +1,28 @@
+"""Images saved again: what a copy that went through a mail, a phone or an archive is like.
+
+Belongs to the scoring side: numpy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+QUALITY = 90  # of the JPEG file
+_TO_SIXTEEN = 257  # from 255 to 65535
+
+
+def saved_again(pixels: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.unsignedinteger[Any]]:
+    """The pixels (H, W, C) of 8 or 16 bits, one level of 255 brighter, as they come back from a JPEG file."""
+    deep = pixels.dtype == np.uint16
+    eight = (pixels // _TO_SIXTEEN).astype(np.uint8) if deep else pixels
+    brighter = np.minimum(eight.astype(np.uint16) + 1, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(brighter[:, :, 0] if pixels.shape[2] == 1 else brighter).save(buffer, "JPEG", quality=QUALITY)
+    with Image.open(buffer) as image:
+        back = np.asarray(image).reshape(pixels.shape)
+    return back.astype(np.uint16) * _TO_SIXTEEN if deep else back
