@@ -302,6 +302,26 @@ def embed(
 
 
 @app.command()
+def explore(
+    model: Annotated[str, typer.Argument(metavar="REF", help=f"{REF}.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for explore.html and explore.json.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Images to show in its light; sub-folders are their kinds.")
+    ] = None,
+) -> None:
+    """Show what a model believes, on one page: samples, what each latent does, where your images lie."""
+    with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
+        from flows.preflight import require
+
+        require("torch", "timm", "sklearn")
+        from pipelines.explore import explore_model
+
+        summary = explore_model(model, out, images=images)
+        typer.echo(f"page: {summary.page}")
+        _exit_with_failures(summary.failed, summary.files, None, "read")
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="An output folder, finished or not; or a folder of output folders.")],
 ) -> None:

@@ -233,7 +233,7 @@ def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple
 
 def _moved(session: Session, files: FileList, embedded: _Embedded) -> Floats:
     """By how much the embeddings of some images change when these are saved again."""
-    some = np.array(evenly_spaced(embedded.there, SAVED_IMAGES))
+    some = np.array(evenly_spaced(embedded.there.tolist(), SAVED_IMAGES))
     moved = []
     for at, image in zip(some, decode_for(files.take(some), session.metadata), strict=True):
         if isinstance(image, Decoded):  # not gone meanwhile

@@ -16,7 +16,7 @@ from vaecore.export import METADATA_KEY, export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.localisation import Localisation
-from vaecore.networks import Autoencoder, MixturePrior, TwoLevelVAE, VampPrior
+from vaecore.networks import MixturePrior, TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
@@ -36,15 +36,7 @@ CASES = [
     ("both", "gaussian", 1, 8, {}),  # features averaged and not, with a map of its own
     ("mixture", "bernoulli", 1, 8, {"latent_grid": False}),  # pixels, with a mixture as prior
     ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
-    ("autoencoder", "bernoulli", 1, 8, {}),  # pixels, without a prior and without width of the posterior
-    ("vamp", "laplace", 3, 8, {"latent_grid": False}),  # pixels, with learned images for a prior, written down
 ]
-
-WRAPPED = {
-    "mixture": lambda network: MixturePrior(network, 3),
-    "autoencoder": Autoencoder,
-    "vamp": lambda network: VampPrior(network, torch.rand(2, 3, *SIZE)).settled(),
-}
 
 
 def graph_of(
@@ -57,8 +49,8 @@ def graph_of(
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
     exposed, levels, both = target == "exposed", target == "two levels", target == "both"
-    wrapped = WRAPPED.get(target)
-    target = "pixels" if exposed or wrapped else "features" if levels or both else target
+    mixture = target == "mixture"
+    target = "pixels" if exposed or mixture else "features" if levels or both else target
     if target == "pixels":
         levels_of_y = {"discretised_logistic": image_format.maximum, "bernoulli": 1}.get(name)
         representation = Pixels(channels=channels, size=SIZE, levels=levels_of_y, standardise=exposed)
@@ -78,7 +70,7 @@ def graph_of(
         stages=2 if target == "pixels" else 1,
         **options,
     )
-    model = TwoLevelVAE(model) if levels else wrapped(model) if wrapped else model
+    model = TwoLevelVAE(model) if levels else MixturePrior(model, 3) if mixture else model
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         # (between levels less so: their ratio is a difference of two bounds, which 32 bits keep only if these are sane)
         torch.nn.init.normal_(parameter, std=0.05 if levels else 0.1)
@@ -89,7 +81,7 @@ def graph_of(
     if bit_depth == 16:  # another way from places to the score
         finest = (8, 12) if target == "features" else SIZE
         pooling, statistics = Pooling("top", 0.1), PlaceStatistics(torch.randn(finest), 1 + torch.rand(finest))
-    typicality = Typicality(torch.rand(20, 2)) if target == "pixels" and name == "laplace" and not wrapped else None
+    typicality = Typicality(torch.rand(20, 2)) if target == "pixels" and name == "laplace" else None
     kind = "ratio" if levels else "iwae" if name == "shared_gaussian" else "elbo"
     localisation = Localisation(torch.rand(representation.channels)) if both else None
     return ScoringGraph(

@@ -1,0 +1,201 @@
+"""Pictures that a model makes of latents, as sheets: samples, a map of two, one that is moved, what lies between."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pipelines.heatmap import visible
+from vaecore.bound import DiagonalGaussian, GenerativeModel
+from vaecore.image_format import resize
+from vaecore.networks import Autoencoder, TwoLevelVAE
+from vaecore.scoring import ScoringGraph
+
+LONGEST = 1200  # pixels of a sheet's longer side
+GAP = 2  # pixels between the images of a sheet, clear
+REACH = 3.0  # prior standard deviations, to either side
+_BATCH = 64
+_PRIOR_SAMPLES = 20_000  # that tell where a prior is which is no Gaussian
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+    """A PNG file of images in rows and columns."""
+
+    png: bytes
+    width: int
+    height: int
+
+
+@torch.inference_mode()
+def decode(graph: ScoringGraph, z: Tensor, side: int) -> Tensor:
+    """Mean images of latents (N, Z, h, w), in [0, 1], (N, C, H, W), the longer side at most `side` pixels."""
+    size = _within(side, graph.representation.size)
+    return torch.cat([resize(graph.network.decode(part).mean, size) for part in z.split(_BATCH)])
+
+
+def _within(side: int, size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same shape, the longer side at most so long."""
+    factor = min(1.0, side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def sheet_of(graph: ScoringGraph, images: Tensor, across: int, *, gap: int = GAP) -> Sheet:
+    """Images in [0, 1], (N, C, H, W), so many in a row; 16 bits are stretched as in reports."""
+    pixels = graph.image_format.from_unit(images.cpu()).numpy()
+    count, height, width, channels = pixels.shape
+    down = -(-count // across)
+    stacked = visible(pixels.reshape(count * height, width, channels)).reshape(pixels.shape)
+    sheet = np.zeros((down * (height + gap) - gap, across * (width + gap) - gap, channels + 1), np.uint8)
+    for number, image in enumerate(stacked):
+        top, left = number // across * (height + gap), number % across * (width + gap)
+        sheet[top : top + height, left : left + width, :channels] = image
+        sheet[top : top + height, left : left + width, channels] = 255
+    if not gap and count == down * across:
+        sheet = sheet[..., :channels]
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet).save(buffer, "PNG", optimize=True)
+    return Sheet(buffer.getvalue(), sheet.shape[1], sheet.shape[0])
+
+
+def side_for(across: int, down: int = 1) -> int:
+    """The longest that an image may be where so many share a sheet."""
+    return max(8, LONGEST // max(across, down) - GAP)
+
+
+def samples(graph: ScoringGraph, count: int, across: int, seed: int = 0) -> Sheet:
+    """Means of p(y | z) with z drawn from p(z)."""
+    drawn = cast("GenerativeModel", graph.model).sample_prior(count, torch.Generator().manual_seed(seed))
+    return sheet_of(graph, decode(graph, drawn, side_for(across)), across)
+
+
+def standard_map(places: int) -> NDArray[np.float64]:
+    """Values of a standard normal latent that are as likely as each other: the inverse CDF, evenly.
+
+    >>> standard_map(3).round(3).tolist()
+    [-0.967, 0.0, 0.967]
+    """
+    from scipy.special import ndtri
+
+    values: NDArray[np.float64] = ndtri((np.arange(places) + 0.5) / places)
+    return values
+
+
+def map_axes(graph: ScoringGraph, means: NDArray[np.float64] | None, places: int) -> list[NDArray[np.float64]] | None:
+    """For two latents, the values that a map shows of each: quantiles of the prior, or of the images without one."""
+    share = (np.arange(places) + 0.5) / places
+    if isinstance(graph.model, Autoencoder):
+        return None if means is None else [np.quantile(means[:, axis], share) for axis in (0, 1)]
+    prior = graph.network.prior(torch.zeros(1, 1, *graph.network.latent_shape))
+    if isinstance(prior, DiagonalGaussian):
+        return [standard_map(places)] * 2
+    drawn = cast("GenerativeModel", graph.model).sample_prior(_PRIOR_SAMPLES, torch.Generator().manual_seed(0))
+    return [np.quantile(drawn[:, axis, 0, 0].numpy(), share) for axis in (0, 1)]
+
+
+def latent_map(graph: ScoringGraph, axes: Sequence[NDArray[np.float64]]) -> Sheet:
+    """All combinations of two latents: the first to the right, the second upwards."""
+    first, second = (torch.from_numpy(axis).float() for axis in axes)
+    z = torch.stack([first.repeat(len(second)), second.flip(0).repeat_interleave(len(first))], dim=1)[..., None, None]
+    return sheet_of(graph, decode(graph, z, side_for(len(first)) + GAP), len(first), gap=0)
+
+
+@torch.inference_mode()
+def prior_at(graph: ScoringGraph, base: Tensor, means: Tensor | None) -> DiagonalGaussian | None:
+    """Middle and width of each latent, (1, Z, h, w): of the prior, given upper latents; of images without a prior."""
+    if isinstance(graph.model, Autoencoder):
+        return None if means is None else _moments(means)
+    prior = graph.network.prior(base[:, None])
+    if isinstance(prior, DiagonalGaussian):
+        return DiagonalGaussian(prior.mean[:, 0], prior.log_scale[:, 0])
+    drawn = cast("GenerativeModel", graph.model).sample_prior(_PRIOR_SAMPLES, torch.Generator().manual_seed(0))
+    return _moments(drawn)
+
+
+def _moments(z: Tensor) -> DiagonalGaussian:
+    return DiagonalGaussian(z.mean(dim=0, keepdim=True), z.std(dim=0, correction=0, keepdim=True).clamp(1e-6).log())
+
+
+@torch.inference_mode()
+def moved(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, latents: Sequence[int], columns: int) -> Tensor:
+    """One latent at a time from -3 to 3 prior standard deviations, all others as in `base`, (1, Z, h, w).
+
+    What is moved on the upper of two levels shows in the lower one: that is then what the prior expects under it.
+
+    Args:
+        graph: The model.
+        base: Where the others stay.
+        prior: Of `prior_at`.
+        latents: Which, by their place among all Z h w.
+        columns: Steps.
+
+    Returns:
+        Latents (rows x columns, Z, h, w).
+    """
+    steps = torch.linspace(-REACH, REACH, columns)
+    middle, scale, shape = prior.mean.flatten(), prior.log_scale.exp().flatten(), base.shape[1:]
+    rows = []
+    for latent in latents:
+        row = base.flatten(1).repeat(columns, 1)
+        row[:, latent] = middle[latent] + steps * scale[latent]
+        z = row.unflatten(1, shape)
+        if isinstance(graph.model, TwoLevelVAE) and latent // (shape[1] * shape[2]) >= graph.model.lower_channels:
+            z = graph.model.from_above(z[:, None], torch.zeros_like(z[:, None]))[:, 0]
+        rows.append(z)
+    return torch.cat(rows)
+
+
+def most_telling(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, count: int) -> list[int]:
+    """The latents whose move changes the picture most: for want of images that would say which are in use."""
+    every = list(range(base[0].numel()))
+    pictures = decode(graph, moved(graph, base, prior, every, 2), 32).unflatten(0, (-1, 2))
+    change = (pictures[:, 1] - pictures[:, 0]).abs().flatten(1).mean(dim=1)
+    return [int(latent) for latent in change.argsort(descending=True, stable=True)[:count]]
+
+
+def between(means: Tensor, pairs: Sequence[tuple[int, int]], columns: int) -> Tensor:
+    """Latents on the straight lines between posterior means, (pairs x columns, Z, h, w)."""
+    share = torch.linspace(0, 1, columns)[:, None, None, None]
+    return torch.cat([(1 - share) * means[first] + share * means[second] for first, second in pairs])
+
+
+@torch.inference_mode()
+def as_seen(graph: ScoringGraph, pixels: Tensor, side: int) -> Tensor:
+    """An image as the model is given it, (1, C, H, W) in [0, 1]: at its size, shades of grey as they are."""
+    y, representation = graph.image_format.to_unit(pixels), graph.representation
+    if representation.drawable:
+        y = representation.extract(y)
+        y = representation.normalise(y) if representation.standardises else y
+    return resize(y, _within(side, representation.input_size))
+
+
+def sprite(thumbnails: Sequence[Pixels], across: int) -> bytes:
+    """Thumbnails (S, S, 3) as one JPEG file, so many in a row."""
+    side = thumbnails[0].shape[0]
+    sheet = np.full((-(-len(thumbnails) // across) * side, across * side, 3), 255, np.uint8)
+    for number, image in enumerate(thumbnails):
+        top, left = number // across * side, number % across * side
+        sheet[top : top + side, left : left + side] = image
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "JPEG", quality=80, optimize=True)
+    return buffer.getvalue()
+
+
+def small(image: NDArray[Any], side: int) -> Pixels:
+    """An image (H, W, C) in the middle of a square of `side` pixels, in colour."""
+    picture = Image.fromarray(np.broadcast_to(visible(image), (*image.shape[:2], 3)).copy())
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    square = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - picture.height) // 2, (side - picture.width) // 2
+    square[top : top + picture.height, left : left + picture.width] = np.asarray(picture)
+    return square

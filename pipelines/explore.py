@@ -1,0 +1,141 @@
+"""What a model believes, on one page for people who know their images: samples, latents, where images lie.
+
+model and weights -> posteriors of the images -> statistics and pictures -> explore.html, explore.json
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines import explore_sections as sections
+from pipelines.errors import FolderError, ModelError
+from pipelines.files import write_json
+from pipelines.latents import MOST_IMAGES, Codes, encode_folder
+from pipelines.modelfile import Metadata, ModelFile
+from pipelines.models import find_model
+from pipelines.report.explore_page import write_explore_page
+from pipelines.session import DOES, kind_of
+from pipelines.weights import load_network
+from vaecore.scoring import ScoringGraph
+
+log = logging.getLogger(__name__)
+EXPLORE_JSON = "explore.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExploreSummary:
+    """What a finished job has to say."""
+
+    page: Path
+    files: int  # images that were asked for
+    failed: int
+
+
+@torch.inference_mode()
+def explore_model(model: str | Path, out: Path | str, *, images: Path | str | None = None) -> ExploreSummary:
+    """Write a page, and its numbers, of what a model believes. Needs torch, and the weights beside the model.
+
+    Args:
+        model: Reference to a model that scores.
+        out: A folder; `explore.html` and `explore.json` in it are replaced.
+        images: Images to show in its light, of at most 2,000; the first sub-folder of a path is the image's label.
+
+    Returns:
+        Where the page is, and counts of the images.
+
+    Raises:
+        ModelError: The model mends images, or has no weights beside it.
+        FolderError: `out` is a file, or there are no images.
+        DataError: No image can be read.
+    """
+    out = Path(out)
+    file = find_model(model)
+    if (kind := kind_of(file)) is not Metadata:
+        raise ModelError(f"{file.ref} {DOES[kind]}: what is explored is models that score; train one on good images")
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    graph = load_network(file)
+    codes = None if images is None else encode_folder(graph, Path(images))
+    log.info("drawing what %s believes", file.ref)
+    drawable, prior = graph.representation.drawable, sections.has_prior(graph)
+    facts: dict[str, Any] = {
+        "model": _model(file, graph),
+        "drawable": drawable,
+        "prior": prior,
+        "images": None if codes is None else _images(Path(images or ""), codes),
+        "samples": sections.samples(graph) if drawable and prior else None,
+        "maps": sections.maps(graph, codes) if drawable else None,
+        "moved": sections.moved(graph, codes) if drawable else None,
+        **dict.fromkeys(("points", "between", "use", "together", "judged", "apart")),
+    }
+    if codes is not None:
+        facts |= {
+            "points": sections.points(graph, codes),
+            "between": sections.between(graph, codes) if drawable else None,
+            "use": sections.use(graph, codes),
+            "together": sections.together(graph, codes),
+            "judged": sections.judged(graph, codes),
+            "apart": sections.apart(graph, codes),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / EXPLORE_JSON, _numbers(file, graph, codes, facts))
+    page = write_explore_page(out, facts, [] if codes is None else [each.relative for each in codes.files])
+    return ExploreSummary(page, 0 if codes is None else codes.found, 0 if codes is None else len(codes.failed))
+
+
+def _model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
+    channels, height, width = graph.network.latent_shape
+    grid = "" if height * width == 1 else f" ({channels} in each of {height} x {width} places)"
+    return {
+        "ref": file.ref,
+        "name": file.name or file.ref,
+        "version": file.version,
+        "sha256": file.sha256,
+        "latents": f"{channels * height * width:,}{grid}",
+        "prior": sections.prior_words(graph),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kintsugi": version("kintsugi"),
+    }
+
+
+def _images(folder: Path, codes: Codes) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "found": codes.found,
+        "shown": len(codes.files),
+        "failed": codes.failed,
+        "capped": codes.found - len(codes.failed) > len(codes.files),
+        "most": MOST_IMAGES,
+        "labels": sorted(set(codes.labels)),
+    }
+
+
+def _numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows, for programs; rates and divergences in nats."""
+    numbers: dict[str, Any] = {
+        "model": file.ref,
+        "sha256": file.sha256,
+        "latent_shape": list(graph.network.latent_shape),
+        "prior": sections.prior_words(graph),
+        "latents": sections.latent_names(graph),
+    }
+    if codes is None:
+        return numbers
+    together, apart = facts["together"], facts["apart"]
+    return numbers | {
+        "images": {"found": codes.found, "used": len(codes.files), "failed": dict(codes.failed)},
+        "active": facts["use"]["active"],
+        "variance_of_mean": codes.variances.ravel().tolist(),
+        "rate": codes.kl.ravel().tolist() if facts["prior"] else None,
+        "elbo": {"mean": float(codes.elbo.mean()), "best": float(codes.elbo.max()), "worst": float(codes.elbo.min())},
+        "correlation": together and {"latents": together["names"], "matrix": together["matrix"].tolist()},
+        "kl_images_to_prior": apart and apart["forward"],
+        "kl_prior_to_images": apart and apart["reverse"],
+    }

@@ -1,0 +1,232 @@
+"""The parts of the page of what a model believes: each a function from the model, and its images, to what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines import decoded
+from pipelines.decoded import Sheet, as_seen, decode, sheet_of, side_for
+from pipelines.images import Failed
+from pipelines.inputs import decode_for
+from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
+from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
+from vaecore.aggregate import AggregateKl, aggregate_kl, even_posterior
+from vaecore.bound import DiagonalGaussian, GenerativeModel
+from vaecore.networks import Autoencoder, MixturePrior, TwoLevelVAE
+from vaecore.scoring import ScoringGraph
+
+SAMPLES, SAMPLES_ACROSS = 60, 12
+MAPS = (15, 30)  # places along each side of the maps of two latents
+MOVED, STEPS = 10, 13  # latents that are moved, pictures of each
+PAIRS, BETWEEN = 4, 9
+SHOWN = 8  # images of the best, the median, the worst
+CORRELATED = 32  # latents, at most
+
+Section = dict[str, Any]
+
+
+def prior_words(graph: ScoringGraph) -> str:
+    """What p(z) is."""
+    model = graph.model
+    if isinstance(model, Autoencoder):
+        return "none (an autoencoder)"
+    if isinstance(model, MixturePrior):
+        return f"a learned mixture of {len(model.logits):,} Gaussians"
+    return "two levels, the upper one standard normal" if isinstance(model, TwoLevelVAE) else "standard normal"
+
+
+def has_prior(graph: ScoringGraph) -> bool:
+    """Whether latents can be drawn."""
+    return not isinstance(graph.model, Autoencoder)
+
+
+def is_standard(graph: ScoringGraph) -> bool:
+    """Whether every latent is standard normal in itself."""
+    return has_prior(graph) and not isinstance(graph.model, MixturePrior | TwoLevelVAE)
+
+
+def latent_names(graph: ScoringGraph) -> list[str]:
+    """A name for each latent, by its place among all Z h w."""
+    channels, height, width = graph.network.latent_shape
+    lower = graph.model.lower_channels if isinstance(graph.model, TwoLevelVAE) else channels
+    names = []
+    for channel in range(channels):
+        upper = channel >= lower
+        name = f"upper {channel - lower + 1}" if upper else str(channel + 1)
+        cells_of = [f"{name} at {row + 1},{column + 1}" for row in range(height) for column in range(width)]
+        names += [name] if height * width == 1 else cells_of
+    return names
+
+
+def samples(graph: ScoringGraph) -> Section:
+    """Images drawn from the prior."""
+    return {"picture": _shown(decoded.samples(graph, SAMPLES, SAMPLES_ACROSS)), "count": SAMPLES}
+
+
+def maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:
+    """All combinations of two latents, where there are two."""
+    if graph.network.latent_shape != (2, 1, 1) or isinstance(graph.model, TwoLevelVAE):
+        return None
+    sheets = []
+    for places in MAPS:
+        axes = decoded.map_axes(graph, None if codes is None else codes.means, places)
+        if axes is None:
+            return None
+        sheets.append({"places": places, "picture": _shown(decoded.latent_map(graph, axes))})
+    return {"sheets": sheets, "standard": is_standard(graph), "prior": has_prior(graph)}
+
+
+def moved(graph: ScoringGraph, codes: Codes | None) -> Section | None:
+    """One latent at a time."""
+    names = latent_names(graph)
+    if codes is None:
+        zeros = torch.zeros(1, *graph.network.latent_shape)
+        prior = decoded.prior_at(graph, zeros, None)
+        if prior is None:
+            return None
+        base, around = prior.mean, None
+        chosen = decoded.most_telling(graph, base, prior, MOVED)
+    else:
+        number = extremes(codes, 1).get("median", [0])[0]
+        base, around = codes.posterior.mean[number : number + 1], codes.files[number].relative
+        prior = cast("DiagonalGaussian", decoded.prior_at(graph, base, codes.posterior.mean))
+        weight = codes.kl if has_prior(graph) else codes.variances
+        chosen = [int(latent) for latent in np.argsort(-weight.ravel(), kind="stable")[:MOVED]]
+    z = decoded.moved(graph, base, prior, chosen, STEPS)
+    return {
+        "picture": _shown(sheet_of(graph, decode(graph, z, side_for(STEPS)), STEPS)),
+        "rows": [names[latent] for latent in chosen],
+        "columns": [f"{n:+d}".replace("-", "\N{MINUS SIGN}").replace("+0", "0") for n in range(-3, 4)],
+        "around": around,
+        "all": len(names),
+        "prior": has_prior(graph),
+        "levels": isinstance(graph.model, TwoLevelVAE),
+        "grid": graph.network.latent_shape[1:] != (1, 1),
+    }
+
+
+def between(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """Straight lines from image to image."""
+    pairs = far_pairs(codes, PAIRS)
+    if not pairs:
+        return None
+    side = side_for(BETWEEN + 2)
+    lines = decode(graph, decoded.between(codes.posterior.mean, pairs, BETWEEN), side).unflatten(0, (-1, BETWEEN))
+    rows = []
+    for (first, second), line in zip(pairs, lines, strict=True):
+        ends = originals(graph, codes, (first, second), side)
+        rows += [ends[:1], line, ends[1:]]
+    labels = codes.labels
+    return {
+        "picture": _shown(sheet_of(graph, torch.cat(rows), BETWEEN + 2)),
+        "pairs": [[labels[i] or codes.files[i].relative for i in pair] for pair in pairs],
+        "labelled": len(set(labels)) > 1,
+    }
+
+
+def points(graph: ScoringGraph, codes: Codes) -> Section:
+    """Images as points."""
+    found, how = on_a_page(codes)
+    side = codes.thumbnails[0].shape[0]
+    across, down = min(SPRITE_ACROSS, len(codes.files)), -(-len(codes.files) // SPRITE_ACROSS)
+    sheet = decoded.sprite(codes.thumbnails, SPRITE_ACROSS)
+    labels = codes.labels
+    return {
+        "scatter": scatter(found, labels, how, standard=how == "latents" and is_standard(graph)),
+        "labelled": len(set(labels)) > 1,
+        "sprite": picture(sheet, across * side, down * side, "jpeg"),
+        "shown": len(codes.files),
+    }
+
+
+def use(graph: ScoringGraph, codes: Codes) -> Section:
+    """How many latents depend on the image, and what each costs."""
+    active, names, prior = codes.active.ravel().tolist(), latent_names(graph), has_prior(graph)
+    values = (codes.kl if prior else codes.variances).ravel().tolist()
+    drawn = bars(values, active, names, "nats" if prior else "of variance")
+    return {
+        "active": sum(active),
+        "all": len(active),
+        "rate": float(codes.kl.sum()),
+        "bars": drawn,
+        "top": max(values),
+        "prior": prior,
+    }
+
+
+def together(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """Which latents say the same."""
+    names, variances = latent_names(graph), codes.variances.ravel()
+    order = [int(i) for i in np.argsort(-variances, kind="stable")[:CORRELATED] if codes.active.ravel()[i]]
+    if len(order) < 2 or len(codes.files) < 3:
+        return None
+    order.sort()
+    matrix = correlations(codes, order)
+    apart = matrix - np.diag(np.diag(matrix))
+    row, column = (int(i) for i in np.unravel_index(np.abs(apart).argmax(), apart.shape))
+    shown = [names[i] for i in order]
+    return {
+        "cells": cells(matrix, shown),
+        "names": shown,
+        "matrix": matrix,
+        "strongest": (shown[row], shown[column], float(matrix[row, column])),
+        "all": len(names),
+        "grid": graph.network.latent_shape[1:] != (1, 1),
+    }
+
+
+def judged(graph: ScoringGraph, codes: Codes) -> Section:
+    """The images that the model finds likeliest, middling, least likely; under each what it makes of it."""
+    drawable, parts = graph.representation.drawable, []
+    for name, chosen in extremes(codes, SHOWN).items():
+        seen = originals(graph, codes, chosen, side_for(SHOWN))
+        if drawable:
+            made = decode(graph, codes.posterior.mean[list(chosen)], side_for(SHOWN))
+            seen = torch.cat([seen, made])
+        elbos = codes.elbo[list(chosen)]
+        parts.append(
+            {
+                "name": name,
+                "picture": _shown(sheet_of(graph, seen, len(chosen))),
+                "low": float(elbos.min()),
+                "high": float(elbos.max()),
+                "files": [codes.files[i].relative for i in chosen],
+            }
+        )
+    return {"parts": parts, "drawable": drawable, "prior": has_prior(graph)}
+
+
+def apart(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """How far all images together are from the prior, and how far they would be if they filled it."""
+    if not has_prior(graph):
+        return None
+    model = cast("GenerativeModel", graph.model)
+    generator = torch.Generator().manual_seed(0)
+    found = aggregate_kl(model, codes.posterior, generator)
+    even = aggregate_kl(model, even_posterior(model, codes.posterior, generator), generator)
+    return {"forward": _against(found, even, "forward"), "reverse": _against(found, even, "reverse")}
+
+
+def originals(graph: ScoringGraph, codes: Codes, chosen: Sequence[int], side: int) -> Tensor:
+    """Images as the model is given them, decoded once more."""
+    files = [codes.files[i] for i in chosen]
+    seen = []
+    for image in decode_for(files, graph.image_format):
+        if isinstance(image, Failed):  # gone meanwhile
+            raise OSError(f"{image.file.path}: {image.reason}")
+        seen.append(as_seen(graph, pixels_of(image), side))
+    return torch.cat(seen)
+
+
+def _against(found: AggregateKl, even: AggregateKl, name: str) -> dict[str, float]:
+    mine, filled = getattr(found, name), getattr(even, name)
+    return {"value": mine.value, "error": mine.error, "even": filled.value}
+
+
+def _shown(sheet: Sheet) -> Picture:
+    return picture(sheet.png, sheet.width, sheet.height)
