@@ -95,7 +95,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     classes: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     if job.model.classes is not None:
-        classes, labels = classes_of(kept, job.data.train)
+        classes, labels = classes_of(kept, job.data.images)
         check_classes(classes, (labels[position] for position in split["train"]))
     return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels)
 

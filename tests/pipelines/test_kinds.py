@@ -45,6 +45,7 @@ class Kind:
     pictures: bool = True
     prior: bool = True
     map: bool = False
+    classes: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -53,6 +54,12 @@ KINDS = {
     "mixture": Kind(f'{VECTOR}latent_channels = 2\nprior = "mixture"\ncomponents = 3\n', map=True),
     "vamp": Kind(f'{VECTOR}latent_channels = 3\nprior = "vamp"\ncomponents = 4\n'),
     "none": Kind(f'{VECTOR}latent_channels = 2\nprior = "none"\n', prior=False, map=True),
+    "classes": Kind(f'{VECTOR}latent_channels = 2\nclasses = "folders"\n', map=True, classes=("0", "1")),
+    "classes of features": Kind(
+        'target = "features"\nsize = 64\nstages = 1\nwidth = 8\nlatent_channels = 4\nclasses = "folders"\n',
+        pictures=False,
+        classes=("0", "1"),
+    ),
     "levels": Kind(f'{PIXELS}latent = "grid"\nlatent_channels = 3\nlevels = 2\n', channels=3),
     "features": Kind('target = "features"\nsize = 64\nstages = 1\nwidth = 8\nlatent_channels = 4\n', pictures=False),
 }
@@ -79,13 +86,13 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
     if isinstance(representation, Features):
         images = torch.rand(4, kind.channels, 64, 64)
         representation.standardise([representation.extract(images)])
-    model = build_network(job, plan, representation)
+    model = build_network(job, plan, representation, classes=len(kind.classes))
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         torch.nn.init.normal_(parameter, std=0.1)
     if isinstance(model, VampPrior):
         model = model.settled()
     graph = ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
-    data = SimpleNamespace(digest="0" * 64, split={"train": [0]})
+    data = SimpleNamespace(digest="0" * 64, split={"train": [0]}, classes=kind.classes)
     metadata = describe(job, plan, data, graph, "none")
     export_scoring(graph, folder / "model.onnx", metadata.model_dump(mode="json"))
     file = ModelFile(folder / "model.onnx", sha256_of(folder / "model.onnx"), str(folder / "model.onnx"))
@@ -125,6 +132,7 @@ def test_it_scores_a_folder(made, tmp_path: Path) -> None:
     rows = [row for row in pq.read_table(result.out / "results.parquet").to_pylist() if row["status"] == "ok"]
     assert all(row["elbo"] == pytest.approx(-row["rate"] - row["distortion"], rel=1e-4) for row in rows)
     assert (max(abs(row["rate"]) for row in rows) > 0) == kind.prior
+    assert {row["label"] for row in rows} <= {*kind.classes} if kind.classes else {None}
 
 
 def test_it_embeds_a_folder(made, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
