@@ -17,7 +17,8 @@ from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_pag
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
 from vaecore.aggregate import AggregateKl, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
-from vaecore.networks import Autoencoder, MixturePrior, TwoLevelVAE
+from vaecore.networks import Autoencoder, ClassPrior, MixturePrior, TwoLevelVAE
+from vaecore.networks.blocks import StandardPrior
 from vaecore.scoring import ScoringGraph
 
 SAMPLES, SAMPLES_ACROSS = 60, 12
@@ -37,6 +38,8 @@ def prior_words(graph: ScoringGraph) -> str:
         return "none (an autoencoder)"
     if isinstance(model, MixturePrior):
         return f"a learned mixture of {len(model.logits):,} Gaussians"
+    if isinstance(model, ClassPrior):
+        return f"a normal distribution for each of {model.classes} classes"
     return "two levels, the upper one standard normal" if isinstance(model, TwoLevelVAE) else "standard normal"
 
 
@@ -47,7 +50,7 @@ def has_prior(graph: ScoringGraph) -> bool:
 
 def is_standard(graph: ScoringGraph) -> bool:
     """Whether every latent is standard normal in itself."""
-    return has_prior(graph) and not isinstance(graph.model, MixturePrior | TwoLevelVAE)
+    return isinstance(graph.model, StandardPrior)
 
 
 def latent_names(graph: ScoringGraph) -> list[str]:

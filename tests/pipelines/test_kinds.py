@@ -193,4 +193,5 @@ def test_it_is_explored_with_images(made, tmp_path: Path) -> None:
     assert len(numbers["latents"]) == len(numbers["variance_of_mean"]) == latents
     assert numbers["active"] == sum(value > 0.01 for value in numbers["variance_of_mean"])
     assert (numbers["rate"] is None) == (numbers["kl_images_to_prior"] is None) == (not kind.prior)
+    assert ("each of 2 classes" in numbers["prior"]) == bool(kind.classes)
     assert numbers["images"]["failed"].keys() == {"broken.png"}
