@@ -22,7 +22,6 @@ ALONE = 0.5  # share of the steps before the term sets in, where training does n
 
 WON, LOST = 0.98, 0.01  # accuracy from which on it has won; difference of its outputs below which it has lost
 PATIENCE = 3  # checks in a row before somebody is told
-FIGURES = ("real", "made", "accuracy", "share", "factor")
 
 
 class Adversary(nn.Module):
@@ -129,8 +128,11 @@ class Adversary(nn.Module):
         if self._bad["won"] == PATIENCE:
             log.warning(
                 "the discriminator tells %.1f %% of real and made images apart, for %d checks: it has won, and what it "
-                "asks for may be out of reach. Train longer before it sets in, or raise 'train.adversarial'",
+                "asks for may be out of reach. %s",
                 100 * found["accuracy"], PATIENCE,
+                "Are the damaged images of the same sort as the clean ones? If so, train longer"
+                if self._may_lose
+                else "Train longer, begin with a trained model ('train.start'), or raise 'train.adversarial'",
             )  # fmt: skip
         if self._bad["lost"] == PATIENCE and not self._may_lose:
             log.warning(
