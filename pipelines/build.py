@@ -26,8 +26,8 @@ from vaecore.likelihoods import (
     DiscretisedLogisticLikelihood,
     Likelihood,
 )
-from vaecore.networks import Autoencoder, ClassPrior, MixturePrior, TwoLevelVAE, VampPrior
-from vaecore.networks.mixture_prior import COMPONENTS
+from vaecore.networks import ClassPrior, TwoLevelVAE
+from vaecore.priors import COMPONENTS, Circumstances, PriorKind, all_priors
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, scoring_tasks
@@ -221,15 +221,15 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
 
 def _problems_of_the_objective(job: Job, plan: Plan) -> Iterator[str]:
     """Of the prior, and of what training minimises."""
-    prior, table = job.model.prior, job.train
+    prior, kind, table = job.model.prior, prior_of(job), job.train
     if prior != "standard" and job.model.levels == 2:
         yield "'model.prior' is of one level of latents; where 'model.levels' is 2, the upper is the lower one's prior"
-    if job.model.components is not None and prior in ("standard", "none"):
+    if job.model.components is not None and not kind.components:
         yield f"'model.components' has no meaning where 'model.prior' is {prior}; leave it out"
     weighted = {"beta": table.beta != 1, "free_bits": table.free_bits > 0}
-    if prior == "none":
+    if not kind.density:
         if "iwae" in (job.model.score, table.objective):
-            yield "an importance-weighted bound needs a prior, and 'model.prior' is none"
+            yield f"an importance-weighted bound needs a prior, and 'model.prior' is {prior}"
         weighted["objective"] = table.objective == "total_correlation"
         why = "without a prior; leave it out"
         yield from (f"'train.{key}' has no meaning {why}" for key, is_set in weighted.items() if is_set)
@@ -309,7 +309,7 @@ def build_network(
         plan: Its choices.
         representation: What y is.
         classes: Of images, where they have any.
-        trained: Weights of a trained model go into it, whose prior is numbers, however it was learned.
+        trained: Weights of a trained model go into it.
     """
     network = plan.target.network(
         channels=representation.channels,
@@ -322,18 +322,29 @@ def build_network(
         return TwoLevelVAE(network)
     if classes:
         return ClassPrior(network, classes)
-    if job.model.prior == "standard":
-        return network
-    if job.model.prior == "none":
-        return Autoencoder(network)
-    components = job.model.components or COMPONENTS
-    if job.model.prior == "fitted":
-        return MixturePrior(network, components) if trained else network
-    if job.model.prior == "mixture":
-        return MixturePrior(network, components)
-    if trained:
-        return MixturePrior(network, VampPrior.components_of(network, components))
-    return VampPrior(network, torch.rand(components, representation.channels, *representation.size))
+    kind, circumstances = prior_of(job), circumstances_of(job, representation)
+    wrap = kind.exported if trained and kind.exported is not None else kind.wrap
+    return wrap(network, circumstances)
+
+
+def prior_of(job: Job) -> PriorKind:
+    """The job's kind of prior."""
+    return all_priors()[job.model.prior]
+
+
+def circumstances_of(job: Job, representation: Representation) -> Circumstances:
+    """What its prior may need to know."""
+    shape = (representation.channels, *representation.size)
+    return Circumstances(job.model.components or COMPONENTS, shape, job.train.seed)
+
+
+def prior_words(job: Job, classes: int) -> str:
+    """What p(z) is, for people."""
+    if job.model.levels == 2:
+        return "two levels, the upper one standard normal"
+    if classes:
+        return f"a normal distribution for each of {classes} classes"
+    return prior_of(job).summary.format(components=job.model.components or COMPONENTS)
 
 
 def score_kind(job: Job) -> ScoreKind:

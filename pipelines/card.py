@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.build import names_embedded_backbone
+from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
@@ -74,7 +74,7 @@ def write_card(
         f"- task `{job.task}`, likelihood `{metadata.likelihood}`, latents {metadata.latent_shape}, "
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
-        *_what_is_bounded(job),
+        *_what_is_bounded(job, len(metadata.classes)),
         *_classes(metadata, figures),
         f"- score: {metadata.score}",
         _exported(metadata),
@@ -230,20 +230,12 @@ def sharp_before_faithful(metadata: RestorationMetadata) -> list[str]:
     ]
 
 
-def _what_is_bounded(job: Job) -> list[str]:
+def _what_is_bounded(job: Job, classes: int) -> list[str]:
     """The prior, and how far what was trained is from a bound on the likelihood."""
     model, table = job.model, job.train
-    if model.prior == "none":
-        return ["- an autoencoder: its `elbo` is minus the distortion, and bounds no likelihood"]
-    prior = {
-        "mixture": "a learned mixture of Gaussians",
-        "fitted": "a mixture of Gaussians, fitted to the latents after training (EM)",
-        "vamp": "a mixture of the posteriors of learned images (VampPrior)",
-        "standard": "standard normal" if model.levels == 1 else "of the lower level given the upper",
-    }[model.prior]
-    if model.classes is not None:
-        prior = "a normal distribution for each class; training also asked that classes can be told apart"
-    lines = [f"- prior of the latents: {prior}"]
+    lines = [f"- prior of the latents: {prior_words(job, classes)}"]
+    if classes:
+        lines.append("- training also asked that classes can be told apart: what it minimised is no bound")
     if model.dropout:
         lines.append(
             f"- training left out {percent(model.dropout)} of inner maps at each step; the model leaves out none"

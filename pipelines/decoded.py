@@ -16,7 +16,8 @@ from torch import Tensor
 from pipelines.heatmap import visible
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.image_format import resize
-from vaecore.networks import Autoencoder, TwoLevelVAE
+from vaecore.networks import TwoLevelVAE
+from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
 LONGEST = 1200  # pixels of a sheet's longer side

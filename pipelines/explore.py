@@ -15,14 +15,17 @@ from typing import Any
 import torch
 
 from pipelines import explore_sections as sections
+from pipelines.build import prior_words
 from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_json
+from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
-from pipelines.modelfile import Metadata, ModelFile
+from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.report.explore_page import write_explore_page
 from pipelines.session import DOES, kind_of
 from pipelines.weights import load_network
+from vaecore.networks import ClassPrior
 from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
@@ -99,10 +102,15 @@ def _model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
         "version": file.version,
         "sha256": file.sha256,
         "latents": f"{channels * height * width:,}{grid}",
-        "prior": sections.prior_words(graph),
+        "prior": _prior(file, graph),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kintsugi": version("kintsugi"),
     }
+
+
+def _prior(file: ModelFile, graph: ScoringGraph) -> str:
+    classes = graph.model.classes if isinstance(graph.model, ClassPrior) else 0
+    return prior_words(load_job(file.folder / JOB_FILE), classes)
 
 
 def _images(folder: Path, codes: Codes) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def _numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: d
         "model": file.ref,
         "sha256": file.sha256,
         "latent_shape": list(graph.network.latent_shape),
-        "prior": sections.prior_words(graph),
+        "prior": _prior(file, graph),
         "latents": sections.latent_names(graph),
     }
     if codes is None:

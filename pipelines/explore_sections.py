@@ -17,8 +17,9 @@ from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_pag
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
 from vaecore.aggregate import AggregateKl, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
-from vaecore.networks import Autoencoder, ClassPrior, MixturePrior, TwoLevelVAE
+from vaecore.networks import TwoLevelVAE
 from vaecore.networks.blocks import StandardPrior
+from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
 SAMPLES, SAMPLES_ACROSS = 60, 12
@@ -29,18 +30,6 @@ SHOWN = 8  # images of the best, the median, the worst
 CORRELATED = 32  # latents, at most
 
 Section = dict[str, Any]
-
-
-def prior_words(graph: ScoringGraph) -> str:
-    """What p(z) is."""
-    model = graph.model
-    if isinstance(model, Autoencoder):
-        return "none (an autoencoder)"
-    if isinstance(model, MixturePrior):
-        return f"a learned mixture of {len(model.logits):,} Gaussians"
-    if isinstance(model, ClassPrior):
-        return f"a normal distribution for each of {model.classes} classes"
-    return "two levels, the upper one standard normal" if isinstance(model, TwoLevelVAE) else "standard normal"
 
 
 def has_prior(graph: ScoringGraph) -> bool:

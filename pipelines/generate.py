@@ -20,7 +20,8 @@ from pipelines.models import find_model
 from pipelines.session import DOES, Session, kind_of
 from pipelines.weights import load_network
 from vaecore.bound import GenerativeModel
-from vaecore.networks import Autoencoder, ClassPrior
+from vaecore.networks import ClassPrior
+from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
 GAP = 2  # pixels between the images of a sheet

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pkgutil
 import re
 import tomllib
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from pipelines.job_tables import (
     RetrainTable,
     ScheduleTable,
     TrainTable,
+    kinds_in,
 )
 
 UNPAIRED = ("unpaired",)  # the tasks that learn from two folders of images that do not belong together
@@ -112,10 +111,8 @@ def verb_of(task: str) -> str:
 
 
 def task_names() -> list[str]:
-    """The tasks there are: one file each, as `vaecore.tasks` reads them, whose import would import torch."""
-    spec = importlib.util.find_spec("vaecore.tasks")
-    places = spec.submodule_search_locations if spec else None
-    return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
+    """The tasks there are."""
+    return kinds_in("vaecore.tasks")
 
 
 def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:

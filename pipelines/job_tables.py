@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import pkgutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +34,13 @@ def _length_of_time(text: str) -> str:
         msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
         raise ValueError(msg)
     return text
+
+
+def kinds_in(package: str) -> list[str]:
+    """The kinds that a package has, one file each: its own import would import torch."""
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
 
 
 ClassNames = Annotated[tuple[str, ...], Field(min_length=2, max_length=256)]
@@ -128,10 +137,10 @@ class ModelTable(Record):
         0.0, ge=0, lt=1, description="Share of the inner maps left out in each step of training (pixels only)"
     )
     levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
-    prior: Literal["standard", "mixture", "fitted", "vamp", "none"] = Field(
+    prior: str = Field(
         "standard",
-        description="p(z): standard normal; a learned mixture; one fitted to the latents after training; of learned "
-        "images (VampPrior); none: an autoencoder",
+        description="p(z): standard normal, a learned mixture, one fitted to the latents after training, vamp: of "
+        "learned images, none: an autoencoder, ...",
     )
     components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
     score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
@@ -162,6 +171,14 @@ class ModelTable(Record):
         """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
         asked = (self.stages, self.aligned, self.latent, self.likelihood, self.size)
         return all(choice is None for choice in asked) and self.pooling == "auto" and self.score == "elbo"
+
+    @field_validator("prior")
+    @classmethod
+    def _prior_is_known(cls, name: str) -> str:
+        if name not in (known := kinds_in("vaecore.priors")):
+            msg = f"there is no such prior; there are: {', '.join(known)}"
+            raise ValueError(msg)
+        return name
 
     @field_validator("classes", mode="wrap")
     @classmethod

@@ -30,9 +30,11 @@ from pipelines.build import (
     build_network,
     build_representation,
     check_network_options,
+    circumstances_of,
     find_task,
     has_own_map,
     likelihood_name,
+    prior_of,
     score_kind,
     standardises,
     training_device,
@@ -46,7 +48,6 @@ from pipelines.error_bars import set_temperature
 from pipelines.errors import JobError
 from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
-from pipelines.fitted_prior import with_fitted_prior
 from pipelines.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
 from pipelines.plan import Plan, make_plan, survey
@@ -67,12 +68,13 @@ from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation
-from vaecore.networks import ClassPrior, VampPrior
+from vaecore.networks import ClassPrior
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph, squared_error
 from vaecore.tasks import colorizations, segmentations, unpaired
 
 log = logging.getLogger(__name__)
+PRIOR_IMAGES = 20_000  # whose latents tell a prior that is found after training
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
 
 
@@ -173,17 +175,17 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         run.params(flatten(job) | _chosen(prepared) | {"device": device})
         run.tags({"task": job.task, "data_digest": data.digest})
         examples = make_examples(data, plan.image_format, representation, device)
-        if isinstance(prepared.model, VampPrior):
-            prepared.model.begin_with(_some_of(examples, len(prepared.model.pseudo_inputs)))
+        prior, circumstances = prior_of(job), circumstances_of(job, representation)
+        if prior.begin is not None:
+            prior.begin(prepared.model, _some_of(examples, circumstances.components))
         done = fit(
             prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
             on_check=lambda step, figures: run.metrics(figures, step),
         )  # fmt: skip
         prepared.model.cpu().eval()
-        if isinstance(prepared.model, VampPrior):
-            prepared = replace(prepared, model=prepared.model.settled().eval())
-        if job.model.prior == "fitted":
-            prepared = replace(prepared, model=with_fitted_prior(prepared.network, examples, job).eval())
+        if prior.finish is not None:
+            images = examples.batches("train", STATISTICS_BATCH, PRIOR_IMAGES)
+            prepared = replace(prepared, model=prior.finish(prepared.model, images, circumstances).eval())
         _freeze_scale(prepared.network, examples)
         measured = {"steps": float(done)}
         if isinstance(prepared.model, ClassPrior):

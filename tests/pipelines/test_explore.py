@@ -25,7 +25,8 @@ from pipelines.report.explore_page import COLOURS, bars, scatter
 from vaecore.bound import DiagonalGaussian
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
-from vaecore.networks import ConvVAE, MixturePrior, TwoLevelVAE
+from vaecore.networks import ConvVAE, TwoLevelVAE
+from vaecore.priors import MixturePrior
 from vaecore.representations import Pixels
 from vaecore.scoring import ScoringGraph
 
@@ -65,6 +66,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def bars_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = ModelFile(path=tmp_path / "model.onnx", sha256="0" * 64, ref="bars/1", name="bars", version="1")
+    (tmp_path / "job.toml").write_text('name = "bars"\ntask = "reconstruct"\n[data]\ntrain = "."\n')
     monkeypatch.setattr("pipelines.explore.find_model", lambda _: file)
     monkeypatch.setattr("pipelines.explore.kind_of", lambda _: Metadata)
     monkeypatch.setattr("pipelines.explore.load_network", lambda _: graph_of())

@@ -17,7 +17,8 @@ from pipelines.generate import sample_images, sheet_of
 from pipelines.modelfile import Metadata, ModelFile
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
-from vaecore.networks import Autoencoder, ConvVAE, MixturePrior
+from vaecore.networks import ConvVAE
+from vaecore.priors import Autoencoder, MixturePrior
 from vaecore.representations import Pixels
 from vaecore.scoring import ScoringGraph
 

@@ -16,7 +16,14 @@ import torch
 from PIL import Image
 
 from pipelines import embed_folder
-from pipelines.build import build_network, build_representation, find_task, score_kind
+from pipelines.build import (
+    build_network,
+    build_representation,
+    circumstances_of,
+    find_task,
+    prior_of,
+    score_kind,
+)
 from pipelines.bundle import check_parity, describe, write_job
 from pipelines.explore import explore_model
 from pipelines.images import find_images
@@ -27,7 +34,7 @@ from pipelines.score import score_folder
 from pipelines.weights import load_network, write_weights
 from vaecore.export import export_scoring
 from vaecore.image_format import ImageFormat
-from vaecore.networks import VampPrior
+from vaecore.priors import all_priors
 from vaecore.representations import Features
 from vaecore.scoring import ScoringGraph
 
@@ -51,9 +58,14 @@ class Kind:
 KINDS = {
     "standard": Kind(f'{PIXELS}latent = "grid"\nlatent_channels = 3\n', channels=3, bit_depth=16),
     "two latents": Kind(f'{VECTOR}latent_channels = 2\nlikelihood = "bernoulli"\n', map=True),
-    "mixture": Kind(f'{VECTOR}latent_channels = 2\nprior = "mixture"\ncomponents = 3\n', map=True),
-    "vamp": Kind(f'{VECTOR}latent_channels = 3\nprior = "vamp"\ncomponents = 4\n'),
-    "none": Kind(f'{VECTOR}latent_channels = 2\nprior = "none"\n', prior=False, map=True),
+    **{
+        f"prior {name}": Kind(
+            f'{VECTOR}latent_channels = 2\nprior = "{name}"\n{"components = 3" * prior.components}\n',
+            prior=prior.density,
+            map=True,
+        )
+        for name, prior in all_priors().items()
+    },
     "classes": Kind(f'{VECTOR}latent_channels = 2\nclasses = "folders"\n', map=True, classes=("0", "1")),
     "classes of features": Kind(
         'target = "features"\nsize = 64\nstages = 1\nwidth = 8\nlatent_channels = 4\nclasses = "folders"\n',
@@ -89,8 +101,8 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
     model = build_network(job, plan, representation, classes=len(kind.classes))
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         torch.nn.init.normal_(parameter, std=0.1)
-    if isinstance(model, VampPrior):
-        model = model.settled()
+    if (finish := prior_of(job).finish) is not None:
+        model = finish(model, [torch.rand(8, kind.channels, 16, 16)], circumstances_of(job, representation))
     graph = ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
     data = SimpleNamespace(digest="0" * 64, split={"train": [0]}, classes=kind.classes)
     metadata = describe(job, plan, data, graph, "none")

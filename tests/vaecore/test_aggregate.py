@@ -11,8 +11,9 @@ from torch import nn
 from vaecore.aggregate import aggregate_kl, aggregate_log_density, even_posterior
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import ConvVAE, MixturePrior, TwoLevelVAE
+from vaecore.networks import ConvVAE, TwoLevelVAE
 from vaecore.networks.blocks import StandardPrior
+from vaecore.priors import MixturePrior
 
 
 class OnlyAPrior(StandardPrior):

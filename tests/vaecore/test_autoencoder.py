@@ -9,7 +9,8 @@ from scipy.linalg import subspace_angles
 
 from vaecore.bound import bound_maps, elbo, iwae, training_loss
 from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import Autoencoder, ConvVAE, LinearVAE
+from vaecore.networks import ConvVAE, LinearVAE
+from vaecore.priors import Autoencoder
 
 
 def test_chance_and_latents_cost_nothing() -> None:

@@ -16,8 +16,9 @@ from vaecore.export import METADATA_KEY, export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.localisation import Localisation
-from vaecore.networks import MixturePrior, TwoLevelVAE
+from vaecore.networks import TwoLevelVAE
 from vaecore.pooling import PlaceStatistics, Pooling, Typicality
+from vaecore.priors import MixturePrior
 from vaecore.representations import Features, Pixels, Representation
 from vaecore.scoring import DecoderGraph, ScoringGraph
 from vaecore.tasks import Task, scoring_tasks

@@ -8,7 +8,7 @@ from torch import distributions
 from vaecore.bound import DiagonalGaussian, bound_maps, elbo, iwae, training_loss
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import ConvVAE, TwoLevelVAE
-from vaecore.networks.mixture_prior import GaussianMixture, MixturePrior, VampPrior
+from vaecore.priors import GaussianMixture, MixturePrior, VampPrior
 
 
 def mixture(components: int = 5, latents: int = 3) -> GaussianMixture:

@@ -6,16 +6,13 @@ from vaecore.networks.colorizer import Colorizer
 from vaecore.networks.conditional_vae import ConditionalVAE
 from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.degrader import Degrader
-from vaecore.networks.deterministic import Autoencoder
 from vaecore.networks.discriminator import PatchDiscriminator
 from vaecore.networks.linear_vae import LinearVAE
-from vaecore.networks.mixture_prior import MixturePrior, VampPrior
 from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
 __all__ = [
     "SIZES",
-    "Autoencoder",
     "BottleneckVAE",
     "ClassPrior",
     "Colorizer",
@@ -23,9 +20,7 @@ __all__ = [
     "ConvVAE",
     "Degrader",
     "LinearVAE",
-    "MixturePrior",
     "PatchDiscriminator",
     "Restorer",
     "TwoLevelVAE",
-    "VampPrior",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian, LatentVariableModel
 from vaecore.likelihoods.base import Distribution, Likelihood
+from vaecore.priors.base import PriorKind
 
 
 class NoPrior:
@@ -79,3 +80,10 @@ class Autoencoder(nn.Module):
     def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
         """p(y | z)."""
         return self._inner.decode(z)
+
+
+PRIOR = PriorKind(
+    summary="none: an autoencoder, whose `elbo` is minus the distortion and bounds no likelihood",
+    wrap=lambda network, _: Autoencoder(network),
+    density=False,
+)
