@@ -6,18 +6,15 @@ function startPoints() {
   const { names, across } = readData('points');
   const sprite = byId('sprite');
   const side = sprite.width / Math.min(across, names.length);
-  const shown = element('i');
+  const shown = element('canvas', { width: side, height: side });
   const text = element('span');
   const card = element('div', { class: 'seen', hidden: true }, shown, text);
-  const zoom = 64 / side;
-  shown.style.setProperty('background-image', `url("${sprite.src}")`);
-  shown.style.setProperty('background-size', `${sprite.width * zoom}px ${sprite.height * zoom}px`);
   document.body.append(card);
   plot.addEventListener('pointerover', (event) => {
     const index = event.target.dataset.i;
     if (index === undefined) return;
     text.textContent = names[index];
-    shown.style.setProperty('background-position', `${-64 * (index % across)}px ${-64 * Math.floor(index / across)}px`);
+    shown.getContext('2d').drawImage(sprite, side * (index % across), side * Math.floor(index / across), side, side, 0, 0, side, side);
     card.hidden = false;
     const point = event.target.getBoundingClientRect();
     const left = clamp(point.right + 10, 8, document.documentElement.clientWidth - card.offsetWidth - 8);
