@@ -22,6 +22,7 @@ from pipelines.modelfile import (
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
 from pipelines.rates import percent, promised
+from pipelines.text import printable
 
 UNKNOWN = "not stated: ask whoever owns the images"
 
@@ -197,8 +198,9 @@ def _classes(metadata: Metadata, figures: Mapping[str, float]) -> list[str]:
     if not metadata.classes:
         return []
     return [
-        f"- tells {len(metadata.classes)} classes ({', '.join(metadata.classes)}), the sub-folders of the training "
-        f"images; right for {percent(figures['challenger_accuracy'])} of held-out images",
+        f"- tells {len(metadata.classes)} classes ({', '.join(map(_code, metadata.classes))}), the sub-folders of the "
+        f"training images; right for {percent(figures['challenger_accuracy'])} of held-out images, by which the best "
+        "weights were chosen, too",
         f"- probabilities of classes are by Bayes' rule over the bounds, at temperature {figures['temperature']:.2f}, "
         "which held-out images chose; an image that is unlikely under every class is rejected, whatever its class",
     ]
@@ -228,6 +230,11 @@ def sharp_before_faithful(metadata: RestorationMetadata) -> list[str]:
         "were counted anew on held-out images: they hold for images like those, and say nothing of what is made up.",
         "",
     ]
+
+
+def _code(name: str) -> str:
+    """A name out of the user's hands as it is, whatever Markdown would make of it."""
+    return f"`` {printable(name)} ``" if "`" in name else f"`{printable(name)}`"
 
 
 def _what_is_bounded(job: Job, classes: int) -> list[str]:

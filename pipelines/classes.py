@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.errors import DataError
 from pipelines.groups import group_of
 from pipelines.images import ImageFile
+from pipelines.text import printable
 
 MOST_CLASSES = 256
 FEWEST_OF_CLASS = 4  # to train on
@@ -34,6 +35,15 @@ def classes_of(files: Sequence[ImageFile], folder: Path) -> tuple[tuple[str, ...
     return classes, tuple(number[name] for name in names)
 
 
+def named(classes: Sequence[str], most: int = 5) -> str:
+    """Some names for a line of text, the first of them.
+
+    >>> named(["cat", "dog"]), named(["a", "b", "c"], most=2)
+    ('cat, dog', 'a, b, ...')
+    """
+    return ", ".join(printable(name) for name in classes[:most]) + ", ..." * (len(classes) > most)
+
+
 def check_classes(classes: Sequence[str], labels: Iterable[int]) -> None:
     """Refuse a class that there is next to nothing to learn from.
 
@@ -46,8 +56,5 @@ def check_classes(classes: Sequence[str], labels: Iterable[int]) -> None:
     """
     counts = Counter(labels)
     if few := [name for number, name in enumerate(classes) if counts[number] < FEWEST_OF_CLASS]:
-        msg = (
-            f"fewer than {FEWEST_OF_CLASS} images to train on in {', '.join(few[:5])}{' and others' * (len(few) > 5)}: "
-            "add images, or take these sub-folders out"
-        )
+        msg = f"fewer than {FEWEST_OF_CLASS} images to train on in {named(few)}: add images, or take that folder out"
         raise DataError(msg)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.classes import named
 from pipelines.columns import Row
 from pipelines.errors import DataError
 from pipelines.figures import image_auroc
@@ -23,6 +24,7 @@ from pipelines.groups import group_of
 from pipelines.modelfile import ModelFile
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error
+from pipelines.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -49,27 +51,35 @@ def evaluate_classes(
     Returns:
         `accuracy` over images of known classes, `balanced_accuracy`, the mean over the classes, `accuracy_accepted`
         over those that are not rejected, `ece`, the expected calibration error of the probabilities; `confusion`,
-        images by true and by told class; `n_known`, `n_other`, `n_failed`; `rejected_known`, `rejected_other`, shares
-        (null without a calibration); `rejection_auroc`, null where there are no other images; `images_per_second`.
+        images by true and by told class; `n_known`, `n_other`, `n_trained_on`, `n_failed`; `rejected_known` and
+        `rejected_other`, shares (null without a calibration); `rejection_auroc`, null where there are no other images;
+        `images_per_second`.
 
     Raises:
         DataError: No image is of a class that the model knows.
     """
-    rows: list[Row] = []
+    rows: list[tuple[str, str, float, float]] = []
+    trained_on, known_before = file.trained_on, 0
+
+    def observe(row: Row, _: NDArray[Any]) -> None:
+        nonlocal known_before
+        known_before += row["sha256"] in trained_on
+        rows.append(_kept(row))
+
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
         summary = score_folder(
             folder, file, place, false_alarms=false_alarms, fresh=True, drift_below=classes,
-            observer=lambda row, _: rows.append(row),
+            observer=observe,
         )  # fmt: skip
-        true = np.array([group_of(row["path"]) for row in rows])
+        if loose := sum(not group for group, *_ in rows):
+            log.warning("%d images lie in %s itself, in no sub-folder: they are in no figure", loose, folder)
+        true, told, sure, scores = _columns([row for row in rows if row[0]])
         known = np.isin(true, classes)
         if not known.any():
-            found = ", ".join(sorted(set(true.tolist()))[:5]) or "none"
+            found = named(sorted(set(true.tolist()))) or "none"
             msg = f"no image under {folder} is of a class that the model knows: sub-folders {found}; "
-            raise DataError(msg + f"classes {', '.join(classes[:5])}{', ...' * (len(classes) > 5)}")
-        told, scores = np.array([row["label"] for row in rows]), np.array([row["score"] for row in rows])
-        sure = np.array([row["label_probability"] for row in rows])
+            raise DataError(f"{msg}classes {named(classes)}")
         rejected = None if summary.threshold is None else scores > summary.threshold
         figures = {
             **_labels(true[known], told[known], sure[known], classes),
@@ -80,10 +90,13 @@ def evaluate_classes(
             "false_alarms": summary.false_alarms,
             "n_known": int(known.sum()),
             "n_other": int((~known).sum()),
-            "n_images": len(rows),
+            "n_images": len(true),
+            "n_trained_on": known_before,
             "n_failed": summary.failed,
             "images_per_second": summary.images_per_second,
         }
+    if known_before:
+        log.warning("%d of %d images were trained on: these figures promise too much", known_before, len(rows))
     if json_path is not None:
         write_json(json_path, figures)
     return figures
@@ -111,24 +124,34 @@ def describe_classes(figures: dict[str, Any]) -> Iterator[str]:
     for name, block in figures["confusion"].items():
         count = sum(block.values())
         wrong = sorted(((n, other) for other, n in block.items() if other != name and n), reverse=True)[:2]
-        taken = ", ".join(f"{n} taken for {other}" for n, other in wrong)
-        yield f"  {name:16} n {count:<5} right {percent(block.get(name, 0) / count)}{'  ' * bool(taken)}{taken}"
+        taken = ", ".join(f"{n} taken for {printable(other)}" for n, other in wrong)
+        share = percent(block.get(name, 0) / count)
+        yield f"  {printable(name):16} n {count:<5} right {share}{'  ' * bool(taken)}{taken}"
 
 
 def _labels(true: NDArray[Any], told: NDArray[Any], sure: NDArray[Any], classes: tuple[str, ...]) -> dict[str, Any]:
     """Figures of the classes told, over images of known ones."""
-    confusion = {
-        name: {other: int(((true == name) & (told == other)).sum()) for other in classes}
-        for name in classes
-        if (true == name).any()
-    }
+    number = {name: position for position, name in enumerate(classes)}
+    pairs = [number[one] * len(classes) + number[other] for one, other in zip(true, told, strict=True)]
+    counts = np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+    there = np.flatnonzero(counts.sum(axis=1))
+    confusion = {classes[row]: dict(zip(classes, counts[row].tolist(), strict=True)) for row in there}
     right = true == told
     return {
         "accuracy": float(right.mean()),
-        "balanced_accuracy": float(np.mean([right[true == name].mean() for name in confusion])),
+        "balanced_accuracy": float((counts.diagonal()[there] / counts.sum(axis=1)[there]).mean()),
         "ece": calibration_error(by_confidence(sure, right)),
         "confusion": confusion,
     }
+
+
+def _kept(row: Row) -> tuple[str, str, float, float]:
+    """Sub-folder, label, its probability and score of a row: it may be one of millions."""
+    return group_of(row["path"]), row["label"] or "", row["label_probability"] or 0.0, row["score"] or 0.0
+
+
+def _columns(rows: list[tuple[str, str, float, float]]) -> list[NDArray[Any]]:
+    return [np.array(column) for column in zip(*rows, strict=True)] if rows else [np.array([])] * 4
 
 
 def _share(flags: NDArray[np.bool_] | None, among: NDArray[np.bool_]) -> float | None:

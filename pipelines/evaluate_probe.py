@@ -7,7 +7,8 @@ on as many principal components.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +16,80 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, train_test_split
 
 from pipelines.classes import classes_of
 from pipelines.errors import DataError
 from pipelines.files import write_json
-from pipelines.images import Failed, find_images
+from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for
+from pipelines.leakage import Tested
 from pipelines.modelfile import ModelFile
 from pipelines.progress import progress
 from pipelines.session import Session
 from pipelines.settings import settings
+from pipelines.spacing import evenly_spaced
+from pipelines.text import printable
 from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)
-FOLDS = 5
+FOLDS, FEWEST_OF_CLASS = 5, 2
 FEWEST_TESTED = 10
+MOST_IMAGES = 20_000  # labelled and tested ones together: more make no figure better
 MOST_PIXELS = 32  # along the longest side of the raw images that are compared with
+STRENGTHS = np.logspace(-3, 2, 6)  # of which cross-validation chooses the inverse weight of the penalty
 
 
 def evaluate_probe(
     folder: Path, file: ModelFile, labelled: int, *, json_path: Path | None = None, repeats: int = 5
 ) -> dict[str, Any]:
-    """Accuracy of a linear classifier on the posterior means of a few labelled images. Needs torch and scikit-learn.
+    """Accuracy of a linear classifier on the embeddings of a few labelled images. Needs torch and scikit-learn.
 
     Args:
         folder: Images in sub-folders, each of which is a class. The classifier learns from some of them and is measured
-            on all others: none should be among those that the model was trained on.
-        file: A model that scores.
-        labelled: How many images the classifier learns from; drawn anew for each repeat.
+            on all others, of at most 20,000.
+        file: A model that scores. Its embedding is the posterior mean, averaged over the grid of latents if it has one.
+        labelled: How many images the classifier learns from, drawn anew for each repeat, of each class its share.
         json_path: Where to write the figures.
         repeats: Draws.
 
     Returns:
-        `probe`: for "latents", "pca" (as many principal components of all these images) and "pixels": `accuracy`, the
-        mean over the repeats, and `spread`, their standard deviation; `latents`, `labelled`, `n_images`, `n_failed`,
-        `classes`.
+        `probe`: for "latents", "pca" (as many principal components, of all these images, tested ones included, which
+        favours them) and "pixels": `accuracy`, the mean over the repeats, and `spread`, their standard deviation;
+        `latents`, `labelled`, `classes`, and counts of images.
 
     Raises:
         FolderError: There are no images.
-        DataError: Fewer than two classes, or too few images beside the labelled ones.
+        DataError: Fewer than two classes, too few images of one, or too few beside the labelled ones.
 
     Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes". Regularised by
     cross-validation on the labelled images, each kind for itself.
     """
-    files = find_images(folder)
+    found_there = find_images(folder)
+    files = evenly_spaced(found_there, MOST_IMAGES)
+    if len(files) < len(found_there):
+        log.info("looking at %d of %d images, evenly spaced", len(files), len(found_there))
     names, labels = classes_of(files, folder)
-    latents, pixels, kept = _collect(files, Session(file, device=settings().device, threads=settings().workers))
+    tested = Tested(file)
+    session = Session(file, device=settings().device, threads=settings().workers)
+    latents, pixels, kept = _collect(files, session, tested)
     truth = np.array(labels)[kept]
     if len(truth) < labelled + FEWEST_TESTED:
         msg = f"{len(truth)} readable images are too few to learn from {labelled} and to measure on the rest"
         raise DataError(f"{msg}: ask for fewer")
+    _check_classes(np.bincount(truth, minlength=len(names)), names, labelled)
     components = PCA(min(latents.shape[1], *pixels.shape), random_state=0).fit_transform(pixels)
     kinds = {"latents": latents, "pca": components, "pixels": pixels}
     found: dict[str, list[float]] = {name: [] for name in kinds}
     with progress(log, "probe", repeats * len(kinds), "classifiers") as advance:
         for repeat in range(repeats):
-            order = np.random.default_rng(repeat).permutation(len(truth))
-            learned, tested = order[:labelled], order[labelled:]
-            if len(set(truth[learned])) < len(names):
-                raise DataError(f"{labelled} labelled images leave out a class of {len(names)}: ask for more")
+            learned, rest = train_test_split(
+                np.arange(len(truth)), train_size=labelled, stratify=truth, random_state=repeat
+            )
             for name, values in kinds.items():
-                classifier = LogisticRegressionCV(Cs=np.logspace(-3, 2, 6), cv=FOLDS, max_iter=500)
-                classifier.fit(values[learned], truth[learned])
-                found[name].append(float(classifier.score(values[tested], truth[tested])))
+                found[name].append(_accuracy(values, truth, learned, rest))
                 advance()
     figures = {
         "probe": {
@@ -87,12 +98,40 @@ def evaluate_probe(
         "latents": latents.shape[1],
         "labelled": labelled,
         "classes": len(names),
-        "n_images": len(truth),
-        "n_failed": len(files) - len(truth),
+        **tested.finish(folder),
     }
     if json_path is not None:
         write_json(json_path, figures)
     return figures
+
+
+def _check_classes(counts: NDArray[np.int64], names: Sequence[str], labelled: int) -> None:
+    """Refuse what no stratified draw or cross-validation can be made of.
+
+    Raises:
+        DataError: The smallest class has, or would give, fewer than two images to learn from.
+    """
+    smallest = int(counts.argmin())
+    if counts[smallest] < 2 * FEWEST_OF_CLASS:
+        msg = (
+            f"class {printable(names[smallest])} has {counts[smallest]} readable images, and {2 * FEWEST_OF_CLASS} are"
+        )
+        raise DataError(f"{msg} needed: add some, or take its sub-folder out")
+    needed = -(-FEWEST_OF_CLASS * int(counts.sum()) // int(counts[smallest]))
+    if labelled < needed:
+        msg = f"{labelled} labelled images would be fewer than {FEWEST_OF_CLASS} of class {printable(names[smallest])}"
+        raise DataError(f"{msg}: ask for {needed} or more")
+
+
+def _accuracy(
+    values: NDArray[Any], truth: NDArray[np.int64], learned: NDArray[np.int64], rest: NDArray[np.int64]
+) -> float:
+    folds = min(FOLDS, int(np.unique(truth[learned], return_counts=True)[1].min()))
+    classifier = GridSearchCV(LogisticRegression(max_iter=500), {"C": STRENGTHS}, cv=folds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # hardly penalised fits, which are not chosen
+        classifier.fit(values[learned], truth[learned])
+    return float(classifier.score(values[rest], truth[rest]))
 
 
 def describe_probe(figures: dict[str, Any]) -> Iterator[str]:
@@ -102,7 +141,7 @@ def describe_probe(figures: dict[str, Any]) -> Iterator[str]:
         f"{figures['n_images']} images:"
     )
     words = {
-        "latents": f"{figures['latents']} latents",
+        "latents": f"{figures['latents']} numbers of the embedding",
         "pca": "as many principal components",
         "pixels": "pixels",
     }
@@ -110,16 +149,19 @@ def describe_probe(figures: dict[str, Any]) -> Iterator[str]:
         yield f"  {words[name]:28} right {100 * block['accuracy']:.2f} % (+- {100 * block['spread']:.2f})"
 
 
-def _collect(files: list[Any], session: Session) -> tuple[NDArray[Any], NDArray[Any], list[int]]:
-    """Latents (N, Z) and pixels (N, D) of the readable images, and which they are."""
+def _collect(
+    files: Sequence[ImageFile], session: Session, tested: Tested
+) -> tuple[NDArray[Any], NDArray[Any], list[int]]:
+    """Embeddings (N, Z) and pixels (N, D) of the readable images, and which they are."""
     latents, pixels, kept = [], [], []
     side = min(MOST_PIXELS, max(session.metadata.size))
     with progress(log, "embed", len(files), "images") as advance:
         for number, image in enumerate(decode_for(files, session.metadata)):
             advance()
             if isinstance(image, Failed):
-                log.warning("left out %s: %s", image.file.relative, image.reason)
+                tested.leave_out(image.file, image.reason)
                 continue
+            tested.add(image)
             latents.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
             unit = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None]
             pixels.append(resize(unit / session.metadata.value_range[1], (side, side)).flatten().numpy())

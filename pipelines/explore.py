@@ -6,6 +6,7 @@ model and weights -> posteriors of the images -> statistics and pictures -> expl
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,6 +71,9 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     facts: dict[str, Any] = {
         "model": _model(file, graph),
+        "command": shlex.join(
+            ["kintsugi", "explore", file.ref, *([] if images is None else ["--images", str(images)]), "--out", "DIR"]
+        ),
         "drawable": drawable,
         "prior": prior,
         "images": None if codes is None else _images(Path(images or ""), codes),

@@ -148,6 +148,7 @@ def use(graph: ScoringGraph, codes: Codes) -> Section:
         "bars": drawn,
         "top": max(values),
         "prior": prior,
+        "standard": is_standard(graph),
     }
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.classes import named
 from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.session import DOES, Session, kind_of
+from pipelines.text import printable
 from pipelines.weights import load_network
 from vaecore.bound import GenerativeModel
 from vaecore.networks import ClassPrior
@@ -78,8 +80,10 @@ def _of_class(file: ModelFile, graph: ScoringGraph, label: str) -> Callable[[int
     """
     network, classes = graph.model, Session(file, device="cpu").metadata.classes
     if not isinstance(network, ClassPrior) or label not in classes:
-        known = f"its classes are {', '.join(classes)}" if classes else "it tells no classes ('model.classes' in a job)"
-        raise ModelError(f"{file.ref} has no class '{label}': {known}")
+        known = "it tells no classes ('model.classes' in a job)"
+        if classes:
+            known = f"its classes are {named(classes, len(classes))}"
+        raise ModelError(f"{file.ref} has no class '{printable(label)}': {known}")
     number = classes.index(label)
     return lambda count, generator: network.sample_class(torch.full((count,), number), generator)
 

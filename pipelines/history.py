@@ -21,7 +21,7 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
         "synthetic defects",
         lambda value: f"a damaged image scores above a good one in {percent(value, 3)} of pairs (guessing: 50 %)",
     ),
-    "accuracy": ("classes", lambda value: f"right for {percent(value)} of the good test images"),
+    "accuracy": ("classes", lambda value: f"right for {percent(value)} of the held-out images"),
     "images": (
         "test images",
         lambda value: f"{value:.0f} good ones that were not trained on, and damaged copies of them",

@@ -170,6 +170,7 @@ def far_pairs(codes: Codes, count: int) -> list[tuple[int, int]]:
         middles, typical = means, list(range(len(means)))
     squares = (middles**2).sum(axis=1)
     apart = squares[:, None] + squares - 2 * middles @ middles.T
+    np.fill_diagonal(apart, -np.inf)
     pairs: list[tuple[int, int]] = []
     while len(pairs) < count and len(typical) - 2 * len(pairs) >= 2:
         first, second = (int(i) for i in np.unravel_index(apart.argmax(), apart.shape))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 
 from pipelines.calibration import Calibration
 from pipelines.damaged import with_damage
@@ -25,9 +26,11 @@ from pipelines.modelfile import ModelFile
 from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
+from pipelines.text import printable
 
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
+CHANCE = 0.05  # that a model which tells classes as well looks worse
 LEVEL = 0.99  # of the interval that the realised false-alarm rate has to stay under
 
 
@@ -53,15 +56,16 @@ def decide(
         false_alarms: The promised rate, which the challenger's calibration allows.
     """
     files = _unseen(data, champion)
-    mine = _measure(challenger, files, false_alarms)
+    mine, right = _measure(challenger, files, false_alarms)
     figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
     if champion is None:
         promote = table.rule != "never"
         return Decision(
             promote, "the first version; its exported file gives the scores of the trained network", figures
         )
-    theirs = _measure(champion, files, false_alarms)
+    theirs, champion_right = _measure(champion, files, false_alarms)
     figures |= {f"champion_{name}": value for name, value in theirs.items()}
+    told = _compare_classes(right, champion_right, table.tolerance)
     if table.rule != "better":
         return Decision(table.rule == "always", f"the job's rule is '{table.rule}'", figures)
     gain = mine["synthetic_auroc"] - theirs["synthetic_auroc"]
@@ -77,12 +81,10 @@ def decide(
         return Decision(promote=False, reason=reason, figures=figures)
     if gain < -table.tolerance:
         return Decision(promote=False, reason=f"worse: {comparison} (tolerance {table.tolerance:g})", figures=figures)
-    if "accuracy" in mine and "accuracy" in theirs:
-        told = f"class right for {percent(mine['accuracy'])} against {percent(theirs['accuracy'])}"
-        if mine["accuracy"] < theirs["accuracy"] - table.tolerance:
-            reason = f"worse: {told} of {len(files)} held-out images (tolerance {table.tolerance:g}); {comparison}"
-            return Decision(promote=False, reason=reason, figures=figures)
-        comparison = f"{told}; {comparison}"
+    if told is not None:
+        if told.lost:
+            return Decision(promote=False, reason=f"worse: {told.words}; {comparison}", figures=figures)
+        comparison = f"{told.words}; {comparison}"
     return Decision(promote=True, reason=f"not worse: {comparison}", figures=figures)
 
 
@@ -97,25 +99,58 @@ def unseen_by(champion: ModelFile | None, indices: Sequence[int], digests: Seque
     return [index for index in indices if digests[index] not in trained_on] or indices
 
 
-def _measure(model: ModelFile, files: Sequence[ImageFile], false_alarms: float) -> dict[str, float]:
+def _measure(
+    model: ModelFile, files: Sequence[ImageFile], false_alarms: float
+) -> tuple[dict[str, float], dict[str, list[bool]]]:
+    """Figures of a model, and by class whether it told the images of that class right, where it knows classes."""
     session = Session(model, device=settings().device, threads=settings().workers)
     good: list[float] = []
     bad: list[float] = []
-    right: list[bool] = []
-    classes = session.metadata.classes
+    right: dict[str, list[bool]] = {name: [] for name in session.metadata.classes}
+    outputs = ("score", "label_probability") if right else ("score",)
     for image, copies in with_damage(files, session.metadata, DEFECTS_PER_IMAGE):
-        if classes:
-            found = session.run(image.pixels[None], [image.sha256], ("label_probability",))["label_probability"]
-            right.append(classes[int(found.argmax())] == group_of(image.file.relative))
-        for pixels, scores in ((image.pixels, good), *((copy, bad) for copy in copies)):
-            scores.append(float(session.run(pixels[None], [image.sha256], ("score",))["score"][0]))
+        found = session.run(image.pixels[None], [image.sha256], outputs)
+        good.append(float(found["score"][0]))
+        if right:
+            told = session.metadata.classes[int(found["label_probability"][0].argmax())]
+            right.setdefault(name := group_of(image.file.relative), []).append(told == name)
+        for pixels in copies:
+            bad.append(float(session.run(pixels[None], [image.sha256], ("score",))["score"][0]))
     calibration = model.calibration()
     figures = {"synthetic_auroc": separation(good, bad)}
     if right:
-        figures["accuracy"] = float(np.mean(right))
+        figures["accuracy"] = float(np.mean([each for of_class in right.values() for each in of_class]))
     if calibration is not None:
         figures |= _kept_promise(calibration, np.array(good), false_alarms)
-    return figures
+    return figures, right
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How well a challenger tells classes, by the champion's measure."""
+
+    lost: bool
+    words: str
+
+
+def _compare_classes(mine: dict[str, list[bool]], theirs: dict[str, list[bool]], tolerance: float) -> _Told | None:
+    """Whether a challenger tells classes worse than a champion that knows some; None where that knows none.
+
+    Worse is what chance makes of equally good models in one of twenty cases at most: the exact test of McNemar 1947,
+    "Note on the sampling error of the difference between correlated proportions".
+    """
+    if not theirs:
+        return None
+    if missing := sorted(theirs.keys() - mine.keys()):
+        words = f"it knows no class {', '.join(map(printable, missing))}, which the champion tells"
+        return _Told(lost=True, words=f"{words}: give such a model a name of its own")
+    own, other = (np.concatenate([each[name] for name in sorted(theirs)]).astype(bool) for each in (mine, theirs))
+    worse, better = int((other & ~own).sum()), int((own & ~other).sum())
+    by_chance = float(binom.sf(worse - 1, worse + better, 0.5)) if worse else 1.0
+    lost = by_chance < CHANCE and own.mean() < other.mean() - tolerance
+    return _Told(
+        lost, f"class right for {percent(own.mean())} of {len(own)} held-out images against {percent(other.mean())}"
+    )
 
 
 def _kept_promise(calibration: Calibration, good: np.ndarray, false_alarms: float) -> dict[str, float]:

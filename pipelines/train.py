@@ -314,6 +314,7 @@ def _work_key(prepared: Prepared) -> str:
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
         "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
+        "classes": [data.classes, hashlib.sha256(repr(data.labels).encode()).hexdigest()],
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],
         "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights

@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from pipelines.crop_plan import Split
+from pipelines.data import SplitName
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
+
+LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
+    "train": ("select", "calibrate"),
+    "degraded": ("degraded_select",),
+}
 
 log = logging.getLogger(__name__)
 PREFIX = "network."  # of the weights in every graph that is exported
@@ -43,7 +49,12 @@ def held_apart(split: Split, digests: Sequence[str], file: ModelFile) -> Split:
     if not (apart["select"] and apart["calibrate"]):
         log.warning("%s was trained on all images that were to be held out: error bars will be too narrow", file.ref)
         return split
-    apart["train"] = tuple(sorted({*apart["train"], *known}))
+    for learned, held in LEARNED_FROM.items():  # what was held out of one kind of image is trained on as that kind
+        if learned in split:
+            again = {index for name in (learned, *held) for index in split.get(name, ()) if index in known}
+            apart[learned] = tuple(sorted({*apart[learned], *again}))
+    if "degraded_select" in split and not apart["degraded_select"]:
+        apart |= {name: split[name] for name in ("degraded", "degraded_select")}  # no figure rests on these
     return apart
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +16,16 @@ from PIL import Image
 from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate_probe import evaluate_probe
 from pipelines.generate import sample_images
 from pipelines.images import find_images
 from pipelines.job import load_job
+from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
+from pipelines.promotion import _compare_classes
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error
-from pipelines.train import train_model
+from pipelines.train import _work_key, prepare, train_model
 
 JOB = """
 name = "bars"
@@ -73,7 +78,7 @@ def test_sub_folders_are_classes(
     trained = train_model(job)
     assert trained.figures["challenger_accuracy"] == 1
     card = (find_model("bars@champion").folder / "card.md").read_text()
-    assert "tells 2 classes (across, down)" in card
+    assert "tells 2 classes (`across`, `down`)" in card
     assert "a normal distribution for each class" in card
 
     test = tmp_path / "test"
@@ -113,8 +118,70 @@ def test_sub_folders_are_classes(
     swapped.rename(tmp_path / "train" / "down")
     again = train_model(load_job(job, ["train.steps=1", "promote.tolerance=0.3"]))
     assert again.figures["champion_accuracy"] == 0  # of labels that are the other way round now
-    assert again.figures["challenger_accuracy"] >= 0.3
     assert again.promoted
+    job.write_text(JOB.replace('classes = "folders"', ""))
+    blind = train_model(load_job(job, ["train.steps=1", "promote.tolerance=1"]))
+    assert not blind.promoted
+    assert "it knows no class across, down, which the champion tells" in blind.reason
+
+
+def test_a_challenger_is_worse_at_classes_only_where_chance_does_not_explain_it() -> None:
+    def compared(both: int, lost: int, won: int) -> bool:
+        mine, theirs = [True] * both + [False] * lost + [True] * won, [True] * (both + lost) + [False] * won
+        told = _compare_classes({"a": mine, "b": []}, {"a": theirs}, 0.0)
+        assert told is not None
+        return told.lost
+
+    assert not compared(both=7, lost=3, won=0)  # one of eight, by chance
+    assert compared(both=7, lost=5, won=0)  # 1 of 32
+    assert not compared(both=100, lost=12, won=6)  # 0.12
+    assert compared(both=100, lost=30, won=10)
+    assert _compare_classes({}, {}, 0.0) is None
+
+
+def test_checkpoints_belong_to_classes_and_labels(job: Path) -> None:
+    key = _work_key(prepare(load_job(job)))
+    assert key == _work_key(prepare(load_job(job)))
+    train = job.parent / "train"
+    (train / "down" / "0.png").rename(train / "across" / "moved.png")
+    moved = _work_key(prepare(load_job(job)))
+    (train / "down").rename(train / "sideways")
+    assert len({key, moved, _work_key(prepare(load_job(job)))}) == 3
+
+
+def test_a_linear_probe_learns_from_few_images(job: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """Of a model whose embedding is the class; no class is lost by chance, however few there are."""
+    folder = job.parent / "train"
+    classes = {hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in folder.rglob("*.png")}
+
+    class Known:
+        metadata = SimpleNamespace(channels=1, bit_depth=8, size=(16, 16), value_range=(0, 255))
+
+        def __init__(self, *_: object, **__: object) -> None:
+            """Take anything."""
+
+        def run(self, pixels: np.ndarray, digests: list[str], outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+            down = classes[digests[0]] == "down"
+            return {outputs[0]: np.array([[down, len(pixels)]], np.float32)}
+
+    monkeypatch.setattr("pipelines.evaluate_probe.Session", Known)
+    file = ModelFile(job.parent / "model.onnx", "0" * 64, "bars/1")
+    file.path.touch()
+    (job.parent / "split.json").write_text(json.dumps({"train": list(classes)[:2]}))
+    figures = evaluate_probe(folder, file, 10, json_path=job.parent / "probe.json")
+    assert figures["probe"]["latents"]["accuracy"] == 1 > figures["probe"]["pixels"]["accuracy"] > 0.4
+    assert (figures["n_images"], figures["n_trained_on"], figures["classes"]) == (120, 2, 2)
+    assert "2 of 120 images were trained on" in caplog.text
+    for path in list((folder / "down").iterdir())[:54]:
+        path.unlink()
+    with pytest.raises(DataError, match="10 labelled images would be fewer than 2 of class down: ask for 22 or more"):
+        evaluate_probe(folder, file, 10)
+    with pytest.raises(DataError, match="66 readable images are too few to learn from 60"):
+        evaluate_probe(folder, file, 60)
+    for path in list((folder / "down").iterdir())[:3]:
+        path.unlink()
+    with pytest.raises(DataError, match="class down has 3 readable images, and 4 are needed"):
+        evaluate_probe(folder, file, 20)
 
 
 @pytest.mark.parametrize(

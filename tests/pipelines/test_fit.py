@@ -39,6 +39,7 @@ stages = 2
 width = 4
 latent = "grid"
 standardise = false
+dropout = 0.1
 latent_channels = 4
 [train]
 steps = {STEPS}

@@ -138,6 +138,18 @@ def test_images_that_the_first_model_knows_are_not_held_out(tmp_path: Path, capl
     assert "error bars will be too narrow" in caplog.text
 
 
+def test_what_the_first_model_learned_damage_from_is_never_clean(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    (tmp_path / "split.json").write_text('{"train": ["a", "c"], "select": ["d"], "degraded": ["e", "f"], "files": []}')
+    begun = ModelFile(path, "", "archive/1")
+    split = {"train": (0, 1), "select": (2, 3), "calibrate": (8,), "degraded": (4, 6), "degraded_select": (5, 7)}
+    apart = {"train": (0, 1, 2), "select": (3,), "calibrate": (8,), "degraded": (4, 5, 6), "degraded_select": (7,)}
+    assert held_apart(split, "abcdefghi", begun) == apart
+    none_new = {**split, "degraded": (4,), "degraded_select": (5,)}
+    assert held_apart(none_new, "abcdefghi", begun)["degraded_select"] == (5,)
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [
