@@ -39,12 +39,22 @@ def draw_sprite(factors: NDArray[np.int64], side: int = 32) -> NDArray[np.uint8]
     radius = side * _between(SIZES, size / (FACTORS["size"] - 1))
     centre_x, centre_y = (side * _between(PLACES, place / (FACTORS["x"] - 1)) for place in (x, y))
     angle = 0.5 * math.pi * orientation / (FACTORS["orientation"] - 1)
-    points = (np.arange(side * FINER) + 0.5) / FINER
-    across, down = (points[None, :] - centre_x) / radius, (points[:, None] - centre_y) / radius
-    u = math.cos(angle) * across + math.sin(angle) * down
-    v = math.cos(angle) * down - math.sin(angle) * across
-    inside = _inside(SHAPES[int(shape)], u, v).reshape(side, FINER, side, FINER)
-    return np.asarray(np.round(255 * inside.mean(axis=(1, 3))), np.uint8)
+    rows, columns = (_pixels(centre, radius, side) for centre in (centre_y, centre_x))
+    across, down = (
+        (((pixels[:, None] + (np.arange(FINER) + 0.5) / FINER).ravel()) - centre) / radius
+        for pixels, centre in ((columns, centre_x), (rows, centre_y))
+    )
+    u = math.cos(angle) * across[None, :] + math.sin(angle) * down[:, None]
+    v = math.cos(angle) * down[:, None] - math.sin(angle) * across[None, :]
+    inside = _inside(SHAPES[int(shape)], u, v).reshape(len(rows), FINER, len(columns), FINER)
+    picture = np.zeros((side, side), np.uint8)
+    picture[np.ix_(rows, columns)] = np.round(255 * inside.mean(axis=(1, 3)))
+    return picture
+
+
+def _pixels(centre: float, radius: float, side: int) -> NDArray[np.int64]:
+    """Those that a shape may reach: no point of one is further from its centre than 1.3 radii."""
+    return np.arange(max(0, math.floor(centre - 1.3 * radius)), min(side, math.ceil(centre + 1.3 * radius)))
 
 
 def _between(limits: tuple[float, float], share: float) -> float:

@@ -1,0 +1,1 @@
+"""The pictures of docs/lectures.md, a module each: `draw(setting)` makes one."""
