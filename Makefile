@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test integration soak setup lint format lock clean distclean
+.PHONY: help demo docs test integration soak setup lint format lock clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ endif
 
 integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL and nginx (ARGS="-k outages")
 	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
+
+docs: $(STAMP) ## Draw the pictures of docs/lectures.md again (ARGS="--mnist FOLDER" with large digits, ARGS="kl" one of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/docs.py $(ARGS)
 
 soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time
 	@for entry in images jobs overrides models calibrations galleries; do \

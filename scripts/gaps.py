@@ -82,7 +82,8 @@ def drawn(one: Trained, count: int) -> Tensor:
     known = one.posterior_means(np.array(one.data.split["train"])).double()
     root = torch.linalg.cholesky(known.T.cov() + 1e-9 * torch.eye(known.shape[1]))
     noise = torch.randn((count, known.shape[1]), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return (known.mean(dim=0) + noise @ root.T).float()[:, :, None, None]
+    latents: Tensor = (known.mean(dim=0) + noise @ root.T).float()
+    return latents[:, :, None, None]
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:

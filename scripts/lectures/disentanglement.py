@@ -13,6 +13,7 @@ from vaecore.sprites import FACTORS
 STEPS = {True: 3000, False: 1000}  # those of scripts/sprites.py; fewer where a few minutes are all there is
 BETA = 3.0
 PLACES = 9
+DARKEST = 0.3  # share of a factor's entropy
 
 
 def draw(setting: Setting) -> None:
@@ -32,7 +33,7 @@ def draw(setting: Setting) -> None:
         order = np.lexsort((-known.max(axis=1), known.argmax(axis=1)))  # by the factor that a latent knows most of
         order = np.concatenate([order[known[order].max(axis=1) > 0.05], order[known[order].max(axis=1) <= 0.05]])
         left, right = axes[number]
-        left.imshow(known[order].T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        left.imshow(known[order].T, cmap="Blues", vmin=0, vmax=DARKEST, aspect="auto")
         left.set_yticks(range(len(FACTORS)), FACTORS)
         left.set_xticks([])
         left.tick_params(length=0)

@@ -30,7 +30,7 @@ def draw(setting: Setting) -> None:
     save(figure, setting, "gaps_latents")
 
     figure, axes = panels(2, width=8.6, height=1.8)
-    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr]  # constrained, always
+    figure.set_layout_engine("constrained", w_pad=0.12)
     pairs = ((3, 8), (0, 7), (4, 6))
     for one, (prior, name) in zip(axes, NAMES.items(), strict=True):
         model = model_of_digits(setting, LATENTS, STEPS if setting.mnist else None, **_options(prior))
