@@ -52,13 +52,14 @@ class Adversary(nn.Module):
         self._counts: dict[str, int] = {}
         self._bad = {"won": 0, "lost": 0}
 
-    def learn(self, real: Tensor, made: Tensor, step: int) -> None:
+    def learn(self, real: Tensor, made: Tensor, step: int, pace: float = 1.0) -> None:
         """One step of the discriminator, on images without a graph.
 
         Args:
             real: (B, C, H, W) with what they are given with, if anything.
             made: The same of made ones.
             step: Its number.
+            pace: Share of the learning rate.
         """
         punish = step % LAZY == 0
         shown = real.detach().requires_grad_(punish)
@@ -68,7 +69,7 @@ class Adversary(nn.Module):
             if punish:
                 with torch.autocast(real.device.type, enabled=False):  # squares of small numbers
                     loss = loss + LAZY * r1(self.discriminator(shown.float()), shown, GAMMA)
-            self._optimiser.step(loss)
+            self._optimiser.step(loss, pace)
         right = ((of_real > 0).float().mean() + (of_made < 0).float().mean()) / 2
         self._note(real=of_real.mean(), made=of_made.mean(), accuracy=right)
 
@@ -172,8 +173,8 @@ class LazyAdam:
         self._made: torch.optim.Adam | None = None
         self._resumed: dict[str, Any] | None = None
 
-    def step(self, loss: Tensor) -> None:
-        """One step down; Adam holds no gradient from elsewhere."""
+    def step(self, loss: Tensor, pace: float = 1.0) -> None:
+        """One step down, at a share of the learning rate; no gradient from elsewhere counts."""
         if self._made is None:
             self._made = torch.optim.Adam(self._module.parameters(), lr=self._learning_rate, betas=BETAS)
             if self._resumed:
@@ -182,6 +183,8 @@ class LazyAdam:
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        for group in self._made.param_groups:
+            group["lr"] = pace * self._learning_rate
         self._made.step()
         self._made.zero_grad()
 

@@ -96,7 +96,9 @@ def test_a_killed_run_gives_the_same_weights(folders: Path, opposition: Oppositi
     seen: list[dict[str, float]] = []
     whole, again = module(), module()
     run(whole, folder=folders / "a", device="cpu", on_check=lambda _, figures: seen.append(figures))
-    assert {"select_psnr", "damage_grain", "damage_accuracy"} <= seen[-1].keys()
+    assert {"select_psnr", "damage_grain", "damage_accuracy"} <= seen[0].keys()
+    assert len({each["damage_real"] for each in seen}) > 5
+    assert len({each["damage_real"] for each in seen[-3:]}) == 1  # it has been learned by then: the last one is kept
     assert ("adversary_share" in seen[-1]) == (opposition is not None)
 
     def kill(step: int, _: dict[str, float]) -> None:

@@ -98,3 +98,21 @@ def test_a_damage_that_has_learned_nothing_is_white_noise() -> None:
     noise = torch.randn(1, 3, 16, 16)
     y = torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(Degrader(3, 0.1)(y, noise), y + 0.1 * noise)
+
+
+def test_a_damage_can_blur_but_not_tint() -> None:
+    degrader = Degrader(1, 1e-4)
+    y = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    first, last = degrader.change[0], degrader.change[2]
+    with torch.no_grad():
+        last.bias.fill_(0.2)  # a cast
+        torch.testing.assert_close(degrader(y, torch.zeros_like(y)), y)
+        last.bias.zero_()
+        first.weight.zero_()
+        first.bias.fill_(0.0)
+        first.weight[0] = 1 / 9  # the mean of its neighbours, which is never below zero
+        first.weight[1, 0, 1, 1] = 1.0  # itself
+        last.weight[0, 0, 1, 1], last.weight[0, 1, 1, 1] = 1.0, -1.0
+        blurred = degrader(y, torch.zeros_like(y))
+    assert float(blurred.var()) < 0.3 * float(y.var())
+    assert float(blurred.mean()) == pytest.approx(float(y.mean()), abs=2e-3)
