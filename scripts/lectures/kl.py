@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lectures.style import BLUE, GREEN, GREY, LIGHT, ORANGE, Setting, panels, save
 from vaecore.bound import DiagonalGaussian
-from vaecore.networks.mixture_prior import GaussianMixture
+from vaecore.priors import GaussianMixture
 
 SAMPLES, STEPS = 512, 600
 

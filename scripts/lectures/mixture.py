@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture as ExpectationMaximisation
 from torch import Tensor
 
 from lectures.style import BLUE, GREEN, GREY, ORANGE, Setting, bare, dots, panels, save
-from vaecore.networks.mixture_prior import GaussianMixture
+from vaecore.priors import GaussianMixture
 
 COLOURS = (BLUE, ORANGE, GREEN)
 ROUNDS = (1, 4, 10, 40)

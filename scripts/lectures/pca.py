@@ -10,7 +10,8 @@ from torch import Tensor
 from lectures.digits import small_digits
 from lectures.style import BLUE, ORANGE, Setting, panels, save, show, tiled
 from vaecore.bound import bound_maps, training_loss
-from vaecore.networks import Autoencoder, LinearVAE
+from vaecore.networks import LinearVAE
+from vaecore.priors import Autoencoder
 
 COUNTS = (2, 8, 24)
 SHOWN = (0, 1, 2, 3, 4, 5, 6, 8)
