@@ -20,8 +20,21 @@ GAMMA = 1e-3  # of the penalty on the discriminator's slope
 LAZY = 8  # the penalty counts at every so many steps, so much: Karras et al. 2020, "StyleGAN2", appendix B
 ALONE = 0.5  # share of the steps before the term sets in, where training does not begin with a trained model
 
+RAMP = 0.1  # share of the steps over which the term comes into force: what a discriminator says at first is noise
+
 WON, LOST = 0.98, 0.01  # accuracy from which on it has won; difference of its outputs below which it has lost
 PATIENCE = 3  # checks in a row before somebody is told
+WHEN_WON = "Train longer, begin with a trained model ('train.start'), or raise 'train.adversarial'"
+
+
+def in_force(step: int, steps: int, alone: float = ALONE) -> float | None:
+    """How much of its weight the term has at a step, from 0 to 1; None before it sets in.
+
+    >>> in_force(499, 1000), in_force(500, 1000), in_force(550, 1000), in_force(900, 1000)
+    (None, 0.0, 0.5, 1.0)
+    """
+    begun = (step - int(alone * steps)) / max(1, RAMP * steps)
+    return None if begun < 0 else min(1.0, begun)
 
 
 class Adversary(nn.Module):
@@ -31,7 +44,14 @@ class Adversary(nn.Module):
     """
 
     def __init__(
-        self, channels: int, kind: Kind, seed: int, *, name: str = "adversary", may_lose: bool = False
+        self,
+        channels: int,
+        kind: Kind,
+        seed: int,
+        *,
+        name: str = "adversary",
+        won: str = WHEN_WON,
+        may_lose: bool = False,
     ) -> None:
         """Build the discriminator.
 
@@ -40,13 +60,14 @@ class Adversary(nn.Module):
             kind: Of loss.
             seed: Of its first weights.
             name: That its figures begin with.
+            won: What to do when it has won, for people.
             may_lose: It is the aim that nobody can tell: nothing else is asked of what is made.
         """
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminator = PatchDiscriminator(channels).to(memory_format=torch.channels_last)
-        self.kind, self.name, self._may_lose = kind, name, may_lose
+        self.kind, self.name, self._won, self._may_lose = kind, name, won, may_lose
         self._optimiser = LazyAdam(self.discriminator)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -130,10 +151,7 @@ class Adversary(nn.Module):
             log.warning(
                 "the discriminator tells %.1f %% of real and made images apart, for %d checks: it has won, and what it "
                 "asks for may be out of reach. %s",
-                100 * found["accuracy"], PATIENCE,
-                "Are the damaged images of the same sort as the clean ones? If so, train longer"
-                if self._may_lose
-                else "Train longer, begin with a trained model ('train.start'), or raise 'train.adversarial'",
+                100 * found["accuracy"], PATIENCE, self._won,
             )  # fmt: skip
         if self._bad["lost"] == PATIENCE and not self._may_lose:
             log.warning(

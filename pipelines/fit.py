@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.adversary import ALONE, AdversarialCheckpoints, Adversary
+from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.examples import Examples, Window
 from pipelines.job_tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, run
@@ -26,6 +26,7 @@ from vaecore.objectives import iwae_loss, total_correlation
 from vaecore.tasks import Target
 
 VALIDATION_BATCH = 16
+WHEN_WON = "Train longer, or raise 'train.adversarial'"
 SAMPLES = {"iwae": 8}  # of the latent in each step; one does for the others
 
 
@@ -149,7 +150,7 @@ class Fit(AdversarialCheckpoints, Trainable):
         self.adversary = None
         if recipe.adversarial is not None:
             channels = examples.batch(np.array(examples.split["train"][:1])).shape[1]
-            self.adversary = Adversary(channels, recipe.adversarial_loss, recipe.seed)
+            self.adversary = Adversary(channels, recipe.adversarial_loss, recipe.seed, won=WHEN_WON)
 
     @property
     def network(self) -> LatentVariableModel:
@@ -201,13 +202,13 @@ class Fit(AdversarialCheckpoints, Trainable):
 
     def _pass_for_real(self, loss: Tensor, y: Tensor, reconstructed: Tensor) -> Tensor | float:
         """The adversarial term of reconstructions, and of as many images from the standard prior."""
-        weight = self.recipe.adversarial
-        if self.adversary is None or weight is None or self.global_step < ALONE * self.recipe.steps:
+        weight, force = self.recipe.adversarial, in_force(self.global_step, self.recipe.steps)
+        if self.adversary is None or weight is None or force is None:
             return 0.0
         latents = self._noise((len(reconstructed), *self.network.latent_shape), 2_000_000 + self.global_step)
         judged = torch.cat([reconstructed, self.network.decode(latents).mean])
         self.adversary.learn(y, judged, self.global_step)
-        return self.adversary.term(loss, reconstructed, judged, weight)
+        return self.adversary.term(loss, reconstructed, judged, force * weight)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The plain bound of held-out images, always under the same noise; nobody tells their classes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.adversary import AdversarialCheckpoints, Adversary
+from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.data import SplitName
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import Damaged, FitRestorer
@@ -17,8 +17,6 @@ from vaecore.adversarial import Kind
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.restoration import restoration_loss
-
-RAMP = 0.1  # share of the steps over which the term comes into force: what a discriminator says at first is noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +62,12 @@ class FitAdversarialRestorer(AdversarialCheckpoints, FitRestorer):
         y, c = self.pair(self.to_unit(crops), self.generator(key))
         predicted = self._predict(c)
         error = restoration_loss(predicted, y)
-        begun = (key - int(self.opposition.alone * self.recipe.steps)) / max(1, RAMP * self.recipe.steps)
-        if begun < 0:
+        force = in_force(key, self.recipe.steps, self.opposition.alone)
+        if force is None:
             return error
         given = self.network.enlarged(c)
         real, made = (torch.cat([given, each], dim=1) for each in (y, predicted.mean.detach()))
         assert self.adversary is not None  # noqa: S101 - ours, always
         self.adversary.learn(real, made, key)
-        weight = min(1.0, begun) * self.opposition.weight
+        weight = force * self.opposition.weight
         return error + self.adversary.term(error, predicted.mean, predicted.mean, weight, given)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam
+from pipelines.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
 from pipelines.data import SplitName
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
@@ -24,6 +24,7 @@ SLOWER = 2.5  # than the discriminator does the damage learn: Heusel et al. 2017
 RARELY = 2  # at every so many steps is the damage learned: it has few weights
 LEARNED = 0.6  # share of the steps in which it is, more slowly to the end: the restorer learns to undo what stays
 CHANGE = 10.0  # what a mean change costs, a share of the range: it has to be worth more than chance is
+WHEN_WON = "Are the damaged images of the same sort as the clean ones? If so, train longer"
 WATCHED = 16  # held-out crops of damaged images whose grain is compared
 
 
@@ -43,7 +44,7 @@ class LearnedDamage(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.degrader = Degrader(channels, scale)
-        self.adversary = Adversary(channels, kind.kind, seed + 1, name="damage", may_lose=True)
+        self.adversary = Adversary(channels, kind.kind, seed + 1, name="damage", won=WHEN_WON, may_lose=True)
         self._optimiser, self._largest = LazyAdam(self.degrader, LEARNING_RATE / SLOWER), largest
 
     def forward(self, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -123,11 +124,12 @@ class FitUnpaired(AdversarialCheckpoints, FitRestorer):
         c = self._made(y, chance)
         predicted = self._predict(c)
         error = restoration_loss(predicted, y)
-        if self.adversary is None or self.opposition is None or key < int(self.opposition.alone * self.recipe.steps):
+        force = None if self.opposition is None else in_force(key, self.recipe.steps, self.opposition.alone)
+        if self.adversary is None or self.opposition is None or force is None:
             return error
         restored = self._predict(damaged).mean
         self.adversary.learn(y, restored, key)
-        return error + self.adversary.term(error, predicted.mean, restored, self.opposition.weight)
+        return error + self.adversary.term(error, predicted.mean, restored, force * self.opposition.weight)
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """As with pairs; and whether held-out damaged images have the grain of what the damage makes."""
