@@ -79,7 +79,7 @@ def test_sub_folders_are_classes(
     assert trained.figures["challenger_accuracy"] == 1
     card = (find_model("bars@champion").folder / "card.md").read_text()
     assert "tells 2 classes (`across`, `down`)" in card
-    assert "a normal distribution for each class" in card
+    assert "a normal distribution for each of 2 classes" in card
 
     test = tmp_path / "test"
     draw(test, "across", 15, 2)
