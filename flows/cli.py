@@ -209,7 +209,8 @@ def evaluate(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Holds test/good, test/<defect>, ground_truth/<defect>; clean or colour images; or image/ and label/."
+            help="Holds test/good, test/<defect>, ground_truth/<defect>; a sub-folder for each class; clean or colour "
+            "images; or image/ and label/."
         ),
     ],
     model: ModelOption,

@@ -269,7 +269,7 @@ def _problems_of_the_adversary(job: Job, plan: Plan) -> Iterator[str]:
     if plan.target.features:
         yield f"'train.adversarial' needs 'model.target' pixels: nobody looks at {plan.target_name}"
     if job.model.prior != "standard" or job.model.levels == 2 or job.model.classes is not None:
-        yield "'train.adversarial' goes with one level of latents and the standard prior: set no other"
+        yield "'train.adversarial' needs the standard prior: leave 'model.levels', 'model.prior', 'model.classes' out"
     if table.objective == "iwae":
         yield "'train.adversarial' has no meaning where 'train.objective' is iwae; leave one out"
     if likelihood_name(job, plan) == "bernoulli":

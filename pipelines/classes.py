@@ -24,12 +24,10 @@ def classes_of(files: Sequence[ImageFile], folder: Path) -> tuple[tuple[str, ...
     names = [group_of(file.relative) for file in files]
     classes = tuple(sorted(set(names) - {""}))
     if loose := names.count(""):
-        msg = (
-            f"{loose} of {len(names)} images lie in {folder} itself: where 'model.classes' is \"folders\", each image "
-        )
-        raise DataError(msg + "belongs into a sub-folder that has the name of its class")
+        msg = f"{loose} of {len(names)} images lie in {folder} itself: each belongs into a sub-folder of its class"
+        raise DataError(msg)
     if not 2 <= len(classes) <= MOST_CLASSES:
-        msg = f"{folder} has {len(classes)} sub-folders with images: 'model.classes' needs from 2 to {MOST_CLASSES}"
+        msg = f"{folder} has {len(classes)} sub-folders with images, and classes are from 2 to {MOST_CLASSES}"
         raise DataError(msg)
     number = {name: position for position, name in enumerate(classes)}
     return classes, tuple(number[name] for name in names)

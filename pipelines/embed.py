@@ -30,7 +30,7 @@ from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.progress import progress
-from pipelines.resaved import saved_again
+from pipelines.resaved import alike, coarse, saved_again
 from pipelines.session import DOES, Session, kind_of
 from pipelines.settings import settings
 from pipelines.spacing import evenly_spaced
@@ -224,11 +224,30 @@ def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple
     metric = metric_of(mean, scale, _moved(session, files, embedded), Gallery.of(session.model))
     if metric.by_chance:
         log.warning(
-            "%d numbers tell too little of %d images: different ones are as close as copies that were saved again. "
-            "Only what is within %.2g %s counts as a copy", mean.shape[1], len(mean), metric.alike, metric.unit,
+            "the model describes %d images by %d numbers, too few to tell all of them apart: some copies may be missed "
+            "(limit %.2g %s)", len(mean), mean.shape[1], metric.alike, metric.unit,
         )  # fmt: skip
     with progress(log, "neighbours", len(there), "images") as advance:
-        return closest(mean, metric, advance=advance), metric
+        near = closest(mean, metric, advance=advance)
+    return replace(near, copy_of=_looked_at(session, files, there, near.copy_of)), metric
+
+
+def _looked_at(
+    session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Copies that also look like what they are copies of: a model may describe different images alike."""
+    copies = np.flatnonzero(copy_of >= 0)
+    wanted = np.unique(np.concatenate([copies, copy_of[copies]]))
+    images = decode_for(files.take(there[wanted]), session.metadata)
+    looks = {
+        int(at): coarse(image.pixels) for at, image in zip(wanted, images, strict=True) if isinstance(image, Decoded)
+    }
+    kept = copy_of.copy()
+    for at in copies:
+        one, other = looks.get(int(at)), looks.get(int(copy_of[at]))  # gone meanwhile: nobody can look
+        if one is not None and other is not None and not alike(one, other):
+            kept[at] = -1
+    return kept
 
 
 def _moved(session: Session, files: FileList, embedded: _Embedded) -> Floats:

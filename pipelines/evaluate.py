@@ -85,7 +85,9 @@ def evaluate_model(
         file = find_model(model)
         if (does := kind_of(file)) is not Metadata:
             _refuse({"bound": bound, "probe": probe}, DOES[does])
-        for options in (of_scores, of_mending, {"bound": bound if probe else None}):
+        if bound is not None and probe is not None:
+            raise FolderError("--bound and --probe measure different things: give one of them")
+        for options in (of_scores, of_mending):
             _refuse(options, "is asked for its linear probe" if probe else "is asked for its bound")
         if probe is not None:
             from pipelines.evaluate_probe import evaluate_probe

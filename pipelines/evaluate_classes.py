@@ -51,9 +51,9 @@ def evaluate_classes(
     Returns:
         `accuracy` over images of known classes, `balanced_accuracy`, the mean over the classes, `accuracy_accepted`
         over those that are not rejected, `ece`, the expected calibration error of the probabilities; `confusion`,
-        images by true and by told class; `n_known`, `n_other`, `n_trained_on`, `n_failed`; `rejected_known` and
-        `rejected_other`, shares (null without a calibration); `rejection_auroc`, null where there are no other images;
-        `images_per_second`.
+        images by true and by told class; `n_known`, `n_other` (of sub-folders `others`), `n_trained_on` and `n_failed`;
+        `rejected_known` and `rejected_other`, shares (null without a calibration); `rejection_auroc`, null where there
+        are no other images; `images_per_second`.
 
     Raises:
         DataError: No image is of a class that the model knows.
@@ -90,6 +90,7 @@ def evaluate_classes(
             "false_alarms": summary.false_alarms,
             "n_known": int(known.sum()),
             "n_other": int((~known).sum()),
+            "others": sorted(set(true[~known].tolist())),
             "n_images": len(true),
             "n_trained_on": known_before,
             "n_failed": summary.failed,
@@ -115,9 +116,10 @@ def describe_classes(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield f"  probabilities: off by {100 * figures['ece']:.2f} points on average (expected calibration error)"
     if figures["n_other"]:
+        of_others = f"{figures['n_other']} images of no known class ({named(figures['others'])})"
         yield (
-            f"rejected: {percent(figures['rejected_other'])} of {figures['n_other']} images of no known class, "
-            f"{percent(figures['rejected_known'])} of known ones; AUROC {figures['rejection_auroc']:.4f}"
+            f"rejected: {percent(figures['rejected_other'])} of {of_others}, {percent(figures['rejected_known'])} of "
+            f"known ones; AUROC {figures['rejection_auroc']:.4f}"
         )
     else:
         yield f"rejected: {percent(figures['rejected_known'])} of them; there are no images of other classes"

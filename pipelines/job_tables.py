@@ -163,7 +163,7 @@ class ModelTable(Record):
     @property
     def leaves_features_open(self) -> bool:
         """Whether it is left to the images which features are used."""
-        asked = (self.target, self.strides, self.stride_weights, self.smooth, self.classes)
+        asked = (self.target, self.strides, self.stride_weights, self.smooth)
         return all(choice is None for choice in asked) and self.levels == 1
 
     @property

@@ -75,6 +75,7 @@ from vaecore.tasks import colorizations, segmentations, unpaired
 
 log = logging.getLogger(__name__)
 PRIOR_IMAGES = 20_000  # whose latents tell a prior that is found after training
+GUESSING = 0.55  # AUROC on synthetic defects below which a user is told
 LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
 
 
@@ -107,7 +108,8 @@ def prepare(job: Job) -> Prepared:
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
     standardise = standardises(job, plan, data)
-    if (finer := plan.target.finer) is not None and job.model.leaves_features_open:
+    finer = plan.target.finer if job.model.classes is None else None  # classes are of images as a whole
+    if finer is not None and job.model.leaves_features_open:
         fine = make_plan(job, task, found, finer)
         if details_help(job, plan, fine, data, standardise=standardise):
             plan, data = fine, load_training_data(job, fine)
@@ -220,6 +222,12 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
         run.text("card.md", card)
         figures = {**measured, **decision.figures}
+        if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
+            log.warning(
+                "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
+                "guessing is 50 %%): train longer ('train.steps'), on more images, or on features",
+                100 * figures["challenger_synthetic_auroc"],
+            )  # fmt: skip
         run.metrics(figures, done)
         trained = register(
             registry, job, folder, run_id=run.run_id, data_digest=data.digest, figures=figures, decision=decision,

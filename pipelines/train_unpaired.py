@@ -125,4 +125,9 @@ def first_guess(photos: Photos, split: Split) -> float:
         chosen = random.choice(np.array(split[name]), GRAIN_CROPS)
         crops = photos.image_format.to_unit(torch.from_numpy(photos.crops(chosen, 64, random)))
         found.append(float(grain(crops).square().mean()))
+    if found[0] > found[1] + LEAST_NOISE**2:
+        log.warning(
+            "the clean images are grainier than the damaged ones (%.1f against %.1f 8-bit levels): unless the damage "
+            "is softness, 'data.degraded' and 'data.clean' are swapped", *(255 * math.sqrt(each) for each in found),
+        )  # fmt: skip
     return math.sqrt(max(found[1] - found[0], LEAST_NOISE**2))

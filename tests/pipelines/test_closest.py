@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from pipelines import closest as module
 from pipelines.closest import CHANCE, Metric, chance_distance, closest, metric_of
 from pipelines.neighbours import Gallery
-from pipelines.resaved import saved_again
+from pipelines.resaved import alike, coarse, saved_again
 
 UNIT = Metric("steps", np.ones(3), 1.0)
 
@@ -121,3 +121,14 @@ def test_an_image_that_is_saved_again_is_nearly_the_same(dtype: type, channels: 
     again = saved_again(pixels)
     assert (again.dtype, again.shape) == (pixels.dtype, pixels.shape)
     assert 0 < np.abs(again.astype(float) - pixels).mean() < 0.02 * largest
+
+
+def test_what_is_called_a_copy_also_looks_like_it() -> None:
+    """Whatever a model says: light may differ, what is shown may not."""
+    random = np.random.default_rng(0)
+    image = np.kron(random.integers(20, 200, (8, 8, 1)), np.ones((4, 4, 1))).astype(np.uint8)
+    assert alike(coarse(image), coarse(saved_again(image)))
+    assert alike(coarse(image), coarse((image // 2 + 30).astype(np.uint8)))
+    assert not alike(coarse(image), coarse(image[:, ::-1]))
+    assert not alike(coarse(image), coarse(np.full_like(image, 9)))
+    assert alike(coarse(np.full_like(image, 9)), coarse(np.full_like(image, 10)))
