@@ -95,7 +95,7 @@ def test_the_command_names_the_page_and_ends_with_3_where_files_cannot_be_read(
 ) -> None:
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["explore", "bars@champion", "--out", str(out), "--images", str(folder)])
-    assert (done.exit_code, done.output.splitlines()[-1]) == (0, f"page: {out / 'explore.html'}")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"page: {out / 'explore.html'}")
     (folder / "<b>x.png").write_bytes(b"")
     done = CliRunner().invoke(app, ["explore", "bars@champion", "--out", str(out), "--images", str(folder)])
     assert done.exit_code == 3
