@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.evaluate_classes import describe_classes, evaluate_classes
-from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points
+from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
 from pipelines.files import write_json
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
@@ -292,9 +292,9 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
     return {
         **_ranking(scores, bad),
         **_pixel(overall),
-        "fpr_at_threshold": _share(flagged, ~bad),
+        "fpr_at_threshold": share_of(flagged, ~bad),
         "fpr_interval": interval,
-        "tpr_at_threshold": _share(flagged, bad),
+        "tpr_at_threshold": share_of(flagged, bad),
         "n_good": n_good,
         "n_bad": n_bad,
         "threshold": verdicts.threshold,
@@ -305,7 +305,7 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
                 "n": int((labels == defect).sum()),
                 **_ranking(scores[among], bad[among]),
                 **_pixel(by_defect.get(defect)),
-                "tpr_at_threshold": _share(flagged, labels == defect),
+                "tpr_at_threshold": share_of(flagged, labels == defect),
             }
             for defect, among in _against_good(labels)
         },
@@ -340,10 +340,6 @@ def _ranking(scores: NDArray[Any], bad: NDArray[Any]) -> dict[str, Any]:
 
 def _pixel(result: PixelResult | None) -> dict[str, Any]:
     return {"pixel_auroc": result and result.pixel_auroc, "aupro": result and result.aupro}
-
-
-def _share(flagged: NDArray[Any] | None, among: NDArray[Any]) -> float | None:
-    return None if flagged is None or not among.any() else float(flagged[among].mean())
 
 
 def _label(row: Row) -> str:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pipelines.classes import named
 from pipelines.columns import Row
 from pipelines.errors import DataError
-from pipelines.figures import image_auroc
+from pipelines.figures import image_auroc, share_of
 from pipelines.files import write_json
 from pipelines.groups import group_of
+from pipelines.leakage import warn_of_known
 from pipelines.modelfile import ModelFile
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error
@@ -83,10 +84,10 @@ def evaluate_classes(
         rejected = None if summary.threshold is None else scores > summary.threshold
         figures = {
             **_labels(true[known], told[known], sure[known], classes),
-            "accuracy_accepted": _share(true == told, known & ~rejected) if rejected is not None else None,
+            "accuracy_accepted": share_of(true == told, known & ~rejected) if rejected is not None else None,
             "rejection_auroc": image_auroc(scores, ~known).value,
-            "rejected_known": _share(rejected, known),
-            "rejected_other": _share(rejected, ~known),
+            "rejected_known": share_of(rejected, known),
+            "rejected_other": share_of(rejected, ~known),
             "false_alarms": summary.false_alarms,
             "n_known": int(known.sum()),
             "n_other": int((~known).sum()),
@@ -96,8 +97,7 @@ def evaluate_classes(
             "n_failed": summary.failed,
             "images_per_second": summary.images_per_second,
         }
-    if known_before:
-        log.warning("%d of %d images were trained on: these figures promise too much", known_before, len(rows))
+    warn_of_known(known_before, len(rows))
     if json_path is not None:
         write_json(json_path, figures)
     return figures
@@ -154,7 +154,3 @@ def _kept(row: Row) -> tuple[str, str, float, float]:
 
 def _columns(rows: list[tuple[str, str, float, float]]) -> list[NDArray[Any]]:
     return [np.array(column) for column in zip(*rows, strict=True)] if rows else [np.array([])] * 4
-
-
-def _share(flags: NDArray[np.bool_] | None, among: NDArray[np.bool_]) -> float | None:
-    return None if flags is None or not among.any() else float(flags[among].mean())

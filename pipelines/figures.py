@@ -76,6 +76,11 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike, level: float = 0.95) -> Au
     return Auroc(area, (float(low), float(high)))
 
 
+def share_of(flags: NDArray[np.bool_] | None, among: NDArray[np.bool_]) -> float | None:
+    """Share of some images that are flagged; None where there are no verdicts, or no such images."""
+    return None if flags is None or not among.any() else float(flags[among].mean())
+
+
 def separation(good: ArrayLike, bad: ArrayLike) -> float:
     """How well scores tell abnormal images from good ones: their AUROC, and 0.5, chance, where either is missing.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.examples import Examples, Window
 from pipelines.job_tables import TrainTable
-from pipelines.loop import OnCheck, Trainable, run
+from pipelines.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS
@@ -182,13 +181,13 @@ class Fit(AdversarialCheckpoints, Trainable):
         )  # a window's
         noise = self._noise((len(y), self.recipe.samples, channels, *grid), self.global_step)
         if self.recipe.objective == "iwae":
-            with self._repeatable():
+            with repeatable(self.recipe.seed * 2_000_003 + self.global_step):
                 return self.note_loss(iwae_loss(network, y, noise, weight=self.weight))
         given = None
         if self.recipe.corruption != "none":
             damaged = CORRUPTIONS[self.recipe.corruption](y, self._generator(500_000 + self.global_step))
             given = damaged.contiguous(memory_format=torch.channels_last)
-        with self._repeatable():
+        with repeatable(self.recipe.seed * 2_000_003 + self.global_step):
             maps = bound_maps(network, y, noise, weight=self.weight, given=given)
         network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
         if self.recipe.objective == "total_correlation":
@@ -218,13 +217,6 @@ class Fit(AdversarialCheckpoints, Trainable):
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
-
-    @contextmanager
-    def _repeatable(self) -> Iterator[None]:
-        """Chance that is a function of seed and step: dropout knows no generator, and a run that goes on repeats."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.recipe.seed * 2_000_003 + self.global_step)
-            yield
 
     def _noise(self, shape: tuple[int, ...], key: int) -> Tensor:
         return torch.randn(shape, generator=self._generator(key)).to(self.device)

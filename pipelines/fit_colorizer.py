@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipelines.data import SplitName
 from pipelines.fit_crops import CropRecipe, FitCrops
+from pipelines.loop import repeatable
 from pipelines.photos import Photos
 from vaecore.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
 from vaecore.image_format import resize
@@ -65,8 +66,7 @@ class FitColorizer(FitCrops[Colorizer]):
         noise = torch.randn((len(y), self.network.latent_channels, 1, 1), generator=generator, device=generator.device)
         side = self._task.side // self._task.strides[0]
         chroma = resize(to_chroma(y), (side, side))
-        with torch.random.fork_rng():  # dropout knows no generator, and a run that goes on has to repeat
-            torch.manual_seed(self.recipe.seed * 2_000_000_011 + key)
+        with repeatable(self.recipe.seed * 2_000_000_011 + key):
             return colorization_loss(self.network, to_luma(y), chroma, noise.to(y))
 
     def validation_step(self, middle: Tensor, index: int) -> None:  # noqa: ARG002 - Lightning's signature

@@ -48,6 +48,12 @@ def remember_test_images(folder: Path, digests: Iterable[str]) -> None:
     write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": sorted(set(digests))})
 
 
+def warn_of_known(known: int, measured: int) -> None:
+    """Say that a model was trained on some of the images that it is measured on, if so."""
+    if known:
+        log.warning("%d of %d images were trained on: these figures promise too much", known, measured)
+
+
 class Tested:
     """The images of a folder that a model is measured on.
 
@@ -84,8 +90,7 @@ class Tested:
         Returns:
             How many images were measured, trained on all the same, and left out, as figures name them.
         """
-        if self._known:
-            log.warning("%d of %d images were trained on: these figures promise too much", self._known, self.measured)
+        warn_of_known(self._known, self.measured)
         remember_test_images(folder, self._digests)
         return {"n_images": self.measured, "n_trained_on": self._known, "n_failed": self._failed}
 

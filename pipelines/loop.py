@@ -115,6 +115,14 @@ class Watch(Callback):
             self._on_check(trainer.global_step, {**figures, "train_loss": module.take_losses()})
 
 
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Chance that is a function of a seed: dropout knows no generator, and a run that goes on has to repeat."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def run(module: Trainable, *, folder: Path, device: str, on_check: OnCheck) -> int:
     """Train; leave in `module.model` the weights of the best check, or the last ones where nothing stops early.
 

@@ -151,20 +151,14 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
 
     def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
         """With error bars."""
-        bars = measure_error_bars(module, module.split["calibrate"])
-        return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
-            "size_multiple": module.network.multiple,
-            "halo": module.network.halo,
-            "likelihood": "gaussian",
-            "outputs": OUTPUTS,
+        graph, fields = with_error_bars(module, self.job)
+        return graph, fields | {
             "scale": self.plan.scale,
             "damage": self.plan.damage,
             "level": self.task.level,
             "strengths": self.plan.strengths,
             "levels": self.plan.levels,
             "luma": self.task.luma,
-            "intervals": bars.intervals,
-            "adversarial": self.job.train.adversarial,
         }
 
     def pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
@@ -179,6 +173,19 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
     def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
         """With what it mends, and the error bars."""
         return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
+
+
+def with_error_bars(module: FitRestorer, job: Job) -> tuple[RestorationGraph, dict[str, Any]]:
+    """The graph of a trained restorer with error bars of its held-out images, and what its metadata says of both."""
+    bars = measure_error_bars(module, module.split["calibrate"])
+    return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
+        "size_multiple": module.network.multiple,
+        "halo": module.network.halo,
+        "likelihood": "gaussian",
+        "outputs": OUTPUTS,
+        "intervals": bars.intervals,
+        "adversarial": job.train.adversarial,
+    }
 
 
 def part_of(c: Tensor, multiple: int, number: int) -> Tensor:

@@ -16,7 +16,6 @@ from torch import Tensor
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, read_unpaired
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
-from pipelines.error_bars import measure_error_bars
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired
@@ -25,13 +24,13 @@ from pipelines.modelfile import LEARNED, RestorationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.session import RestoringSession
-from pipelines.train_restorer import opposition_of, part_of, sharpness
+from pipelines.train_restorer import opposition_of, part_of, sharpness, with_error_bars
 from vaecore.degradations import grain
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph
+from vaecore.restoration import RestorationGraph
 from vaecore.tasks import unpaired
 
 log = logging.getLogger(__name__)
@@ -86,20 +85,14 @@ class UnpairedTraining(CropTraining[FitUnpaired, RestorationGraph, RestorationMe
 
     def finish(self, module: FitUnpaired) -> tuple[RestorationGraph, dict[str, Any]]:
         """With error bars, of images that were damaged by what was learned."""
-        bars = measure_error_bars(module, module.split["calibrate"])
-        return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
-            "size_multiple": module.network.multiple,
-            "halo": module.network.halo,
-            "likelihood": "gaussian",
-            "outputs": OUTPUTS,
+        graph, fields = with_error_bars(module, self.job)
+        return graph, fields | {
             "scale": 1,
             "damage": LEARNED,
             "level": self.task.level,
             "strengths": (1.0, 1.0),
             "levels": (1.0,),
             "luma": False,
-            "intervals": bars.intervals,
-            "adversarial": self.job.train.adversarial,
         }
 
     def pair(self, module: FitUnpaired, image: int, number: int) -> tuple[Tensor, Tensor]:
