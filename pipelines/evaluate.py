@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError, ImageError
-from pipelines.evaluate_classes import describe_classes, evaluate_classes
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
 from pipelines.files import write_json
 from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
@@ -116,6 +115,8 @@ def evaluate_model(
         _refuse(of_mending, DOES[does])
         if not (folder / "test").is_dir() and (classes := Session(file, device="cpu").metadata.classes):
             _refuse({"groups": groups, "regret": regret}, "tells classes, on a folder of them")
+            from pipelines.evaluate_classes import evaluate_classes
+
             return evaluate_classes(folder, file, classes, json_path=json_path, out=out, false_alarms=false_alarms)
     return evaluate_scores(
         folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
@@ -240,6 +241,8 @@ def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
 
         return describe_probe(figures)
     if "confusion" in figures:
+        from pipelines.evaluate_classes import describe_classes
+
         return describe_classes(figures)
     if "n_grey" in figures:
         from pipelines.evaluate_colorizer import describe_colorization
