@@ -83,6 +83,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         **common_fields(job, plan.image_format, data.digest, data.split),
         value_range=(0, plan.image_format.maximum),
         size=plan.size,
+        median_size=plan.median_size,
         size_multiple=1,  # any size: the graph resizes
         halo=None,
         target=plan.target_name,

@@ -53,6 +53,7 @@ class Metadata(CommonMetadata):
     """Of a model that scores."""
 
     size: tuple[PositiveInt, PositiveInt]  # height and width that the network works at
+    median_size: tuple[PositiveInt, PositiveInt] | None = None  # of the images trained on; older files do not say
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps

@@ -32,6 +32,7 @@ class Plan:
     size: tuple[int, int]  # height and width that images are resized to
     stages: int
     strides: tuple[int, ...]  # of the backbone; (1,) where y is the image itself
+    median_size: tuple[int, int] | None = None  # height and width of the images that are trained on
     reasons: tuple[str, ...] = ()  # in words, for people
 
 
@@ -105,7 +106,8 @@ def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = Non
     )
     if target.whole:
         reasons += ("scores are of what images show as a whole: there are no heat maps",)
-    return Plan(found.image_format, name, target, size, stages, strides, reasons)
+    median_size = (round(found.height), round(found.width))
+    return Plan(found.image_format, name, target, size, stages, strides, median_size, reasons)
 
 
 def _usual_target(job: Job, task: Task, found: Survey) -> str:

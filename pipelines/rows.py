@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pipelines.columns import LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.drift import FACTS
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
+from pipelines.modelfile import Metadata
 
-MUCH_SMALLER = 4  # times, along the longer side, than the size that the model works at
+MUCH_SMALLER = 4  # times, along the longer side, than what the model works at and than what it was trained on
 
 
 def empty_row(file: ImageFile) -> Row:
@@ -34,14 +35,18 @@ def unreadable_row(place: UnreadableFolder) -> Row:
     return empty_row(file) | {"status": "failed", "error": f"the folder cannot be read: {place.reason}"}
 
 
-def note_of(image: Decoded, size: tuple[int, int]) -> str | None:
+def note_of(image: Decoded, model: Metadata) -> str | None:
     """What a person should know of an image, beside what decoding it told: that most of what the model saw is made up.
+
+    Not where the model was trained on images as small, and so calibrated on them.
 
     Args:
         image: The image.
-        size: Height and width that the model works at.
+        model: What it is given to.
     """
-    if MUCH_SMALLER * max(image.height, image.width) >= max(size):
+    size = model.size
+    usual = min(max(size), max(model.median_size or size))
+    if MUCH_SMALLER * max(image.height, image.width) >= usual:
         return image.note
     enlarged = f"enlarged from {image.width} x {image.height} pixels to {size[1]} x {size[0]}: its score says little"
     return f"{image.note}; {enlarged}" if image.note else enlarged

@@ -308,7 +308,7 @@ class Scoring(FolderRun):
             "width": image.width,
             "height": image.height,
             "bit_depth": image.bit_depth,
-            "note": note_of(image, self.session.metadata.size),
+            "note": note_of(image, self.session.metadata),
         }
         if not all(np.isfinite(value) for value in scalars.values()):
             return row | {"status": "failed", "error": "the model gives no finite score for this image"}

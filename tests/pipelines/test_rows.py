@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.images import Decoded, ImageFile
+from pipelines.modelfile import Metadata
 from pipelines.rows import note_of
 
 
@@ -28,7 +29,18 @@ from pipelines.rows import note_of
 def test_an_image_below_a_quarter_of_the_working_size_is_noted(
     width: int, height: int, before: str | None, after: str | None
 ) -> None:
+    assert note_of(image_of(width, height, before), Metadata.model_construct(size=(256, 200))) == after
+
+
+@pytest.mark.parametrize(("side", "noted"), [(28, False), (7, False), (6, True)])
+def test_a_model_of_small_images_is_told_of_smaller_ones_alone(side: int, noted: bool) -> None:
+    of_digits = Metadata.model_construct(size=(224, 224), median_size=(28, 28))
+    assert (note_of(image_of(side, side), of_digits) is not None) == noted
+    of_photographs = Metadata.model_construct(size=(224, 224), median_size=(3000, 4000))
+    assert note_of(image_of(side, side), of_photographs) is not None
+
+
+def image_of(width: int, height: int, note: str | None = None) -> Decoded:
     file = ImageFile(Path("a.png"), "a.png", 1, 1)
     pixels = np.zeros((height, width, 1), np.uint8)
-    image = Decoded(file, pixels, width=width, height=height, bit_depth=8, sha256="", note=before)
-    assert note_of(image, (256, 200)) == after
+    return Decoded(file, pixels, width=width, height=height, bit_depth=8, sha256="", note=note)
