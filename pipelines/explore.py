@@ -23,6 +23,7 @@ from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
+from pipelines.output import tell_replaced
 from pipelines.report.explore_page import write_explore_page
 from pipelines.session import DOES, kind_of
 from pipelines.weights import load_network
@@ -92,6 +93,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
             "apart": sections.apart(graph, codes),
         }
     out.mkdir(parents=True, exist_ok=True)
+    tell_replaced(out / EXPLORE_JSON, file)
     write_json(out / EXPLORE_JSON, _numbers(file, graph, codes, facts))
     page = write_explore_page(out, facts, [] if codes is None else [each.relative for each in codes.files])
     return ExploreSummary(page, 0 if codes is None else codes.found, 0 if codes is None else len(codes.failed))

@@ -18,6 +18,7 @@ from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
+from pipelines.output import tell_replaced
 from pipelines.session import DOES, Session, kind_of
 from pipelines.text import printable
 from pipelines.weights import load_network
@@ -57,7 +58,7 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
     if isinstance(graph.model, Autoencoder):
         raise ModelError(f"{file.ref} is an autoencoder: without a prior, nothing tells which latents are likely")
     sample = _of_class(file, graph, label) if label is not None else cast("GenerativeModel", graph.model).sample_prior
-    _make_room(out)
+    _make_room(out, file)
     account = {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count}
     write_json(out / ACCOUNT, account | ({} if label is None else {"label": label}))
     digits, images = max(4, len(str(count - 1))), []
@@ -101,7 +102,7 @@ def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsig
     return sheet
 
 
-def _make_room(out: Path) -> None:
+def _make_room(out: Path, file: ModelFile) -> None:
     """Make the folder, or empty that of an earlier call."""
     if out.is_file():
         raise FolderError(f"the output folder {out} is a file; give a folder")
@@ -110,6 +111,7 @@ def _make_room(out: Path) -> None:
     own = [path for path in found if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name)]
     if found and not (out / ACCOUNT).is_file():
         raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
+    tell_replaced(out / ACCOUNT, file)
     for path in own:
         path.unlink()
 

@@ -72,7 +72,7 @@ def describe_version(version: Version) -> Iterator[str]:
     aliases = f" [{', '.join(version.aliases)}]" if version.aliases else ""
     yield f"{version.ref}{aliases}  {version.created:%Y-%m-%d %H:%M} UTC"
     yield f"    {version.summary}"
-    facts = [*figures_in_words(version.metrics), *_lineage(version)]
+    facts = [*figures_in_words(version.metrics), *_what_to_know(version), *_lineage(version)]
     yield from (f"    {label:40} {text}" for label, text in facts)
 
 
@@ -97,6 +97,16 @@ def _compared(version: Version) -> dict[str, str]:
     facts = {"registered": f"{version.created:%Y-%m-%d %H:%M} UTC", "called": ", ".join(version.aliases) or "-"}
     facts |= dict([*figures_in_words(own), *_lineage(version)])
     return facts | {f"{_OF_JOB}{key}": str(value) for key, value in job_of(version).items() if value is not None}
+
+
+def _what_to_know(version: Version) -> Iterator[tuple[str, str]]:
+    """What of a version's job changes what its figures and images mean."""
+    job = job_of(version)
+    if job.get("train.adversarial") is not None:
+        asked = "training also asked that images pass for real: they are sharper, and fine detail may be made up"
+        yield "sharp before faithful", asked
+    if job.get("data.degraded") is not None:
+        yield "clean twins never seen", "figures are of clean images, damaged as training imitated it"
 
 
 def _lineage(version: Version) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
 from pipelines.files import map_name, unfinished, write_atomically, write_json
 from pipelines.images import OUTPUT_MARKER
+from pipelines.modelfile import ModelFile
 from pipelines.names import NameSet
 from pipelines.store import RowStore
 
@@ -207,6 +208,22 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
         f"If that is the old name of the same folder, or its results are not needed, delete {out} first"
     )
     raise OutputError(msg)
+
+
+def tell_replaced(account: Path, model: ModelFile) -> None:
+    """Say so if what another model made is about to be replaced.
+
+    Args:
+        account: The JSON file that is written with each output; its keys `model` and `sha256` tell which model made it.
+        model: The one that is used now.
+    """
+    try:
+        before = json.loads(account.read_text(encoding="utf-8"))
+        name, digest = str(before["model"]), before["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if digest != model.sha256:
+        log.warning("%s holds what %s made: it is replaced; another folder keeps both", account.parent, name)
 
 
 def _source_of(out: Path) -> tuple[Path | None, str | None]:

@@ -81,6 +81,21 @@ def test_a_folder_of_others_is_left_alone_and_an_own_one_emptied(model_is: Calla
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["seed"] == 3
 
 
+def test_images_of_another_model_are_not_replaced_silently(
+    model_is: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model_is(lambda network: network)
+    sample_images("bars@champion", 2, tmp_path / "out")
+    sample_images("bars@champion", 2, tmp_path / "out")
+    assert not caplog.records
+    account = tmp_path / "out" / "samples.json"
+    account.write_text(account.read_text().replace("0" * 64, "1" * 64).replace("bars/1", "tiles/7"))
+    sample_images("bars@champion", 2, tmp_path / "out")
+    assert "holds what tiles/7 made: it is replaced" in caplog.text
+    account.write_text("[]")
+    sample_images("bars@champion", 2, tmp_path / "out")
+
+
 def test_a_model_that_mends_makes_up_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="builtin:denoise mends images: images are drawn from models that score"):
         sample_images("builtin:denoise", 2, tmp_path / "x")

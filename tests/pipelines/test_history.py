@@ -46,6 +46,22 @@ def test_a_version_is_told_in_words_and_units() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("train.adversarial", "0.3", "sharp before faithful"), ("data.degraded", '"noisy"', "clean twins never seen")],
+)
+def test_what_changes_the_meaning_of_figures_is_told(key: str, value: str, says: str) -> None:
+    def told(given: str) -> str:
+        tags = {"job": f'{{"{key}": {given}}}'}
+        version = Version(
+            name="x", version=1, aliases=(), sha256="", run_id=None, created=WHEN, metrics={}, tags=tags, summary=""
+        )
+        return "\n".join(history.describe_version(version))
+
+    assert says in told(value)
+    assert says not in told("null")
+
+
 def test_two_versions_side_by_side() -> None:
     def version(number: int, job: str, digest: str, **figures: float) -> Version:
         return Version(
