@@ -13,17 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipelines import explore_sections as sections
 from pipelines.build import prior_words
+from pipelines.calibration import Calibration
 from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_json
 from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
-from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
+from pipelines.modelfile import CALIBRATION_FILE, JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.output import tell_replaced
+from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
 from pipelines.session import DOES, kind_of
 from pipelines.weights import load_network
@@ -32,6 +35,8 @@ from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
 EXPLORE_JSON = "explore.json"
+WORSE_THAN = 0.99  # share of the calibration images that fit better than an image which is unlike them
+UNRELATED = 0.5  # share of such images above which the folder is not of what the model knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,12 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
         raise FolderError(f"the output folder {out} is a file; give a folder")
     graph = load_network(file)
     codes = None if images is None else encode_folder(graph, Path(images))
+    unlike = None if codes is None else share_unlike(file, codes)
+    if unlike is not None and unlike > UNRELATED:
+        log.warning(
+            "%s of the images fit %s worse than nearly all that it was calibrated on: the page shows how it sees "
+            "images that are strange to it", percent(unlike), file.ref,
+        )  # fmt: skip
     log.info("drawing what %s believes", file.ref)
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     facts: dict[str, Any] = {
@@ -78,6 +89,8 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
         "drawable": drawable,
         "prior": prior,
         "images": None if codes is None else _images(Path(images or ""), codes),
+        "unlike": unlike,
+        "unrelated": unlike is not None and unlike > UNRELATED,
         "samples": sections.samples(graph) if drawable and prior else None,
         "maps": sections.maps(graph, codes) if drawable else None,
         "moved": sections.moved(graph, codes) if drawable else None,
@@ -119,6 +132,21 @@ def _prior(file: ModelFile, graph: ScoringGraph) -> str:
     return prior_words(load_job(file.folder / JOB_FILE), classes)
 
 
+def share_unlike(file: ModelFile, codes: Codes) -> float | None:
+    """Share of images whose ELBO is below that of nearly all images that the model was calibrated on.
+
+    None where the bundle holds no calibration, or one of an older version that has no rates and distortions.
+    """
+    path = file.folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    known = Calibration.load(path, model_sha256=file.sha256).statistics
+    if not {"rate", "distortion"} <= known.keys():
+        return None
+    usual = -np.add(known["rate"], known["distortion"])
+    return float(np.mean(codes.elbo < np.quantile(usual, 1 - WORSE_THAN)))
+
+
 def _images(folder: Path, codes: Codes) -> dict[str, Any]:
     return {
         "folder": str(folder),
@@ -148,6 +176,7 @@ def _numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: d
         "active": facts["use"]["active"],
         "variance_of_mean": codes.variances.ravel().tolist(),
         "rate": codes.kl.ravel().tolist() if facts["prior"] else None,
+        "unlike_calibration": facts["unlike"],
         "elbo": {"mean": float(codes.elbo.mean()), "best": float(codes.elbo.max()), "worst": float(codes.elbo.min())},
         "correlation": together and {"latents": together["names"], "matrix": together["matrix"].tolist()},
         "kl_images_to_prior": apart and apart["forward"],

@@ -28,6 +28,7 @@ MOVED, STEPS = 10, 13  # latents that are moved, pictures of each
 PAIRS, BETWEEN = 4, 9
 SHOWN = 8  # images of the best, the median, the worst
 CORRELATED = 32  # latents, at most
+BY_CHANCE = 0.7  # share of a divergence, made by the small number of images alone, above which it tells nothing
 
 Section = dict[str, Any]
 
@@ -216,9 +217,10 @@ def originals(graph: ScoringGraph, codes: Codes, chosen: Sequence[int], side: in
     return torch.cat(seen)
 
 
-def _against(found: AggregateKl, even: AggregateKl, name: str) -> dict[str, float]:
+def _against(found: AggregateKl, even: AggregateKl, name: str) -> Section:
     mine, filled = getattr(found, name), getattr(even, name)
-    return {"value": mine.value, "error": mine.error, "even": filled.value}
+    by_chance = filled.value > BY_CHANCE * mine.value
+    return {"value": mine.value, "error": mine.error, "even": filled.value, "chance": by_chance}
 
 
 def _shown(sheet: Sheet) -> Picture:

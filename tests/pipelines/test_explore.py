@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import latents
+from pipelines.calibration import Calibration
 from pipelines.decoded import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelError
 from pipelines.explore import explore_model
@@ -101,6 +103,21 @@ def test_the_command_names_the_page_and_ends_with_3_where_files_cannot_be_read(
     assert done.exit_code == 3
     assert "1 of 13 files could not be read" in done.output
     assert "<b>" not in (out / "explore.html").read_text()
+
+
+@pytest.mark.parametrize(("bound", "strange"), [(-1e9, False), (1e9, True)])
+def test_images_strange_to_the_model_are_told(
+    bars_model, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, bound: float, *, strange: bool
+) -> None:
+    """Strange is what fits worse than what the model was calibrated on, here by far or not at all."""
+    statistics = {"rate": (0.0,) * 30, "distortion": (-bound,) * 30}
+    known = Calibration(model_sha256="0" * 64, scores=(1.0,) * 30, map_quantiles={}, statistics=statistics)
+    (tmp_path / "calibration.json").write_text(known.model_dump_json())
+    page = explore_model("bars@champion", tmp_path / "out", images=folder).page.read_text()
+    assert ("These images are strange to the model" in page) == strange
+    assert ("100 % of the images fit bars/1 worse" in caplog.text) == strange
+    told = json.loads((tmp_path / "out" / "explore.json").read_text())
+    assert told["unlike_calibration"] == float(strange)
 
 
 def test_many_images_are_taken_evenly_and_the_page_says_so(
