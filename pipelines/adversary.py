@@ -37,6 +37,25 @@ def in_force(step: int, steps: int, alone: float = ALONE) -> float | None:
     return None if begun < 0 else min(1.0, begun)
 
 
+def alone_of(start: str | None) -> float:
+    """Share of the steps before the term sets in: none where training begins with a trained model.
+
+    >>> alone_of(None), alone_of("builtin:denoise")
+    (0.5, 0.0)
+    """
+    return ALONE if start is None else 0.0
+
+
+def announce(weight: float | None, steps: int, alone: float = ALONE) -> None:
+    """Tell whoever trains what an adversarial term does to the model, and from which step on; None: there is none."""
+    if weight is not None:
+        log.info(
+            "sharp before faithful (train.adversarial = %g): %s, images are also to pass for real, and fine detail may "
+            "be made up; MLflow has the balance of the two networks at each check (adversary_...)",
+            weight, f"from step {int(alone * steps)} of {steps} on" if alone else "from the first step on",
+        )  # fmt: skip
+
+
 class Adversary(nn.Module):
     """A discriminator with its optimiser. A submodule of what is trained: its weights are in the checkpoints.
 

@@ -77,6 +77,9 @@ def evaluate_classes(
             log.warning("%d images lie in %s itself, in no sub-folder: they are in no figure", loose, folder)
         true, told, sure, scores = _columns([row for row in rows if row[0]])
         known = np.isin(true, classes)
+        for other in sorted({*true[~known].tolist()}):
+            if alike := [name for name in classes if name.casefold() == other.casefold()]:
+                log.warning("sub-folder '%s' is not the class '%s': its images count as of none", other, alike[0])
         if not known.any():
             found = named(sorted(set(true.tolist()))) or "none"
             msg = f"no image under {folder} is of a class that the model knows: sub-folders {found}; "

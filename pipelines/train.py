@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from pipelines import bundle
+from pipelines.adversary import announce
 from pipelines.build import (
     build_network,
     build_representation,
@@ -166,6 +167,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
         prepared.recipe.steps, prepared.recipe.batch,
     )  # fmt: skip
+    announce(prepared.recipe.adversarial, prepared.recipe.steps)
     plan, data, representation = prepared.plan, prepared.data, prepared.representation
     device = training_device()
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipelines.adversary import alone_of, announce
 from pipelines.build import training_device
 from pipelines.bundle import common_fields, write_job
 from pipelines.contents import contents_of
@@ -160,6 +161,7 @@ def make_bundle(
         recipe = replace(recipe, steps=steps_of(job, prepared.fitted(recipe), work, prepared.device))
     module = prepared.fitted(recipe)
     log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
+    announce(job.train.adversarial, recipe.steps, alone_of(job.train.start))
     notes.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
     done = run(module, folder=work, device=prepared.device, on_check=lambda step, found: notes.metrics(found, step))
     module = training.judged(module.cpu().eval())

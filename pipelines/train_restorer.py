@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.adversary import ALONE
+from pipelines.adversary import alone_of
 from pipelines.build import adversarial_problems
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
@@ -199,9 +199,7 @@ def opposition_of(job: Job) -> Opposition | None:
     table = job.train
     if table.adversarial is None:
         return None
-    return Opposition(
-        weight=table.adversarial, kind=table.adversarial_loss, alone=0.0 if table.start is not None else ALONE
-    )
+    return Opposition(weight=table.adversarial, kind=table.adversarial_loss, alone=alone_of(table.start))
 
 
 def sharpness(adversarial: float | None) -> tuple[str, ...]:
