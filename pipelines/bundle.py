@@ -69,6 +69,7 @@ def common_fields(
         "summary": all_tasks()[job.task].summary,
         "channels": image_format.channels,
         "bit_depth": image_format.bit_depth,
+        "adversarial": job.train.adversarial,
         "git_commit": git_commit(job.path.parent),
         "data_digest": data_digest,
         "images": {name: len(indices) for name, indices in split.items()},

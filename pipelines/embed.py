@@ -24,8 +24,7 @@ from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_atomically
 from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
-from pipelines.images.header import one_line
-from pipelines.inputs import batches, decode_for
+from pipelines.inputs import batches, decode_for, in_halves
 from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
@@ -194,25 +193,19 @@ def _embed(session: Session, files: FileList) -> _Embedded:
 def _run(
     session: Session, batch: Sequence[Decoded], outputs: tuple[str, ...]
 ) -> list[tuple[Decoded, dict[str, Floats]] | Failed]:
-    """A batch through the model; what does not fit into memory goes through in halves."""
-    try:
-        pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
-        values = session.run(pixels, digests, outputs)
-        each = [{name: value[at] for name, value in values.items()} for at in range(len(batch))]
-        return [
-            (image, found)
-            if all(np.isfinite(value).all() for value in found.values())
-            else Failed(image.file, "the model gives no finite embedding for this image", image.sha256)
-            for image, found in zip(batch, each, strict=True)
-        ]
-    except MemoryError:
-        reason = "does not fit into memory"
-    except Exception as error:  # noqa: BLE001 - a file must never stop a job: ONNX Runtime raises what it likes
-        reason = f"cannot be embedded: {one_line(error) or type(error).__name__}"
-    if len(batch) == 1:
-        return [Failed(batch[0].file, reason, batch[0].sha256)]
-    half = len(batch) // 2
-    return _run(session, batch[:half], outputs) + _run(session, batch[half:], outputs)
+    """A batch through the model, and what it says of each image."""
+    done: list[tuple[Decoded, dict[str, Floats]] | Failed] = []
+    for part in in_halves(batch, lambda some: session.run_images(some, outputs), "embedded"):
+        if isinstance(part, Failed):
+            done.append(part)
+            continue
+        for at, image in enumerate(part[0]):
+            found = {name: value[at] for name, value in part[1].items()}
+            if all(np.isfinite(value).all() for value in found.values()):
+                done.append((image, found))
+            else:
+                done.append(Failed(image.file, "the model gives no finite embedding for this image", image.sha256))
+    return done
 
 
 def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple[Closest | None, Metric | None]:

@@ -28,6 +28,7 @@ from pipelines.models import find_model
 from pipelines.output import tell_replaced
 from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
+from pipelines.report.facts import cautions_of_scores
 from pipelines.session import DOES, kind_of
 from pipelines.weights import load_network
 from vaecore.networks import ClassPrior
@@ -83,6 +84,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     facts: dict[str, Any] = {
         "model": _model(file, graph),
+        "cautions": cautions_of_scores({"adversarial": load_job(file.folder / JOB_FILE).train.adversarial}),
         "command": shlex.join(
             ["kintsugi", "explore", file.ref, *([] if images is None else ["--images", str(images)]), "--out", "DIR"]
         ),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from pipelines.images import Decoded, Failed, ImageFile, decode
+from pipelines.images.header import one_line
 from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore
     from pipelines.modelfile import CommonMetadata
     from pipelines.stages import Clock
     from vaecore.image_format import ImageFormat
+
+_Values = TypeVar("_Values")
 
 
 def pixel_type(form: CommonMetadata | ImageFormat) -> np.dtype[Any]:
@@ -54,3 +57,30 @@ def batches(images: Iterator[Decoded | Failed], size: Callable[[], int]) -> Iter
     finally:
         if isinstance(images, Generator):  # its threads wait for room in memory until they are told that nobody comes
             images.close()
+
+
+def in_halves(
+    batch: Sequence[Decoded],
+    run: Callable[[Sequence[Decoded]], _Values],
+    what: str,
+    too_many: Callable[[int], object] = lambda _: None,
+) -> list[tuple[Sequence[Decoded], _Values] | Failed]:
+    """A batch through a model; what it cannot take at once goes through in halves, and what it cannot alone, failed.
+
+    Args:
+        batch: Images of equal shape.
+        run: What the model makes of images.
+        what: In words, what is made of a file: "scored".
+        too_many: Told how many images did not fit into memory.
+    """
+    try:
+        return [(batch, run(batch))]
+    except MemoryError:
+        reason = "does not fit into memory"
+        too_many(len(batch))
+    except Exception as error:  # noqa: BLE001 - a file must never stop a job: ONNX Runtime raises what it likes
+        reason = f"cannot be {what}: {one_line(error) or type(error).__name__}"
+    if len(batch) == 1:
+        return [Failed(batch[0].file, reason, batch[0].sha256)]
+    half = len(batch) // 2
+    return [*in_halves(batch[:half], run, what, too_many), *in_halves(batch[half:], run, what, too_many)]

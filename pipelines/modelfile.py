@@ -42,6 +42,7 @@ class CommonMetadata(BaseModel):
     halo: NonNegativeInt | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
     likelihood: str
     outputs: dict[str, str]  # name -> unit
+    adversarial: float | None = None  # weight of the adversarial term in training: sharp before faithful
     licence: str | None
     git_commit: str | None  # of the repository that the job file lies in
     data_digest: str
@@ -86,7 +87,6 @@ class RestorationMetadata(CommonMetadata):
     luma: bool  # figures are of the luma, without a border of `scale` pixels
     intervals: dict[str, float]
     """Share of held-out pixels -> half the width of the interval that holds it, in units of `restored_scale`."""
-    adversarial: float | None = None  # weight of the adversarial term in training: sharp before faithful
 
     @property
     def border(self) -> int:

@@ -26,8 +26,7 @@ from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
-from pipelines.images.header import one_line
-from pipelines.inputs import batches, decode_for
+from pipelines.inputs import batches, decode_for, in_halves
 from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
@@ -274,19 +273,15 @@ class Scoring(FolderRun):
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
         if self.session.metadata.classes:
             outputs = (*outputs, "label_probability")
-        try:
-            pixels, digests = np.stack([image.pixels for image in batch]), [image.sha256 for image in batch]
+
+        def run(some: Sequence[Decoded]) -> Values:
             with self.stages.timed("run"):
-                return [(batch, self.session.run(pixels, digests, outputs))]
-        except MemoryError:
-            reason = "does not fit into memory"
-            self.batch_size = max(1, min(self.batch_size, len(batch) // 2))  # of the batches to come
-        except Exception as error:  # noqa: BLE001 - a file must never stop a job: ONNX Runtime raises what it likes
-            reason = f"cannot be scored: {one_line(error) or type(error).__name__}"
-        if len(batch) == 1:
-            return [Failed(batch[0].file, reason, batch[0].sha256)]
-        half = len(batch) // 2
-        return self.scored(batch[:half]) + self.scored(batch[half:])
+                return self.session.run_images(some, outputs)
+
+        def smaller(count: int) -> None:
+            self.batch_size = max(1, min(self.batch_size, count // 2))  # of the batches to come
+
+        return in_halves(batch, run, "scored", smaller)
 
     def drawn(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:
         """Rows and maps."""

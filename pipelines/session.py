@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
+from pipelines.images import Decoded
 from pipelines.images.header import one_line
 from pipelines.modelfile import (
     METADATA_KEY,
@@ -124,6 +125,11 @@ class Session(_Loaded[Metadata]):
         shape = (self.metadata.samples, *self.metadata.latent_shape)
         noise = np.stack([keyed_noise(digest, shape) for digest in digests])
         return dict(zip(outputs, self._run(outputs, {"image": pixels, "noise": noise}), strict=True))
+
+    def run_images(self, images: Sequence[Decoded], outputs: Sequence[str] = SCORES) -> dict[str, NDArray[Any]]:
+        """Score images of equal shape, decoded for this model. See `run`."""
+        pixels = np.stack([image.pixels for image in images])
+        return self.run(pixels, [image.sha256 for image in images], outputs)
 
 
 class RestoringSession(_Loaded[RestorationMetadata]):

@@ -151,7 +151,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
 
     def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
         """With error bars."""
-        graph, fields = with_error_bars(module, self.job)
+        graph, fields = with_error_bars(module)
         return graph, fields | {
             "scale": self.plan.scale,
             "damage": self.plan.damage,
@@ -175,7 +175,7 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
         return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
 
 
-def with_error_bars(module: FitRestorer, job: Job) -> tuple[RestorationGraph, dict[str, Any]]:
+def with_error_bars(module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
     """The graph of a trained restorer with error bars of its held-out images, and what its metadata says of both."""
     bars = measure_error_bars(module, module.split["calibrate"])
     return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
@@ -184,7 +184,6 @@ def with_error_bars(module: FitRestorer, job: Job) -> tuple[RestorationGraph, di
         "likelihood": "gaussian",
         "outputs": OUTPUTS,
         "intervals": bars.intervals,
-        "adversarial": job.train.adversarial,
     }
 
 

@@ -85,7 +85,7 @@ class UnpairedTraining(CropTraining[FitUnpaired, RestorationGraph, RestorationMe
 
     def finish(self, module: FitUnpaired) -> tuple[RestorationGraph, dict[str, Any]]:
         """With error bars, of images that were damaged by what was learned."""
-        graph, fields = with_error_bars(module, self.job)
+        graph, fields = with_error_bars(module)
         return graph, fields | {
             "scale": 1,
             "damage": LEARNED,

@@ -39,6 +39,18 @@ def missing(rows: Rows, run: Run | None, *, pictured: bool) -> list[str]:
     return found
 
 
+def cautions_of_scores(metadata: Mapping[str, object]) -> list[str]:
+    """What a reader has to know of a model that scores before its figures, in sentences."""
+    if metadata.get("adversarial") is None:
+        return []
+    return [
+        "This model prefers sharp to faithful: training also asked that reconstructions and images from the prior pass "
+        "for real, so that details in them may be made up. Its ELBO is the plain bound, which training did not "
+        "maximise alone: do not compare it with other models'. The promised false-alarm rate was counted on held-out "
+        "images, and holds for images like those."
+    ]
+
+
 def describe_metadata(metadata: Mapping[str, object]) -> tuple[list[tuple[str, str]], str | None]:
     """A model's metadata: what a reader wants to know as label and value, and all of it as indented JSON."""
     facts = [(label, value) for key, label in _MODEL_FACTS if isinstance(value := metadata.get(key), str)]

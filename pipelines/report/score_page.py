@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.report import words
 from pipelines.report.charts import evaluation_figures
-from pipelines.report.facts import describe_metadata, missing
+from pipelines.report.facts import cautions_of_scores, describe_metadata, missing
 from pipelines.report.folder import (
     EVALUATION,
     GALLERY,
@@ -112,6 +112,7 @@ def _facts(
         "legend": legend(known.heat) if known.heat and mapped else None,
         "failures": rows.failures,
         "shown_rows": len(rows.worst) if rows.truncated else None,
+        "cautions": cautions_of_scores(known.model.metadata),
         "metadata": describe_metadata(known.model.metadata),
         "stages": [(name, known.timings.get(name)) for name in ("decode", "run", "write")],
         "total_time": known.timings.get("total"),

@@ -13,6 +13,7 @@ from pipelines.examples import make_examples
 from pipelines.fit import fit
 from pipelines.job import Job, load_job
 from pipelines.models import find_model
+from pipelines.session import Session
 from pipelines.train import prepare
 
 STEPS = 24
@@ -76,7 +77,9 @@ def test_a_killed_run_gives_the_same_weights(tmp_path: Path, tiles: Path, kind: 
 
 def test_the_card_says_that_more_than_the_bound_was_trained(tmp_path: Path, tiles: Path) -> None:
     train_model(job(tmp_path, tiles, "adversarial = 0.5", SMALL))
-    card = find_model("gan@champion").card or ""
+    file = find_model("gan@champion")
+    assert Session(file, device="cpu").metadata.adversarial == 0.5
+    card = file.card or ""
     assert "training did not maximise the bound alone" in card
     assert "the reported `elbo` is the plain bound" in card
 

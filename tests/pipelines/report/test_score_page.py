@@ -106,6 +106,15 @@ def test_the_model_is_told_for_people_first_and_in_full_below(make) -> None:
     assert all(word in folded for word in ("cd" * 32, '"format": 1', "7680"))
 
 
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_a_model_that_prefers_sharp_to_faithful_says_so_first(make, weight: float | None) -> None:
+    rows = make.rows(make.scores)
+    run = make.run(rows)
+    run["model"]["metadata"]["adversarial"] = weight
+    text = report(make.folder(rows, run=run)).text
+    assert ("Its ELBO is the plain bound, which training did not maximise alone" in text) == (weight is not None)
+
+
 def test_the_same_folder_gives_the_same_bytes(make, tmp_path: Path) -> None:
     out = make.folder(evaluation=make.evaluation)
     first = write_report(out).read_bytes()
