@@ -72,7 +72,7 @@ def job(tmp_path: Path, own_home: Path) -> Path:
 
 
 def test_sub_folders_are_classes(
-    job: Path, tmp_path: Path, rows_of: Callable[[Path], list[dict]], monkeypatch: pytest.MonkeyPatch
+    job: Path, tmp_path: Path, rows_of: Callable[[Path], list[dict]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Trained, told apart, rejected, evaluated, sampled, and compared with the next version: one model does it all."""
     trained = train_model(job)
@@ -107,6 +107,10 @@ def test_sub_folders_are_classes(
     draw(tmp_path / "others", "noise", 3, 0)
     with pytest.raises(DataError, match="sub-folders noise; classes across, down"):
         evaluate_model(tmp_path / "others", "bars@champion")
+    (tmp_path / "others" / "noise").rename(tmp_path / "others" / "Down")
+    with pytest.raises(DataError, match="sub-folders Down; classes across, down"):
+        evaluate_model(tmp_path / "others", "bars@champion")
+    assert "sub-folder 'Down' is not the class 'down': its images count as of none" in caplog.text
 
     sample_images("bars@champion", 8, tmp_path / "samples", label="down")
     with pytest.raises(ModelError, match="its classes are across, down"):
