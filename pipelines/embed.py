@@ -228,7 +228,10 @@ def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple
 def _looked_at(
     session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Copies that also look like what they are copies of: a model may describe different images alike."""
+    """Copies that also look like what they are copies of: a model may describe different images alike.
+
+    Of those that do not, the first is an original of its own, which the others may be copies of, and so on.
+    """
     copies = np.flatnonzero(copy_of >= 0)
     wanted = np.unique(np.concatenate([copies, copy_of[copies]]))
     images = decode_for(files.take(there[wanted]), session.metadata)
@@ -236,10 +239,15 @@ def _looked_at(
         int(at): coarse(image.pixels) for at, image in zip(wanted, images, strict=True) if isinstance(image, Decoded)
     }
     kept = copy_of.copy()
-    for at in copies:
-        one, other = looks.get(int(at)), looks.get(int(copy_of[at]))  # gone meanwhile: nobody can look
-        if one is not None and other is not None and not alike(one, other):
-            kept[at] = -1
+    for original in np.unique(copy_of[copies]):
+        left, first = np.flatnonzero(copy_of == original).tolist(), int(original)
+        while left:
+            kept[left] = first
+            # Where a file is gone meanwhile, nobody can look: it stays a copy.
+            left = [at for at in left if at in looks and first in looks and not alike(looks[at], looks[first])]
+            if left:
+                first = left.pop(0)
+                kept[first] = -1
     return kept
 
 

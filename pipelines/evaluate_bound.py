@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ModelError
 from pipelines.files import write_json
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
@@ -21,6 +21,7 @@ from pipelines.modelfile import ModelFile
 from pipelines.progress import progress
 from pipelines.weights import load_network
 from vaecore.bound import bound_maps, iwae
+from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
@@ -41,14 +42,16 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
 
     Returns:
         `elbo`, `rate`, `distortion` and `iwae`, means in nats for each image, `iwae_error`, the standard error of the
-        last; `bits_per_dim` of it; `samples`, `dims`, and counts of images.
+        last (None of one image); `bits_per_dim` of it; `samples`, `dims`, and counts of images.
 
     Raises:
         FolderError: There are no images.
         DataError: None can be read.
-        ModelError: There are no weights beside the model.
+        ModelError: There are no weights beside the model, or it is an autoencoder.
     """
     graph, files = load_network(file), find_images(folder)
+    if isinstance(graph.model, Autoencoder):
+        raise ModelError(f"{file.ref} is an autoencoder: without a prior there is no likelihood to bound")
     tested, found = Tested(file), []
     with progress(log, "bound", len(files), "images") as advance:
         for image in decode_for(files, graph.image_format):
@@ -65,7 +68,7 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
     figures = {
         **tested.finish(folder),
         **means,
-        "iwae_error": float(each[:, 3].std() / math.sqrt(len(each))),
+        "iwae_error": float(each[:, 3].std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None,
         "bits_per_dim": -means["iwae"] / (dims * math.log(2)),
         "samples": samples,
         "dims": dims,
@@ -77,9 +80,11 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
 
 def describe_bound(figures: dict[str, Any]) -> Iterator[str]:
     """The figures as lines for a terminal."""
+    error = figures["iwae_error"]
+    sure = "of one image: no standard error" if error is None else f"standard error {error:.2f}"
     yield (
         f"log-likelihood of {figures['n_images']} images, at least: {figures['iwae']:.2f} nats an image "
-        f"({figures['samples']} samples; standard error {figures['iwae_error']:.2f}), "
+        f"({figures['samples']} samples; {sure}), "
         f"{figures['bits_per_dim']:.4f} bits for each of {figures['dims']} dimensions"
     )
     yield f"ELBO {figures['elbo']:.2f}: rate {figures['rate']:.2f}, distortion {figures['distortion']:.2f}"

@@ -79,7 +79,8 @@ def evaluate_classes(
         known = np.isin(true, classes)
         for other in sorted({*true[~known].tolist()}):
             if alike := [name for name in classes if name.casefold() == other.casefold()]:
-                log.warning("sub-folder '%s' is not the class '%s': its images count as of none", other, alike[0])
+                names = printable(other), printable(alike[0])
+                log.warning("sub-folder '%s' is not the class '%s': its images count as of none", *names)
         if not known.any():
             found = named(sorted(set(true.tolist()))) or "none"
             msg = f"no image under {folder} is of a class that the model knows: sub-folders {found}; "

@@ -76,7 +76,7 @@ def evaluate_probe(
     session = Session(file, device=settings().device, threads=settings().workers)
     latents, pixels, kept = _collect(files, session, tested)
     truth = np.array(labels)[kept]
-    if len(truth) < labelled + FEWEST_TESTED:
+    if len(truth) < labelled + max(FEWEST_TESTED, len(names)):  # what is drawn holds one of each class
         msg = f"{len(truth)} readable images are too few to learn from {labelled} and to measure on the rest"
         raise DataError(f"{msg}: ask for fewer")
     _check_classes(np.bincount(truth, minlength=len(names)), names, labelled)

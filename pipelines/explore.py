@@ -23,7 +23,7 @@ from pipelines.errors import FolderError, ModelError
 from pipelines.files import write_json
 from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
-from pipelines.modelfile import CALIBRATION_FILE, JOB_FILE, Metadata, ModelFile
+from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.output import tell_replaced
 from pipelines.rates import percent
@@ -63,6 +63,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
 
     Raises:
         ModelError: The model mends images, or has no weights beside it.
+        CalibrationError: What is beside it as calibration.json is damaged, or of another model.
         FolderError: `out` is a file, or there are no images.
         DataError: No image can be read.
     """
@@ -73,8 +74,9 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     if out.is_file():
         raise FolderError(f"the output folder {out} is a file; give a folder")
     graph = load_network(file)
+    known = file.calibration()
     codes = None if images is None else encode_folder(graph, Path(images))
-    unlike = None if codes is None else share_unlike(file, codes)
+    unlike = None if codes is None or known is None else share_unlike(known, codes)
     if unlike is not None and unlike > UNRELATED:
         log.warning(
             "%s of the images fit %s worse than nearly all that it was calibrated on: the page shows how it sees "
@@ -134,15 +136,12 @@ def _prior(file: ModelFile, graph: ScoringGraph) -> str:
     return prior_words(load_job(file.folder / JOB_FILE), classes)
 
 
-def share_unlike(file: ModelFile, codes: Codes) -> float | None:
+def share_unlike(calibration: Calibration, codes: Codes) -> float | None:
     """Share of images whose ELBO is below that of nearly all images that the model was calibrated on.
 
-    None where the bundle holds no calibration, or one of an older version that has no rates and distortions.
+    None where the calibration is of an older version, which has no rates and distortions.
     """
-    path = file.folder / CALIBRATION_FILE
-    if not path.is_file():
-        return None
-    known = Calibration.load(path, model_sha256=file.sha256).statistics
+    known = calibration.statistics
     if not {"rate", "distortion"} <= known.keys():
         return None
     usual = -np.add(known["rate"], known["distortion"])

@@ -15,7 +15,7 @@ from pipelines.images import Failed
 from pipelines.inputs import decode_for
 from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
-from vaecore.aggregate import AggregateKl, aggregate_kl, even_posterior
+from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.networks import TwoLevelVAE
 from vaecore.networks.blocks import StandardPrior
@@ -28,7 +28,8 @@ MOVED, STEPS = 10, 13  # latents that are moved, pictures of each
 PAIRS, BETWEEN = 4, 9
 SHOWN = 8  # images of the best, the median, the worst
 CORRELATED = 32  # latents, at most
-BY_CHANCE = 0.7  # share of a divergence, made by the small number of images alone, above which it tells nothing
+BY_CHANCE = 0.7  # share of a divergence, made by the number of images alone, above which it is no more than chance
+LITTLE = 0.5  # nats by chance below which the images are enough to see that nothing is wrong
 
 Section = dict[str, Any]
 
@@ -202,7 +203,8 @@ def apart(graph: ScoringGraph, codes: Codes) -> Section | None:
     model = cast("GenerativeModel", graph.model)
     generator = torch.Generator().manual_seed(0)
     found = aggregate_kl(model, codes.posterior, generator)
-    even = aggregate_kl(model, even_posterior(model, codes.posterior, generator), generator)
+    filling = even_posterior(model, codes.posterior, generator)
+    even = None if filling is None else aggregate_kl(model, filling, generator)
     return {"forward": _against(found, even, "forward"), "reverse": _against(found, even, "reverse")}
 
 
@@ -217,10 +219,16 @@ def originals(graph: ScoringGraph, codes: Codes, chosen: Sequence[int], side: in
     return torch.cat(seen)
 
 
-def _against(found: AggregateKl, even: AggregateKl, name: str) -> Section:
-    mine, filled = getattr(found, name), getattr(even, name)
-    by_chance = filled.value > BY_CHANCE * mine.value
-    return {"value": mine.value, "error": mine.error, "even": filled.value, "chance": by_chance}
+def _against(found: AggregateKl, even: AggregateKl | None, name: str) -> Section:
+    """A divergence beside that of images that fill the prior, and what the two say together."""
+    mine: Estimate = getattr(found, name)
+    filled: Estimate | None = None if even is None else getattr(even, name)
+    says = "more than chance"
+    if filled is None:
+        says = "unknown"
+    elif filled.value > BY_CHANCE * mine.value:
+        says = "none" if filled.value < LITTLE else "too few images"
+    return {"value": mine.value, "error": mine.error, "even": filled and filled.value, "says": says}
 
 
 def _shown(sheet: Sheet) -> Picture:

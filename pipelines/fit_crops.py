@@ -22,7 +22,8 @@ from pipelines.tiles import padded
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-WARM_STEPS, TRIAL_STEPS = 2, 8
+WARM_STEPS, TRIAL_STEPS = 2, 16
+TRIAL_SPAN = TRIAL_STEPS * 1001  # steps of the run that trial steps are spread over; 1001 is odd: some steps do more
 CHECK_IMAGES = 32
 CHECK_SIDE = 256
 
@@ -118,23 +119,24 @@ class FitCrops(Trainable, Generic[NetworkT]):
 
 
 def steps_within(seconds: float, module: FitCrops[Any], device: str) -> int:
-    """How many steps take so long here, by a few; the network's weights are put back."""
+    """How many steps take so long here, by a few of all phases of a run of `TRIAL_SPAN`; weights are put back."""
     before = copy.deepcopy(module.model.state_dict())
     module.to(device)
     optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-6)
     batches = module.crops(0, WARM_STEPS + TRIAL_STEPS)
     spent = []
     for number in range(WARM_STEPS + TRIAL_STEPS):
+        key = max(0, number - WARM_STEPS) * (TRIAL_SPAN // TRIAL_STEPS)
         start = time.perf_counter()
         optimiser.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = module.loss(batches[number].to(device), number)
+            loss = module.loss(batches[number].to(device), key)
         loss.backward()
         optimiser.step()
         float(loss.detach())  # waits for the device
         spent.append(time.perf_counter() - start)
     module.cpu().model.load_state_dict(before)
-    return max(1, round(seconds / float(np.median(spent[WARM_STEPS:]))))
+    return max(1, round(seconds / float(np.mean(spent[WARM_STEPS:]))))
 
 
 class _Crops(Dataset[Tensor]):

@@ -27,6 +27,7 @@ from vaecore.networks import ClassPrior
 from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
+ON_SHEET = 900  # images, at most: it is looked at as a whole
 GAP = 2  # pixels between the images of a sheet
 SHEET, ACCOUNT = "sheet.png", "samples.json"
 
@@ -38,7 +39,7 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
         model: Reference to a model that scores by its bound on pixels.
         count: How many images.
         out: A folder, new or of an earlier call, whose images go: `0000.png` and so on, as many pixels as the model
-            works at, all of them on `sheet.png`, and `samples.json`, which tells of what model.
+            works at, the first 900 of them on `sheet.png`, and `samples.json`, which tells of what model.
         seed: Decides the latents; a larger count begins with the same images.
         label: Of one class, where the model tells classes; default: of all, as often as they were in training.
 
@@ -67,8 +68,10 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
             mixed = np.random.SeedSequence((seed, number)).generate_state(1)[0]  # of a seed, torch heeds 32 bits
             generator = torch.Generator().manual_seed(int(mixed))
             mean = graph.network.decode(sample(1, generator)).mean
-            images.append(graph.image_format.from_unit(mean)[0].numpy())
-            _write(out / f"{number:0{digits}}.png", images[-1])
+            image = graph.image_format.from_unit(mean)[0].numpy()
+            _write(out / f"{number:0{digits}}.png", image)
+            if number < ON_SHEET:
+                images.append(image)
     _write(out / SHEET, sheet_of(images))
     return out / SHEET
 

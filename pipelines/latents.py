@@ -135,7 +135,7 @@ def on_a_page(codes: Codes) -> tuple[Floats, str]:
     centred = means - means.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     components = centred @ axes[:_TSNE_LATENTS].T
-    if len(means) < _TSNE_FEWEST:
+    if len(means) < _TSNE_FEWEST or components.shape[1] < 2 or not components[:, 0].any():  # t-SNE crashes on one point
         return np.pad(components, ((0, 0), (0, 2)))[:, :2], "principal components"
     from sklearn.manifold import TSNE  # takes a second to import
 

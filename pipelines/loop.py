@@ -159,7 +159,7 @@ def run(module: Trainable, *, folder: Path, device: str, on_check: OnCheck) -> i
                 enable_model_summary=False,
                 logger=False,
             )
-            with _keyboard_interrupt():
+            with _keyboard_interrupt(), _no_denormals():
                 trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
         done = int(trainer.global_step)
     module.load_state_dict(_load(folder / (LAST if module.patience is None else BEST))["state_dict"])
@@ -219,6 +219,16 @@ def _load(file: Path) -> dict[str, Any]:
     content = io.BytesIO(file.read_bytes())  # read first: only the disk can raise OSError, which is not damage
     state: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
     return state
+
+
+@contextmanager
+def _no_denormals() -> Iterator[None]:
+    """Let a CPU take numbers below 1e-38 for zero: one of a saturated network's steps took as long as seven others."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @contextmanager

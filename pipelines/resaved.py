@@ -14,19 +14,22 @@ from PIL import Image
 
 QUALITY = 90  # of the JPEG file
 SIDE, ALIKE = 16, 0.95
-_TO_SIXTEEN = 257  # from 255 to 65535
 
 
 def saved_again(pixels: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.unsignedinteger[Any]]:
-    """The pixels (H, W, C) of 8 or 16 bits, one level of 255 brighter, as they come back from a JPEG file."""
+    """The pixels (H, W, C) of 8 or 16 bits, one level of 255 brighter, as they come back from a JPEG file.
+
+    Pixels of 16 bits are stretched to their own range for it: many cameras fill ten or twelve of the bits.
+    """
     deep = pixels.dtype == np.uint16
-    eight = (pixels // _TO_SIXTEEN).astype(np.uint8) if deep else pixels
+    low, span = (int(pixels.min()), max(1, int(np.ptp(pixels)))) if deep else (0, 255)
+    eight = np.rint((pixels.astype(np.float32) - low) * (255 / span)).astype(np.uint8) if deep else pixels
     brighter = np.minimum(eight.astype(np.uint16) + 1, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(brighter[:, :, 0] if pixels.shape[2] == 1 else brighter).save(buffer, "JPEG", quality=QUALITY)
     with Image.open(buffer) as image:
         back = np.asarray(image).reshape(pixels.shape)
-    return back.astype(np.uint16) * _TO_SIXTEEN if deep else back
+    return np.rint(back * (span / 255) + low).astype(np.uint16) if deep else back
 
 
 def coarse(pixels: NDArray[Any]) -> NDArray[np.float32]:

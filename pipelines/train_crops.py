@@ -28,7 +28,7 @@ from pipelines.crop_plan import Split, data_digest, steps_of, work_key
 from pipelines.crop_training import AnyTraining
 from pipelines.data import write_split
 from pipelines.errors import JobError, ModelError
-from pipelines.fit_crops import CropRecipe, FitCrops
+from pipelines.fit_crops import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.loop import run
 from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
 from pipelines.photos import Photos
@@ -158,7 +158,8 @@ def make_bundle(
     """
     job, photos, split, recipe = training.job, prepared.photos, prepared.split, prepared.recipe
     if job.train.steps is None:
-        recipe = replace(recipe, steps=steps_of(job, prepared.fitted(recipe), work, prepared.device))
+        trial = prepared.fitted(replace(recipe, steps=TRIAL_SPAN))
+        recipe = replace(recipe, steps=steps_of(job, trial, work, prepared.device))
     module = prepared.fitted(recipe)
     log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
     announce(job.train.adversarial, recipe.steps, alone_of(job.train.start))

@@ -19,9 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaecore.bound import DiagonalGaussian, GenerativeModel
+from vaecore.networks.blocks import StandardPrior
+from vaecore.networks.class_prior import ClassMixture
+from vaecore.priors import GaussianMixture
 
 _PAIRS = 4_000_000  # of samples and posteriors at the same time: memory
-_PRIOR_SAMPLES = 10_000  # that tell how wide the prior is
 
 
 class Estimate(NamedTuple):
@@ -82,17 +84,25 @@ def aggregate_kl(
 
 
 @torch.no_grad()
-def even_posterior(model: GenerativeModel, posterior: DiagonalGaussian, generator: torch.Generator) -> DiagonalGaussian:
+def even_posterior(
+    model: GenerativeModel, posterior: DiagonalGaussian, generator: torch.Generator
+) -> DiagonalGaussian | None:
     """The posteriors that as many images would have if they filled the prior: of the same widths, with means from p(z).
 
-    The means are drawn nearer together, so that with the widths their variance is the prior's: exact for Gaussian
-    priors with independent latents, near it for others.
+    The means are drawn nearer to those of the component that they are of, so that with the widths their variance is the
+    component's: exact for a standard normal prior and for mixtures of Gaussians with independent latents, as far as no
+    width is above that of the component. None for other priors.
     """
     z = model.sample_prior(len(posterior.mean), generator)
-    many = model.sample_prior(_PRIOR_SAMPLES, generator)
-    centre, variance = many.mean(dim=0), many.var(dim=0)
-    left = (1 - torch.exp(2 * posterior.log_scale) / variance).clamp(min=0).sqrt()
-    return DiagonalGaussian(centre + left * (z - centre), posterior.log_scale)
+    prior = model.prior(z[:, None])
+    if isinstance(prior, (GaussianMixture, ClassMixture)):
+        component = prior.component_of(z, generator)
+    elif isinstance(model, StandardPrior):
+        component = DiagonalGaussian(torch.zeros_like(z), torch.zeros_like(z))
+    else:
+        return None
+    left = (1 - torch.exp(2 * (posterior.log_scale - component.log_scale))).clamp(min=0).sqrt()
+    return DiagonalGaussian(component.mean + left * (z - component.mean), posterior.log_scale)
 
 
 def _log_ratio(model: GenerativeModel, posterior: DiagonalGaussian, z: Float[Tensor, "S Z h w"]) -> Float[Tensor, " S"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pipelines import restore_folder, train_model
 from pipelines.adversary import PATIENCE, Adversary
 from pipelines.errors import JobError
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
-from pipelines.fit_crops import CropRecipe, steps_within
+from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
 from pipelines.images import find_images
 from pipelines.job import Job, load_job
 from pipelines.loop import run
@@ -79,6 +80,17 @@ def test_a_killed_run_gives_the_same_weights(photos: Photos, tmp_path: Path, kin
     run(again, folder=tmp_path / "b", device="cpu", on_check=lambda *_: None)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_minutes_are_counted_over_all_phases_of_a_run(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = module(photos, Opposition(weight=1.0, alone=0.5))
+    tried.recipe = replace(tried.recipe, steps=TRIAL_SPAN)
+    learned: list[int] = []
+    assert tried.adversary is not None
+    monkeypatch.setattr(tried.adversary, "learn", lambda *given: learned.append(given[2]))
+    steps_within(10.0, tried, "cpu")
+    assert len(learned) == TRIAL_STEPS // 2  # as in the run, half of the steps have a discriminator
+    assert {step % 2 for step in learned} == {0, 1}
 
 
 def test_a_trial_for_minutes_leaves_a_new_training_as_it_was(photos: Photos) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,12 +17,13 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import embed_folder
-from pipelines.embed import EMBEDDINGS
+from pipelines.embed import EMBEDDINGS, _looked_at
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
-from pipelines.images import find_images
+from pipelines.images import find_images, list_images
 from pipelines.inputs import decode_for
 from pipelines.modelfile import METADATA_KEY, sha256_of
 from pipelines.models import find_model
+from pipelines.resaved import saved_again
 from pipelines.session import Session
 
 
@@ -81,6 +83,28 @@ def test_most_copies_that_were_saved_again_are_named(images: Path, trained, tmp_
     assert sum(name == f"good/{path.name}" for name, path in zip(named, originals, strict=True)) >= 9
     assert summary.duplicates == sum(row["duplicate_of"] is not None for row in rows.values())
     assert not any(rows[f"good/{path.name}"]["duplicate_of"] for path in originals[:1])
+
+
+def test_copies_that_the_model_confuses_with_something_else_are_still_copies_of_each_other(tmp_path: Path) -> None:
+    """The model says the same of all: looked at, one is another thing, and the rest are two pairs."""
+    random = np.random.default_rng(0)
+    one, other, third = (random.integers(0, 255, (32, 32), np.uint8) for _ in range(3))
+    for name, pixels in zip("abcdef", (one, other, third, other, third, one), strict=True):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    session = SimpleNamespace(metadata=SimpleNamespace(channels=1, bit_depth=8))
+    found = _looked_at(session, list_images(tmp_path).files, np.arange(6), np.array([-1, 0, 0, 0, 0, 0]))
+    assert found.tolist() == [-1, -1, -1, 1, 2, 0]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_saving_again_changes_little_however_many_bits_a_camera_fills(bits: int) -> None:
+    rows, columns = np.mgrid[:64, :64]
+    scene = (0.5 + 0.3 * np.sin(rows / 9) * np.cos(columns / 7)) * 2**bits
+    pixels = scene.astype(np.uint16)[:, :, None]
+    again = saved_again(pixels)
+    assert again.dtype == np.uint16
+    assert np.corrcoef(pixels.ravel(), again.ravel())[0, 1] > 0.999
+    assert 0 < np.abs(again.astype(float) - pixels).mean() < 0.01 * np.ptp(pixels)
 
 
 def test_the_same_call_gives_the_same_bytes_and_no_neighbours_where_none_are_wanted(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluate_bound import evaluate_bound
 from pipelines.models import find_model
 from pipelines.train import train_model
+from vaecore.networks import LinearVAE
+from vaecore.priors import Autoencoder
 
 JOB = """
 name = "digits"
@@ -77,6 +81,21 @@ def test_parts_of_the_samples_make_the_same_bound(folder: Path, monkeypatch: pyt
     parts = evaluate_bound(folder / "unseen", file, 400)
     assert parts["iwae"] == pytest.approx(whole["iwae"], abs=2 * whole["iwae_error"] + 0.5)
     assert parts["elbo"] == pytest.approx(whole["elbo"], abs=2 * whole["iwae_error"] + 0.5)
+
+
+def test_one_image_has_no_standard_error(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "unseen" / "0.png", tmp_path)
+    figures = evaluate_model(tmp_path, "digits@champion", bound=2)
+    assert figures["iwae_error"] is None
+    assert "2 samples; of one image: no standard error" in next(describe_evaluation(figures))
+
+
+def test_an_autoencoder_bounds_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = LinearVAE(channels=1, size=(2, 2), latents=1)
+    graph = SimpleNamespace(model=Autoencoder(network))
+    monkeypatch.setattr("pipelines.evaluate_bound.load_network", lambda _: graph)
+    with pytest.raises(ModelError, match="is an autoencoder: without a prior there is no likelihood to bound"):
+        evaluate_model(folder / "unseen", "digits@champion", bound=2)
 
 
 def test_other_options_are_refused(folder: Path) -> None:

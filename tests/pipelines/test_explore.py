@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from flows.cli import app
+from pipelines import explore_sections as sections
 from pipelines import latents
 from pipelines.calibration import Calibration
 from pipelines.decoded import moved, prior_at, sheet_of, sprite, standard_map
@@ -24,6 +25,7 @@ from pipelines.images import ImageFile
 from pipelines.latents import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, bars, scatter
+from vaecore.aggregate import AggregateKl, Estimate
 from vaecore.bound import DiagonalGaussian
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
@@ -118,6 +120,28 @@ def test_images_strange_to_the_model_are_told(
     assert ("100 % of the images fit bars/1 worse" in caplog.text) == strange
     told = json.loads((tmp_path / "out" / "explore.json").read_text())
     assert told["unlike_calibration"] == float(strange)
+
+
+@pytest.mark.parametrize(("found", "even", "says"), [
+    (2.0, 0.1, "more than chance"), (0.003, 0.012, "none"), (40.0, 39.0, "too few images"), (40.0, None, "unknown"),
+])  # fmt: skip
+def test_a_divergence_is_told_with_what_chance_makes_of_it(found: float, even: float | None, says: str) -> None:
+    def both(value: float) -> AggregateKl:
+        return AggregateKl(Estimate(value, 0.01), Estimate(value, 0.01))
+
+    told = sections._against(both(found), None if even is None else both(even), "forward")
+    assert (told["says"], told["value"], told["even"]) == (says, found, even)
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+def test_images_that_are_all_the_same_are_one_point(latents: int) -> None:
+    """t-SNE would end the process, or fail where there is one latent."""
+    points, how = on_a_page(codes_of(np.full((20, latents), 0.3)))
+    assert how == "principal components"
+    np.testing.assert_allclose(points, 0, atol=1e-6)
+    spread, _ = on_a_page(codes_of(np.arange(20.0 * latents).reshape(20, latents)))
+    assert np.isfinite(spread).all()
+    assert spread.shape == (20, 2)
 
 
 def test_many_images_are_taken_evenly_and_the_page_says_so(

@@ -11,9 +11,10 @@ from torch import nn
 from vaecore.aggregate import aggregate_kl, aggregate_log_density, even_posterior
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import ConvVAE, TwoLevelVAE
+from vaecore.networks import ClassPrior, ConvVAE, TwoLevelVAE
 from vaecore.networks.blocks import StandardPrior
 from vaecore.priors import MixturePrior
+from vaecore.priors.flow import FlowPrior
 
 
 class OnlyAPrior(StandardPrior):
@@ -84,13 +85,34 @@ def test_a_prior_that_is_the_aggregate_itself_is_not_apart_from_it() -> None:
     assert max(abs(found.forward.value), abs(found.reverse.value)) < 1e-4
 
 
-@pytest.mark.parametrize("wrap", [lambda model: model, TwoLevelVAE, lambda model: MixturePrior(model, 3)])
+@pytest.mark.parametrize("kind", ["mixture", "classes"])
+@torch.no_grad()
+def test_images_that_fill_a_prior_of_many_modes_are_not_apart_from_it(kind: str) -> None:
+    torch.manual_seed(0)
+    inner = ConvVAE(
+        channels=1, size=(8, 8), likelihood=GaussianLikelihood(), latent_channels=4, stages=1, latent_grid=False
+    )
+    model = MixturePrior(inner, 5) if kind == "mixture" else ClassPrior(inner, 5)
+    model.mean.normal_(std=3)
+    model.log_scale.fill_(math.log(0.5))
+    posterior = DiagonalGaussian(torch.zeros(4000, 4, 1, 1), torch.full((4000, 4, 1, 1), math.log(0.4)))
+    even = even_posterior(model, posterior, generator())
+    assert even is not None
+    found = aggregate_kl(model, even, generator())
+    assert max(abs(found.forward.value), abs(found.reverse.value)) < 0.1
+
+
+def test_of_other_priors_it_is_not_known_what_filling_them_is_like() -> None:
+    posterior = DiagonalGaussian(torch.zeros(3, 2, 1, 1), torch.zeros(3, 2, 1, 1))
+    assert even_posterior(FlowPrior(network()), posterior, generator()) is None
+    assert even_posterior(TwoLevelVAE(network()), posterior, generator()) is None
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, TwoLevelVAE, FlowPrior, lambda model: MixturePrior(model, 3)])
 def test_every_prior_that_can_be_drawn_from_can_be_compared(wrap: object) -> None:
     model = wrap(network())
     with torch.no_grad():
         posterior = model.posterior(torch.rand(12, 1, 16, 16))
-        even = even_posterior(model, posterior, generator())
     found = aggregate_kl(model, posterior, generator(), samples=200)
     assert all(math.isfinite(number) for estimate in found for number in estimate)
     assert found.forward.value > 0
-    assert even.mean.shape == posterior.mean.shape

@@ -52,6 +52,18 @@ def test_one_component_has_the_closed_form_on_average() -> None:
     torch.testing.assert_close(p.kl_from(q.for_samples(), z).mean(dim=1), q.kl(one), rtol=0.02, atol=0.02)
 
 
+def test_half_precision_in_training_leaves_narrow_components_as_they_are() -> None:
+    torch.manual_seed(0)
+    p = GaussianMixture(torch.full((20,), 1 / 20).log(), torch.randn(20, 16), torch.full((20, 16), -3.0))
+    which = torch.randint(20, (64,))
+    q = DiagonalGaussian(p.mean[which][:, :, None, None], p.log_scale[which][:, :, None, None] - 1)
+    z = q.sample(torch.randn(64, 1, 16, 1, 1))
+    rate, density = p.kl_from(q.for_samples(), z), p.log_density(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(p.kl_from(q.for_samples(), z), rate)
+        torch.testing.assert_close(p.log_density(z), density)
+
+
 def network() -> ConvVAE:
     torch.manual_seed(0)
     return ConvVAE(

@@ -43,6 +43,12 @@ class ClassMixture:
         """Log-density of all latents together."""
         return torch.logsumexp(self.log_share + self.of_class.log_density(z.unsqueeze(2)), dim=2)
 
+    def component_of(self, z: Float[Tensor, "N Z h w"], generator: torch.Generator) -> DiagonalGaussian:
+        """p(z | c) of a class that each image may be of, drawn from p(c | z)."""
+        log_joint = self.log_share + self.of_class.log_density(z[:, None, None])[:, 0]
+        drawn = torch.multinomial(torch.softmax(log_joint, dim=1), 1, generator=generator)[:, 0]
+        return DiagonalGaussian(self.of_class.mean[drawn], self.of_class.log_scale[drawn])
+
     def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
         """What each latent has of the rate; what the class takes is divided evenly among them."""
         of_image = DiagonalGaussian(posterior.mean[:, 0], posterior.log_scale[:, 0])

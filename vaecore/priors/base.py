@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 COMPONENTS = 50
+
+
+def single(values: Tensor) -> Tensor:
+    """The same in single precision, unless they are in double."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextmanager
+def full_precision(z: Tensor) -> Iterator[None]:
+    """No half precision where terms cancel: products of matrices in it err by nats on narrow components."""
+    if not torch.is_autocast_enabled(z.device.type):  # such as in an export, whose graph knows no such regions
+        yield
+        return
+    with torch.autocast(z.device.type, enabled=False):
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from vaecore.likelihoods.base import Distribution, Likelihood
 from vaecore.priors.base import PriorKind
 
 LAYERS, WIDTH = 8, 128
-MOST_STRETCH = 2.0  # log of the factor by which one layer stretches a latent, at most: keeps the inverse exact
+MOST_STRETCH = 1.0  # log of the factor by which one layer stretches a latent, at most: at 2, a long training blew up
 
 
 class Coupling(nn.Module):

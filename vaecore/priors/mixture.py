@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vaecore.bound import DiagonalGaussian, LatentVariableModel
 from vaecore.likelihoods.base import Distribution, Likelihood
 from vaecore.networks.blocks import LEARNED_PRIOR
-from vaecore.priors.base import COMPONENTS, PriorKind
+from vaecore.priors.base import COMPONENTS, PriorKind, full_precision, single
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,16 +26,18 @@ class GaussianMixture:
 
     def log_joint(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S K h w"]:
         """log pi_k + log N(z; m_k, s_k), by cell."""
-        of_square, of_z, constant = self._polynomial()
-        squares = torch.einsum("bszhw,kz->bskhw", z.square(), of_square)
-        products = torch.einsum("bszhw,kz->bskhw", z, of_z)
-        return squares + products + (constant.sum(dim=1) + self.log_weight)[:, None, None]
+        with full_precision(z):
+            of_square, of_z, constant = self._polynomial()
+            squares = torch.einsum("bszhw,kz->bskhw", single(z).square(), of_square)
+            products = torch.einsum("bszhw,kz->bskhw", single(z), of_z)
+            return squares + products + (constant.sum(dim=1) + self.log_weight)[:, None, None]
 
     def _polynomial(self) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients of log N(z; m_k, s_k) in z^2, z and 1, each (K, Z)."""
-        precision = torch.exp(-2 * self.log_scale)
-        constant = -0.5 * precision * self.mean.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
-        return -0.5 * precision, precision * self.mean, constant
+        mean, log_scale = single(self.mean), single(self.log_scale)
+        precision = torch.exp(-2 * log_scale)
+        constant = -0.5 * precision * mean.square() - log_scale - 0.5 * math.log(2 * math.pi)
+        return -0.5 * precision, precision * mean, constant
 
     def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
         """Log-density of all latents together."""
@@ -53,10 +55,17 @@ class GaussianMixture:
         def expected(of_component: Float[Tensor, "K Z"]) -> Float[Tensor, "B S Z h w"]:
             return torch.einsum("bskhw,kz->bszhw", responsibility, of_component)
 
-        cross = z.square() * expected(of_square) + z * expected(of_z) + expected(constant)
+        with full_precision(z):
+            cross = z.square() * expected(of_square) + z * expected(of_z) + expected(constant)
         log_ratio = torch.log(responsibility.clamp(min=1e-30)) - self.log_weight[:, None, None]
         which = (responsibility * log_ratio).sum(dim=2, keepdim=True) / z.shape[2]
         return posterior.log_prob(z) - cross + which
+
+    def component_of(self, z: Float[Tensor, "N Z h w"], generator: torch.Generator) -> DiagonalGaussian:
+        """A component that each cell's latents may be of, drawn from p(k | z), as a distribution of them."""
+        which = torch.softmax(self.log_joint(z[:, None])[:, 0], dim=1).movedim(1, -1)  # (N, h, w, K)
+        drawn = torch.multinomial(which.flatten(0, 2), 1, generator=generator).reshape(which.shape[:-1])
+        return DiagonalGaussian(self.mean[drawn].movedim(-1, 1), self.log_scale[drawn].movedim(-1, 1))
 
     def sample(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
         """Latents of so many images, each cell by itself."""
