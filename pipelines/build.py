@@ -273,7 +273,7 @@ def _problems_of_the_adversary(job: Job, plan: Plan) -> Iterator[str]:
     if table.objective == "iwae":
         yield "'train.adversarial' has no meaning where 'train.objective' is iwae; leave one out"
     if likelihood_name(job, plan) == "bernoulli":
-        yield "'train.adversarial' has no meaning for black-and-white y: anyone tells shades of grey from it"
+        yield "'train.adversarial' has no meaning for black-and-white y: choose another 'model.likelihood'"
     if table.patience is not None:
         yield "'train.patience' has no meaning with 'train.adversarial', which costs some of the bound; leave it out"
 

@@ -79,8 +79,10 @@ def metric_of(mean: Floats, scale: Floats | None, moved: Floats, gallery: Galler
         common = np.maximum(common, _FLOOR * common.max())
         common[common == 0] = 1.0
     saved = float(np.quantile(np.linalg.norm(moved / common, axis=1), SAVED_AGAIN)) if len(moved) else 0.0
-    others = mean if gallery is None else gallery.centre + gallery.codes * gallery.spread
-    limit = math.inf if len(others) < FEWEST else chance_distance(np.cov((others / common).T), len(mean))
+    different = np.unique(mean, axis=0)  # copies to the last bit are not there by chance
+    others = different if gallery is None else gallery.centre + gallery.codes * gallery.spread
+    known = len(others) >= FEWEST and len(different) > 1
+    limit = chance_distance(np.cov((others / common).T), len(different)) if known else math.inf
     return Metric(unit, common, min(saved, limit), limit < saved)
 
 

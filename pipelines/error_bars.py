@@ -23,6 +23,7 @@ EXPONENTS = (0.5, 1.5)
 KEPT = 4096  # values of each restored crop
 MOST_IMAGES = 100
 LABELLED_BATCH = 64
+EXPECTED = 0.5  # standard deviation of the logarithm of a temperature, before any label is seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,12 +148,15 @@ def set_temperature(model: ClassPrior, examples: Examples) -> float:
 def best_temperature(logits: Tensor, labels: Tensor) -> float:
     """By what logits (N, K) are divided so that the labels' (N,) log-likelihood is highest, between 1/8 and 8.
 
+    Expected to be near 1 before any label is seen: a few images that are all told right make nothing certain.
+
     Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
     """
     together = logits.double()
 
     def of(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(together / np.exp(log_temperature), labels))
+        loss = float(torch.nn.functional.cross_entropy(together / np.exp(log_temperature), labels))
+        return loss + 0.5 * (log_temperature / EXPECTED) ** 2 / len(labels)
 
     from scipy.optimize import minimize_scalar
 

@@ -86,6 +86,9 @@ def evaluate_model(
             _refuse({"bound": bound, "probe": probe}, DOES[does])
         if bound is not None and probe is not None:
             raise FolderError("--bound and --probe measure different things: give one of them")
+        if (folder / "ground_truth").is_dir():  # masks are no images
+            inside = folder / "test" if probe is not None else folder / "test" / GOOD
+            raise FolderError(f"{folder} holds masks, in ground_truth: give {inside}")
         for options in (of_scores, of_mending):
             _refuse(options, "is asked for its linear probe" if probe else "is asked for its bound")
         if probe is not None:

@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 
-from pipelines.classes import classes_of
+from pipelines.classes import classes_of, named
 from pipelines.errors import DataError
 from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile, find_images
@@ -98,6 +98,7 @@ def evaluate_probe(
         "latents": latents.shape[1],
         "labelled": labelled,
         "classes": len(names),
+        "images_of": dict(zip(names, np.bincount(truth, minlength=len(names)).tolist(), strict=True)),
         **tested.finish(folder),
     }
     if json_path is not None:
@@ -140,6 +141,7 @@ def describe_probe(figures: dict[str, Any]) -> Iterator[str]:
         f"linear classifier of {figures['classes']} classes that learns from {figures['labelled']} of "
         f"{figures['n_images']} images:"
     )
+    yield "  " + named([f"{name} ({count:,})" for name, count in figures["images_of"].items()])
     words = {
         "latents": f"{figures['latents']} numbers of the embedding",
         "pca": "as many principal components",

@@ -19,13 +19,13 @@ import torch
 from pipelines import explore_sections as sections
 from pipelines.build import prior_words
 from pipelines.calibration import Calibration
-from pipelines.errors import FolderError, ModelError
+from pipelines.errors import ModelError
 from pipelines.files import write_json
 from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
-from pipelines.output import tell_replaced
+from pipelines.output import check_own, tell_replaced
 from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
@@ -64,15 +64,14 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     Raises:
         ModelError: The model mends images, or has no weights beside it.
         CalibrationError: What is beside it as calibration.json is damaged, or of another model.
-        FolderError: `out` is a file, or there are no images.
+        FolderError: `out` is a file or holds something else, or there are no images.
         DataError: No image can be read.
     """
     out = Path(out)
     file = find_model(model)
     if (kind := kind_of(file)) is not Metadata:
         raise ModelError(f"{file.ref} {DOES[kind]}: what is explored is models that score; train one on good images")
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
+    check_own(out, EXPLORE_JSON)
     graph = load_network(file)
     known = file.calibration()
     codes = None if images is None else encode_folder(graph, Path(images))
@@ -82,6 +81,8 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
             "%s of the images fit %s worse than nearly all that it was calibrated on: the page shows how it sees "
             "images that are strange to it", percent(unlike), file.ref,
         )  # fmt: skip
+    if images is None and not graph.representation.drawable:
+        log.warning("%s is a model of features, which draws nothing: the page is empty without --images", file.ref)
     log.info("drawing what %s believes", file.ref)
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     facts: dict[str, Any] = {

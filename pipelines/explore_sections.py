@@ -144,6 +144,7 @@ def use(graph: ScoringGraph, codes: Codes) -> Section:
     values = (codes.kl if prior else codes.variances).ravel().tolist()
     drawn = bars(values, active, names, "nats" if prior else "of variance")
     return {
+        "several": len(codes.files) > 1,
         "active": sum(active),
         "all": len(active),
         "rate": float(codes.kl.sum()),

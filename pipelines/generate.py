@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.classes import named
-from pipelines.errors import FolderError, ModelError
+from pipelines.errors import ModelError
 from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
-from pipelines.output import tell_replaced
+from pipelines.output import check_own, tell_replaced
 from pipelines.session import DOES, Session, kind_of
 from pipelines.text import printable
 from pipelines.weights import load_network
@@ -107,16 +107,12 @@ def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsig
 
 def _make_room(out: Path, file: ModelFile) -> None:
     """Make the folder, or empty that of an earlier call."""
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    found = list(out.iterdir())
-    own = [path for path in found if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name)]
-    if found and not (out / ACCOUNT).is_file():
-        raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
+    check_own(out, ACCOUNT)
     tell_replaced(out / ACCOUNT, file)
-    for path in own:
-        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    for path in list(out.iterdir()):
+        if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name):
+            path.unlink()
 
 
 def _write(path: Path, pixels: NDArray[np.unsignedinteger[Any]]) -> None:

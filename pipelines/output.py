@@ -210,6 +210,18 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
     raise OutputError(msg)
 
 
+def check_own(out: Path, account: str) -> None:
+    """Refuse a folder that is a file, or holds what no earlier call has written.
+
+    Raises:
+        FolderError: It is such a folder.
+    """
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    if out.is_dir() and not (out / account).is_file() and any(out.iterdir()):
+        raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
+
+
 def tell_replaced(account: Path, model: ModelFile) -> None:
     """Say so if what another model made is about to be replaced.
 

@@ -42,6 +42,7 @@ from pipelines.build import (
 )
 from pipelines.card import write_card
 from pipelines.choose import choose_score
+from pipelines.classes import named
 from pipelines.contents import contents_of
 from pipelines.crop_training import AnyTraining
 from pipelines.data import TrainingData, load_training_data, write_split
@@ -227,8 +228,8 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
             log.warning(
                 "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
-                "guessing is 50 %%): train longer ('train.steps'), on more images, or on features",
-                100 * figures["challenger_synthetic_auroc"],
+                "guessing is 50 %%): train longer ('train.steps'), on more images%s",
+                100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
             )  # fmt: skip
         run.metrics(figures, done)
         trained = register(
@@ -258,6 +259,10 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
         "%d %d-bit %s images: %d to train, %d to select, %d to calibrate",
         len(data.files), plan.image_format.bit_depth, colour, split["train"], split["select"], split["calibrate"],
     )  # fmt: skip
+    if data.classes:
+        counts = np.bincount(data.labels, minlength=len(data.classes))
+        each = [f"{name} {count:,}" for name, count in zip(data.classes, counts, strict=True)]
+        log.info("%d classes: %s", len(each), named(each))
     log.info(
         "promised false-alarm rate %s (%d images can promise %s)", promised(rate), split["calibrate"], promised(least)
     )

@@ -77,7 +77,8 @@ def take_weights(network: nn.Module, file: ModelFile) -> None:
         elif kept is not None:
             msg = (
                 f"'train.start' is {file.ref}, whose network is another one: {name} is {list(kept.dims)} there and "
-                f"{list(values.shape)} here. 'model.network' (S or M), scale and channels must be the same"
+                f"{list(values.shape)} here. 'model.network' (S or M), scale and channels must be the "
+                "same (models that ship are of colour images)"
             )
             raise JobError(msg)
     taken, total = (sum(values.numel() for values in each.values()) for each in (found, own))

@@ -142,9 +142,9 @@ def nearest_class(name: str, probability: float) -> str:
     """The class that an image is most like.
 
     >>> nearest_class("shirt", 0.8731)
-    'nearest class: shirt (probability 0.87)'
+    'nearest class: shirt (probability 0.87 among the classes)'
     """
-    return f"nearest class: {printable(name)} (probability {probability:.2f})"
+    return f"nearest class: {printable(name)} (probability {probability:.2f} among the classes)"
 
 
 def regions(

@@ -103,6 +103,13 @@ def test_few_latents_and_many_images_lower_the_limit_and_a_gallery_knows_better(
     assert not metric_of(burst, narrow, moved(burst, 0.01), gallery).by_chance
 
 
+def test_images_that_are_all_the_same_are_not_alike_by_chance() -> None:
+    same, scale = np.full((60, 16), 0.5), np.full((60, 16), 0.1)
+    metric = metric_of(same, scale, moved(same, 0.05))
+    assert metric.alike > 0
+    assert not metric.by_chance
+
+
 @pytest.mark.parametrize("scale", [None, np.zeros((40, 2))])
 def test_without_a_posterior_scale_distances_are_in_units_of_the_folder(scale: np.ndarray | None) -> None:
     mean = np.random.default_rng(0).normal(size=(40, 2)) * [5.0, 0.0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.error_bars import SHARES, measure_error_bars
+from pipelines.error_bars import SHARES, best_temperature, measure_error_bars
 from pipelines.fit_crops import CropRecipe, steps_within
 from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
@@ -82,3 +82,15 @@ def test_steps_are_counted_on_a_copy_of_the_network_alone(module: FitRestorer, m
     assert math.isfinite(long)
     for name, value in module.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_few_labels_that_are_all_right_make_no_probability_certain() -> None:
+    def of(count: int, wrong: int) -> float:
+        labels = torch.arange(count) % 3
+        logits = 3.0 * torch.nn.functional.one_hot(labels, 3)
+        return best_temperature(logits, (labels + (torch.arange(count) < wrong)) % 3)
+
+    assert 0.6 < of(6, 0) < 1
+    chance = math.exp(3) / (math.exp(3) + 2)  # of being right, as the logits say
+    assert of(30_000, round(30_000 * (1 - chance))) == pytest.approx(1, abs=0.02)
+    assert of(30_000, 9000) > 1.5

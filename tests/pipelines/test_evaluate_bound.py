@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.errors import DataError, ModelError
+from pipelines.errors import DataError, FolderError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluate_bound import evaluate_bound
 from pipelines.models import find_model
@@ -96,6 +96,14 @@ def test_an_autoencoder_bounds_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pipelines.evaluate_bound.load_network", lambda _: graph)
     with pytest.raises(ModelError, match="is an autoencoder: without a prior there is no likelihood to bound"):
         evaluate_model(folder / "unseen", "digits@champion", bound=2)
+
+
+@pytest.mark.parametrize(("option", "there"), [({"bound": 2}, "test/good"), ({"probe": 4}, "test")])
+def test_masks_are_no_images(folder: Path, tmp_path: Path, option: dict[str, int], there: str) -> None:
+    for name in ("test/good", "ground_truth/scratch"):
+        shutil.copytree(folder / "unseen", tmp_path / name)
+    with pytest.raises(FolderError, match=f"holds masks, in ground_truth: give .*/{there}$"):
+        evaluate_model(tmp_path, "digits@champion", **option)
 
 
 def test_other_options_are_refused(folder: Path) -> None:
