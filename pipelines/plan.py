@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ import numpy as np
 
 from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, find_images
+from pipelines.images.convert import CAMERA_BITS
 from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.spacing import evenly_spaced
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
+log = logging.getLogger(__name__)
 SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
 TINY = 48
 """Pixels along the longer side below which images are pictures of one thing, with no places to tell apart."""
@@ -54,7 +57,7 @@ def survey(job: Job) -> Survey:
     folders = job.data.folders
     some = [file for folder in folders for file in evenly_spaced(find_images(folder), SURVEY_FILES // len(folders))]
     sizes: list[tuple[int, int]] = []
-    grey = sixteen = 0
+    grey = sixteen = dark = 0
     reasons: Counter[str] = Counter()
     for image in decode_for(some, ImageFormat(channels=3, bit_depth=16)):
         if isinstance(image, Failed):
@@ -66,10 +69,16 @@ def survey(job: Job) -> Survey:
             and (image.pixels[..., 1] == image.pixels[..., 2]).all()
         )
         sixteen += image.bit_depth == 16
+        dark += image.bit_depth == 16 and int(image.pixels.max()) < 1 << CAMERA_BITS
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
         msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"
         raise DataError(msg)
+    if 2 * dark > len(sizes):
+        log.warning(
+            "most of these 16-bit images have values below 4096 of 65535, as cameras of 12 bits write them: they are "
+            "read as nearly black. Multiply them by 16 (in training and in use), unless they are meant to be so dark"
+        )
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
     return Survey(image_format, height, width)

@@ -10,6 +10,7 @@ from pipelines.images.image import Image, Samples
 
 # Rec. 601 luma in units of 1/65536, rounded so that they add up to one: grey stays grey to the bit.
 _RED, _GREEN, _BLUE = 19595, 38470, 7471
+CAMERA_BITS = 12  # that many cameras fill of 16, without saying so
 _ROWS = 64  # converted at a time, so that the 32-bit sums stay in the cache
 
 
@@ -27,7 +28,7 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
 
     Returns:
         (H, W, channels) in `dtype`, the image's own array where nothing changes; and what was converted when the depth
-        changed, else None.
+        changed, or that 16 bits are hardly used, else None.
 
     Raises:
         ValueError: other channels or dtypes, with the value.
@@ -36,16 +37,26 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
     pixels = image.pixels
     if pixels.shape[2] == 3 and channels == 1:
         pixels = luma(pixels)
-    note = None
+    note = hardly_used(image)
     if dtype == np.uint16 and pixels.dtype == np.uint8:
         pixels = pixels * np.uint16(257)
         note = f"{image.bit_depth}-bit file scaled to 16 bits"
     elif dtype == np.uint8 and pixels.dtype == np.uint16:
         pixels = to_8_bits(pixels)
-        note = f"{image.bit_depth}-bit file scaled to 8 bits"
+        note = f"{image.bit_depth}-bit file scaled to 8 bits" + (f"; {note}" if note else "")
     if pixels.shape[2] == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=2)
     return pixels, note
+
+
+def hardly_used(image: Image) -> str | None:
+    """That the values of a 16-bit image end where those of a camera of 12 bits do, if so: it is read as dark as that.
+
+    Only a person can tell such files from pictures of the dark.
+    """
+    if image.pixels.dtype != np.uint16 or (largest := int(image.pixels.max())) >= 1 << CAMERA_BITS:
+        return None
+    return f"its values end at {largest} of 65535: nearly black, unless they are multiplied before"
 
 
 def check_target(channels: int, dtype: np.dtype[Any]) -> None:

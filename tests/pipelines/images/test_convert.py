@@ -92,3 +92,13 @@ def test_the_colour_under_alpha_is_used_as_it_is(picture):
 def test_other_targets_are_refused(channels, dtype, message):
     with pytest.raises(ValueError, match=message):
         to_model_input(image(np.zeros((2, 2, 3), np.uint8)), channels=channels, dtype=dtype)
+
+
+@pytest.mark.parametrize(("largest", "told"), [(4095, True), (4096, False), (0, True)])
+@pytest.mark.parametrize("dtype", [EIGHT, SIXTEEN])
+def test_bits_that_a_camera_leaves_empty_are_told(largest: int, told: bool, dtype):
+    values = np.full((4, 4, 1), largest, np.uint16)
+    _, note = to_model_input(image(values), channels=1, dtype=dtype)
+    assert ("its values end at" in (note or "")) == told
+    _, note = to_model_input(image(values.astype(np.uint8)), channels=1, dtype=dtype)
+    assert "its values end at" not in (note or "")
