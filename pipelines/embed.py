@@ -239,8 +239,9 @@ def _looked_at(
         int(at): coarse(image.pixels) for at, image in zip(wanted, images, strict=True) if isinstance(image, Decoded)
     }
     kept = copy_of.copy()
-    for original in np.unique(copy_of[copies]):
-        left, first = np.flatnonzero(copy_of == original).tolist(), int(original)
+    together = copies[np.argsort(copy_of[copies], kind="stable")]
+    for copies_of_one in np.split(together, np.flatnonzero(np.diff(copy_of[together])) + 1) if len(copies) else ():
+        left, first = copies_of_one.tolist(), int(copy_of[copies_of_one[0]])
         while left:
             kept[left] = first
             # Where a file is gone meanwhile, nobody can look: it stays a copy.
