@@ -16,7 +16,7 @@ from torch import Tensor
 from pipelines.heatmap import visible
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.image_format import resize
-from vaecore.networks import TwoLevelVAE
+from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
@@ -74,9 +74,13 @@ def side_for(across: int, down: int = 1) -> int:
     return max(8, LONGEST // max(across, down) - GAP)
 
 
-def samples(graph: ScoringGraph, count: int, across: int, seed: int = 0) -> Sheet:
-    """Means of p(y | z) with z drawn from p(z)."""
-    drawn = cast("GenerativeModel", graph.model).sample_prior(count, torch.Generator().manual_seed(seed))
+def samples(graph: ScoringGraph, count: int, across: int, classes: int = 0, seed: int = 0) -> Sheet:
+    """Means of p(y | z) with z drawn from p(z); where there are classes, a row for each of the first so many."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(graph.model, ClassPrior):
+        drawn = graph.model.sample_class(torch.arange(classes).repeat_interleave(across), generator)
+    else:
+        drawn = cast("GenerativeModel", graph.model).sample_prior(count, generator)
     return sheet_of(graph, decode(graph, drawn, side_for(across)), across)
 
 

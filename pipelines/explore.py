@@ -29,7 +29,7 @@ from pipelines.output import check_own, tell_replaced
 from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
-from pipelines.session import DOES, kind_of
+from pipelines.session import DOES, Session, kind_of
 from pipelines.weights import load_network
 from vaecore.networks import ClassPrior
 from vaecore.scoring import ScoringGraph
@@ -85,6 +85,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
         log.warning("%s is a model of features, which draws nothing: the page is empty without --images", file.ref)
     log.info("drawing what %s believes", file.ref)
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
+    classes = Session(file, device="cpu").metadata.classes if isinstance(graph.model, ClassPrior) else ()
     facts: dict[str, Any] = {
         "model": _model(file, graph),
         "cautions": cautions_of_scores({"adversarial": load_job(file.folder / JOB_FILE).train.adversarial}),
@@ -96,7 +97,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
         "images": None if codes is None else _images(Path(images or ""), codes),
         "unlike": unlike,
         "unrelated": unlike is not None and unlike > UNRELATED,
-        "samples": sections.samples(graph) if drawable and prior else None,
+        "samples": sections.samples(graph, classes) if drawable and prior else None,
         "maps": sections.maps(graph, codes) if drawable else None,
         "moved": sections.moved(graph, codes) if drawable else None,
         **dict.fromkeys(("points", "between", "use", "together", "judged", "apart")),

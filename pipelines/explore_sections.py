@@ -15,6 +15,7 @@ from pipelines.images import Failed
 from pipelines.inputs import decode_for
 from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
+from pipelines.text import printable
 from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.networks import TwoLevelVAE
@@ -23,6 +24,7 @@ from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
 SAMPLES, SAMPLES_ACROSS = 60, 12
+CLASSES = 20  # whose images are made up
 MAPS = (15, 30)  # places along each side of the maps of two latents
 MOVED, STEPS = 10, 13  # latents that are moved, pictures of each
 PAIRS, BETWEEN = 4, 9
@@ -57,9 +59,11 @@ def latent_names(graph: ScoringGraph) -> list[str]:
     return names
 
 
-def samples(graph: ScoringGraph) -> Section:
-    """Images drawn from the prior."""
-    return {"picture": _shown(decoded.samples(graph, SAMPLES, SAMPLES_ACROSS)), "count": SAMPLES}
+def samples(graph: ScoringGraph, classes: Sequence[str]) -> Section:
+    """Images drawn from the prior, a row for each class where there are any."""
+    shown = classes[:CLASSES]
+    picture = _shown(decoded.samples(graph, SAMPLES, SAMPLES_ACROSS, len(shown)))
+    return {"picture": picture, "count": SAMPLES_ACROSS * len(shown) or SAMPLES, "classes": [*map(printable, shown)]}
 
 
 def maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:

@@ -29,7 +29,7 @@ from vaecore.aggregate import AggregateKl, Estimate
 from vaecore.bound import DiagonalGaussian
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
-from vaecore.networks import ConvVAE, TwoLevelVAE
+from vaecore.networks import ClassPrior, ConvVAE, TwoLevelVAE
 from vaecore.priors import MixturePrior
 from vaecore.representations import Pixels
 from vaecore.scoring import ScoringGraph
@@ -133,6 +133,18 @@ def test_a_divergence_is_told_with_what_chance_makes_of_it(found: float, even: f
 
     told = sections._against(both(found), None if even is None else both(even), "forward")
     assert (told["says"], told["value"], told["even"]) == (says, found, even)
+
+
+def test_each_class_has_a_row_of_images() -> None:
+    graph = graph_of(lambda network: ClassPrior(network, 3))
+    with torch.no_grad():
+        graph.model.mean[2] = 5.0
+    shown = sections.samples(graph, ("cat", "dog\x1b[2J", "eel"))
+    assert shown["count"] == 36
+    assert shown["classes"][0] == "cat"
+    assert "\x1b" not in shown["classes"][1]
+    assert shown["picture"].height < shown["picture"].width / 3.5
+    assert sections.samples(graph_of(), ())["count"] == 60
 
 
 @pytest.mark.parametrize("latents", [1, 3])
