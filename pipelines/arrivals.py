@@ -7,6 +7,7 @@ later, at any depth and even while it is worked on, is worked on again.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ RECORD = ".arrivals.json"  # in the folder of the reports: deliveries that are d
 TRIES = 3  # for a delivery that fails, before it is left alone until something comes into it
 AGAIN_SECONDS = 300.0  # at least, between two looks into all that is done
 SHARE = 20  # and so many times what the last one took
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # gone, or a link to nowhere
 
 Look = tuple[int, int, int]  # files, bytes, newest change: another one when anything has come, grown or gone
 
@@ -50,6 +53,7 @@ class Inbox:
     _done: dict[str, Look] | None = None  # as it was when it was done; None: not read yet
     _due: float = 0.0  # when to look into what is done
     _skipped: set[str] = field(default_factory=set)
+    _unreadable: dict[Path, str] = field(default_factory=dict)  # and why: reported once, not at each look
     _session: str = ""
 
     def open(self) -> None:
@@ -60,17 +64,23 @@ class Inbox:
     def arrived(self) -> Path | None:
         """The first delivery that is whole and that nothing has been made of; None while there is none.
 
-        It is not given out again unless something comes into it, or `failed` is told.
+        It is not given out again unless something comes into it, or `failed` is told. One that cannot be read in full,
+        for want of rights or on a share that is away, waits until it can be: the others go on.
         """
         now = self.clock()
-        done = self._read()
+        try:
+            done = self._read()
+        except OSError as error:  # taken as empty, it would have everything done again
+            self._warn(self.out / RECORD, error)
+            return None
+        self._unreadable.pop(self.out / RECORD, None)
         into_all = now >= self._due
         for name in self._names():
             given = self._given.get(name)
             if name in done and given is None and not into_all:
                 continue
-            look = _look(self.folder / name)
-            if not look[0] or look == done.get(name) or (given is not None and given[0] == look):
+            look = self._look_at(name)
+            if look is None or not look[0] or look == done.get(name) or (given is not None and given[0] == look):
                 continue  # (an empty folder is one that is about to be filled)
             before, since = self._seen.get(name, (None, now))
             if look != before:
@@ -94,9 +104,15 @@ class Inbox:
         look, _ = self._given.pop(delivery.name)
         done = self._read()
         done[delivery.name] = look
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.out / RECORD, done)
         self._due = 0.0  # something may have come into it meanwhile
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(self.out / RECORD, done)
+        except OSError as error:  # the work is done: nobody is to stop for this
+            again = (
+                "the next delivery that is done writes it again; after a restart before that, this one is done again"
+            )
+            log.warning("%s is done, but %s cannot be written (%s): %s", delivery, self.out / RECORD, error, again)
 
     def failed(self, delivery: Path) -> bool:
         """Whether a delivery that was worked on in vain is to be tried once more."""
@@ -108,11 +124,15 @@ class Inbox:
         """Names of sub-folders; sorted."""
         try:
             with os.scandir(self.folder) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-        except OSError:  # a share that is away for a moment: there is a next look
+                names = sorted(
+                    entry.name for entry in entries if not entry.name.startswith(".") and self._is_folder(entry)
+                )
+        except OSError as error:  # a share that is away for a moment: there is a next look
+            self._warn(self.folder, error)
             return
+        self._unreadable.pop(self.folder, None)
         for name in names:
-            if (self.folder / name / OUTPUT_MARKER).exists() or name in self._skipped:
+            if name in self._skipped:
                 continue
             if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
                 log.warning("left out %r in %s: rename it, its name is not UTF-8 text", name, self.folder)
@@ -120,21 +140,80 @@ class Inbox:
                 continue
             yield name
 
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError as error:  # a link to where we may not look
+            self._warn(Path(entry.path), error)
+            return False
+
+    def _look_at(self, name: str) -> Look | None:
+        """Look at a delivery; None for what is none, and for one that cannot be read in full."""
+        delivery = self.folder / name
+        try:
+            look = None if _is_there(delivery / OUTPUT_MARKER) else _look(delivery)
+        except OSError as error:
+            self._warn(delivery, error)
+            return None
+        if self._unreadable.pop(delivery, None) is not None:
+            log.info("%s can be read again", delivery)
+        return look
+
+    def _warn(self, path: Path, error: OSError) -> None:
+        """Report what cannot be read, once for each reason."""
+        reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        if self._unreadable.get(path) != reason:
+            self._unreadable[path] = reason
+            advice = "give this user the right to read it, or see whether the share is there; it is looked at again"
+            log.warning("%s cannot be read (%s): %s", path, reason, advice)
+
     def _read(self) -> dict[str, Look]:
+        """Read what is done.
+
+        Raises:
+            OSError: The record is there, or may be there, and cannot be read.
+        """
         if self._done is None:
-            self._done = {}
-            with suppress(OSError, ValueError, TypeError, AttributeError):
+            done: dict[str, Look] = {}
+            with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
                 kept = json.loads((self.out / RECORD).read_text(encoding="utf-8"))
-                self._done = {name: (int(look[0]), int(look[1]), int(look[2])) for name, look in kept.items()}
+                done = {name: (int(look[0]), int(look[1]), int(look[2])) for name, look in kept.items()}
+            self._done = done
         return self._done
 
 
+def _is_there(path: Path) -> bool:
+    """Return whether a path is there.
+
+    Raises:
+        OSError: The system does not say.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _look(folder: Path) -> Look:
-    """Count what is below a folder; what goes meanwhile is not counted."""
+    """Count what is below a folder; what goes meanwhile is not counted, nor are links to nowhere.
+
+    Raises:
+        OSError: Something below it cannot be read, so that nobody knows what is there.
+    """
     files = total = newest = 0
-    for where, _, names in os.walk(folder):
+    for where, _, names in os.walk(folder, onerror=_raise_unless_gone):
         for name in names:
-            with suppress(OSError):
+            try:
                 stat = Path(where, name).stat()
-                files, total, newest = files + 1, total + stat.st_size, max(newest, stat.st_mtime_ns)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                continue
+            files, total, newest = files + 1, total + stat.st_size, max(newest, stat.st_mtime_ns)
     return files, total, newest
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if error.errno not in _GONE:
+        raise error

@@ -44,7 +44,7 @@ def _prune(cache: Path) -> None:
 
     None that was used within a day is touched, whatever the size. Lock files stay: see `locked`.
     """
-    folders = sorted((lock.stat().st_mtime, lock.parent) for lock in cache.glob("*/lock"))
+    folders = sorted(_used(cache))
     total = sum(_size(folder) for _, folder in folders)
     for used, folder in folders:
         if total <= settings().cache_gb * 1e9 or time.time() - used < DAY:
@@ -52,10 +52,11 @@ def _prune(cache: Path) -> None:
         before = _size(folder)
         if not before:
             continue
-        with contextlib.suppress(BlockingIOError), locked(folder / "lock", wait=False):
+        # In use, or another user's, in a home that is shared.
+        with contextlib.suppress(OSError), locked(folder / "lock", wait=False):
             for path in folder.iterdir():
                 if path.name != "lock":
-                    with contextlib.suppress(OSError):  # another user's, in a home that is shared
+                    with contextlib.suppress(OSError):
                         path.unlink()
             freed = before - _size(folder)
             total -= freed
@@ -63,10 +64,21 @@ def _prune(cache: Path) -> None:
             log.info("removed %.2f GB of decoded images, not used since %s", freed / 1e9, since)
 
 
+def _used(cache: Path) -> Iterator[tuple[float, Path]]:
+    """When each folder was used last; without those of other users that may not be looked into."""
+    for lock in cache.glob("*/lock"):
+        with contextlib.suppress(OSError):
+            yield lock.stat().st_mtime, lock.parent
+
+
 def _size(folder: Path) -> int:
-    """Bytes of its files; one that goes meanwhile (a temporary one that gets its name) counts as none."""
+    """Bytes of its files; one that goes meanwhile (a temporary one that gets its name) counts as none.
+
+    So does what may not be looked into: it is not ours to remove, and no reason to end a training.
+    """
     total = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
     return total

@@ -80,9 +80,11 @@ def work_folder(job: Job, key: str) -> Iterator[Path]:
 
 def _forget_abandoned(work: Path) -> None:
     """Remove checkpoints beside these that nobody has gone on with for a month: jobs change, and theirs stay behind."""
-    for folder in (each for each in work.parent.iterdir() if each.is_dir() and each != work):
+    for folder in (each for each in work.parent.iterdir() if each != work):
         try:
-            if not _abandoned(folder):  # a lock, if only for a moment, would turn somebody away who goes on with them
+            if not folder.is_dir() or not _abandoned(
+                folder
+            ):  # a lock, if only for a moment, would turn somebody away who goes on with them
                 continue
             with locked(folder.with_name(f"{folder.name}.lock"), wait=False):
                 if _abandoned(folder):

@@ -162,7 +162,8 @@ def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun
 def _folders(out: Path) -> Iterator[str]:
     with os.scandir(out) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and Path(entry.path).is_dir():
+            # pathlib would raise where the system refuses to answer: one link would stop the page of all.
+            if not entry.name.startswith(".") and os.path.isdir(entry.path):  # noqa: PTH112
                 yield entry.name
 
 

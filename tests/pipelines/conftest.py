@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,3 +53,23 @@ def stable_bytes() -> Callable[[Path], dict[str, bytes]]:
         return {str(p.relative_to(out)): p.read_bytes() for p in kept if "shards-" not in str(p)}
 
     return stable_bytes
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Paths that the system refuses to answer for, and the error numbers: root is kept out by no mode."""
+    broken: dict[str, int] = {}
+
+    def refusing(ask):
+        def asked(path, *arguments, **keywords):
+            code = next((code for below, code in broken.items() if f"{path}/".startswith(f"{below}/")), None)
+            if code is not None:
+                raise OSError(code, os.strerror(code), str(path))
+            return ask(path, *arguments, **keywords)
+
+        return asked
+
+    for name in ("stat", "lstat", "scandir", "listdir", "open"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    monkeypatch.setattr(io, "open", refusing(io.open))
+    return broken

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -165,3 +169,100 @@ def test_a_damaged_record_counts_as_nothing_done(inbox, clock):
     inbox.done(inbox.folder / "monday")
     (inbox.out / ".arrivals.json").write_text("[1")
     take(Inbox(inbox.folder, inbox.out, inbox.settle, clock), clock, "monday")
+
+
+AS_SOMEBODY_ELSE = """
+import json, logging, os, sys
+from datetime import timedelta
+from pathlib import Path
+from pipelines.arrivals import Inbox
+os.chdir(sys.argv[1])
+if os.getuid() == 0:  # whom no mode keeps out
+    os.setuid(65534)
+for name in ("closed", "half/camera 2", "open", "unlisted"):
+    Path("inbox", name).mkdir(parents=True)
+    Path("inbox", name, "1.png").write_bytes(b"pixels")
+for name, mode in (("closed", 0), ("half/camera 2", 0), ("unlisted", 0o400)):
+    Path("inbox", name).chmod(mode)
+logging.getLogger("pipelines").addHandler(logging.StreamHandler(sys.stderr))
+clock = [100.0]
+inbox = Inbox(Path("inbox"), Path("reports"), timedelta(seconds=60), lambda: clock[0])
+def look():
+    found = []
+    for _ in range(9):
+        found.append(inbox.arrived())
+        clock[0] += 60
+    return [each.name for each in found if each]
+given = [look()]
+for name in ("closed", "half/camera 2", "unlisted"):
+    Path("inbox", name).chmod(0o700)
+given.append(look())
+print(json.dumps(given))
+"""
+
+
+def test_a_delivery_that_may_not_be_read_waits_and_the_others_go_on(tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox").chmod(0o777)
+    ended = subprocess.run(
+        [sys.executable, "-c", AS_SOMEBODY_ELSE, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == [["open"], ["closed", "half", "unlisted"]]
+    lines = [line for line in ended.stderr.splitlines() if "cannot be read" in line]
+    assert len(lines) == 3, ended.stderr  # once each, however often they are looked at
+    for name in ("closed", "half", "unlisted"):
+        assert any(f"inbox/{name}" in line and "Permission denied" in line for line in lines)
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_delivery_on_a_stale_share_does_not_change_by_it(inbox, clock, broken, code, caplog):
+    for name in ("a", "b", "c"):
+        deliver(inbox, name, "1.png")
+    deliver(inbox, "a/sub", "2.png")
+    take(inbox, clock, "a")
+    inbox.done(inbox.folder / "a")
+    broken[str(inbox.folder / "a" / "sub")] = broken[str(inbox.folder / "b")] = code
+    clock.now += 10_000
+    found = []
+    for _ in range(5):
+        found.append(inbox.arrived())
+        clock.now += 1000
+    assert [each.name for each in found if each] == ["c"]
+    assert sum("cannot be read" in record.message for record in caplog.records) == 2
+    broken.clear()
+    found = []
+    for _ in range(5):
+        found.append(inbox.arrived())
+        clock.now += 1000
+    assert [each.name for each in found if each] == ["b"]
+
+
+def test_a_record_on_a_stale_share_does_not_count_as_nothing_done(inbox, clock, broken, caplog):
+    deliver(inbox, "monday", "1.png")
+    take(inbox, clock, "monday")
+    inbox.done(inbox.folder / "monday")
+    again = Inbox(inbox.folder, inbox.out, inbox.settle, clock)
+    broken[str(inbox.out)] = errno.ESTALE
+    for _ in range(3):
+        assert again.arrived() is None
+        clock.now += 1000
+    assert "Stale file handle" in caplog.text
+    broken.clear()
+    for _ in range(3):
+        assert again.arrived() is None
+        clock.now += 1000
+
+
+def test_a_record_that_cannot_be_written_is_written_later(inbox, clock, broken, caplog):
+    for name in ("a", "b"):
+        deliver(inbox, name, "1.png")
+    take(inbox, clock, "a")
+    broken[str(inbox.out)] = errno.EIO
+    inbox.done(inbox.folder / "a")
+    assert "a is done, but" in caplog.text
+    broken.clear()
+    assert inbox.arrived() == inbox.folder / "b"
+    inbox.done(inbox.folder / "b")
+    assert set(json.loads((inbox.out / ".arrivals.json").read_text())) == {"a", "b"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from pipelines.contents import UNUSED, contents_of
 from pipelines.job import load_job
 from pipelines.locks import locked
+from pipelines.prune import cache_folder
 from pipelines.publish import experiment_of, forget_published, publish_run
 from pipelines.settings import settings
 from pipelines.tracking import RUN_FILE, TrackedRun
@@ -101,3 +103,21 @@ def test_digests_of_folders_that_nobody_asks_about_go(job, home: Path, tmp_path:
     assert contents_of(job) == first
     assert kept.is_file(), "it has just been used"
     assert not gone.exists()
+
+
+def test_caches_of_another_user_end_no_training(home: Path, broken: dict[str, int]) -> None:
+    cache = home / "cache" / "data"
+    for name in ("theirs", "unlisted"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "lock").touch()
+        (cache / name / "images.npy").write_bytes(b"pixels")
+    broken |= {str(cache / "theirs"): errno.EACCES, str(cache / "unlisted" / "images.npy"): errno.EACCES}
+    with cache_folder({"images": "of mine"}) as folder:
+        assert folder.is_dir()
+
+
+def test_checkpoints_that_the_system_refuses_to_show_end_no_training(job, home: Path, broken: dict[str, int]) -> None:
+    (home / "runs" / "tiles" / "stale").mkdir(parents=True)
+    broken[str(home / "runs" / "tiles" / "stale")] = errno.ESTALE
+    with work_folder(job, "mine") as work:
+        assert work.name == "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import json
 import os
 import shutil
@@ -211,6 +212,13 @@ def test_what_is_no_finished_run_is_counted_and_left_out(add, out: Path) -> None
     )
     assert left_out in found.text
     assert [row[0] for row in found.rows[1:]] == ["2026-11-01 02:00 UTC"]
+
+
+def test_a_folder_that_may_not_be_seen_stops_no_page(add, out: Path, broken: dict[str, int]) -> None:
+    add(1)
+    (out / "elsewhere").symlink_to(out.parent)
+    broken[str(out / "elsewhere")] = errno.EACCES
+    assert len(write_history(out)) == 1
 
 
 def test_where_nothing_has_finished_there_is_no_page(add, out: Path) -> None:
