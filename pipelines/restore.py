@@ -31,7 +31,7 @@ from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, li
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
-from pipelines.images.write import SUFFIXES, FileKind, encode_image
+from pipelines.images.write import SUFFIXES, FileKind, encode_image, file_kind
 from pipelines.job_tables import AlarmTable
 from pipelines.label import EXACT, draw, encode_labels, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
@@ -138,7 +138,7 @@ def open_restoring(
     """
     folder, out = Path(folder), Path(out)
     check_output(out, folder, verb="restore")
-    if (written := next((known for known in SUFFIXES if known == kind), None)) is None:
+    if (written := file_kind(kind)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
     if reference is not None:
@@ -151,7 +151,7 @@ def open_restoring(
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
     if not 0 <= samples <= MOST_SAMPLES:
         raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
-    made_of = json.dumps([file.sha256, kind, samples, DRAWING])
+    made_of = json.dumps([file.sha256, written, samples, DRAWING])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(

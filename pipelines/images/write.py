@@ -14,6 +14,7 @@ from pipelines.images.image import Samples
 
 FileKind = Literal["png", "tiff", "webp", "jpeg"]
 SUFFIXES: dict[FileKind, str] = {"png": ".png", "tiff": ".tif", "webp": ".webp", "jpeg": ".jpg"}
+_OTHER_NAMES: dict[str, FileKind] = {"jpg": "jpeg", "tif": "tiff"}
 QUALITY = 95  # of JPEG, with colour at full resolution
 
 _METRES_PER_INCH = 0.0254
@@ -21,6 +22,16 @@ _HEADER_END = 33  # of a PNG: signature and IHDR
 _WIDEST_WEBP, _WIDEST_JPEG = 16_383, 65_500  # pixels, by their encoders
 _DENSEST = 1e6  # dots per inch: more is nonsense, and does not fit the numbers of the formats
 _LARGE_TIFF = 2**31  # bytes, where offsets of 32 bits come near their end
+
+
+def file_kind(name: str) -> FileKind | None:
+    """Return the kind of file that a name or suffix stands for; None where none does.
+
+    >>> file_kind("JPG"), file_kind(".tif"), file_kind("gif")
+    ('jpeg', 'tiff', None)
+    """
+    name = name.lower().removeprefix(".")
+    return _OTHER_NAMES.get(name) or next((kind for kind in SUFFIXES if kind == name), None)
 
 
 def encode_image(

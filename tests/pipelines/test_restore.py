@@ -374,3 +374,11 @@ def test_names_that_would_collide_keep_their_suffix() -> None:
 
 def image_of(samples: np.ndarray) -> Decoded:
     return Decoded(samples, None, 8 * samples.itemsize, "0" * 64, None, None, None)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("jpg", "jpg"), ("JPEG", "jpg"), ("tif", "tif"), (".png", "png")])
+def test_a_suffix_stands_for_its_kind_of_file(same: ModelFile, tmp_path: Path, kind: str, suffix: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels()).save(tmp_path / "in" / "a.png")
+    assert restore_folder(tmp_path / "in", same, tmp_path / "out", kind=kind).ok == 1
+    assert (tmp_path / "out" / "restored" / f"a.{suffix}").is_file()
