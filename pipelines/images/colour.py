@@ -29,6 +29,28 @@ def to_full_range(samples: NDArray[np.unsignedinteger[Any] | np.bool_], largest:
     return table[samples.astype(np.uint8) if samples.dtype == np.bool_ else samples]
 
 
+def from_palette(palette: NDArray[np.uint8], indices: NDArray[np.unsignedinteger[Any]]) -> Samples:
+    """Look pixels up in a palette: grey where all its entries are grey, else RGB.
+
+    Args:
+        palette: (N, 3).
+        indices: (H, W), below N.
+
+    Returns:
+        (H, W, 1) or (H, W, 3).
+
+    Raises:
+        IndexError: A pixel is of no entry.
+    """
+    entries = palette[:, :1] if is_grey(palette) else palette
+    return entries[indices.astype(np.intp)]
+
+
+def is_grey(palette: NDArray[np.uint8]) -> bool:
+    """Return whether all entries of a palette (N, 3) are grey."""
+    return bool((palette == palette[:, :1]).all())
+
+
 def usable_profile(icc: bytes | None, channels: int) -> bytes | None:
     """The ICC profile if it describes pixels of this many channels (1 grey, 3 RGB), else None."""
     if icc is None or not 128 <= len(icc) <= MAX_ICC_BYTES or icc[36:40] != b"acsp":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.errors import ImageError
+from pipelines.images.colour import is_grey
 from pipelines.images.exif import dots_per_inch, read_exif
 from pipelines.images.image import Admit, Raster
 
@@ -61,6 +62,8 @@ def _raster(image: ImageFile, admit: Admit, notes: tuple[str, ...]) -> Raster:
     if image.mode not in _MODES:
         raise ImageError(f"has pixels of the kind {image.mode!r}: save it as grey or RGB")
     mode, depth = _MODES[image.mode]
+    if image.mode == "P" and is_grey(np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)):
+        mode = "L"
     if "transparency" in image.info:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
     image.load()

@@ -7,8 +7,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
+
 from pipelines.errors import ImageError
-from pipelines.images.colour import MAX_ICC_BYTES
+from pipelines.images.colour import MAX_ICC_BYTES, is_grey
 from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster
 
@@ -23,7 +25,8 @@ _DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL"})
 def decode_png(data: bytes, admit: Admit) -> Raster:
     """Decode a PNG file.
 
-    Grey of 1, 2 and 4 bits is scaled to 8, palettes become RGB, and a transparent colour becomes an alpha channel.
+    Grey of 1, 2 and 4 bits is scaled to 8, palettes become grey or RGB, and a transparent colour becomes an alpha
+    channel.
 
     Raises:
         ImageError: the file is truncated, or a checksum is wrong.
@@ -37,7 +40,7 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         raise ImageError(f"is damaged: no PNG file has {depth} bits in colour type {colour}, stored as this one")
     room = 2 * _stored_bytes(width, height, depth, colour) + _SPARE_BYTES
     described: dict[bytes, bytes] = {}
-    essential = [data[:8]]
+    essential, palette = [data[:8]], b""
     for kind, start, end in _chunks(data):
         if kind in _DESCRIPTIVE:
             described.setdefault(kind, data[start:end])
@@ -48,6 +51,7 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
             if room < 0:  # all of it would be unpacked, a thousand times as much
                 raise ImageError("is damaged: it holds more image data than its pixels have")
             essential.append(data[start - 8 : end + 4])
+            palette = data[start:end] if kind == b"PLTE" else palette
 
     import imagecodecs
 
@@ -59,6 +63,8 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         # 3.12, the eight thousandth such file ends the process. A reference too many harms nobody.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
         raise
+    if colour == _PALETTE and is_grey(np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)):
+        samples = np.ascontiguousarray(samples[..., 2 : samples.shape[2]])
     exif = read_exif(described.get(b"eXIf"))
     frames = int.from_bytes(described.get(b"acTL", b"")[:4], "big")
     return Raster(

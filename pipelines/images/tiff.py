@@ -1,22 +1,22 @@
-"""TIFF: the first page, through tifffile and imagecodecs."""
+"""TIFF: the page that is the picture, through tifffile and imagecodecs."""
 
 from __future__ import annotations
 
 import io
 import logging
-import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import ImageError
-from pipelines.images.colour import cmyk_to_rgb, to_full_range, unpremultiply
+from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply
 from pipelines.images.exif import dots_per_inch
 from pipelines.images.image import Admit, Raster, Samples
 from pipelines.images.lzw import begins_with_bytes
+from pipelines.images.tiff_pages import find_picture
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 # tifffile logs every oddity of a file; what matters of them becomes the file's row.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -24,13 +24,15 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}  # samples of colour
 _UNSIGNED = 1  # SampleFormat
+_PLANAR = 2  # PlanarConfiguration
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
-_LZW, _JPEG = 5, 7  # Compression
-_MOST_PAGES = 10_000  # that are counted
+_ALPHAS = frozenset({_ASSOCIATED, _UNASSOCIATED})
+_PLAIN, _LZW, _JPEG = 1, 5, 7  # Compression
+_STRIP_COUNTS, _TILE_COUNTS = 279, 325  # tags
 
 
 def decode_tiff(data: bytes, admit: Admit) -> Raster:
-    """Decode the first page of a TIFF or BigTIFF file.
+    """Decode the picture of a TIFF or BigTIFF file: its first page, unless that is a thumbnail or a mask.
 
     Grey, RGB, palette and CMYK of 1 to 16 bits, strips or tiles, interleaved or planar, in every compression that
     tifffile knows. Multiplied (associated) alpha is undone; channels that are neither colour nor alpha are dropped.
@@ -41,18 +43,19 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
     """
     import tifffile
 
+    picture = find_picture(data)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if not _page_offsets(data):
-            raise ImageError("is damaged: a TIFF file without pages")
-        page = file.pages.first
+        file.filehandle.seek(picture.offset)
+        page = tifffile.TiffPage(file, 0)
         if page.imagedepth != 1:
             raise ImageError(f"is a volume of {page.imagedepth} slices: save each slice as an image")
         admit(page.imagewidth, page.imagelength)
         _check_samples(page)
+        _find_segments(page, data)
         _check_segments(page, data, admit)
         stored = page.asarray(squeeze=False, maxworkers=1)  # (planes, 1, H, W, interleaved)
         planes = stored[:, 0, :, :, 0].transpose(1, 2, 0) if stored.shape[0] > 1 else stored[0, 0]
-        notes = _page_note(data)
+        notes = picture.notes + (_stack_note(file, page) if picture.is_alone else ())
         samples, icc, more = _to_grey_or_rgb(page, planes)
         return Raster(
             samples=samples,
@@ -78,10 +81,43 @@ def _check_samples(page: TiffPage) -> None:
         )
     if page.samplesperpixel < _COLOURS[page.photometric]:
         raise ImageError(f"is damaged: {page.samplesperpixel} channels in a colour space of more")
-    if page.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO} and page.samplesperpixel > 2:
+    unknown = page.samplesperpixel - sum(each in _ALPHAS for each in page.extrasamples)
+    if page.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO} and unknown > 2:
         raise ImageError(
             f"has {page.samplesperpixel} grey channels of unknown meaning: save one of them as grey, or three as RGB"
         )
+
+
+def _find_segments(page: TiffPage, data: bytes) -> None:
+    """Work out the byte counts of strips and tiles that are absent, zero, or beyond the pixels, as libtiff does."""
+    offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+    if _STRIP_COUNTS not in page.tags and _TILE_COUNTS not in page.tags:
+        counts = [0] * len(offsets)
+    starts = np.unique([*offsets, len(data)])
+    for index, (offset, count) in enumerate(zip(offsets, counts, strict=False)):
+        if offset == 0:  # a tile of a sparse file
+            continue
+        is_plain = page.compression == _PLAIN
+        if is_plain and (count == 0 or offset + count > len(data)):
+            counts[index] = _plain_bytes(page, index)
+        if count == 0:
+            room = int(starts[np.searchsorted(starts, min(offset, len(data) - 1), side="right")]) - offset
+            if is_plain and counts[index] > room > 0 and offset + counts[index] <= len(data):
+                raise ImageError("is damaged: a strip or tile without data")
+            counts[index] = counts[index] if is_plain else max(room, 0)
+    page.databytecounts = tuple(counts)
+
+
+def _plain_bytes(page: TiffPage, index: int) -> int:
+    """Bytes of a strip or tile that is not compressed."""
+    samples = 1 if page.planarconfig == _PLANAR else page.samplesperpixel
+    width, height = page.imagewidth, page.rowsperstrip
+    if page.is_tiled:
+        width, height = page.tilewidth, page.tilelength
+    else:
+        strips = -(-page.imagelength // height)
+        height = min(height, page.imagelength - index % strips * height)
+    return height * -(-width * samples * page.bitspersample // 8)
 
 
 def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> None:
@@ -117,21 +153,26 @@ def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | N
     icc = page.tags.valueof(34675)
     icc = icc if isinstance(icc, bytes) else None
     notes: tuple[str, ...] = ()
-    extra = tuple(page.extrasamples)[:1] if planes.shape[-1] > colours else ()
-    has_alpha = bool(extra) and extra[0] in {_ASSOCIATED, _UNASSOCIATED}
-    dropped = planes.shape[-1] - colours - has_alpha
+    extras = tuple(page.extrasamples)[: planes.shape[-1] - colours]
+    alpha = next((index for index, extra in enumerate(extras) if extra in _ALPHAS), None)
+    dropped = planes.shape[-1] - colours - (alpha is not None)
     if dropped:
         notes = (f"channels that are neither colour nor alpha ignored: {dropped}",)
     if page.photometric == _PALETTE:
         if page.colormap is None:
             raise ImageError("is damaged: a palette image without a palette")
-        # Entries have 16 bits, of which the upper 8 count (as libtiff reads them).
-        return (page.colormap.T >> 8).astype(np.uint8)[planes[..., 0].astype(np.intp)], None, notes
-    samples = to_full_range(planes[..., : colours + has_alpha], 2**page.bitspersample - 1)
+        # Entries have 16 bits, of which the upper 8 count; where all are below 256, those are lost, and the lower
+        # count (both as libtiff reads them).
+        wide = page.colormap.T
+        palette = (wide if wide.max() < 256 else wide >> 8).astype(np.uint8)
+        return from_palette(palette, planes[..., 0]), None, notes
+    chosen = list(range(colours)) + ([] if alpha is None else [colours + alpha])
+    planes = planes[..., : len(chosen)] if chosen == list(range(len(chosen))) else planes[..., chosen]
+    samples = to_full_range(planes, 2**page.bitspersample - 1)
     if page.photometric == _WHITE_IS_ZERO:
         samples = samples.copy()
         samples[..., 0] = ~samples[..., 0]
-    if has_alpha and extra[0] == _ASSOCIATED:
+    if alpha is not None and extras[alpha] == _ASSOCIATED:
         samples = unpremultiply(samples)
     if page.photometric == _SEPARATED:
         rgb, note = cmyk_to_rgb(samples[..., :4], icc)
@@ -140,27 +181,14 @@ def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | N
     return samples, icc, notes
 
 
-def _page_note(data: bytes) -> tuple[str, ...]:
-    pages = len(_page_offsets(data))
-    more = "or more " if pages == _MOST_PAGES else ""
-    return (f"TIFF with {pages} {more}pages: the first",) if pages > 1 else ()
-
-
-def _page_offsets(data: bytes) -> list[int]:
-    # tifffile's own count never ends where the chain of pages bites its tail.
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in {b"\x2b\x00", b"\x00\x2b"}
-    pointer, count, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
-    found: dict[int, None] = {}
-    try:
-        (offset,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
-        while offset and offset not in found and len(found) < _MOST_PAGES:
-            (entries,) = struct.unpack_from(order + count, data, offset)
-            found[offset] = None
-            (offset,) = struct.unpack_from(order + pointer, data, offset + struct.calcsize(count) + entries * entry)
-    except struct.error:
-        pass  # the chain leads out of the file: its first pages are still there
-    return list(found)
+def _stack_note(file: TiffFile, page: TiffPage) -> tuple[str, ...]:
+    """What is said where the one page stands for several images behind each other."""
+    if not (page.is_imagej or page.is_shaped or page.is_stk or page.is_nih):
+        return ()
+    series = file.series[0] if file.series else None
+    images = 1 if series is None else series.size // max(1, page.size)
+    name = "ImageJ" if page.is_imagej else "TIFF"
+    return (f"{name} stack of {images} images: the first",) if images > 1 else ()
 
 
 def _resolution(page: TiffPage) -> tuple[float, float] | None:

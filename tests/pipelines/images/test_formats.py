@@ -20,7 +20,18 @@ def test_gif_becomes_rgb(read, encode, picture):
 
 def test_grey_gif_has_one_channel(read, encode, picture):
     stored = picture.convert("L")
-    np.testing.assert_array_equal(read(encode(stored, "GIF")).pixels[..., 0], np.asarray(stored))
+    np.testing.assert_array_equal(read(encode(stored, "GIF")).pixels, np.asarray(stored)[..., None])
+
+
+@pytest.mark.parametrize(("kind", "colours"), [("GIF", 64), ("PNG", 64), ("BMP", 64), ("TIFF", 64), ("PNG", 5)])
+def test_a_palette_of_greys_gives_a_grey_image(read, encode, picture, kind, colours):
+    stored = picture.convert("L").quantize(colours)
+    grey = np.asarray(stored.convert("L"))
+    options = {} if kind in {"BMP", "TIFF"} else {"transparency": 3}
+    image = read(encode(stored, kind, **options))
+    np.testing.assert_array_equal(image.pixels, grey[..., None])
+    if options:
+        np.testing.assert_array_equal(image.alpha[..., 0], np.where(np.asarray(stored) == 3, 0, 255))
 
 
 def test_of_an_animated_gif_the_first_frame_is_taken(read, encode, picture):
