@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 FACTS = ("brightness", "contrast", "detail")
 STATISTICS = ("score", "rate", "distortion", *FACTS)
 FEWEST = 20  # images on either side: below, the normal approximation of the test is not good
+MOST = 65_536  # images of a batch that are compared: of a larger one so many, drawn at random
 LEVEL = 0.01  # share of unchanged batches that are reported all the same
 _LONGEST = 256  # pixels looked at along each side
 
@@ -69,10 +70,62 @@ def image_facts(pixels: NDArray[Any]) -> dict[str, float]:
     }
 
 
+class Sample:
+    """Statistics of a batch's images: of all of them, or of `MOST` drawn at random where there are more.
+
+    Each image has a random key, and those with the smallest keys are kept: a simple random sample, so that the test
+    keeps its rate. The keys follow the order in which images are added, and nothing else: the same rows in the same
+    order give the same sample.
+
+    Attributes:
+        images: How many were added.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.images = 0
+        self._random = np.random.default_rng(0)
+        self._limit = np.inf  # larger keys are not among the smallest
+        self._kept: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # keys (n,), values (n, statistics)
+        self._held = 0
+
+    def add(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Look at some images more.
+
+        Args:
+            values: By name, one for each of `STATISTICS`.
+        """
+        columns = np.stack([np.asarray(values[name], np.float64) for name in STATISTICS], axis=1)
+        self.images += len(columns)
+        keys = self._random.random(len(columns))
+        few = keys < self._limit
+        self._kept.append((keys[few], columns[few]))
+        self._held += int(few.sum())
+        if self._held >= 2 * MOST:
+            self._drop()
+
+    @property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """The statistics of the sample, by name."""
+        self._drop()
+        return {name: self._kept[0][1][:, at] for at, name in enumerate(STATISTICS)}
+
+    def _drop(self) -> None:
+        """Keep the smallest keys alone."""
+        keys = np.concatenate([np.empty(0), *(keys for keys, _ in self._kept)])
+        values = np.concatenate([np.empty((0, len(STATISTICS))), *(values for _, values in self._kept)])
+        if len(keys) > MOST:
+            chosen = np.argpartition(keys, MOST - 1)[:MOST]
+            keys, values = keys[chosen], values[chosen]
+            self._limit = float(keys.max())
+        self._kept, self._held = [(keys, values)], len(keys)
+
+
 def check_drift(
     calibration: Mapping[str, Sequence[float]],
     batch: Mapping[str, Sequence[float] | NDArray[Any]],
     level: float = LEVEL,
+    images: int | None = None,
 ) -> Drift | None:
     """Compare a batch with the calibration images in every statistic that both have.
 
@@ -80,6 +133,7 @@ def check_drift(
         calibration: Values of the calibration images by name.
         batch: Values of the batch by name.
         level: Share of unchanged batches that may be reported.
+        images: How many the batch has, where `batch` is a sample of them.
 
     Returns:
         The verdict, its p-value corrected for looking at several statistics (Bonferroni); None where one side has
@@ -94,7 +148,7 @@ def check_drift(
     moved = min(results, key=lambda name: results[name][1])
     effect, p_value = results[moved]
     p_value = min(1.0, p_value * len(names))
-    return Drift(p_value, p_value <= level, moved, effect, len(batch[names[0]]))
+    return Drift(p_value, p_value <= level, moved, effect, len(batch[names[0]]) if images is None else images)
 
 
 def mann_whitney(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:

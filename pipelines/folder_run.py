@@ -111,12 +111,22 @@ class FolderRun(ABC):
 
     def shards(self) -> list[Shard]:
         """What is left to do, in pieces. Files that failed are tried again."""
+        self.output.store.forget_damaged()
+        self.look_back()
         left, ranks = self.output.store.left(self.files, self.holds)
         self.worst = Worst(ranks)
         if len(left) < len(self.files):
             log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
         self.left = len(left)
-        return [Shard(number, self.files, left[piece]) for number, piece in enumerate(_pieces(self.files.sizes[left]))]
+        return self.cut(left)
+
+    def cut(self, indices: NDArray[np.int64]) -> list[Shard]:
+        """Some of the files in pieces."""
+        pieces = _pieces(self.files.sizes[indices])
+        return [Shard(number, self.files, indices[piece]) for number, piece in enumerate(pieces)]
+
+    def look_back(self) -> None:  # noqa: B027 - most verbs have nothing to learn
+        """Learn from the rows so far what `holds` asks for."""
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""

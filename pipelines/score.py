@@ -40,7 +40,7 @@ from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
 from pipelines.stages import in_order
-from pipelines.verdicts import OF_VERDICTS, Verdicts, check_rule, settled
+from pipelines.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
 
 log = logging.getLogger(__name__)
 
@@ -195,10 +195,11 @@ class Scoring(FolderRun):
     drift_below: tuple[str, ...] = ()  # only images of these sub-folders tell of drift; default: all
     drift: Drift | None = None
     batch_size: int = field(init=False)
+    due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
     def __post_init__(self) -> None:
         """Begin with what the session recommends."""
-        self.batch_size = self.session.batch_size
+        self.batch_size, self.due = self.session.batch_size, self.verdicts
 
     def tell_groups(self) -> None:
         """Say once which sub-folders have a threshold of their own, which have none, and why."""
@@ -209,8 +210,12 @@ class Scoring(FolderRun):
     def holds(self, row: Row) -> bool:
         """Whether a scored image has the heat map that is due."""
         told = self.session.metadata.tells_places
-        mapped = told and (self.all_maps or self.verdicts.flags(row["path"], row["score"]))
+        mapped = told and (self.all_maps or self.due.flags(row["path"], row["score"]))
         return not mapped or self.output.map_path(row["path"]).is_file()
+
+    def look_back(self) -> None:
+        """Settle the rule for the rows so far: an image that it did not flag in the end has no map, and needs none."""
+        self.due = settled_by(self.verdicts, self.output.store.blocks(self.files, ("status", "score")))
 
     def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, a batch at a time."""
@@ -228,6 +233,7 @@ class Scoring(FolderRun):
         """Merge all rows, give verdicts, write results and the report."""
         from pipelines.report import write_report  # its imports take long: the first image need not wait
 
+        self._draw_missing()
         self.session.close()  # rows and the report have the room now
         columns = (*OF_VERDICTS, "path") if self.drift_below else OF_VERDICTS
         blocks = self.output.store.blocks(self.files, columns)
@@ -265,6 +271,17 @@ class Scoring(FolderRun):
             files=self.total,
             **counts,
         )
+
+    def _draw_missing(self) -> None:
+        """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
+
+        New images can lower a threshold of false discoveries; those that were drawn in this run have their maps.
+        """
+        if not self.verdicts.discoveries:
+            return
+        self.look_back()
+        for shard in self.cut(self.output.store.without(self.files, self.holds)):
+            self.run(shard)
 
     def scored(self, batch: Sequence[Decoded] | Failed) -> list[_Scored]:
         """A batch through the model; what does not fit into memory goes through in halves, and so do those after it."""

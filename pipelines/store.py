@@ -134,7 +134,6 @@ class RowStore:
         Returns:
             Indices of files, ascending, and the ranks of the worst that are done.
         """
-        self.forget_damaged()
         done = np.zeros(len(files), bool)
         worst: list[tuple[float, str, int, bool]] = []
         for block in self.blocks(files, _OF_WORK):
@@ -147,6 +146,24 @@ class RowStore:
         for *_, index, pictured in worst:
             done[index] = pictured
         return np.flatnonzero(~done), [-rank for rank, _, _, pictured in worst if pictured]
+
+    def without(self, files: FileList, holds: Callable[[Row], bool]) -> NDArray[np.int64]:
+        """Files with a finished row that tells of what is not there.
+
+        Args:
+            files: What is asked for.
+            holds: Whether what a finished row tells of is still there.
+
+        Returns:
+            Indices of files, ascending.
+        """
+        lacking = [
+            block.start + place
+            for block in self.blocks(files, _OF_WORK)
+            for place, row in zip(block.places.tolist(), block.rows.to_pylist(), strict=True)
+            if row["status"] == "ok" and not holds(row)
+        ]
+        return np.array(lacking, np.int64)
 
     def gallery(self, worst: Sequence[Row]) -> pa.Table:
         """The pictures of some rows, in their order."""

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
-from pipelines.drift import STATISTICS, Drift, check_drift
+from pipelines.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds, group_of
 from pipelines.rates import percent, promised
 from pipelines.store import Block
+from pipelines.tally import Tally
 
 OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
 LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so
@@ -136,24 +138,33 @@ class Verdicts:
             f"{enough:,} good images or more"
         )
 
-    def settle(self, scores: NDArray[np.float64]) -> Verdicts:
+    @property
+    def moves(self) -> bool:
+        """Whether the threshold depends on the scores of the images that are judged."""
+        return self.threshold is not None and (self.discoveries or self.budget is not None)
+
+    def tally(self) -> Tally | None:
+        """Return an empty count of scores for `settle`; None where the threshold does not depend on them."""
+        if self.calibration is None or not (self.discoveries or self.budget is not None):
+            return None
+        return Tally(self.calibration, 0 if self.budget is None else self.budget + 1)
+
+    def settle(self, tally: Tally | None) -> Verdicts:
         """Move the threshold to where the rule puts it, now that every score is known.
 
         Args:
-            scores: Of all images that have one, in any order.
+            tally: From `tally`, with the scores of all images that have one.
 
         Source: Benjamini and Hochberg 1995, "Controlling the false discovery rate"; that it holds for conformal
         p-values, which share their calibration set: Bates et al. 2023, theorem 2.
         """
-        if self.calibration is None or self.threshold is None or not len(scores):
+        if tally is None or not tally.total or self.threshold is None or self.false_alarms is None:
             return self
         if self.discoveries:
-            assert self.false_alarms is not None  # noqa: S101 - for the type checker: set beside `discoveries`
-            return replace(self, threshold=_step_up(scores, self.calibration.p_values(scores), self.false_alarms))
-        if self.budget is not None and (scores > self.threshold).sum() > self.budget:
-            worst = np.sort(scores)[::-1]
-            return replace(self, threshold=float(worst[self.budget]))  # ties with it stay below: at most the budget
-        return self
+            return replace(self, threshold=tally.step_up(self.false_alarms))
+        assert self.budget is not None  # noqa: S101 - for the type checker: one of the two rules that have a tally
+        first = tally.largest(self.budget)  # of those that the budget has no room for: ties with it stay below
+        return self if first is None or first <= self.threshold else replace(self, threshold=first)
 
     def fill(self, rows: Sequence[Row]) -> None:
         """Add p_value, is_anomaly, threshold, and the group whose threshold it is, to rows that have a score."""
@@ -206,15 +217,6 @@ def check_rule(
             check_rate(rate)
 
 
-def _step_up(scores: NDArray[np.float64], p_values: NDArray[np.float64], level: float) -> float:
-    """The highest score that Benjamini and Hochberg's procedure does not reject: those above it are."""
-    order = np.sort(p_values)
-    passes = np.flatnonzero(order <= level * np.arange(1, len(order) + 1) / len(order))
-    limit = order[passes[-1]] if len(passes) else -1.0
-    kept = scores[p_values > limit]
-    return float(kept.max()) if len(kept) else float(np.nextafter(scores.min(), -np.inf))
-
-
 def settled(
     verdicts: Verdicts, blocks: Iterable[Block], drift_below: tuple[str, ...] = ()
 ) -> tuple[Verdicts, Drift | None]:
@@ -225,19 +227,36 @@ def settled(
         blocks: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
         drift_below: The sub-folders that these are in, where others are known to be abnormal.
     """
-    kept: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in STATISTICS}
-    tell = [np.empty(0, bool)]
+    tally, statistics = verdicts.tally(), verdicts.calibration.statistics if verdicts.calibration else {}
+    sample = Sample()
     for block in blocks:
         ok = block.rows.filter(pc.equal(block.rows["status"], "ok"))
-        for name, columns in kept.items():
-            columns.append(ok[name].to_numpy().astype(np.float64))
-        of_drift = np.ones(len(ok), bool)
+        if tally is not None:
+            tally.add(_floats(ok, "score"))
+        if not statistics:
+            continue
         if drift_below:
-            of_drift = np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)
-        tell.append(of_drift)
-    values = {name: np.concatenate(columns) for name, columns in kept.items()}
-    calibration, drift = verdicts.calibration, None
-    if calibration is not None and calibration.statistics:
-        told = np.concatenate(tell)
-        drift = check_drift(calibration.statistics, {name: column[told] for name, column in values.items()})
-    return verdicts.settle(values["score"]), drift
+            ok = ok.filter(pa.array(np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)))
+        sample.add({name: _floats(ok, name) for name in STATISTICS})
+    drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
+    return verdicts.settle(tally), drift
+
+
+def settled_by(verdicts: Verdicts, blocks: Iterable[Block]) -> Verdicts:
+    """Verdicts with the threshold that their rule gives for the images that have rows so far.
+
+    Args:
+        verdicts: The rule.
+        blocks: The columns "status" and "score" of all images.
+    """
+    tally = verdicts.tally()
+    if tally is None:
+        return verdicts
+    for block in blocks:
+        tally.add(_floats(block.rows.filter(pc.equal(block.rows["status"], "ok")), "score"))
+    return verdicts.settle(tally)
+
+
+def _floats(rows: pa.Table, name: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
+    return values

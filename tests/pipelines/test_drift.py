@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.drift import FEWEST, LEVEL, STATISTICS, check_drift, image_facts, mann_whitney
+from pipelines import drift
+from pipelines.drift import FEWEST, LEVEL, MOST, STATISTICS, Sample, check_drift, image_facts, mann_whitney
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -88,3 +91,51 @@ def test_facts_are_those_of_floating_point(dtype: type[np.unsignedinteger], shap
     detail = sum(np.abs(np.diff(some, axis=axis)).mean() for axis in (0, 1) if some.shape[axis] > 1)
     expected = {"brightness": some.mean(), "contrast": some.std(), "detail": detail}
     assert image_facts(pixels) == pytest.approx(expected, rel=1e-9)
+
+
+def sample_of(values: dict[str, np.ndarray], parts: int) -> Sample:
+    sample = Sample()
+    for rows in np.array_split(np.arange(len(values["score"])), parts):
+        sample.add({name: column[rows] for name, column in values.items()})
+    return sample
+
+
+def test_a_large_batch_is_compared_by_a_sample_that_does_not_depend_on_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drift, "MOST", 100)
+    values = batch(np.random.default_rng(0), 5_000)
+    samples = [sample_of(values, parts) for parts in (1, 7, 400)]
+    (kept,) = {tuple(np.sort(sample.values["score"]).tolist()) for sample in samples}
+    assert (len(kept), samples[0].images) == (100, 5_000)
+    assert not set(kept) <= set(values["score"][:1000].tolist())
+    whole = sample_of(batch(np.random.default_rng(0), 80), 3)
+    assert sorted(whole.values["score"]) == sorted(batch(np.random.default_rng(0), 80)["score"])
+
+
+def test_a_sample_keeps_the_rate_and_sees_what_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "MOST", 60)
+    generator, reported = np.random.default_rng(3), 0
+    for _ in range(300):
+        found = check_drift(batch(generator, 99), sample_of(batch(generator, 600), 5).values, level=0.1)
+        assert found is not None
+        reported += found.drifted
+    assert reported / 300 <= 0.1 + 0.035
+    moved = sample_of(batch(generator, 600, brightness=-1.0), 5)
+    seen = check_drift(batch(generator, 150), moved.values, images=moved.images)
+    assert seen is not None
+    assert (seen.drifted, seen.moved, seen.images) == (True, "brightness", 600)
+
+
+def test_what_is_kept_of_a_batch_does_not_grow_with_it() -> None:
+    """A million images: their six statistics would take 48 MB."""
+    tracemalloc.start()
+    try:
+        sample = Sample()
+        for _ in range(250):
+            sample.add(dict.fromkeys(STATISTICS, np.zeros(4_000)))
+        assert sample.images == 1_000_000
+        assert len(sample.values["score"]) == MOST
+        assert tracemalloc.get_traced_memory()[1] < 24_000_000
+    finally:
+        tracemalloc.stop()

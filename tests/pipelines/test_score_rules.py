@@ -64,6 +64,55 @@ def test_false_discoveries_are_a_rule_of_their_own(trained, images: Path, tmp_pa
         score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5, budget=2)
 
 
+@pytest.mark.parametrize("rule", [{"false_alarms": 0.9, "budget": 3}, {"false_discoveries": 0.9}])
+def test_a_finished_run_does_nothing_again_whatever_its_rule(
+    trained, images: Path, stable_bytes, tmp_path: Path, rule: dict[str, Any]
+) -> None:
+    """Images that could be flagged before all scores were known have no map at the end, and need none."""
+    out, seen = tmp_path / "out", list[str]()
+    (images / "broken.png").write_bytes(b"no image")  # is tried again, and changes nothing
+
+    def score() -> int:
+        seen.clear()
+        return score_folder(
+            images, trained.model, out, observer=lambda row, _: seen.append(row["path"]), **rule
+        ).flagged
+
+    first = score()
+    assert len(seen) == 16
+    before = stable_bytes(out)
+    assert score() == first
+    assert seen == []
+    assert stable_bytes(out) == before
+
+
+def test_more_images_can_lower_a_threshold_of_false_discoveries_and_maps_follow(
+    trained, images: Path, rows_of, stable_bytes, tmp_path: Path
+) -> None:
+    """What few images were no discovery becomes one beside many: its map was tidied away, and is drawn again."""
+    whole, out, late = tmp_path / "whole", tmp_path / "out", tmp_path / "late"
+    score_folder(images, trained.model, whole)
+    ranked = sorted(rows_of(whole), key=lambda row: -row["score"])
+    scores = [row["score"] for row in ranked]
+    document = json.loads((trained.bundle / "calibration.json").read_text())
+    good = [(scores[3] + scores[4]) / 2, *18 * [(scores[5] + scores[6]) / 2]]  # p: 4 times 0.05, twice 0.1, 1
+    calibration = tmp_path / "other.json"
+    document.pop("groups", None)
+    calibration.write_text(json.dumps(document | {"scores": good}))
+    rule: dict[str, Any] = {"false_discoveries": 0.4, "calibration": calibration}
+
+    late.mkdir()
+    for row in ranked[:4]:
+        (images / row["path"]).rename(late / Path(row["path"]).name)
+    assert score_folder(images, trained.model, out, **rule).flagged == 0
+    for row in ranked[:4]:
+        (late / Path(row["path"]).name).rename(images / row["path"])
+    assert score_folder(images, trained.model, out, **rule).flagged == 6
+    assert len(list((out / "maps").rglob("*.png"))) == 6
+    score_folder(images, trained.model, whole, fresh=True, **rule)
+    assert stable_bytes(out) == stable_bytes(whole)
+
+
 def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
     trained, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
