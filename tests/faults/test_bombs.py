@@ -76,7 +76,7 @@ def test_a_header_that_lies_is_not_believed(which: int) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (jpeg_of_many_scans, "has 10,005 scans|has 10,006 scans"),
+        (jpeg_of_many_scans, "has more than 100 scans"),
         (lambda: png(chunk(b"IDAT", zeros(200))), "is damaged: it holds more image data than its pixels have"),
         (tiff_strip_that_is_larger_than_said, "cannot be decoded as TIFF: "),
         (lambda: b"P1 2 1\n" + b"#\n" * 5_000_000, "has 5,000,000 comments among its values"),
