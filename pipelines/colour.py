@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.channels import is_grey
 from pipelines.errors import ImageError
 from pipelines.heatmap import HeatScale, colourise, png
 from pipelines.images import Image
@@ -57,6 +58,7 @@ def _coloured(
     session: ColorizingSession, pixels: Samples, noise: Floats | None, blocks: Blocks | None = None
 ) -> Samples:
     """The image in colours; error bars are added to the blocks."""
+    pixels = pixels[..., :1] if is_grey(pixels) else pixels  # its luma to the bit, which sums of thirds are not
     height, width = pixels.shape[:2]
     result = np.empty((height, width, 3), pixels.dtype)
     small = reduced(pixels, luma_of)

@@ -61,7 +61,7 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
     form = ImageFormat(channels=3, bit_depth=metadata.bit_depth)
     files, sums, tested, grey = find_images(folder), Sums(), Tested(file), 0
     with progress(log, "evaluate", len(files), "images") as advance:
-        for image in decode_for(files, form):
+        for image in decode_for(files, form, filled=True):
             advance()
             if isinstance(image, Failed):
                 tested.leave_out(image.file, image.reason)

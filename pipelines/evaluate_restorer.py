@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.channels import is_grey
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
 from pipelines.files import write_json
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
-from pipelines.mend import SIDE, as_file, in_tiles
+from pipelines.mend import SIDE, adapted, as_file, in_tiles
 from pipelines.modelfile import LEARNED, ModelFile, RestorationMetadata
 from pipelines.progress import Advance, progress
 from pipelines.quality import compare
@@ -121,7 +122,7 @@ def evaluate_restorer(
     sums = {text: _Level(level) for text, level in asked.items()}
     tested = Tested(file)
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
-        for image in decode_for(files, metadata):
+        for image in decode_for(files, metadata, filled=True):
             if isinstance(image, Failed):
                 tested.leave_out(image.file, image.reason)
                 continue
@@ -232,11 +233,13 @@ def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Float
     metadata = session.metadata
     shape = (c.shape[0] * metadata.scale, c.shape[1] * metadata.scale, c.shape[2])
     restored, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    seen = c[..., :1] if is_grey(c) else c  # as a batch job mends it
+    run, _ = adapted(session, seen.shape[2])
 
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored[place], spread[place] = outputs
 
-    in_tiles(session, c, keep, run=lambda tile, _: session.run(tile), side=SIDE)
+    in_tiles(session, seen, keep, run=lambda tile, _: run(tile), side=SIDE)
     return restored, spread
 
 

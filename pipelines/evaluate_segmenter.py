@@ -79,7 +79,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
     labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
     sums, rows, tested = _Sums(), list[dict[str, Any]](), Tested(file)
     with progress(log, "evaluate", len(files), "images") as advance:
-        for image in decode_for(files, metadata):
+        for image in decode_for(files, metadata, filled=True):
             advance()
             try:
                 if isinstance(image, Failed):

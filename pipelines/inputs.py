@@ -25,7 +25,11 @@ def pixel_type(form: CommonMetadata | ImageFormat) -> np.dtype[Any]:
 
 
 def decode_for(
-    files: Sequence[ImageFile], form: CommonMetadata | ImageFormat, clock: Clock | None = None
+    files: Sequence[ImageFile],
+    form: CommonMetadata | ImageFormat,
+    clock: Clock | None = None,
+    *,
+    filled: bool = False,
 ) -> Iterator[Decoded | Failed]:
     """Decode files for a model, in their order, within the limits of the settings.
 
@@ -33,11 +37,12 @@ def decode_for(
         files: What to decode.
         form: Channels and depth.
         clock: Told how long it takes, as "decode".
+        filled: Give fully transparent pixels the nearest colour that shows, as models need that make an image of one.
     """
     limits = settings()
     return decode(
         files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels,
-        spent=None if clock is None else lambda seconds: clock.add("decode", seconds),
+        spent=None if clock is None else lambda seconds: clock.add("decode", seconds), filled=filled,
     )  # fmt: skip
 
 

@@ -31,20 +31,21 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
         side: Most pixels of a tile along a side.
 
     Returns:
-        `pixels` are (H, W, 1): 0 and 255 where there are two classes, else the number of the class. `blocks` are the
-        standard deviation of the most probable class's indicator.
+        `pixels` are (H, W, 1): 0 and 255 where there are two classes, else the number of the class; what is fully
+        transparent is background. `blocks` are the standard deviation of the most probable class's indicator.
 
     Raises:
         ImageError: The smallest tile does not fit into memory, or the model gives what is not a number.
     """
     pixels, note = to_model_input(image, channels=session.metadata.channels, dtype=image.pixels.dtype)
     labels, blocks = in_smaller_tiles(lambda side: _label(session, pixels, side), pixels, side)
+    hidden = _clear_hidden(labels, image)
     return Mended(
         pixels=as_pixels(labels, len(session.metadata.classes))[..., None],
         alpha=None,
         mean_scale=blocks.mean,
         blocks=blocks.values,
-        notes=() if note is None else (note,),
+        notes=tuple(filter(None, (note, hidden))),
         labels=labels,
     )
 
@@ -60,12 +61,22 @@ def draw(
     generator = keyed_generator(image.sha256)
     for _ in range(count):
         noise = generator.standard_normal(session.cells(*pixels.shape[:2]), dtype=np.float32)
-        yield in_smaller_tiles(partial(_sample, session, pixels, noise), pixels, side)
+        labels = in_smaller_tiles(partial(_sample, session, pixels, noise), pixels, side)
+        _clear_hidden(labels, image)
+        yield labels
 
 
 def as_pixels(labels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
     """What a file holds: a mask of 0 and 255 where there are two classes, else the number of each."""
     return MASK[labels] if classes == 2 else labels
+
+
+def _clear_hidden(labels: NDArray[np.uint8], image: Image) -> str | None:
+    """Make background of what nobody sees, and return a note where there is some."""
+    if image.alpha is None or (image.alpha != 0).all():
+        return None
+    labels[image.alpha[..., 0] == 0] = 0
+    return "fully transparent pixels are labelled background"
 
 
 def _label(session: SegmentingSession, pixels: Samples, side: int) -> tuple[NDArray[np.uint8], Blocks]:

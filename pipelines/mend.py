@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.channels import Channels
 from pipelines.errors import ImageError
 from pipelines.heatmap import HeatScale, colourise, png, visible
 from pipelines.images.image import Image, Samples
@@ -31,7 +32,7 @@ _DISTINCT = np.array(
 _ROUNDS = np.arange(256)[:, None] // len(_DISTINCT)  # each darker than the last
 PALETTE = np.rint(np.resize(_DISTINCT, (256, 3)) * 0.8**_ROUNDS).astype(np.uint8)
 PALETTE[0] = 0
-DRAWING = "mended 1"  # another one when pictures of an earlier version must be made again
+DRAWING = "mended 2"  # another one when pictures of an earlier version must be made again
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
@@ -91,7 +92,9 @@ class Blocks:
 def mend(session: RestoringSession, image: Image, *, side: int | None = None) -> Mended:
     """Mend an image of any size, channels and depth; memory holds the image, its result and a few tiles.
 
-    A tile that does not fit into memory is tried again at half the size.
+    What is true of a whole image stays true: grey stays grey, a channel with one value keeps it. Colour under full
+    transparency counts as any other: `pipelines.images.hidden` replaces it before. A tile that does not fit into memory
+    is tried again at half the size.
 
     Raises:
         ImageError: The smallest tile does not fit either, or the model gives what is not a number.
@@ -116,21 +119,20 @@ def in_smaller_tiles(work: Callable[[int], T], pixels: Samples, side: int | None
 
 
 def _mend(session: RestoringSession, image: Image, side: int) -> Mended:
-    metadata = session.metadata
-    height, width, channels = image.pixels.shape
-    scale = metadata.scale
-    result = np.empty((height * scale, width * scale, channels), image.pixels.dtype)
+    channels, scale = Channels.of(image.pixels), session.metadata.scale
+    height, width, count = image.pixels.shape
+    result = np.empty((height * scale, width * scale, count), image.pixels.dtype)
     blocks = Blocks(result.shape)
-    run, note = _adapted(session, channels)
+    run, note = adapted(session, channels.seen.shape[2])
 
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored, spread = outputs
         if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
             raise ImageError("the model gives what is not a number for it")
-        result[place] = as_file(restored, result.dtype)
+        result[place] = channels.whole(as_file(restored, result.dtype), place, scale)
         blocks.add(spread.mean(axis=2), place)
 
-    in_tiles(session, image.pixels, keep, run=lambda tile, _: run(tile), side=side)
+    in_tiles(session, channels.seen, keep, run=lambda tile, _: run(tile), side=side)
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarged(image.alpha, scale)
     notes = () if note is None else (note,)
     return Mended(result, alpha, blocks.mean, blocks.values, notes)
@@ -160,8 +162,8 @@ def as_file(values: Floats, kind: np.dtype[Any]) -> Samples:
     return samples
 
 
-def _adapted(session: RestoringSession, channels: int) -> tuple[Callable[[Floats], tuple[Floats, ...]], str | None]:
-    """How tiles of an image go through a model of other channels, and what to tell of it."""
+def adapted(session: RestoringSession, channels: int) -> tuple[Callable[[Floats], tuple[Floats, ...]], str | None]:
+    """Return how tiles of so many channels go through a model of others, and a note on it."""
     takes = session.metadata.channels
     if takes == channels:
         return session.run, None

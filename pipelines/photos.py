@@ -108,6 +108,7 @@ def load_photos(
     stamp = {
         "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
         "format": [image_format.channels, image_format.bit_depth],
+        "hidden": "filled",
         **({} if labels is None else {"labels": labels.stamp(files)}),
         **({} if short_side is None else {"short_side": short_side}),
     }
@@ -160,7 +161,7 @@ def _decode_into(
     index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
     known: set[str] = set()
     with temporary.open("wb") as flat, progress(log, "read", len(files), "images") as advance:
-        for position, image in enumerate(decode_for(files, image_format)):
+        for position, image in enumerate(decode_for(files, image_format, filled=True)):
             advance()
             if isinstance(image, Failed):
                 index["failed"].append((position, image.reason))

@@ -8,6 +8,7 @@ from typing import Protocol
 from pipelines.columns import Row
 from pipelines.errors import ImageError
 from pipelines.images import ImageFile, list_images, read_image
+from pipelines.images.hidden import fill_hidden
 from pipelines.labels import LabelFolder, read_labels, stem_of
 from pipelines.modelfile import ColorizationMetadata, RestorationMetadata
 from pipelines.names import by_name
@@ -41,7 +42,7 @@ class CleanImages:
         metadata, limit = self._metadata, settings().max_pixels
         luma, border = (metadata.luma, metadata.border) if isinstance(metadata, RestorationMetadata) else (False, 0)
         try:
-            clean = read_image(twin.path, max_pixels=limit).pixels
+            clean = fill_hidden(read_image(twin.path, max_pixels=limit)).pixels  # as what was mended
             made = read_image(out / row["output"], max_pixels=limit * metadata.scale**2).pixels
             height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
             row |= compare(made, clean[:height, :width], luma=luma, border=border)

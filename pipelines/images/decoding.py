@@ -19,6 +19,7 @@ import numpy as np
 from pipelines.errors import ImageError
 from pipelines.images.convert import check_target, to_model_input
 from pipelines.images.header import one_line
+from pipelines.images.hidden import fill_hidden
 from pipelines.images.image import Image, Samples
 from pipelines.images.listing import ImageFile
 from pipelines.images.read import decode_bytes, read_bytes
@@ -62,7 +63,7 @@ class Failed:
 
 @dataclass(slots=True, eq=False)
 class Opened:
-    """One file, decoded as it is: what a restored copy has to keep is all there."""
+    """One file in its own channels and depth, hidden pixels filled: what a restored copy has to keep is all there."""
 
     file: ImageFile
     image: Image | None
@@ -82,6 +83,7 @@ def decode(
     workers: int,
     max_pixels: int,
     spent: Callable[[float], None] | None = None,
+    filled: bool = False,
 ) -> Iterator[Decoded | Failed]:
     """Decode files in their order.
 
@@ -96,6 +98,7 @@ def decode(
         workers: Number of threads, 1 or more.
         max_pixels: Larger images fail.
         spent: Told the seconds that each file took, waiting for memory aside; called on the threads.
+        filled: Give fully transparent pixels the nearest colour that shows; else the one that the file has there.
 
     Yields:
         One `Decoded` or `Failed` for each file: no file raises.
@@ -106,6 +109,7 @@ def decode(
     check_target(channels, dtype)
 
     def prepare(file: ImageFile, image: Image) -> Decoded:
+        image = fill_hidden(image) if filled else image
         pixels, converted = to_model_input(image, channels=channels, dtype=dtype)
         note = "; ".join(filter(None, (image.note, converted, _transparency(image)))) or None
         height, width = image.pixels.shape[:2]
@@ -117,8 +121,8 @@ def decode(
 def open_images(
     files: Sequence[ImageFile], *, workers: int, max_pixels: int, spent: Callable[[float], None] | None = None
 ) -> Iterator[Opened | Failed]:
-    """The same for whole images, in the channels and at the depth of each file."""
-    return _start(files, Opened, workers, max_pixels, spent)
+    """The same for whole images, in the channels and at the depth of each file, with hidden pixels filled."""
+    return _start(files, lambda file, image: Opened(file, fill_hidden(image)), workers, max_pixels, spent)
 
 
 def _start(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.sample import MAGNETIC_TILE
+
+WITHOUT_TRAINING = """
+import sys
+TRAINING = "torch torchvision lightning mlflow prefect vaecore onnx sklearn".split()
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in TRAINING:
+            raise ImportError(name)
+sys.meta_path.insert(0, Missing())
+from flows.cli import main
+for words in {commands}:
+    sys.argv = ["kintsugi", *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +93,15 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     monkeypatch.setattr(io, "open", refusing(io.open))
     return broken
+
+
+@pytest.fixture
+def run_without_training() -> Callable[..., None]:
+    """Run commands, each a list of words, in a process in which nothing of the training side can be imported."""
+
+    def run_without_training(*commands: list[object]) -> None:
+        code = WITHOUT_TRAINING.format(commands=[[str(word) for word in words] for words in commands])
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run_without_training

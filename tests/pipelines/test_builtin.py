@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,26 @@ def test_noise_is_taken_out(own_home: Path, tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert after > before + 8
+
+
+def test_restoring_needs_neither_torch_nor_mlflow_nor_prefect(
+    run_without_training: Callable[..., None], tmp_path: Path
+) -> None:
+    """Every kind of model, with samples where it knows several, and compared with what should come out."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(tile()[:64, :64]).save(tmp_path / "in" / "a.png")
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "labels" / "a.png")
+    commands: list[list[object]] = []
+    for name in NAMES:
+        twins = tmp_path / ("labels" if name == "segment_nuclei" else "in")
+        words = ["restore", tmp_path / "in", "--model", f"builtin:{name}", "--out", tmp_path / name]
+        samples = ["--samples", 2] if name in {"colorize", "segment_nuclei"} else []
+        commands.append([*words, *samples, "--reference", twins])
+    run_without_training(*commands)
+    for name in NAMES:
+        assert (tmp_path / name / "restored" / "a.png").is_file()
+        assert (tmp_path / name / "report.html").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("super_resolution")])

@@ -194,30 +194,15 @@ def test_scores_do_not_depend_on_order_or_company(trained, rows_of, images: Path
     assert together[single["sha256"]] == single["score"]
 
 
-WITHOUT_TRAINING = """
-import sys
-TRAINING = "torch torchvision lightning mlflow prefect vaecore onnx sklearn".split()
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in TRAINING:
-            raise ImportError(name)
-sys.meta_path.insert(0, Missing())
-from flows.cli import main
-sys.argv = {words}
-main()
-"""
-
-
-def test_the_worker_needs_neither_torch_nor_mlflow_nor_prefect(trained, rows_of, images: Path, tmp_path: Path) -> None:
+def test_the_worker_needs_neither_torch_nor_mlflow_nor_prefect(
+    trained, rows_of, run_without_training, images: Path, tmp_path: Path
+) -> None:
     """The exported file with calibration and gallery alone, in a process where the rest cannot be imported."""
     alone = tmp_path / "worker"
     alone.mkdir()
     for name in ("model.onnx", "calibration.json", "gallery.safetensors"):
         shutil.copy(trained.bundle / name, alone)
-    words = ["kintsugi", "score", images, "--model", alone / "model.onnx", "--out", tmp_path / "worker-out"]
-    code = WITHOUT_TRAINING.format(words=[str(word) for word in words])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_without_training(["score", images, "--model", alone / "model.onnx", "--out", tmp_path / "worker-out"])
     score_folder(images, trained.model, tmp_path / "full")
     keys = ("path", "score", "elbo", "rate", "distortion", "p_value", "is_anomaly")
     worker, full = rows_of(tmp_path / "worker-out"), rows_of(tmp_path / "full")
