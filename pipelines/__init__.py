@@ -11,6 +11,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipelines.cores import prepare_threads
+
 if TYPE_CHECKING:
     from pipelines.embed import EmbedSummary, embed_folder
     from pipelines.evaluate import evaluate_model
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # ONNX Runtime reports its use to its makers, and writes into the user's cache folder, from the moment it is imported.
 # Python imports this package before any module in it. What the user has set stays as it is.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenMP reads its variables once, when torch or another of its users is loaded.
+prepare_threads(os.environ)
 
 _HOME = {
     "EmbedSummary": "pipelines.embed",

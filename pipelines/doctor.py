@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from pipelines.cores import affine_cores, core_limit, usable_cores
 from pipelines.errors import SettingsError
 from pipelines.providers import probe
 from pipelines.settings import settings
@@ -39,6 +40,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("settings", False, str(error))
         return
     for subject, check in (
+        ("cores", _cores),
         ("training", _training),
         ("GPU", _gpu),
         ("home", _home),
@@ -65,6 +67,14 @@ def _packages() -> tuple[bool | None, str]:
         except PackageNotFoundError:
             continue
     return None, ", ".join(found)
+
+
+def _cores() -> tuple[bool | None, str]:
+    limit = f", a container limit of {core_limit():g}" if core_limit() < affine_cores() else ""
+    return None, (
+        f"{usable_cores()} of {os.cpu_count()} may be used (affinity to {affine_cores()}{limit}); "
+        f"KINTSUGI_WORKERS is {settings().workers}"
+    )
 
 
 def _training() -> tuple[bool | None, str]:

@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from pipelines.cores import usable_cores
 from pipelines.errors import ModelError
 from pipelines.images import Decoded
 from pipelines.images.header import one_line
@@ -63,7 +64,7 @@ class _Loaded(Generic[Stored]):
         Args:
             model: The file.
             device: Where to run; "auto" takes a GPU when one really loads.
-            threads: Of each call, on a CPU; 0 means one for each core.
+            threads: Of each call, on a CPU; 0 means one for each core that this process may use.
             calls: Most calls of `run` at the same time, on a CPU; further ones wait.
             content: The bytes of the file, where it is on another machine.
 
@@ -254,7 +255,9 @@ def _open(
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or usable_cores()  # its own count ignores the limit of a container
+    # Threads that wait by spinning hold cores that the others need: beside other work a call took twice as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         content = model.path.read_bytes() if content is None else content
         return onnxruntime.InferenceSession(content, options, providers=choose_providers(device))

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipelines.cores import usable_cores
 from pipelines.errors import SettingsError
 
 PREFIX = "KINTSUGI_"
@@ -25,7 +26,9 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.")
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decode threads, and threads of the session."
+        default_factory=usable_cores,
+        ge=1,
+        description="Decode threads, and threads of the session; default: the cores that this process may use.",
     )
     max_pixels: int = Field(
         250_000_000, ge=1, description="Larger images are refused as decompression bombs (pixels per image)."

@@ -6,7 +6,6 @@ dataset -> view of a half -> cells, those that are finished left out -> means an
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipelines.bench.dataset import Half, check_layout, fingerprint, published_f
 from pipelines.bench.jobs import check_overrides
 from pipelines.bench.methods import DEFAULT, Method, choose_methods
 from pipelines.bench.summary import as_published, baseline_of, markdown, ratios, summarise
+from pipelines.cores import usable_cores
 from pipelines.errors import FolderError, OutputError
 from pipelines.files import write_atomically, write_json
 from pipelines.locks import locked
@@ -154,7 +154,7 @@ def _written(setup: Setup, rows: Sequence[Method], results: Sequence[tuple[Cell,
         "ratios": ratios(table),
         "published": as_published(published_for(setup.dataset)),
         "cells": [_without_curve(result) for _, result in results],
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "system": platform.system()},
+        "machine": {"cores": usable_cores(), "processor": platform.machine(), "system": platform.system()},
         "versions": {
             name: installed_version(name) for name in ("kintsugi", "torch", "timm", "onnxruntime-gpu", "numpy")
         },

@@ -23,6 +23,7 @@ from typing import Any
 
 from pipelines.bench.anomalib_environment import ensure_anomalib
 from pipelines.bench.methods import ANOMALIB
+from pipelines.cores import usable_cores
 from pipelines.data import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.files import write_atomically, write_json
@@ -218,7 +219,7 @@ def _digest_of(images: Path) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    return {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    return {"cores": usable_cores(), "processor": platform.processor() or platform.machine()}
 
 
 def _table(bench: _Bench, lines: Sequence[Line], runs: int, growth: Sequence[int]) -> str:
@@ -227,7 +228,7 @@ def _table(bench: _Bench, lines: Sequence[Line], runs: int, growth: Sequence[int
 
     rates = {name: [rate(answer) for answer in answers] for name, answers in bench.answers.items()}
     rows = [
-        f"Medians of {runs} runs in turns, {os.cpu_count()} cores. Ratios are medians of the ratios within each turn.",
+        f"Medians of {runs} runs in turns, {usable_cores()} cores. Ratios are medians of the ratios within each turn.",
         "",
         "| row | images | images/s | the batch job is faster by | hours for a million images | peak MiB |",
         "|---|---|---|---|---|---|",

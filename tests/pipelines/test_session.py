@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from pipelines.errors import CalibrationError, ModelError
@@ -104,6 +105,28 @@ def test_without_a_gpu_the_cpu_is_asked_for_and_nothing_is_printed(capfd: pytest
         with pytest.raises(ModelError, match=r"KINTSUGI_DEVICE is cuda, but"):
             choose_providers("cuda")
     assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Every session of ONNX Runtime that is opened, with what it was given; on a machine that has a GPU or none."""
+    calls: list[dict] = []
+    real = onnxruntime.InferenceSession
+
+    def open_session(content: bytes, options: onnxruntime.SessionOptions, *, providers: list) -> object:
+        calls.append({"options": options, "providers": providers})
+        return real(content, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    return calls
+
+
+def test_threads_sleep_while_they_wait_and_are_as_many_as_there_are_cores(trained, opened, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.session.usable_cores", lambda: 3)
+    Session(model_at(trained.model), device="cpu")
+    Session(model_at(trained.model), device="cpu", threads=2)
+    assert [call["options"].intra_op_num_threads for call in opened] == [3, 2]
+    assert {call["options"].get_session_config_entry("session.intra_op.allow_spinning") for call in opened} == {"0"}
 
 
 @pytest.mark.parametrize(
