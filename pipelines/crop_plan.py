@@ -53,6 +53,8 @@ def read_images(
         DataError: There are too few, none can be read, or some are test images.
     """
     files = find_images(job.data.images)
+    if labels is not None:
+        labels.warn_of_unused(files)
     positions = drawn(files, job.data.max_images or MOST_IMAGES)
     photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
     check_leakage(photos)

@@ -26,7 +26,7 @@ from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError
 from pipelines.files import write_atomically, write_json
 from pipelines.images import Failed, ImageFile, find_images
-from pipelines.inputs import decode_for, pixel_type
+from pipelines.inputs import decode_for, pixel_type, warn_left_out
 from pipelines.job import Job
 from pipelines.modelfile import FILES
 from pipelines.plan import Plan
@@ -86,8 +86,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
     kept = [files[position] for position in index["keep"]]
     failed = tuple(Failed(files[position], reason, None) for position, reason in index["failed"])
-    for item in failed:
-        log.warning("left out %s: %s", item.file.relative, item.reason)
+    warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
     if index["duplicates"]:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
     split = split_by_content(index["sha256"], job.calibrate.fraction)

@@ -28,6 +28,7 @@ from pipelines.inputs import batches, decode_for, in_halves
 from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
+from pipelines.output import check_file
 from pipelines.progress import progress
 from pipelines.resaved import alike, coarse, saved_again
 from pipelines.session import DOES, Session, kind_of
@@ -143,6 +144,7 @@ def _check(out: Path) -> None:
         raise FolderError(f"the output {out} does not end in .parquet: give a file such as embeddings.parquet")
     if out.is_dir():
         raise FolderError(f"the output {out} is a folder: give a file such as {out / 'embeddings.parquet'}")
+    check_file(out)
 
 
 def _open(file: ModelFile) -> Session:

@@ -2,7 +2,7 @@
 
 FOLDER/test/good/*            images without defect
 FOLDER/test/<defect>/*        images with that defect
-FOLDER/ground_truth/<defect>/NAME.png or NAME_mask.png   masks, defect above half (optional)
+FOLDER/ground_truth/<defect>/NAME.png, NAME_mask.png or NAME_gt.png   masks, of any suffix (optional)
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.columns import Row
-from pipelines.errors import DataError, FolderError, ImageError
+from pipelines.errors import DataError, FolderError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
-from pipelines.files import write_json
-from pipelines.images import OUTPUT_MARKER, expect_images, find_images, read_image, to_model_input
+from pipelines.files import keep_figures
+from pipelines.images import OUTPUT_MARKER, expect_images, find_images
+from pipelines.masks import GOOD, Masks
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.output import check_output
+from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, Session, kind_of
-from pipelines.settings import settings
 from pipelines.verdicts import Verdicts, check_rule
 
 log = logging.getLogger(__name__)
-GOOD = "good"
 QUANTITIES = {"elbo": -1, "distortion": 1, "rate": 1}
 """What else an image can be ranked by, and the sign with which higher is more abnormal."""
 
@@ -77,6 +76,8 @@ def evaluate_model(
         KintsugiError: The folder or an option is not for such a model; the message says what is.
     """
     folder = Path(folder)
+    if json_path is not None:
+        check_file(json_path)
     of_scores: dict[str, object] = {"out": out, "false_alarms": false_alarms, "groups": groups, "regret": regret}
     of_mending: dict[str, object] = {"levels": levels, "classical": classical}
     if bound is not None or probe is not None:
@@ -173,7 +174,7 @@ def evaluate_scores(
     if out is not None:
         check_output(out, test)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
+        check_file(json_path)
     file = find_model(model)  # once: between two looks, another version may become champion
     graph = None
     if regret:
@@ -181,7 +182,7 @@ def evaluate_scores(
 
         graph = load_network(file)
     tells_places = Session(file, device="cpu").metadata.tells_places
-    pixels = PixelFigures()
+    pixels, masks = PixelFigures(), Masks(folder)
     rows: list[Row] = []
 
     def observe(row: Row, anomaly_map: NDArray[Any]) -> None:
@@ -189,12 +190,8 @@ def evaluate_scores(
         if not tells_places:
             return
         defect = _label(row)
-        mask = None if defect == GOOD else find_mask(folder / "ground_truth" / defect, Path(row["path"]))
-        try:
-            pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
-        except DataError as error:
-            msg = f"{test / row['path']}: {error}"
-            raise DataError(msg) from None
+        mask = masks.of(row["path"], anomaly_map.shape)
+        pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
 
     with tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary:
         place = out or Path(temporary)
@@ -207,8 +204,8 @@ def evaluate_scores(
         result["quantities"] = {
             name: _quantity(rows, [sign * row[name] for row in rows]) for name, sign in QUANTITIES.items()
         }
-        if pixels.unmasked:
-            log.warning("%d images of defects have no mask: they are in no pixel figure", pixels.unmasked)
+        if tells_places:
+            result["masks"] = masks.report()
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
         _keep(result, json_path, out)
         if graph is not None:
@@ -227,10 +224,9 @@ def evaluate_scores(
 
 def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> None:
     if out is not None:
-        write_json(out / "evaluation.json", result)
+        keep_figures(out / "evaluation.json", result, describe_scores)
         write_report(out)
-    if json_path is not None:
-        write_json(json_path, result)
+    keep_figures(json_path, result, describe_scores)
 
 
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
@@ -350,20 +346,3 @@ def _pixel(result: PixelResult | None) -> dict[str, Any]:
 
 def _label(row: Row) -> str:
     return str(row["path"]).split("/", 1)[0]
-
-
-def find_mask(folder: Path, image: Path) -> NDArray[np.bool_] | None:
-    """The mask (H, W) of an image, defect above half; None where there is none that can be read."""
-    for name in (f"{image.stem}.png", f"{image.stem}_mask.png"):
-        path = folder / Path(*image.parts[1:-1]) / name
-        if not path.is_file():
-            continue
-        try:
-            decoded = read_image(path, max_pixels=settings().max_pixels)
-        except ImageError as error:
-            log.warning("the mask %s cannot be read: %s", path, error)
-            return None
-        grey, _ = to_model_input(decoded, channels=1, dtype=np.dtype(np.uint8))
-        mask: NDArray[np.bool_] = grey[..., 0] > 127
-        return mask
-    return None

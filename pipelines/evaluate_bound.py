@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import DataError, ModelError
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
@@ -73,8 +73,7 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
         "samples": samples,
         "dims": dims,
     }
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_bound)
     return figures
 
 

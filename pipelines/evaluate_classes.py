@@ -19,7 +19,7 @@ from pipelines.classes import named
 from pipelines.columns import Row
 from pipelines.errors import DataError
 from pipelines.figures import image_auroc, share_of
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.groups import group_of
 from pipelines.leakage import warn_of_known
 from pipelines.modelfile import ModelFile
@@ -102,8 +102,7 @@ def evaluate_classes(
             "images_per_second": summary.images_per_second,
         }
     warn_of_known(known_before, len(rows))
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_classes)
     return figures
 
 

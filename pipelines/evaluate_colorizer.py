@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.images import Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
@@ -85,8 +85,7 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
         "n_grey": grey,
         "levels": {LEVEL: _level(rows) | sums.error_bars()},
     }
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_colorization)
     return figures
 
 

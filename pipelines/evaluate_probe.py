@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 
 from pipelines.classes import classes_of, named
 from pipelines.errors import DataError
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
@@ -101,8 +101,7 @@ def evaluate_probe(
         "images_of": dict(zip(names, np.bincount(truth, minlength=len(names)).tolist(), strict=True)),
         **tested.finish(folder),
     }
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_probe)
     return figures
 
 

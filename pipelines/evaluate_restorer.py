@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipelines.channels import is_grey
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
@@ -139,8 +139,7 @@ def evaluate_restorer(
         **counts,
         "levels": {text: _level_figures(each) for text, each in sums.items()},
     }
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_restoration)
     return figures
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, FolderError, ImageError
-from pipelines.files import write_json
+from pipelines.files import keep_figures
 from pipelines.images import Failed, find_images
 from pipelines.images.image import Samples
 from pipelines.inputs import decode_for
@@ -97,6 +97,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
             rows.append({"path": image.file.relative, **overlap, "seconds": seconds})
     if not rows:
         raise DataError(f"none of {len(files)} images under {folder / IMAGES} can be measured; the reasons are above")
+    labels.warn_of_unused(files)
     counts = tested.finish(folder)
     figures = {
         "task": metadata.task,
@@ -107,8 +108,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
         "seconds": float(np.median([row["seconds"] for row in rows])),
         "per_image": rows,
     }
-    if json_path is not None:
-        write_json(json_path, figures)
+    keep_figures(json_path, figures, describe_segmentation)
     return figures
 
 

@@ -25,7 +25,7 @@ from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
-from pipelines.output import check_own, tell_replaced
+from pipelines.output import check_own, check_writable, tell_replaced
 from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
@@ -72,6 +72,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     if (kind := kind_of(file)) is not Metadata:
         raise ModelError(f"{file.ref} {DOES[kind]}: what is explored is models that score; train one on good images")
     check_own(out, EXPLORE_JSON)
+    check_writable(out)
     graph = load_network(file)
     known = file.calibration()
     codes = None if images is None else encode_folder(graph, Path(images))
@@ -111,7 +112,6 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
             "judged": sections.judged(graph, codes),
             "apart": sections.apart(graph, codes),
         }
-    out.mkdir(parents=True, exist_ok=True)
     tell_replaced(out / EXPLORE_JSON, file)
     write_json(out / EXPLORE_JSON, _numbers(file, graph, codes, facts))
     page = write_explore_page(out, facts, [] if codes is None else [each.relative for each in codes.files])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
 _MACHINE = secrets.token_hex(4)  # machines of a cluster write to one folder, and their processes have equal numbers
@@ -67,6 +70,30 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write JSON atomically; not-a-number has no place in it."""
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def keep_figures(
+    path: Path | None, figures: dict[str, Any], describe: Callable[[dict[str, Any]], Iterable[str]]
+) -> None:
+    """Write figures, if that is asked for; where it fails, print them: they may be the work of hours.
+
+    Args:
+        path: Where to.
+        figures: What was measured.
+        describe: From figures to lines for a terminal.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        write_json(path, figures)
+    except (OSError, ValueError):
+        log.error("%s cannot be written; the figures are:", path)
+        for line in describe(figures):
+            log.error("%s", line)
+        raise
 
 
 def shortened(name: str) -> str:

@@ -18,7 +18,7 @@ from pipelines.files import write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
-from pipelines.output import check_own, tell_replaced
+from pipelines.output import check_own, check_writable, tell_replaced
 from pipelines.session import DOES, Session, kind_of
 from pipelines.text import printable
 from pipelines.weights import load_network
@@ -108,8 +108,8 @@ def sheet_of(images: list[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.unsig
 def _make_room(out: Path, file: ModelFile) -> None:
     """Make the folder, or empty that of an earlier call."""
     check_own(out, ACCOUNT)
+    check_writable(out)
     tell_replaced(out / ACCOUNT, file)
-    out.mkdir(parents=True, exist_ok=True)
     for path in list(out.iterdir()):
         if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name):
             path.unlink()

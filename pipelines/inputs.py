@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.images.header import one_line
 from pipelines.settings import settings
+from pipelines.text import some_of
 
 if TYPE_CHECKING:  # scoring runs without vaecore
     from pipelines.modelfile import CommonMetadata
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # scoring runs without vaecore
     from vaecore.image_format import ImageFormat
 
 _Values = TypeVar("_Values")
+MOST_REASONS = 10  # for which images are left out: more are counted
 
 
 def pixel_type(form: CommonMetadata | ImageFormat) -> np.dtype[Any]:
@@ -44,6 +47,23 @@ def decode_for(
         files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels,
         spent=None if clock is None else lambda seconds: clock.add("decode", seconds), filled=filled,
     )  # fmt: skip
+
+
+def warn_left_out(log: logging.Logger, failed: Iterable[tuple[str, str]]) -> None:
+    """Warn of images that are left out: a line for each reason, with examples, and not one for each image.
+
+    Args:
+        log: Where to.
+        failed: Name and reason of each.
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, reason in failed:
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in list(reasons.items())[:MOST_REASONS]:
+        count = f"{len(names)} images: " if len(names) > 1 else ""
+        log.warning("left out %s%s: %s", count, some_of(names), reason)
+    if more := sum(len(names) for names in list(reasons.values())[MOST_REASONS:]):
+        log.warning("left out %d more images, for other reasons", more)
 
 
 def batches(images: Iterator[Decoded | Failed], size: Callable[[], int]) -> Iterator[list[Decoded] | Failed]:

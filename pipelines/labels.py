@@ -3,64 +3,98 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
-from pipelines.images import ImageFile, list_images
+from pipelines.images import Image, ImageFile, list_images
+from pipelines.images.convert import luma
+from pipelines.images.exif import upright
 from pipelines.images.header import check_pixels, one_line, sniff
 from pipelines.images.pillow import decode_bmp
 from pipelines.images.png import decode_png
 from pipelines.images.pnm import decode_pnm
-from pipelines.images.read import read_bytes
+from pipelines.images.read import decode_bytes, read_bytes
 from pipelines.settings import settings
+from pipelines.text import some_of
 
+log = logging.getLogger(__name__)
 EXACT = ("PNG", "TIFF", "BMP", "PNM")
+EXACT_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".pnm", ".pgm", ".pbm", ".ppm"})
 DECODERS = {"PNG": decode_png, "BMP": decode_bmp, "PNM": decode_pnm}
 PNG_PALETTE, PHOTOMETRIC_PALETTE = 3, 3  # colour type of the one, photometric interpretation of the other
+ORIENTATION = 274  # tag of TIFF
+MARK = re.compile(r"_(mask|gt)$", re.IGNORECASE)  # behind the name of an image, in the name of its label image
+FEW_VALUES = 16  # up to so many are classes or instances, however they lie; more may be shades of grey
 
 Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFolder:
-    """Label images under the names of the images, whatever their suffix, or with `_mask` behind.
+    """Label images under the names of the images, whatever their suffix, or with `_mask` or `_gt` behind.
 
     Attributes:
         path: Of the folder.
         classes: Background included; with two, everything above zero (of masks: above half) is the other.
         files: By name without suffix.
+        marked: Those with `_mask` or `_gt`, by the name without it.
     """
 
     path: Path
     classes: int
     files: Mapping[str, ImageFile]
+    marked: Mapping[str, ImageFile]
 
     @classmethod
     def find(cls, path: Path, classes: int) -> LabelFolder:
-        """List a folder.
+        """List a folder. Of two files of one name the lossless one counts: the other is a copy of the image, say.
 
         Raises:
             FolderError: It holds no images.
             DataError: It holds two label images of one name.
         """
-        found = list_images(path).files
-        names = Counter(stem_of(file.relative) for file in found)
-        if double := next((name for name, count in names.items() if count > 1), None):
-            raise DataError(f"{path} holds two label images of the name {double}: keep one")
-        return cls(path, classes, {stem_of(file.relative): file for file in found})
+        files: dict[str, ImageFile] = {}
+        marked: dict[str, ImageFile] = {}
+        for file in sorted(list_images(path).files, key=_may_change_values):
+            stem = stem_of(file.relative)
+            base = MARK.sub("", stem)
+            for name, known in ((stem, files), (base, marked)):
+                if known is marked and base == stem:
+                    continue
+                before = known.setdefault(name, file)
+                if before is not file and _may_change_values(before) == _may_change_values(file):
+                    raise DataError(f"{path} holds two label images of the name {name}: keep one")
+        return cls(path, classes, files, marked)
+
+    def named(self, stem: str) -> ImageFile | None:
+        """The label image of what has this name without its suffix."""
+        return self.marked.get(stem) or self.files.get(stem)
+
+    def unused(self, stems: Collection[str]) -> list[str]:
+        """Label images that belong to none of these names of images without their suffixes."""
+        names = ((stem, file.relative) for stem, file in self.files.items())
+        return sorted(relative for stem, relative in names if stem not in stems and MARK.sub("", stem) not in stems)
+
+    def warn_of_unused(self, images: Iterable[ImageFile]) -> None:
+        """Name label images that belong to none of these images, if there are some."""
+        if names := self.unused({stem_of(image.relative) for image in images}):
+            log.warning(
+                "%d label images under %s belong to no image (%s): a label image has the name of its image, or "
+                "NAME_mask, or NAME_gt", len(names), self.path, some_of(names),
+            )  # fmt: skip
 
     def file_of(self, image: ImageFile) -> ImageFile | None:
         """The label image of an image."""
-        stem = stem_of(image.relative)
-        found = self.files.get(f"{stem}_mask") or self.files.get(stem)
+        found = self.named(stem_of(image.relative))
         return None if found is None or found.path.samefile(image.path) else found
 
     def of(self, image: ImageFile, size: tuple[int, ...]) -> Labels:
@@ -89,10 +123,11 @@ class LabelFolder:
 
 
 def read_labels(path: Path, classes: int) -> Labels:
-    """Read a label image.
+    """Read a label image, upright.
 
     Args:
-        path: PNG, TIFF, BMP or PNM: its values count, or its palette's indices, not its colours.
+        path: PNG, TIFF, BMP or PNM: its values count, or its palette's indices, not its colours. With two classes any
+            image: of a palette of greys the greys count.
         classes: Background included; with two, everything above zero is the other class, and of a mask (whose pixels
             are mostly at one high value or at zero) everything above half of that.
 
@@ -100,18 +135,23 @@ def read_labels(path: Path, classes: int) -> Labels:
         (H, W), values below `classes`.
 
     Raises:
-        ImageError: It cannot be read, is in colours, may have lost values, or has some beyond the classes.
+        ImageError: It cannot be read, is in colours, may have lost values, has some beyond the classes, or of two
+            classes it is not clear which is which.
     """
     limit = settings().max_pixels
     try:
-        data, _ = read_bytes(path, max_pixels=limit)
-        values, indices = _values(data, partial(check_pixels, max_pixels=limit))
+        data, sha256 = read_bytes(path, max_pixels=limit)
+        if classes == 2 and sniff(data) not in EXACT:
+            stored = _decoded(decode_bytes(data, sha256, max_pixels=limit), lossy=sniff(data) != "GIF")
+        else:
+            stored = _stored(data, partial(check_pixels, max_pixels=limit))
+        values = upright(stored.values[..., None], stored.orientation)[..., 0]
+        if classes == 2:
+            return _foreground(stored._replace(values=values)).astype(np.uint8)
     except ImageError as error:
         raise ImageError(f"label image {path.name}: {error}") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         raise ImageError(f"label image {path.name} cannot be read: {one_line(error)}") from None
-    if classes == 2:
-        return (values > _foreground_above(values, indices)).astype(np.uint8)
     if values.min(initial=0) < 0 or values.max(initial=0) >= classes:
         raise ImageError(
             f"label image {path.name} has values up to {values.max()}: with model.classes of {classes} names they end "
@@ -120,21 +160,29 @@ def read_labels(path: Path, classes: int) -> Labels:
     return values.astype(np.uint8)
 
 
-def _values(data: bytes, admit: Callable[[int, int], None]) -> tuple[NDArray[Any], bool]:
-    """What a file holds for each pixel, (H, W), as it is; and whether that is the index of a palette."""
+class _Stored(NamedTuple):
+    """What a file holds for each pixel."""
+
+    values: NDArray[Any]  # (H, W), as the file stores them
+    palette: NDArray[Any] | None = None  # (n, 3) colours, where the values are indices of them
+    orientation: int = 1
+    lossy: bool = False
+
+
+def _decoded(image: Image, *, lossy: bool) -> _Stored:
+    """A file whose format may change values, or has colours alone: as it looks."""
+    pixels = image.pixels
+    if lossy:
+        return _Stored((luma(pixels) if pixels.shape[2] == 3 else pixels)[..., 0], lossy=True)
+    return _Stored(_grey(pixels))
+
+
+def _stored(data: bytes, admit: Callable[[int, int], None]) -> _Stored:
+    """What a lossless file holds."""
     kind = sniff(data)
     if kind not in EXACT:
         raise ImageError(f"is {kind}, which may change values: save label images as {' or '.join(EXACT[:2])}")
-    # Of these our own decoder makes colours, or 8 bits.
-    if kind == "PNG" and (data[25] == PNG_PALETTE or data[24] < 8):
-        from PIL.PngImagePlugin import PngImageFile
-
-        with PngImageFile(io.BytesIO(data)) as image:
-            admit(*image.size)
-            values, palette = np.asarray(image), image.mode == "P"
-        if not palette and data[24] in (2, 4):  # Pillow has spread them over 8 bits
-            values = values // (255 // (2 ** data[24] - 1))
-        return values, palette
+    palette = None
     if kind == "TIFF":
         from tifffile import TiffFile
 
@@ -144,30 +192,120 @@ def _values(data: bytes, admit: Callable[[int, int], None]) -> tuple[NDArray[Any
             page = file.pages.first
             admit(page.imagewidth, page.imagelength)
             samples = page.asarray()
-            palette = page.photometric == PHOTOMETRIC_PALETTE
+            orientation = page.tags.valueof(ORIENTATION, default=1)
+            if page.photometric == PHOTOMETRIC_PALETTE and page.colormap is not None:
+                palette = page.colormap.T
     else:
-        samples, palette = DECODERS[kind](data, admit).samples, False
-    if samples.ndim == 3 and samples.shape[2] in (2, 4):  # transparency says nothing of classes
-        samples = samples[..., :-1]
+        raster = DECODERS[kind](data, admit)
+        samples, orientation = raster.samples, raster.orientation
+        if kind == "PNG" and (data[25] == PNG_PALETTE or data[24] < 8):  # of which that made colours, or 8 bits
+            samples, palette = _narrow_png(data)
+    if samples.ndim == 3 and samples.shape[2] in (2, 4):
+        colour, alpha = samples[..., :-1], samples[..., -1]
+        if (colour == colour[0, 0]).all() and (alpha != alpha[0, 0]).any():
+            raise ImageError("has one colour, and differs in its transparency alone: fill what is transparent")
+        samples = colour  # transparency says nothing of classes
+    values = _grey(samples)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ImageError("holds fractions: give the number of its class to each pixel instead")
+    return _Stored(values, palette, orientation if orientation in range(1, 9) else 1)
+
+
+def _narrow_png(data: bytes) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Values of a PNG file of few bits, or indices of its palette, and that."""
+    from PIL.PngImagePlugin import PngImageFile
+
+    with PngImageFile(io.BytesIO(data)) as image:
+        values, colours = np.asarray(image), image.getpalette("RGB") if image.mode == "P" else None
+    if colours is not None:
+        return values, np.array(colours, np.uint8).reshape(-1, 3)
+    # Pillow has spread 2 and 4 bits over 8
+    return values // (255 // (2 ** data[24] - 1)) if data[24] in (2, 4) else values, None
+
+
+def _grey(samples: NDArray[Any]) -> NDArray[Any]:
+    """Samples (H, W) of (H, W) or (H, W, C).
+
+    Raises:
+        ImageError: They are in colours.
+    """
     if samples.ndim == 3 and (samples == samples[..., :1]).all():
         samples = samples[..., 0]  # grey, saved as colours
     if samples.ndim != 2:
         raise ImageError("is in colours: give the number of its class to each pixel instead")
-    if samples.dtype.kind == "f" and not np.array_equal(samples, np.rint(samples)):
-        raise ImageError("holds fractions: give the number of its class to each pixel instead")
-    return samples, palette
+    return samples
 
 
-def _foreground_above(values: NDArray[Any], indices: bool) -> float:
-    """Zero; half of the highest value where the file is a mask with soft edges.
+def _foreground(stored: _Stored) -> NDArray[np.bool_]:
+    """Which pixels are of the second of two classes.
 
-    Instances have low numbers, or as many pixels at each: of a mask, more than half of what is not zero is at the top.
+    Masks are mostly at one high value or at zero, with soft edges perhaps; numbers of classes and instances are above
+    zero, few, or alike at pixels side by side.
+
+    Raises:
+        ImageError: It is not clear.
     """
+    values = stored.values
+    if stored.palette is not None:
+        if (greys := _greys(values, stored.palette)) is None:
+            return _above_zero(values)
+        values = greys
+    values = values.astype(np.uint8) if values.dtype == np.bool_ else values
     top = values.max(initial=0)
-    if indices or values.dtype.kind != "u" or top <= np.iinfo(values.dtype).max // 2:
-        return 0
-    full = np.count_nonzero(values == top) > np.count_nonzero(values) / 2
-    return float(top) / 2 if full else 0
+    high = values.dtype.kind == "u" and top > np.iinfo(values.dtype).max // 2
+    if stored.lossy:
+        if not high and top:
+            raise ImageError(f"is lossy, and its values end at {top}: save masks as {' or '.join(EXACT[:2])}")
+        if not _is_black_and_white(values, top):
+            raise ImageError("holds shades of grey: a mask is black and white")
+        return values > top / 2
+    if np.count_nonzero(values == top) > np.count_nonzero(values) / 2:
+        return values > top / 2 if high else _above_zero(values)
+    if _is_flat(values) or len(np.unique(values)) <= FEW_VALUES:
+        return _above_zero(values)
+    if not high or not _is_black_and_white(values, top):
+        raise ImageError(f"holds shades of grey up to {top}, neither a mask nor numbers of classes")
+    return values > top / 2
+
+
+def _is_black_and_white(values: NDArray[Any], top: float) -> bool:
+    """Whether few values are in the middle between zero and the highest, as at the edges of a mask."""
+    middle = np.count_nonzero((values >= top * 0.25) & (values <= top * 0.75)) if top else 0
+    return 2 * middle <= np.count_nonzero(values > top * 0.75)
+
+
+def _above_zero(values: NDArray[Any]) -> NDArray[np.bool_]:
+    low, top = values.min(), values.max()
+    if 0 < low < top:
+        raise ImageError(f"has no pixel of value 0, only {low} to {top}: give 0 to what is background")
+    found: NDArray[np.bool_] = values > 0
+    return found
+
+
+def _greys(indices: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any] | None:
+    """What a palette image shows, where that is greys: programs that make files smaller order palettes as they like."""
+    used = np.unique(indices)
+    if not len(used) or used[-1] >= len(palette):
+        return None
+    colours = palette[used]
+    if (colours != colours[:, :1]).any() or len(np.unique(colours[:, 0])) < len(used):
+        return None
+    greys: NDArray[Any] = palette[:, 0]
+    return (greys.astype(np.uint8) if palette.max() < 256 else greys)[indices]
+
+
+def _is_flat(values: NDArray[Any]) -> bool:
+    """Whether three of four pixels above zero have the value of the next one, if that is above zero, too."""
+    alike = both = 0
+    for one, other in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1])):
+        inside = (one > 0) & (other > 0)
+        both += int(np.count_nonzero(inside))
+        alike += int(np.count_nonzero(inside & (one == other)))
+    return 4 * alike >= 3 * both
+
+
+def _may_change_values(file: ImageFile) -> bool:
+    return file.path.suffix.lower() not in EXACT_SUFFIXES
 
 
 def stem_of(relative: str) -> str:

@@ -26,6 +26,7 @@ from pipelines.settings import settings
 log = logging.getLogger(__name__)
 DIGITS = 16  # of a digest that are kept: one chance in 10^19 of a wrong alarm for each pair
 NAMED = 3  # images that a message names
+MOST_TOLD = 10  # images whose reason to be left out has a line of its own
 
 
 def known_benchmarks() -> dict[str, str]:
@@ -81,8 +82,9 @@ class Tested:
 
     def leave_out(self, file: ImageFile, reason: object) -> None:
         """Count an image that cannot be measured, and say why."""
-        log.warning("left out %s: %s", file.relative, reason)
         self._failed += 1
+        if self._failed <= MOST_TOLD:
+            log.warning("left out %s: %s", file.relative, reason)
 
     def finish(self, folder: Path) -> dict[str, int]:
         """Remember what the folder was tested on, and warn of figures that promise too much.
@@ -90,6 +92,8 @@ class Tested:
         Returns:
             How many images were measured, trained on all the same, and left out, as figures name them.
         """
+        if (more := self._failed - MOST_TOLD) > 0:
+            log.warning("left out %d more images", more)
         warn_of_known(self._known, self.measured)
         remember_test_images(folder, self._digests)
         return {"n_images": self.measured, "n_trained_on": self._known, "n_failed": self._failed}

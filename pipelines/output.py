@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
-from pipelines.files import map_name, unfinished, write_atomically, write_json
+from pipelines.files import TEMPORARY, make_folders, map_name, unfinished, write_atomically, write_json
 from pipelines.images import OUTPUT_MARKER
 from pipelines.modelfile import ModelFile
 from pipelines.names import NameSet
@@ -208,6 +209,35 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
         f"If that is the old name of the same folder, or its results are not needed, delete {out} first"
     )
     raise OutputError(msg)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work begins. Folders above it that are missing are made.
+
+    Raises:
+        FolderError: It is a folder, or what is above it cannot be written.
+    """
+    try:
+        taken = path.is_dir()
+    except OSError as error:  # too long a name, or a folder above it that we may not look into
+        raise FolderError(f"{path} cannot be written: {error.strerror}; give another file") from None
+    if taken:
+        raise FolderError(f"{path} is a folder: give a file, such as one in it")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that takes no files, before the work begins. It is made if it is missing.
+
+    Raises:
+        FolderError: It cannot be made, or no file in it.
+    """
+    try:
+        make_folders(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY):
+            pass
+    except OSError as error:
+        raise FolderError(f"the folder {folder} cannot be written: {error.strerror}; give another one") from None
 
 
 def check_own(out: Path, account: str) -> None:

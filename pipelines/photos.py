@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipelines.errors import DataError, ImageError
 from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile
-from pipelines.inputs import decode_for, pixel_type
+from pipelines.inputs import decode_for, pixel_type, warn_left_out
 from pipelines.labels import LabelFolder
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
@@ -122,8 +122,7 @@ def load_photos(
             msg = f"none of {len(files)} images can be read; the first: {reason}"
             raise DataError(msg)
         flat = np.memmap(folder / "photos.raw", dtype=pixel_type(image_format), mode="r")
-    for position, reason in index["failed"]:
-        log.warning("left out %s: %s", files[position].relative, reason)
+    warn_left_out(log, ((files[position].relative, reason) for position, reason in index["failed"]))
     sizes = tuple((int(height), int(width)) for height, width in index["sizes"])
     lengths = [height * width * _depth(image_format, labels is not None) for height, width in sizes]
     return Photos(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,25 @@ def printable(text: str) -> str:
         lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else f"\\u{ord(match[0]):04x}",
         text,
     )
+
+
+def some_of(names: Sequence[str], most: int = 3, room: int = 100) -> str:
+    """The first of some names, as examples in a line of text: so many, and as many as there is room for.
+
+    Args:
+        names: At least one.
+        most: Names, at most.
+        room: Characters, about.
+
+    >>> some_of(["a.png", "b.png"]), some_of(["a.png", "b.png", "c.png", "d.png"], most=2)
+    ('a.png, b.png', 'a.png, b.png, ...')
+    """
+    shown: list[str] = []
+    for name in map(printable, names[:most]):
+        if shown and sum(map(len, shown)) + len(name) > room:
+            break
+        shown.append(name if len(name) <= room else f"...{name[3 - room :]}")
+    return ", ".join(shown) + ", ..." * (len(names) > len(shown))
 
 
 def for_spreadsheets(table: pa.Table) -> pa.Table:

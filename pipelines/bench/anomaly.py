@@ -23,6 +23,7 @@ from pipelines.cores import usable_cores
 from pipelines.errors import FolderError, OutputError
 from pipelines.files import write_atomically, write_json
 from pipelines.locks import locked
+from pipelines.output import check_writable
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _open(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()) and not (out / "lock").is_file():
         msg = f"the output folder {out} holds something that is no benchmark: give a new folder"
         raise OutputError(msg)
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
 
 
 def _run(setup: Setup, rows: Sequence[Method], seeds: int) -> Bench:

@@ -10,8 +10,9 @@ from typing import Literal
 
 from pipelines.bench.methods import PUBLISHED, Published
 from pipelines.errors import DataError, FolderError
-from pipelines.evaluate import GOOD
-from pipelines.images import find_images
+from pipelines.images import ImageFile, find_images
+from pipelines.labels import stem_of
+from pipelines.masks import GOOD, masks_under
 from pipelines.modelfile import sha256_of
 
 Half = Literal["A", "B", "all"]
@@ -60,19 +61,25 @@ def view_of(dataset: Path, half: Half, folder: Path) -> Path:
         return dataset
     view = folder / f"half-{half}"
     shutil.rmtree(view, ignore_errors=True)
-    test = dataset / "test"
+    test, masks = dataset / "test", masks_under(dataset)
     for file in find_images(test):
         if half_of(file.path) == half:
-            link = view / "test" / file.path.relative_to(test)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.path.resolve())
+            _link(file, test, view / "test")
+            if masks is not None and (mask := masks.named(stem_of(file.relative))) is not None:
+                _link(mask, masks.path, view / "ground_truth")
     labels = {path.name for path in (view / "test").iterdir()} if (view / "test").is_dir() else set()
     if GOOD not in labels or labels == {GOOD}:
         lacking = "defective" if GOOD in labels else "good"
         msg = f"half {half} of {test} has no {lacking} image: use --half all, or a data set with more test images"
         raise DataError(msg)
-    (view / "ground_truth").symlink_to((dataset / "ground_truth").resolve())
     return view
+
+
+def _link(file: ImageFile, folder: Path, view: Path) -> None:
+    """Make a link to a file at the same place under another folder."""
+    link = view / file.path.relative_to(folder)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(file.path.resolve())
 
 
 def published_for(dataset: Path) -> tuple[Published, ...]:

@@ -18,11 +18,12 @@ from pipelines.bench.peak import peak_memory
 from pipelines.build import find_task
 from pipelines.columns import Row
 from pipelines.data import TrainingData, load_training_data
-from pipelines.evaluate import GOOD, figures_of, find_mask
+from pipelines.evaluate import figures_of
 from pipelines.figures import PixelFigures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.job import Job
+from pipelines.masks import GOOD, Masks
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.progress import progress
 from pipelines.verdicts import Verdicts
@@ -80,17 +81,22 @@ class Figures:
     folder: Path
     rows: list[Row] = field(default_factory=list)
     pixels: PixelFigures = field(default_factory=PixelFigures)
+    masks: Masks = field(init=False)
+
+    def __post_init__(self) -> None:
+        """List the masks."""
+        self.masks = Masks(self.folder)
 
     def add(self, relative: str, score: float, anomaly_map: NDArray[np.float32]) -> None:
         """Take in one image: its path under `test`, its score and its map at its own size."""
         self.rows.append({"path": relative, "score": score})
         defect = relative.split("/", 1)[0]
-        mask = None if defect == GOOD else find_mask(self.folder / "ground_truth" / defect, Path(relative))
+        mask = self.masks.of(relative, anomaly_map.shape)
         self.pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
 
     def result(self) -> Answer:
         """The figures so far."""
-        return figures_of(self.rows, self.pixels, Verdicts(None, None, None))
+        return figures_of(self.rows, self.pixels, Verdicts(None, None, None)) | {"masks": self.masks.report()}
 
 
 class Labelled(NamedTuple):

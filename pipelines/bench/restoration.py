@@ -18,6 +18,7 @@ from pipelines.evaluate_restorer import evaluate_restorer
 from pipelines.files import write_atomically, write_json
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
+from pipelines.output import check_writable
 from pipelines.session import RestoringSession
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
@@ -50,6 +51,9 @@ def bench_restoration(
     Raises:
         DataError: The models do not do the same, or a name is not known.
     """
+    if out.is_file():
+        raise FolderError(f"the output folder {out} is a file; give a folder")
+    check_writable(out)
     files = [find_model(ref) for ref in models]
     known = [RestoringSession(file, device="cpu", threads=1).metadata for file in files]
     does = [(each.task, each.scale, each.channels, each.damage) for each in known]
@@ -57,9 +61,6 @@ def bench_restoration(
         raise DataError(f"{models[0]} and {different} do not do the same: compare models of one task, scale and damage")
     others = () if classical == "none" else tuple(choose_classical(does[0][0], tuple(classical.split(","))))
     levels = levels or [f"{level:g}" for level in known[0].levels]
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for number, (ref, file) in enumerate(zip(models, files, strict=True)):
         figures = evaluate_restorer(folder, file, levels=levels, classical=others if number == 0 else ())

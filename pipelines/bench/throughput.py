@@ -30,6 +30,7 @@ from pipelines.files import write_atomically, write_json
 from pipelines.images import ImageFile, find_images
 from pipelines.modelfile import sha256_of
 from pipelines.models import find_model
+from pipelines.output import check_writable
 from pipelines.progress import progress
 from pipelines.settings import settings
 
@@ -118,11 +119,11 @@ def bench_throughput(
         raise DataError(f"there is no row '{unknown[0]}'; there are: {', '.join(known)}")
     if out.is_file():
         raise FolderError(f"the output folder {out} is a file; give a folder")
+    check_writable(out)
     chosen = [known[name] for name in lines] or list(LINES)
     files = find_images(folder)
     files = [files[position] for position in drawn(files, images)]
     path = find_model(model).path  # so that no registry is asked in a row's time
-    out.mkdir(parents=True, exist_ok=True)
     bench = _Bench(out, str(path))
     with (
         _linked(files, len(files)) as all_of_them,

@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipelines.errors import DataError, FolderError, KintsugiError
+from pipelines.bench.anomaly import bench_anomaly
+from pipelines.bench.restoration import bench_restoration
+from pipelines.bench.throughput import bench_throughput
+from pipelines.embed import embed_folder
+from pipelines.errors import FolderError, KintsugiError
 from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.explore import explore_model
+from pipelines.generate import sample_images
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.sample import MAGNETIC_TILE
+from pipelines.score import score_folder
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,9 @@ def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
         ({"false_alarms": 2.0}, "is not between 0 and 1"),
         ({"out": Path(__file__).parent}, "holds something else"),
         ({"json_path": Path(__file__) / "figures.json"}, "File exists|Not a directory"),
+        ({"json_path": Path(__file__).parent}, "is a folder: give a file"),
+        ({"json_path": Path("/proc/figures.json")}, "cannot be written"),
+        ({"json_path": Path("x" * 300)}, "cannot be written: File name too long"),
     ],
 )
 def test_what_is_wrong_with_the_call_is_told_before_a_model_is_looked_for(
@@ -120,22 +129,48 @@ def test_a_promotion_in_between_changes_neither_model_nor_threshold(
     assert run["model"]["ref"] == "tiles@champion"
 
 
-def test_both_names_of_a_mask_and_one_of_the_wrong_size(trained, tmp_path: Path) -> None:
-    for part in ("test/good", "test/crack", "ground_truth/crack"):
-        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
-    masks = sorted((tmp_path / "ground_truth" / "crack").iterdir())
-    masks[0].rename(masks[0].with_name(f"{masks[0].stem}_mask.png"))
-    renamed = evaluate_model(tmp_path, trained.model)["aupro"]
-    masks[0].with_name(f"{masks[0].stem}_mask.png").rename(masks[0])
-    assert evaluate_model(tmp_path, trained.model)["aupro"] == renamed
-    Image.new("L", (5, 5), 255).save(masks[1])
-    with pytest.raises(DataError, match=rf"crack/{masks[1].stem}\.jpg: a mask is"):
-        evaluate_model(tmp_path, trained.model)
-
-
 def test_without_masks_there_are_image_figures_only(trained, tmp_path: Path) -> None:
     for part in ("test/good", "test/crack"):
         shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
     figures = evaluate_model(tmp_path, trained.model)
     assert figures["image_auroc"] is not None
     assert figures["aupro"] is figures["pixel_auroc"] is None
+
+
+def test_figures_that_cannot_be_written_in_the_end_are_printed(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("test/good", "test/crack"):
+        shutil.copytree(MAGNETIC_TILE / part, tmp_path / part)
+
+    def score_and_block(*args: object, **options: object) -> object:
+        found = score_folder(*args, **options)
+        (tmp_path / "figures.json").mkdir()  # somebody else's, in the meantime
+        return found
+
+    monkeypatch.setattr("pipelines.evaluate.score_folder", score_and_block)
+    with pytest.raises(IsADirectoryError):
+        evaluate_model(tmp_path, trained.model, json_path=tmp_path / "figures.json")
+    told = [record.getMessage() for record in caplog.records]
+    assert any("cannot be written; the figures are:" in line for line in told)
+    assert any("image AUROC" in line for line in told)
+
+
+def test_every_output_is_looked_at_before_the_work(trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that takes no files is refused by each verb with an output."""
+    looked_for: list[object] = []
+    for module in ("embed", "bench.restoration", "bench.throughput"):
+        monkeypatch.setattr(f"pipelines.{module}.find_model", looked_for.append)
+    closed = Path("/proc/closed")
+    for call in (
+        lambda: embed_folder(MAGNETIC_TILE / "test", "m", closed / "e.parquet"),
+        lambda: bench_restoration(MAGNETIC_TILE / "test", closed, models=["m"]),
+        lambda: bench_throughput(MAGNETIC_TILE / "test", closed, model="m"),
+        lambda: bench_anomaly(MAGNETIC_TILE, closed),
+        lambda: score_folder(MAGNETIC_TILE / "test", trained.model, closed),
+        lambda: sample_images(trained.model, 1, closed),
+        lambda: explore_model(trained.model, closed),
+    ):
+        with pytest.raises(FolderError, match="cannot be written"):
+            call()
+    assert looked_for == []

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder, train_model
+from pipelines.crop_plan import read_images
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate_segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
@@ -28,6 +29,7 @@ from pipelines.models import find_model
 from pipelines.quality import compare_labels
 from pipelines.registry import Registry
 from pipelines.session import RestoringSession, SegmentingSession
+from vaecore.image_format import ImageFormat
 
 SIDE = 64
 
@@ -217,6 +219,25 @@ def test_images_without_labels_are_left_out(tmp_path: Path) -> None:
             folder.of(image, (SIDE, SIDE))
 
 
+def test_labels_and_images_without_each_other_are_named_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_scenes(tmp_path, 24)
+    for number in range(3, 12):
+        (tmp_path / "label" / f"{number}.png").rename(tmp_path / "label" / f"other_{number}.png")
+    folder = LabelFolder.find(tmp_path / "label", 3)
+    job = write_job(tmp_path)
+    with caplog.at_level("WARNING"):
+        photos, _ = read_images(load_job(job), ImageFormat(channels=1, bit_depth=8), "probabilities", folder)
+    assert len(photos) == 15
+    lines = [record.getMessage() for record in caplog.records]
+    (unused,) = (line for line in lines if "belong to no image" in line)
+    assert "9 label images" in unused
+    assert "(other_10.png, other_11.png, other_3.png, ...)" in unused
+    (missing,) = (line for line in lines if "no label image of its name" in line)
+    assert missing.startswith("left out 9 images: 10.png, 11.png, 3.png, ...: ")
+
+
 def test_an_image_is_never_its_own_label(tmp_path: Path) -> None:
     image, labels = scene(np.random.default_rng(0))
     Image.fromarray(image).save(tmp_path / "0.png")
@@ -248,7 +269,7 @@ def test_label_images_as_people_save_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_labels(path, 2), values > 0)
     for path in (
         saved("void.png", _palette(np.array([[0, 1], [15, 255]], np.uint8))),
-        saved("many.png", Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))),
+        saved("many.png", Image.fromarray(np.kron(np.arange(256).reshape(16, 16), np.ones((4, 4))).astype(np.uint8))),
     ):
         np.testing.assert_array_equal(read_labels(path, 2), np.asarray(Image.open(path)) > 0)
     for bits, top in ((2, 3), (4, 15)):

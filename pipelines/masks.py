@@ -1,0 +1,115 @@
+"""Masks of defects, in the folder `ground_truth` beside `test`: found, read, and what is of no use named.
+
+Belongs to the scoring side.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import EmptyFolderError, ImageError
+from pipelines.labels import LabelFolder, read_labels, stem_of
+from pipelines.text import some_of
+
+log = logging.getLogger(__name__)
+GOOD = "good"  # sub-folder of the images without defect
+
+# What can be wrong, and how a person hears of it; "{}" stands for some names.
+PROBLEMS = {
+    "missing": "images of defects have no mask ({}): they are in no pixel figure",
+    "all_black": "masks mark no pixel ({}): their images are in no pixel figure. Mark the defects",
+    "unclear": "masks are of no use ({}): their images are in no pixel figure",
+    "other_size": "masks have another size than their images ({}): these are in no pixel figure",
+    "marked_good": "images in test/good have a mask that marks pixels ({}): they count as good all the same",
+    "unused": "masks belong to no image ({}): a mask has the name of its image, or NAME_mask, or NAME_gt",
+}
+
+
+class Masks:
+    """The masks of a data set in the MVTec layout."""
+
+    def __init__(self, folder: Path) -> None:
+        """List them.
+
+        Args:
+            folder: Holds `test/` and, if there are masks, `ground_truth/`.
+
+        Raises:
+            DataError: Two masks have one name.
+            FolderError: `ground_truth` may not be read.
+        """
+        self._labels = masks_under(folder)
+        self._stems: set[str] = set()
+        self._found: dict[str, list[str]] = {name: [] for name in PROBLEMS}
+        self._reason: str | None = None
+        self._used = 0
+
+    def of(self, relative: str, size: Sequence[int]) -> NDArray[np.bool_] | None:
+        """The mask of an image, (H, W), true = abnormal; None where there is none of use, which `report` will name.
+
+        Args:
+            relative: The image's path under `test`, "/" between the parts.
+            size: Its height and width.
+        """
+        stem, good = stem_of(relative), relative.split("/", 1)[0] == GOOD
+        self._stems.add(stem)
+        file = None if self._labels is None else self._labels.named(stem)
+        if file is None:
+            return None if good else self._without("missing", relative)
+        try:
+            mask = read_labels(file.path, 2) > 0
+        except ImageError as error:
+            self._reason = self._reason or str(error)
+            return self._without("unclear", file.relative)
+        if good:
+            return self._without("marked_good", file.relative) if mask.any() else None
+        if mask.shape != tuple(size):
+            turned = " (turned)" if mask.shape == tuple(size)[::-1] else ""
+            (rows, columns), (height, width) = mask.shape, size
+            apart = f"{file.relative} is {columns} x {rows}, its image {width} x {height}{turned}"
+            return self._without("other_size", apart)
+        if not mask.any():
+            return self._without("all_black", file.relative)
+        self._used += 1
+        return mask
+
+    def report(self) -> dict[str, int]:
+        """Warn once of each kind of problem, now that all images have asked for their masks.
+
+        Returns:
+            How many masks were used, and of each problem that there is, how many have it: see `PROBLEMS`.
+        """
+        if self._labels is not None:
+            self._found["unused"] = self._labels.unused(self._stems)
+        counts = Counter({name: len(names) for name, names in self._found.items() if names})
+        for name in counts:
+            log.warning("%d %s", counts[name], PROBLEMS[name].format(some_of(self._found[name])))
+        if self._reason:
+            log.warning("the first of these masks: %s", self._reason)
+        return {"used": self._used, **counts}
+
+    def _without(self, problem: str, name: str) -> None:
+        self._found[problem].append(name)
+
+
+def masks_under(folder: Path) -> LabelFolder | None:
+    """The masks of a data set in the MVTec layout; None where there are none.
+
+    Raises:
+        DataError: Two masks have one name.
+        FolderError: `ground_truth` may not be read.
+    """
+    place = folder / "ground_truth"
+    if not place.is_dir():
+        return None
+    try:
+        return LabelFolder.find(place, 2)
+    except EmptyFolderError:
+        log.warning("%s holds no masks: there are no pixel figures", place)
+        return None
