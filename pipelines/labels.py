@@ -246,6 +246,7 @@ def _foreground(stored: _Stored) -> NDArray[np.bool_]:
         ImageError: It is not clear.
     """
     values = stored.values
+    foreground: NDArray[np.bool_]
     if stored.palette is not None:
         if (greys := _greys(values, stored.palette)) is None:
             return _above_zero(values)
@@ -258,20 +259,24 @@ def _foreground(stored: _Stored) -> NDArray[np.bool_]:
             raise ImageError(f"is lossy, and its values end at {top}: save masks as {' or '.join(EXACT[:2])}")
         if not _is_black_and_white(values, top):
             raise ImageError("holds shades of grey: a mask is black and white")
-        return values > top / 2
+        foreground = values > top / 2
+        return foreground
     if np.count_nonzero(values == top) > np.count_nonzero(values) / 2:
-        return values > top / 2 if high else _above_zero(values)
-    if _is_flat(values) or len(np.unique(values)) <= FEW_VALUES:
-        return _above_zero(values)
-    if not high or not _is_black_and_white(values, top):
+        soft = high
+    elif _is_flat(values) or len(np.unique(values)) <= FEW_VALUES:
+        soft = False
+    elif high and _is_black_and_white(values, top):
+        soft = True
+    else:
         raise ImageError(f"holds shades of grey up to {top}, neither a mask nor numbers of classes")
-    return values > top / 2
+    foreground = values > top / 2 if soft else _above_zero(values)
+    return foreground
 
 
 def _is_black_and_white(values: NDArray[Any], top: float) -> bool:
     """Whether few values are in the middle between zero and the highest, as at the edges of a mask."""
     middle = np.count_nonzero((values >= top * 0.25) & (values <= top * 0.75)) if top else 0
-    return 2 * middle <= np.count_nonzero(values > top * 0.75)
+    return bool(2 * middle <= np.count_nonzero(values > top * 0.75))
 
 
 def _above_zero(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -290,8 +295,9 @@ def _greys(indices: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any] | None:
     colours = palette[used]
     if (colours != colours[:, :1]).any() or len(np.unique(colours[:, 0])) < len(used):
         return None
-    greys: NDArray[Any] = palette[:, 0]
-    return (greys.astype(np.uint8) if palette.max() < 256 else greys)[indices]
+    greys = palette[:, 0].astype(np.uint8) if palette.max() < 256 else palette[:, 0]
+    shown: NDArray[Any] = greys[indices]
+    return shown
 
 
 def _is_flat(values: NDArray[Any]) -> bool:

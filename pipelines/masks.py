@@ -61,21 +61,27 @@ class Masks:
         self._stems.add(stem)
         file = None if self._labels is None else self._labels.named(stem)
         if file is None:
-            return None if good else self._without("missing", relative)
+            if not good:
+                self._found["missing"].append(relative)
+            return None
         try:
             mask = read_labels(file.path, 2) > 0
         except ImageError as error:
             self._reason = self._reason or str(error)
-            return self._without("unclear", file.relative)
+            self._found["unclear"].append(file.relative)
+            return None
         if good:
-            return self._without("marked_good", file.relative) if mask.any() else None
+            self._found["marked_good"] += [file.relative] * bool(mask.any())
+            return None
         if mask.shape != tuple(size):
             turned = " (turned)" if mask.shape == tuple(size)[::-1] else ""
             (rows, columns), (height, width) = mask.shape, size
             apart = f"{file.relative} is {columns} x {rows}, its image {width} x {height}{turned}"
-            return self._without("other_size", apart)
+            self._found["other_size"].append(apart)
+            return None
         if not mask.any():
-            return self._without("all_black", file.relative)
+            self._found["all_black"].append(file.relative)
+            return None
         self._used += 1
         return mask
 
@@ -93,9 +99,6 @@ class Masks:
         if self._reason:
             log.warning("the first of these masks: %s", self._reason)
         return {"used": self._used, **counts}
-
-    def _without(self, problem: str, name: str) -> None:
-        self._found[problem].append(name)
 
 
 def masks_under(folder: Path) -> LabelFolder | None:
