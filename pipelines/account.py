@@ -18,6 +18,7 @@ from pipelines.alarms import alarms
 from pipelines.calibration import Calibration
 from pipelines.drift import FEWEST, Drift
 from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
+from pipelines.providers import score_tolerance, short_name
 from pipelines.regions import describe_scale, local_level
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
             f"nobody has looked whether these images are like the calibration images: that takes {FEWEST} of them, and "
             f"the model has {calibration.n}. Train on more good images"
         )
+    if finished and (warning := _other_processor(scoring)):
+        warnings.append(warning)
     groups = scoring.verdicts.groups
     if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
         warnings.append(warning)
@@ -105,11 +108,27 @@ def describe_run(
             "kintsugi": installed_version("kintsugi"),
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
-            "provider": session.provider,
+            "provider": ", ".join(sorted(job.ran_on or {session.provider})),
         },
         "started": job.started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
     }
+
+
+def _other_processor(scoring: Scoring) -> str | None:
+    """Return a warning where the scores were made by another processor than the threshold."""
+    calibration, threshold = scoring.verdicts.calibration, scoring.verdicts.threshold
+    if calibration is None or calibration.provider is None or threshold is None:
+        return None
+    others = sorted(short_name(each) for each in (scoring.ran_on or {scoring.provider}) - {calibration.provider})
+    if not others:
+        return None
+    here = short_name(calibration.provider)
+    return (
+        f"the model was calibrated on {here} and scored on {' and '.join(others)}: scores of the two may differ by "
+        f"{score_tolerance(threshold):.1g}, so an image that close to the threshold of {threshold:.4f} may get the "
+        f"other verdict. Set KINTSUGI_DEVICE={here.lower()}, or train again where you score"
+    )
 
 
 def _no_verdicts(model: ModelFile) -> str:

@@ -39,6 +39,7 @@ from pipelines.modelfile import (
 )
 from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
+from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.session import SCORES, Session, keyed_noise
 from pipelines.spacing import evenly_spaced
 from vaecore.export import export_decoder, export_scoring
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 
 PARITY = 1e-5  # largest relative difference of a score between torch and ONNX Runtime, fp32
 PARITY_MAP = 1e-3  # largest difference at a place, relative to the map's highest value
-PARITY_FEATURES = 1e-4  # the same through a backbone of fifty layers
+PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers
 GALLERY_IMAGES = 256
 STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
 GALLERY_SIDE = 96  # pixels, the longest side of a thumbnail
@@ -153,7 +154,7 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     limit = PARITY if drawable else PARITY_FEATURES
     # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what
     # cancelled, which for pixels is as large as the logarithm of their levels.
-    scale = math.log(session.metadata.value_range[1]) if drawable else 0.1
+    scale = math.log(session.metadata.value_range[1]) if drawable else SMALLEST_SCORE
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):
@@ -220,6 +221,7 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
         statistics={name: tuple(each) for name, each in statistics.items()},
         places=GoodPlaces.of(pooled, len(scores) * places_in(session.metadata)),
         groups={name: tuple(each) for name, each in groups.items()} if len(groups) > 1 else {},
+        provider=session.provider,
     )
     calibration.save(session.model.folder / CALIBRATION_FILE)
     return calibration

@@ -76,6 +76,8 @@ class Calibration(BaseModel):
     places: GoodPlaces | None = None  # values of their maps; older files have four quantiles alone
     groups: Annotated[dict[str, tuple[float, ...]], AfterValidator(_good_groups)] = Field(default_factory=dict)
     """The same scores by group: the first sub-folder below the training folder, "" for none. Empty: one group alone."""
+    provider: str | None = None
+    """Which part of ONNX Runtime made the scores, such as CPUExecutionProvider; older files do not say."""
 
     @model_validator(mode="after")
     def _groups_are_the_scores(self) -> Self:

@@ -132,6 +132,7 @@ def _done(job: FolderRun, shards: Sequence[Shard]) -> Iterator[int]:
         for row in rows:
             if row["error"]:
                 raise pickle.loads(row["error"])  # noqa: S301 - our own worker's
+            job.ran_on.add(row["provider"])
             for stage, seconds in zip(job.stages.seconds, row["spent"], strict=True):
                 job.stages.add(stage, seconds)
             yield row["images"]
@@ -156,7 +157,8 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is, the user is to know where it was
             return _told(EngineError(f"on {platform.node()}: {type(error).__name__}: {_brief(error)}"))
         spent = [seconds - before[stage] for stage, seconds in job.stages.seconds.items()]
-        return {"images": [len(shards[number].indices)], "spent": [spent], "error": [b""]}
+        done = [len(shards[number].indices)]
+        return {"images": done, "spent": [spent], "error": [b""], "provider": [job.provider]}
 
     def _open(self) -> tuple[FolderRun, Sequence[Shard]]:
         import ray
@@ -168,7 +170,7 @@ class _Worker:
 
 
 def _told(error: Exception) -> dict[str, list[Any]]:
-    return {"images": [0], "spent": [[0.0] * len(STAGES)], "error": [pickle.dumps(error)]}
+    return {"images": [0], "spent": [[0.0] * len(STAGES)], "error": [pickle.dumps(error)], "provider": [""]}
 
 
 @contextlib.contextmanager

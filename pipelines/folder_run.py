@@ -103,6 +103,7 @@ class FolderRun(ABC):
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
     worst: Worst = field(default_factory=Worst)
+    ran_on: set[str] = field(default_factory=set)  # providers that did shards, here or on other machines
 
     @property
     def total(self) -> int:
@@ -131,6 +132,7 @@ class FolderRun(ABC):
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
         worst = self.worst.copy()
+        self.ran_on.add(self.provider)
         rows: list[Row] = []
         kept = time.monotonic()
         try:
@@ -152,6 +154,11 @@ class FolderRun(ABC):
     def for_worker(self) -> Self:
         """The same job, as it is sent to another machine: shards hold the files, so they need not go twice."""
         return replace(self, files=self.files[:0])
+
+    @property
+    @abstractmethod
+    def provider(self) -> str:
+        """Which part of ONNX Runtime runs the model in this process."""
 
     @abstractmethod
     def holds(self, row: Row) -> bool:

@@ -13,6 +13,15 @@ import onnxruntime
 from pipelines.errors import ModelError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Provider = str | tuple[str, dict[str, str]]  # its name, and its options where it has any
+CUDA_OPTIONS = {
+    # TF32, the default, rounds each factor to 11 bits: scores would differ from the CPU's by a thousandth.
+    "use_tf32": "0",
+    # The default measures every algorithm and takes the fastest: another one, with other sums, on another day.
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+SCORE_TOLERANCE = 1e-4  # largest difference of one image's scores between processors, relative to the score,
+SMALLEST_SCORE = 0.1  # or to this, since a score in nats per dimension crosses zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,9 @@ def probe() -> Probe:
     onnxruntime.set_default_logger_severity(4)
     try:
         onnxruntime.preload_dlls()
-        session = onnxruntime.InferenceSession(_identity_model(), providers=[CUDA, CPU])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # one node needs no thread of its own
+        session = onnxruntime.InferenceSession(_identity_model(), options, providers=[(CUDA, CUDA_OPTIONS), CPU])
         loaded = CUDA in session.get_providers()
     except Exception as error:  # noqa: BLE001 - whatever goes wrong there, the CPU works
         return Probe(cuda=False, reason=f"CUDA does not load: {str(error).splitlines()[0]}")
@@ -52,8 +63,8 @@ def probe() -> Probe:
     return Probe(cuda=loaded, reason=reason)
 
 
-def choose_providers(device: Literal["auto", "cpu", "cuda"]) -> list[str]:
-    """Providers to ask for, best first.
+def choose_providers(device: Literal["auto", "cpu", "cuda"]) -> list[Provider]:
+    """Return the providers to ask for, best first. On CUDA the same input gives the same numbers, close to the CPU's.
 
     Raises:
         ModelError: CUDA was demanded and does not load; the message says why.
@@ -63,7 +74,25 @@ def choose_providers(device: Literal["auto", "cpu", "cuda"]) -> list[str]:
     if not probe().cuda:
         msg = f"KINTSUGI_DEVICE is cuda, but {probe().reason}; set it to auto or cpu, or see `kintsugi doctor`"
         raise ModelError(msg)
-    return [CUDA, CPU]
+    return [(CUDA, CUDA_OPTIONS), CPU]
+
+
+def score_tolerance(score: float) -> float:
+    """Return how far two processors' scores of one image may lie apart, in the score's own unit.
+
+    >>> score_tolerance(-2.0), score_tolerance(0.0)
+    (0.0002, 1e-05)
+    """
+    return SCORE_TOLERANCE * max(abs(score), SMALLEST_SCORE)
+
+
+def short_name(provider: str) -> str:
+    """Return a provider's name as people know it.
+
+    >>> short_name(CUDA)
+    'CUDA'
+    """
+    return provider.removesuffix("ExecutionProvider")
 
 
 def _identity_model() -> bytes:

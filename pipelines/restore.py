@@ -175,6 +175,11 @@ class Restoring(FolderRun):
     not_compared: int = 0  # images without a reference that is of use
 
     @property
+    def provider(self) -> str:
+        """Which part of ONNX Runtime runs the model in this process."""
+        return self.session.provider
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Of labels; none where the model mends."""
         metadata = self.session.metadata

@@ -201,6 +201,11 @@ class Scoring(FolderRun):
         """Begin with what the session recommends."""
         self.batch_size, self.due = self.session.batch_size, self.verdicts
 
+    @property
+    def provider(self) -> str:
+        """Which part of ONNX Runtime runs the model in this process."""
+        return self.session.provider
+
     def tell_groups(self) -> None:
         """Say once which sub-folders have a threshold of their own, which have none, and why."""
         if self.verdicts.groups is not None:

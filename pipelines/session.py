@@ -25,7 +25,7 @@ from pipelines.modelfile import (
     RestorationMetadata,
     SegmentationMetadata,
 )
-from pipelines.providers import CUDA, choose_providers
+from pipelines.providers import CPU, CUDA, choose_providers
 from pipelines.settings import settings
 
 Stored = TypeVar("Stored", bound=CommonMetadata)
@@ -260,7 +260,9 @@ def _open(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         content = model.path.read_bytes() if content is None else content
-        return onnxruntime.InferenceSession(content, options, providers=choose_providers(device))
+        providers = choose_providers(device)
+        options.use_deterministic_compute = providers != [CPU]  # CUDA adds up in another order each time otherwise
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen private classes

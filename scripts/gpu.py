@@ -8,6 +8,7 @@ off goes on where it was when the same command is given again; a bundle that is 
     scripts/gpu.py train pipelines/builtin/denoise/job.toml --set model.network='"M"' --set train.minutes=15 \
         --images /data/photos --work /tmp/work --out bundles
     scripts/gpu.py measure builtin:denoise bundles/denoise --json gpu.json
+    scripts/gpu.py measure bundles/tiles --images /data/tiles  # of a model that scores: do GPU and CPU agree?
 """
 
 from __future__ import annotations
@@ -31,15 +32,20 @@ import torch
 
 from pipelines.bench.restoration import operations
 from pipelines.errors import KintsugiError
+from pipelines.images import Decoded, find_images
+from pipelines.inputs import decode_for
 from pipelines.job import load_job
-from pipelines.modelfile import ModelFile
+from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model_file
-from pipelines.session import RestoringSession
+from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
+from pipelines.session import RestoringSession, Session, kind_of
+from pipelines.spacing import evenly_spaced
 from pipelines.train import crop_training
 from pipelines.train_crops import make_bundle, prepare
 
 Device = Literal["cpu", "cuda"]
 REPEATS = 5
+MOST_IMAGES = 64  # that scores are compared of
 log = logging.getLogger("gpu")
 
 
@@ -92,7 +98,12 @@ def measure(args: argparse.Namespace) -> None:
         file = find_model_file(ref)
         if file is None:
             sys.exit(f"{ref} is no model file; give a path, or builtin:NAME")
-        found[ref] = measure_model(file, device, args.side, args.batch)
+        if kind_of(file) is not Metadata:
+            found[ref] = measure_model(file, device, args.side, args.batch)
+        elif args.images:
+            found[ref] = measure_scores(file, device, args.images)
+        else:
+            sys.exit(f"{ref} gives scores, which are measured on images: add --images FOLDER")
         log.info("%s: %s", ref, json.dumps(found[ref]))
         if args.json:
             args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -128,6 +139,35 @@ def measure_model(file: ModelFile, device: Device, side: int, batch: int) -> dic
     }
 
 
+def measure_scores(file: ModelFile, device: Device, folder: Path) -> dict[str, Any]:
+    """ONNX Runtime's rate from memory, and whether scores and verdicts of some images are those of the CPU."""
+    here, cpu = Session(file, device=device), Session(file, device="cpu")
+    some = evenly_spaced(find_images(folder), MOST_IMAGES)
+    images = [image for image in decode_for(some, here.metadata) if isinstance(image, Decoded)]
+    if not images:
+        sys.exit(f"none of {len(some)} images under {folder} can be read: give images that the model is for")
+    found, expected, repeated = (
+        np.array([float(session.run_images([image], ("score",))["score"][0]) for image in images])
+        for session in (here, cpu, here)
+    )
+    relative = np.abs(found - expected) / np.maximum(np.abs(expected), SMALLEST_SCORE)
+    calibration = file.calibration()
+    threshold = calibration and calibration.threshold(calibration.default_false_alarms())
+    return {
+        "provider": here.provider,
+        "images": len(images),
+        "images_per_s": len(images)
+        / seconds(lambda: [here.run_images([image], ("score",)) for image in images], "cpu"),
+        "score_difference": float(relative.max()),
+        "tolerance": SCORE_TOLERANCE,
+        "beyond_tolerance": int((relative > SCORE_TOLERANCE).sum()),
+        "not_repeated": int((found != repeated).sum()),
+        "verdicts_that_differ": None
+        if threshold is None
+        else int(((found > threshold) != (expected > threshold)).sum()),
+    }
+
+
 def seconds(call: Callable[[], object], device: str) -> float:
     """Median of a few runs, after one that warms up."""
     taken = []
@@ -156,6 +196,7 @@ def main() -> None:
     two.add_argument("--side", type=int, default=512)
     two.add_argument("--batch", type=int, default=4)
     two.add_argument("--json", type=Path)
+    two.add_argument("--images", type=Path, help="folder of images, for models that score")
     two.set_defaults(do=measure)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parser.parse_args()

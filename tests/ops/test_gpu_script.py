@@ -74,6 +74,19 @@ def test_it_trains_into_a_bundle_and_measures_it(tmp_path: Path, photographs: Pa
     assert found["difference"] == 0  # there is no GPU to differ
 
 
+def test_scores_and_verdicts_are_compared_with_the_cpu_s(tmp_path: Path, trained) -> None:
+    done = gpu(tmp_path, "measure", trained.bundle)
+    assert (done.returncode, "add --images FOLDER" in done.stderr) == (1, True)
+    done = gpu(tmp_path, "measure", trained.bundle, "--images", trained.images, "--json", tmp_path / "x.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "x.json").read_text())[str(trained.bundle)]
+    assert found.pop("images_per_s") > 0
+    assert found == {
+        "provider": "CPUExecutionProvider", "images": 64, "score_difference": 0.0, "tolerance": 1e-4,
+        "beyond_tolerance": 0, "not_repeated": 0, "verdicts_that_differ": 0,
+    }  # fmt: skip
+
+
 def test_a_job_of_another_kind_is_told(tmp_path: Path) -> None:
     job = tmp_path / "tiles.toml"
     job.write_text('name = "tiles"\ntask = "reconstruct"\ndata.train = "x"')

@@ -226,3 +226,23 @@ def test_the_command_reproduces_the_run(trained, images: Path, tmp_path: Path) -
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.3)
     command = json.loads((tmp_path / "out" / "run.json").read_text())["command"]
     assert command == f"kintsugi score {images} --model {trained.model} --out {tmp_path / 'out'} --false-alarms 0.3"
+
+
+@pytest.mark.parametrize(("calibrated_on", "warned"), [("CUDAExecutionProvider", True), (None, False), ("same", False)])
+def test_scores_of_another_processor_than_the_threshold_s_are_a_warning(
+    trained, images, tmp_path, calibrated_on, warned
+) -> None:
+    bundle = shutil.copytree(trained.bundle, tmp_path / "bundle")
+    calibration = json.loads((bundle / "calibration.json").read_text())
+    assert calibration["provider"] == "CPUExecutionProvider"
+    if calibrated_on is None:
+        del calibration["provider"]  # as earlier versions wrote it
+    elif calibrated_on != "same":
+        calibration["provider"] = calibrated_on
+    (bundle / "calibration.json").write_text(json.dumps(calibration))
+    for _ in range(2):  # a run that has nothing left to do warns, too
+        score_folder(images / "crack", bundle / "model.onnx", tmp_path / "out")
+        run = json.loads((tmp_path / "out" / "run.json").read_text())
+        about = [each for each in run["warnings"] if "calibrated on CUDA and scored on CPU" in each]
+        assert len(about) == warned
+        assert all("may differ by" in each and "Set KINTSUGI_DEVICE=cuda" in each for each in about)

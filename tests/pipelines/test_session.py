@@ -14,7 +14,7 @@ import pytest
 from pipelines.errors import CalibrationError, ModelError
 from pipelines.modelfile import METADATA_KEY, ModelFile, sha256_of
 from pipelines.models import find_model, split_ref
-from pipelines.providers import CPU, choose_providers, probe
+from pipelines.providers import CPU, CUDA, Probe, choose_providers, probe
 from pipelines.session import Session, keyed_noise
 
 
@@ -127,6 +127,15 @@ def test_threads_sleep_while_they_wait_and_are_as_many_as_there_are_cores(traine
     Session(model_at(trained.model), device="cpu", threads=2)
     assert [call["options"].intra_op_num_threads for call in opened] == [3, 2]
     assert {call["options"].get_session_config_entry("session.intra_op.allow_spinning") for call in opened} == {"0"}
+
+
+def test_cuda_is_asked_for_whole_floats_and_the_same_sums_each_time(trained, opened, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.providers.probe", lambda: Probe(cuda=True, reason="1 GPU(s)"))
+    Session(model_at(trained.model), device="auto")
+    Session(model_at(trained.model), device="cpu")
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert [call["providers"] for call in opened] == [[(CUDA, options), CPU], [CPU]]
+    assert [call["options"].use_deterministic_compute for call in opened] == [True, False]
 
 
 @pytest.mark.parametrize(
