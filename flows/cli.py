@@ -184,6 +184,7 @@ def restore(
     samples: Annotated[
         int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
     ] = 0,
+    gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep where photographs were taken (EXIF).")] = True,
     engine: EngineOption = "local",
 ) -> None:
     """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
@@ -192,8 +193,8 @@ def restore(
         from pipelines.restore import restore_folder
 
         summary = restore_folder(
-            folder, model, out, kind=kind, reference=reference, samples=samples, engine=check_engine(engine)
-        )
+            folder, model, out, kind=kind, reference=reference, samples=samples, gps=gps, engine=check_engine(engine),
+        )  # fmt: skip
         done = summary.done
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:

@@ -12,6 +12,7 @@ from pipelines.channels import is_grey
 from pipelines.errors import ImageError
 from pipelines.heatmap import HeatScale, colourise, png
 from pipelines.images import Image
+from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Samples
 from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
 from pipelines.session import ColorizingSession, keyed_generator
@@ -39,7 +40,7 @@ def colour(session: ColorizingSession, image: Image) -> Mended:
     notes: tuple[str, ...] = ()
     if image.pixels.shape[2] == 3 and is_colourful(image.pixels[:: image.pixels.shape[0] // 512 + 1]):
         notes += ("colours of the file were not looked at",)
-    if image.icc is not None and image.pixels.shape[2] == 1:
+    if image.icc is not None and profile_for(image.icc, 3) is None:
         notes += ("its profile, of grey values, was left out",)
     blocks = Blocks(image.pixels.shape)
     pixels = _coloured(session, image.pixels, None, blocks)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,8 @@ from numpy.typing import NDArray
 from pipelines.errors import ImageError
 from pipelines.images import Image, to_model_input
 from pipelines.images.image import Samples
-from pipelines.images.write import FileKind
+from pipelines.images.tags import Tags
+from pipelines.images.write import FileKind, encode_image
 from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
 from pipelines.session import SegmentingSession, keyed_generator
 from pipelines.tiles import Place
@@ -119,14 +118,13 @@ def classes_of(probability: Floats) -> NDArray[np.uint8]:
     return found
 
 
-def encode_labels(kind: FileKind, labels: NDArray[np.uint8], classes: int, dpi: tuple[float, float] | None) -> bytes:
-    """A label image as a file of one of the `EXACT` kinds: a mask, or a palette image whose indices are the classes."""
-    from PIL import Image as PillowImage
+def encode_labels(
+    kind: FileKind, labels: NDArray[np.uint8], classes: int, dpi: tuple[float, float] | None, tags: Tags | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """Make a file of one of the `EXACT` kinds of labels: a mask, or a palette image whose indices are the classes.
 
-    picture = PillowImage.fromarray(as_pixels(labels, classes))
-    if classes > 2:
-        picture.putpalette(PALETTE.tobytes())
-    options: dict[str, Any] = {"compression": "tiff_adobe_deflate"} if kind == "tiff" else {}
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options, **({} if dpi is None else {"dpi": dpi}))
-    return buffer.getvalue()
+    Returns:
+        The file, and what it could not hold, as `encode_image`.
+    """
+    palette = PALETTE if classes > 2 else None
+    return encode_image(kind, as_pixels(labels, classes)[..., None], dpi=dpi, tags=tags, palette=palette)

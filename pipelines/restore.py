@@ -28,9 +28,11 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
+from pipelines.images.colour_space import profile_for
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
+from pipelines.images.tags import Tags
 from pipelines.images.write import SUFFIXES, FileKind, encode_image, file_kind
 from pipelines.job_tables import AlarmTable
 from pipelines.label import EXACT, draw, encode_labels, label
@@ -81,14 +83,15 @@ def restore_folder(
     kind: str = "png",
     reference: Path | None = None,
     samples: int = 0,
+    gps: bool = True,
     fresh: bool = False,
     engine: Engine = "local",
 ) -> RestoreSummary:
     """Mend every image under a folder.
 
-    Depth, transparency, orientation, colour profile and resolution of each file are kept, and its place in the tree. A
-    file that cannot be decoded becomes a row of the report, never a crash. A job that was killed is started again with
-    the same call and does only what is missing.
+    Depth, transparency, colour profile, resolution, pixel size, georeference, and date and place of the photograph are
+    kept, and the file's place in the tree; orientation is applied. A file that cannot be decoded becomes a row of the
+    report, never a crash. A job that was killed is started again with the same call and does only what is missing.
 
     Args:
         folder: Images, in sub-folders or not.
@@ -98,6 +101,7 @@ def restore_folder(
         reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
         samples: So many more results of each image are drawn, of models that know several: they go into the folders
             `samples/1`, `samples/2` and so on.
+        gps: Keep where a photograph was taken.
         fresh: Forget the rows of earlier runs.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
 
@@ -108,7 +112,7 @@ def restore_folder(
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
     with open_engine(engine) as run_all, open_restoring(
-        folder, model, out, kind=kind, reference=reference, samples=samples, fresh=fresh
+        folder, model, out, kind=kind, reference=reference, samples=samples, gps=gps, fresh=fresh
     ) as restoring:  # fmt: skip
         shards = restoring.shards()
         with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
@@ -125,6 +129,7 @@ def open_restoring(
     kind: str = "png",
     reference: Path | None = None,
     samples: int = 0,
+    gps: bool = True,
     fresh: bool = False,
     alarm: AlarmTable | None = None,
     series: bool = False,
@@ -151,13 +156,13 @@ def open_restoring(
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
     if not 0 <= samples <= MOST_SAMPLES:
         raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
-    made_of = json.dumps([file.sha256, written, samples, DRAWING])
+    made_of = json.dumps([file.sha256, written, samples, DRAWING, *["no gps"] * (not gps)])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
-            samples=samples, alarm=alarm, series=series,
+            samples=samples, gps=gps, alarm=alarm, series=series,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring
@@ -172,6 +177,7 @@ class Restoring(FolderRun):
     names: OutputNames  # of what is made of a file
     reference: Path | None = None
     samples: int = 0  # that are drawn beside each result
+    gps: bool = True  # whether results state where a photograph was taken
     not_compared: int = 0  # images without a reference that is of use
 
     @property
@@ -254,6 +260,7 @@ class Restoring(FolderRun):
         words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
         words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
         words += ["--samples", str(self.samples)] * bool(self.samples)
+        words += ["--no-gps"] * (not self.gps)
         if self.reference is not None:
             words += ["--reference", str(self.reference.resolve())]
         twin = "label image" if self.classes else "clean image"
@@ -354,8 +361,9 @@ class Restoring(FolderRun):
 
     def _encoded(self, sample: Samples, image: Image) -> bytes:
         if sample.ndim == 2:
-            return encode_labels(self.kind, sample, len(self.classes), image.dpi)
-        return encode_image(self.kind, sample, image.alpha, icc=_profile(image, sample), dpi=image.dpi)[0]
+            return encode_labels(self.kind, sample, len(self.classes), image.dpi, self._tags(image))[0]
+        icc, tags = _profile(image, sample), self._tags(image)
+        return encode_image(self.kind, sample, image.alpha, icc=icc, dpi=image.dpi, cicp=image.cicp, tags=tags)[0]
 
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
         if sample.ndim == 2:
@@ -365,18 +373,24 @@ class Restoring(FolderRun):
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
         dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
-        notes: tuple[str, ...] = ()
+        tags = self._tags(image)
         try:
             if mended.labels is None:
+                icc = _profile(image, mended.pixels)
                 content, notes = encode_image(
-                    self.kind, mended.pixels, mended.alpha, icc=_profile(image, mended.pixels), dpi=dpi
+                    self.kind, mended.pixels, mended.alpha, icc=icc, dpi=dpi, cicp=image.cicp, tags=tags
                 )
+                if image.icc_source is not None and icc is not None:
+                    notes = (f"colour space of the {image.icc_source} written as a colour profile", *notes)
             else:
-                content = encode_labels(self.kind, mended.labels, len(self.classes), dpi)
+                content, notes = encode_labels(self.kind, mended.labels, len(self.classes), dpi, tags)
         except ValueError as error:
             raise ImageError(f"cannot be written: {error}") from None
         self._write_file(self.names[file.relative], content)
         return notes
+
+    def _tags(self, image: Image) -> Tags:
+        return (image.tags or Tags()).of_result(self.session.metadata.scale, gps=self.gps)
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
@@ -384,7 +398,7 @@ class Restoring(FolderRun):
 
 def _profile(image: Image, made: Samples) -> bytes | None:
     """The file's colour profile, unless it is of grey values and what was made has colours."""
-    return image.icc if image.pixels.shape[2] == made.shape[2] else None
+    return profile_for(image.icc, made.shape[2])
 
 
 def _pixels(opened: Opened | Failed) -> int:

@@ -7,11 +7,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SLONG, SRATIONAL, FLOAT, DOUBLE = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
 # Bytes of a value, and how struct reads it, by the type of the field.
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _PAIRS = {RATIONAL: "II", SRATIONAL: "ii"}
+_MOST_ENTRIES = 1024  # that are read; a few dozen are usual
 
 
 class Layout(NamedTuple):
@@ -59,7 +62,7 @@ def layout_of(data: bytes) -> Layout | None:
 
 
 def read_directory(
-    data: bytes, layout: Layout, offset: int, only: Collection[int] | None = None
+    data: bytes, layout: Layout, offset: int, only: Collection[int] | None = None, *, most_bytes: int = 2**15
 ) -> tuple[Directory, int]:
     """Read one directory.
 
@@ -68,6 +71,7 @@ def read_directory(
         layout: Its own.
         offset: Where the directory begins.
         only: Tags to read; None for all.
+        most_bytes: Of the values of one tag: all of a large file could be said to be those of each.
 
     Returns:
         The entries whose values lie in the data, the first of each tag; and where the next directory begins, 0 for
@@ -76,41 +80,64 @@ def read_directory(
     Raises:
         struct.error: The directory itself is not in the data.
     """
-    order, (number, count, pointer) = layout.order, ("Q", "Q", "Q") if layout.big else ("H", "I", "I")
+    order, (number, pointer) = layout.order, ("Q", "Q") if layout.big else ("H", "I")
     room, step = struct.calcsize("=" + pointer), 20 if layout.big else 12
     (entries,) = struct.unpack_from(order + number, data, offset)
-    place, found = offset + struct.calcsize("=" + number), {}
+    place = offset + struct.calcsize("=" + number)
     end = place + entries * step
     (following,) = struct.unpack_from(order + pointer, data, end) if end + room <= len(data) else (0,)
-    for at in range(place, min(end, len(data) - step + 1), step):
-        tag, kind, values = struct.unpack_from(order + "HH" + count, data, at)
-        if tag in found or kind not in _BYTES or (only is not None and tag not in only):
-            continue
-        size, start = values * _BYTES[kind], at + step - room
+    there = min(entries, _MOST_ENTRIES, (len(data) - place) // step)
+    kinds = [("tag", order + "u2"), ("kind", order + "u2"), ("count", f"{order}u{room}"), ("value", f"V{room}")]
+    table = np.frombuffer(data, np.dtype(kinds), there, place)
+    found: Directory = {}
+    for index in range(there) if only is None else np.flatnonzero(np.isin(table["tag"], list(only))):
+        tag, kind, count = (int(table[name][index]) for name in ("tag", "kind", "count"))
+        size, start = count * _BYTES.get(kind, 0), place + int(index) * step + step - room
         if size > room:
             (start,) = struct.unpack_from(order + pointer, data, start)
-        if start + size <= len(data):
-            found[tag] = Entry(kind, values, bytes(data[start : start + size]))
+        if kind in _BYTES and tag not in found and size <= most_bytes and start + size <= len(data):
+            found[tag] = Entry(kind, count, bytes(data[start : start + size]))
     return found, following
 
 
-def encode_directory(order: str, directory: Directory, start: int, *, following: int = 0) -> bytes:
-    """Write a directory of a TIFF file (not BigTIFF) or EXIF block, its values behind it.
+def entry_places(data: bytes | memoryview, layout: Layout, offset: int) -> dict[int, int]:
+    """Return where each tag of a directory has its value, or the pointer to it.
+
+    Raises:
+        struct.error: The directory is not in the data.
+    """
+    number, head, step = ("Q", 12, 20) if layout.big else ("H", 8, 12)
+    (entries,) = struct.unpack_from(layout.order + number, data, offset)
+    places = (offset + struct.calcsize("=" + number) + index * step for index in range(entries))
+    return {struct.unpack_from(layout.order + "H", data, place)[0]: place + head for place in places}
+
+
+def little_endian(entry: Entry, order: str) -> Entry:
+    """Return an entry of a file of one byte order as a little-endian file has it."""
+    word = {RATIONAL: 4, SRATIONAL: 4}.get(entry.kind, _BYTES[entry.kind])
+    if order == "<" or word == 1:
+        return entry
+    return Entry(entry.kind, entry.count, np.frombuffer(entry.data, f">u{word}").astype(f"<u{word}").tobytes())
+
+
+def encode_directory(order: str, directory: Directory, start: int, *, big: bool = False) -> bytes:
+    """Write a directory of a TIFF file or EXIF block, its values behind it.
 
     Args:
         order: Of bytes, which is that of the entries.
         directory: Its entries.
         start: Where in the file it will begin.
-        following: Where the next directory begins.
+        big: Whether the file is a BigTIFF.
     """
-    head = [struct.pack(order + "H", len(directory))]
-    values = b""
-    behind = start + 2 + 12 * len(directory) + 4
+    (number, count, room) = ("Q", "Q", 8) if big else ("H", "I", 4)
+    step, head = 4 + 2 * room, struct.pack(order + number, len(directory))
+    entries, values = b"", b""
+    behind = start + len(head) + step * len(directory) + room
     for tag in sorted(directory):
         entry = directory[tag]
-        inline = entry.data.ljust(4, b"\x00")
-        if len(entry.data) > 4:
-            inline = struct.pack(order + "I", behind + len(values))
+        inline = entry.data.ljust(room, b"\x00")
+        if len(entry.data) > room:
+            inline = struct.pack(order + count, behind + len(values))
             values += entry.data + b"\x00" * (len(entry.data) % 2)
-        head.append(struct.pack(order + "HHI", tag, entry.kind, entry.count) + inline)
-    return b"".join(head) + struct.pack(order + "I", following) + values
+        entries += struct.pack(order + "HH" + count, tag, entry.kind, entry.count) + inline
+    return head + entries + bytes(room) + values

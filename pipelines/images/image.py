@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pipelines.images.colour_space import ColourSpace
+    from pipelines.images.tags import Tags
 
 Samples: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
@@ -24,9 +28,12 @@ class Raster:
         samples: (H, W) or (H, W, C) with C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha; the full range of its dtype.
         bit_depth: Bits per sample in the file.
         icc: Embedded ICC profile, whatever it describes.
+        space: Colour space that the file states otherwise: it counts where there is no profile of use.
+        cicp: Coded colour space of PNG, HEIF or AVIF, four bytes (primaries, transfer, matrix, full range).
         dpi: (horizontal, vertical) resolution in dots per inch.
         orientation: EXIF orientation, 1 to 8.
         notes: What a person should know about the decoding.
+        tags: What else the file states that stays true of a result.
     """
 
     samples: Samples
@@ -35,6 +42,9 @@ class Raster:
     dpi: tuple[float, float] | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    space: ColourSpace | None = None
+    cicp: bytes | None = None
+    tags: Tags | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +56,13 @@ class Image:
         alpha: (H, W, 1) in the dtype of `pixels`, 0 = transparent; None where the file has no alpha.
         bit_depth: Bits per sample in the file: 1, 8 or 16, rarely 2, 4 or 9 to 15 (those are scaled to 8 or 16).
         sha256: Digest of the file's bytes, hexadecimal.
-        icc: ICC profile that describes `pixels`; None for a profile of another colour space.
+        icc: ICC profile that describes `pixels`: the file's, or one of the colour space that it states otherwise; None
+            where it states none, or has a profile of another colour space.
         dpi: (horizontal, vertical) resolution in dots per inch, of the upright image.
         note: What a person should know, such as "animated GIF: first of 12 frames".
+        icc_source: What `icc` was made of, such as "gAMA and cHRM chunks"; None where it is the file's own, or sRGB.
+        cicp: Coded colour space, four bytes, which PNG can hold and counts more than a profile.
+        tags: What else the file states that stays true of a result, of the upright image.
     """
 
     pixels: Samples
@@ -58,3 +72,6 @@ class Image:
     icc: bytes | None
     dpi: tuple[float, float] | None
     note: str | None
+    icc_source: str | None = None
+    cicp: bytes | None = None
+    tags: Tags | None = None

@@ -13,6 +13,7 @@ from pipelines.images.colour import cmyk_to_rgb, to_full_range
 from pipelines.images.exif import Exif, dots_per_inch, read_exif
 from pipelines.images.image import Admit, Raster, Samples
 from pipelines.images.jpeg_stream import JPEG_LS, JpegStream
+from pipelines.images.tags import Tags
 
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _UNITS = {1: 2, 2: 3}  # JFIF's unit of density -> EXIF's
@@ -64,6 +65,8 @@ def decode_jpeg(data: bytes, admit: Admit) -> Raster:
         dpi=described.dpi or described.exif.dpi,
         orientation=described.exif.orientation,
         notes=notes,
+        space=None if stream.components == 4 else described.exif.space,
+        tags=Tags(exif=described.exif.kept),
     )
 
 

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, to_full_range
+from pipelines.images.colour_space import ROMM_RGB, SRGB
 from pipelines.images.image import Admit, Raster
 
 _CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
 _END = b"\xff\xd9"  # never inside the compressed data
-_CMYK = 12  # enumerated colour space
+# Enumerated colour spaces: 16 is sRGB, 17 the same in grey, 18 the same as luma and chroma, which OpenJPEG undoes.
+_CMYK = 12
+_SPACES = {16: SRGB, 17: SRGB, 18: SRGB, 21: ROMM_RGB}
+_FOREIGN = {
+    1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 9: "PhotoYCC", 11: "CMY", 13: "YCCK", 14: "CIELAB", 19: "CIEJab", 20: "e-sRGB",
+    24: "e-sYCC",
+}  # fmt: skip
 
 
 def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
@@ -21,7 +28,7 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
         ImageError: the file is damaged, or its components are of a kind that is not read.
 
     Source:
-        ISO/IEC 15444-1, A.5.1 (SIZ) and I.5 (boxes).
+        ISO/IEC 15444-1, A.5.1 (SIZ) and I.5 (boxes); 15444-2, M.11.7.3.1 (more colour spaces).
     """
     icc: bytes | None = None
     space = 0
@@ -32,11 +39,13 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
                 for inner, begin, end in _boxes(data, first, last):
                     if inner == b"colr" and data[begin] == 1:
                         space = int.from_bytes(data[begin + 3 : begin + 7], "big")
-                    elif inner == b"colr" and data[begin] == 2:
+                    elif inner == b"colr" and data[begin] in {2, 3}:  # restricted profiles, and any
                         icc = data[begin + 3 : end]
             elif kind == b"jp2c":
                 start = first
                 break
+    if space in _FOREIGN and icc is None:
+        raise ImageError(f"has the colour space {_FOREIGN[space]}: save it as grey, RGB or CMYK")
     if data[start : start + 4] != _CODESTREAM or len(data) < start + 46:
         raise ImageError("is damaged: no codestream in the JPEG 2000 file")
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
@@ -58,7 +67,7 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
     if space == _CMYK and components == 4:
         samples, note = cmyk_to_rgb(samples, icc)
         return Raster(samples=samples, bit_depth=depth, notes=(note,))
-    return Raster(samples=samples, bit_depth=depth, icc=icc)
+    return Raster(samples=samples, bit_depth=depth, icc=icc, space=_SPACES.get(space))
 
 
 def _boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

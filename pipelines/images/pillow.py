@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import is_grey
+from pipelines.images.colour_space import SRGB, ColourSpace, is_possible
 from pipelines.images.exif import dots_per_inch, read_exif
 from pipelines.images.image import Admit, Raster
+from pipelines.images.tags import Tags
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 _MOST_FRAMES = 10_000  # that are counted
+
+_BMP_V4, _BMP_V5 = 108, 124  # bytes of the headers
+_BMP_CALIBRATED, _BMP_SRGB = 0, frozenset({0x73524742, 0x57696E20})  # colour spaces: "sRGB", and "Win " for the same
+_BMP_LINKED, _BMP_EMBEDDED = 0x4C494E4B, 0x4D424544
 
 # Pillow's modes -> (mode to convert to, bits per sample in the file)
 _MODES = {"1": ("L", 1), "L": ("L", 8), "LA": ("LA", 8), "P": ("RGB", 8), "RGB": ("RGB", 8), "RGBA": ("RGBA", 8)}
@@ -44,7 +52,9 @@ def decode_bmp(data: bytes, admit: Admit) -> Raster:
     """Decode a Windows bitmap."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    return _raster(BmpImageFile(io.BytesIO(data)), admit, ())
+    raster = _raster(BmpImageFile(io.BytesIO(data)), admit, ())
+    icc, space, notes = _bmp_colours(data)
+    return replace(raster, icc=icc, space=space, notes=raster.notes + notes)
 
 
 def decode_webp(data: bytes, admit: Admit) -> Raster:
@@ -78,7 +88,46 @@ def _raster(image: ImageFile, admit: Admit, notes: tuple[str, ...]) -> Raster:
         dpi=dots_per_inch(dpi[0], dpi[1], 2) or exif.dpi,
         orientation=exif.orientation,
         notes=notes,
+        space=exif.space,
+        tags=Tags(exif=exif.kept),
     )
+
+
+def _bmp_colours(data: bytes) -> tuple[bytes | None, ColourSpace | None, tuple[str, ...]]:
+    """Return the profile of a bitmap, the colour space that it states otherwise, and what a person should know.
+
+    Source:
+        BITMAPV4HEADER and BITMAPV5HEADER of Windows; numbers of 2 and 16 bits before the point.
+    """
+    size = int.from_bytes(data[14:18], "little")
+    if size < _BMP_V4 or len(data) < 14 + size:
+        return None, None, ()
+    (kind,) = struct.unpack_from("<I", data, 70)
+    if kind in _BMP_SRGB:
+        return None, SRGB, ()
+    if kind == _BMP_CALIBRATED:
+        lights = np.array(struct.unpack_from("<9i", data, 74), np.float64).reshape(3, 3) / 2**30
+        gammas = np.array(struct.unpack_from("<3I", data, 110), np.float64) / 2**16
+        return None, _calibrated(lights, gammas), ()
+    if kind == _BMP_EMBEDDED and size >= _BMP_V5:
+        start, length = struct.unpack_from("<II", data, 126)
+        return data[14 + start : 14 + start + length], None, ()
+    note = "the bitmap's colour profile is another file: not read"
+    return None, None, (note,) if kind == _BMP_LINKED else ()
+
+
+def _calibrated(lights: NDArray[np.float64], gammas: NDArray[np.float64]) -> ColourSpace | None:
+    """Return the colour space of three lights (X, Y and Z in rows) whose sum is white; None where they are none."""
+    sums = np.append(lights, lights.sum(axis=0, keepdims=True), axis=0)
+    if not (sums > 0).any(axis=1).all() or not gammas.all():
+        return None
+    x, y = (sums[:, axis] / sums.sum(axis=1) for axis in (0, 1))
+    red_x, green_x, blue_x, white_x = x.tolist()
+    red_y, green_y, blue_y, white_y = y.tolist()
+    lights_xy = (red_x, red_y, green_x, green_y, blue_x, blue_y)
+    if not is_possible(lights_xy, (white_x, white_y)):
+        return None
+    return ColourSpace(lights_xy, (white_x, white_y), float(gammas.mean()), "bitmap's header")
 
 
 def _gif_canvas(data: bytes) -> tuple[int, int]:

@@ -6,20 +6,25 @@ import ctypes
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
-from pipelines.images.colour import MAX_ICC_BYTES, is_grey
+from pipelines.images.colour import MAX_ICC_BYTES, is_grey, usable_profile
+from pipelines.images.colour_space import SRGB, ColourSpace, coded_space, is_possible
 from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster
+from pipelines.images.tags import Tags
 
 _PALETTE = 3  # colour type
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # bits by colour type
 _METRES_PER_INCH = 0.0254
 _SPARE_BYTES = 2**16  # of image data, beyond what pixels take
 _ESSENTIAL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-_DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL"})
+_DESCRIPTIVE = frozenset({b"pHYs", b"iCCP", b"eXIf", b"acTL", b"cICP", b"sRGB", b"gAMA", b"cHRM"})
+_UNIT = 100_000  # of gAMA and cHRM
 
 
 def decode_png(data: bytes, admit: Admit) -> Raster:
@@ -42,10 +47,13 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
     described: dict[bytes, bytes] = {}
     essential, palette = [data[:8]], b""
     for kind, start, end in _chunks(data):
-        if kind in _DESCRIPTIVE:
+        if kind not in _DESCRIPTIVE | _ESSENTIAL:
+            continue
+        is_whole = zlib.crc32(data[start - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        if kind in _DESCRIPTIVE and is_whole:
             described.setdefault(kind, data[start:end])
         elif kind in _ESSENTIAL:
-            if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            if not is_whole:
                 raise ImageError(f"is damaged: wrong checksum of the {kind.decode()} chunk at byte {start - 8:,}")
             room -= end - start if kind == b"IDAT" else 0
             if room < 0:  # all of it would be unpacked, a thousand times as much
@@ -63,18 +71,27 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         # 3.12, the eight thousandth such file ends the process. A reference too many harms nobody.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
         raise
-    if colour == _PALETTE and is_grey(np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)):
+    icc = _profile(described.get(b"iCCP"))
+    if colour == _PALETTE and usable_profile(icc, 3) is None and is_grey(_entries(palette)):
         samples = np.ascontiguousarray(samples[..., 2 : samples.shape[2]])
     exif = read_exif(described.get(b"eXIf"))
     frames = int.from_bytes(described.get(b"acTL", b"")[:4], "big")
     return Raster(
         samples=samples,
         bit_depth=8 if colour == _PALETTE else depth,
-        icc=_profile(described.get(b"iCCP")),
+        icc=icc,
         dpi=_resolution(described.get(b"pHYs")) or exif.dpi,
         orientation=exif.orientation,
         notes=(f"animated PNG: first of {frames} frames",) if frames > 1 else (),
+        space=_space(described) or exif.space,
+        cicp=described[b"cICP"] if len(described.get(b"cICP", b"")) == 4 else None,
+        tags=Tags(exif=exif.kept),
     )
+
+
+def _entries(palette: bytes) -> NDArray[np.uint8]:
+    """(N, 3)."""
+    return np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
 
 
 def _stored_bytes(width: int, height: int, depth: int, colour: int) -> int:
@@ -114,6 +131,29 @@ def _profile(chunk: bytes | None) -> bytes | None:
     except zlib.error:
         return None  # the pixels do not depend on it
     return None if inflate.unconsumed_tail else profile
+
+
+def _space(described: dict[bytes, bytes]) -> ColourSpace | None:
+    """Return the colour space that chunks state, the first that counts.
+
+    Source:
+        PNG, third edition, 4.3 (colour spaces).
+    """
+    if (code := described.get(b"cICP")) is not None:
+        return coded_space(code)
+    if b"sRGB" in described:
+        return SRGB
+    gamma, chromaticities = described.get(b"gAMA", b""), described.get(b"cHRM", b"")
+    found, sources = SRGB, []
+    if len(gamma) == 4 and any(gamma):
+        found, sources = replace(found, curve=_UNIT / int.from_bytes(gamma, "big")), ["gAMA"]
+    if len(chromaticities) == 32:
+        white_x, white_y, *primaries = (value / _UNIT for value in struct.unpack(">8I", chromaticities))
+        if is_possible(primaries, (white_x, white_y)):
+            red_x, red_y, green_x, green_y, blue_x, blue_y = primaries
+            lights = (red_x, red_y, green_x, green_y, blue_x, blue_y)
+            found, sources = replace(found, primaries=lights, white=(white_x, white_y)), [*sources, "cHRM"]
+    return replace(found, source=f"{' and '.join(sources)} chunk{'s' * (len(sources) > 1)}") if sources else None
 
 
 def _resolution(chunk: bytes | None) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import usable_profile
+from pipelines.images.colour_space import profile_of
 from pipelines.images.exif import SWAPS_SIDES, upright
 from pipelines.images.header import check_pixels, one_line, sniff
 from pipelines.images.image import Admit, Image, Raster
@@ -125,12 +126,19 @@ def _assemble(raster: Raster, sha256: str) -> Image:
     dpi = raster.dpi
     if dpi is not None and raster.orientation in SWAPS_SIDES:
         dpi = (dpi[1], dpi[0])
+    icc, source = usable_profile(raster.icc, pixels.shape[2]), None
+    if icc is None and raster.space is not None:
+        icc = profile_of(raster.space, pixels.shape[2])
+        source = raster.space.source if icc is not None and not raster.space.is_srgb else None
     return Image(
         pixels=pixels,
         alpha=upright(samples[..., -1:], 1) if has_alpha else None,
         bit_depth=raster.bit_depth,
         sha256=sha256,
-        icc=usable_profile(raster.icc, pixels.shape[2]),
+        icc=icc,
         dpi=dpi,
         note="; ".join(raster.notes) or None,
+        icc_source=source,
+        cicp=raster.cicp,
+        tags=None if raster.tags is None else raster.tags.turned(raster.orientation),
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.errors import ImageError
-from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply
-from pipelines.images.exif import dots_per_inch
+from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply, usable_profile
 from pipelines.images.image import Admit, Raster, Samples
 from pipelines.images.lzw import begins_with_bytes
 from pipelines.images.tiff_pages import find_picture
+from pipelines.images.tiff_tags import describe_page
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -57,13 +57,16 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
         planes = stored[:, 0, :, :, 0].transpose(1, 2, 0) if stored.shape[0] > 1 else stored[0, 0]
         notes = picture.notes + (_stack_note(file, page) if picture.is_alone else ())
         samples, icc, more = _to_grey_or_rgb(page, planes)
+        described = describe_page(data, picture.offset)
         return Raster(
             samples=samples,
             bit_depth=int(page.bitspersample),
             icc=icc,
-            dpi=_resolution(page),
-            orientation=_orientation(page),
+            dpi=described.dpi,
+            orientation=described.orientation,
             notes=notes + more,
+            space=None if page.photometric == _SEPARATED else described.space,
+            tags=described.tags,
         )
 
 
@@ -165,7 +168,9 @@ def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | N
         # count (both as libtiff reads them).
         wide = page.colormap.T
         palette = (wide if wide.max() < 256 else wide >> 8).astype(np.uint8)
-        return from_palette(palette, planes[..., 0]), None, notes
+        if usable_profile(icc, 3) is None:
+            return from_palette(palette, planes[..., 0]), None, notes
+        return palette[planes[..., 0].astype(np.intp)], icc, notes
     chosen = list(range(colours)) + ([] if alpha is None else [colours + alpha])
     planes = planes[..., : len(chosen)] if chosen == list(range(len(chosen))) else planes[..., chosen]
     samples = to_full_range(planes, 2**page.bitspersample - 1)
@@ -189,19 +194,3 @@ def _stack_note(file: TiffFile, page: TiffPage) -> tuple[str, ...]:
     images = 1 if series is None else series.size // max(1, page.size)
     name = "ImageJ" if page.is_imagej else "TIFF"
     return (f"{name} stack of {images} images: the first",) if images > 1 else ()
-
-
-def _resolution(page: TiffPage) -> tuple[float, float] | None:
-    values = []
-    for tag in (282, 283):
-        fraction = page.tags.valueof(tag)
-        if not (isinstance(fraction, tuple) and len(fraction) == 2 and fraction[1]):
-            return None
-        values.append(fraction[0] / fraction[1])
-    unit = page.tags.valueof(296)
-    return dots_per_inch(values[0], values[1], 2 if unit is None else int(unit))
-
-
-def _orientation(page: TiffPage) -> int:
-    value = page.tags.valueof(274)
-    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1

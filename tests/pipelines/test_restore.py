@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -122,6 +123,49 @@ def test_a_turned_photo_is_upright(same: ModelFile, tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "restored" / "turned.png") as turned:
         assert turned.size == (33, 47)
         assert not turned.getexif().get(0x0112)
+
+
+def test_a_larger_result_states_where_when_and_how_large(larger: ModelFile, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", 8
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0xA002: 40, 0xA003: 20})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.5)})
+    Image.fromarray(pixels(20, 40)).save(folder / "photo.jpg", exif=exif)
+    place = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0, 0, 5e5, 4.6e6, 0), True)]
+    tifffile.imwrite(folder / "land.tif", pixels(20, 40), photometric="rgb", extratags=place)
+    grey = pixels(20, 40, 1)[..., 0]
+    tifffile.imwrite(folder / "cells.tif", grey, imagej=True, resolution=(2, 2), metadata={"unit": "micron"})
+    linear = imagecodecs.png_encode(pixels(20, 40))
+    gamma = b"\0\0\0\4gAMA" + (100_000).to_bytes(4, "big")
+    (folder / "light.png").write_bytes(linear[:33] + gamma + zlib.crc32(gamma[4:]).to_bytes(4, "big") + linear[33:])
+    summary = restore_folder(folder, larger, tmp_path / "tiff", kind="tiff")
+    assert summary.ok == 4
+    with Image.open(tmp_path / "tiff" / "restored" / "photo.tif") as photo:
+        found = photo.getexif()
+        assert (photo.size, found.get(0x0112, 1), found[0x010F]) == ((40, 80), 1, "Maker")
+        inside = found.get_ifd(0x8769)
+        assert (inside[0x9003], inside[0xA002], inside[0xA003]) == ("2024:05:06 07:08:09", 40, 80)
+        assert found.get_ifd(0x8825)[1] == "N"
+    with tifffile.TiffFile(tmp_path / "tiff" / "restored" / "land.tif") as land:
+        assert land.pages.first.tags[33550].value == (5, 5, 0)
+        assert land.pages.first.tags[33922].value == (0, 0, 0, 5e5, 4.6e6, 0)
+    with tifffile.TiffFile(tmp_path / "tiff" / "restored" / "cells.tif") as cells:
+        assert cells.imagej_metadata["unit"] == "micron"
+        assert cells.pages.first.tags[282].value == (4, 1)
+    light = read_image(tmp_path / "tiff" / "restored" / "light.tif", max_pixels=10**6)
+    assert light.icc == read_image(folder / "light.png", max_pixels=10**6).icc
+
+    restore_folder(folder, larger, tmp_path / "png", gps=False)
+    with Image.open(tmp_path / "png" / "restored" / "photo.png") as photo:
+        assert photo.getexif().get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+        assert 0x8825 not in photo.getexif()
+    rows = pq.read_table(tmp_path / "png" / "results.parquet").to_pylist()
+    notes = {row["path"]: row["note"] or "" for row in rows}
+    assert "georeference left out, which PNG has not: choose tiff" in notes["land.tif"]
+    assert "colour space of the gAMA chunk written as a colour profile" in notes["light.png"]
+    assert "--no-gps" in json.loads((tmp_path / "png" / "run.json").read_text())["command"]
 
 
 def test_a_larger_result_has_larger_transparency_and_the_same_size_on_paper(larger: ModelFile, tmp_path: Path) -> None:
