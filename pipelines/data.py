@@ -26,7 +26,7 @@ from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError
 from pipelines.files import write_atomically, write_json
 from pipelines.images import Failed, ImageFile, find_images
-from pipelines.inputs import decode_for, pixel_type, warn_left_out
+from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.job import Job
 from pipelines.modelfile import FILES
 from pipelines.plan import Plan
@@ -66,7 +66,7 @@ class TrainingData:
 def load_training_data(job: Job, plan: Plan) -> TrainingData:
     """Decode the folder once, at the working size, into a memory map under KINTSUGI_HOME; later runs reuse it.
 
-    A map that files are missing from is not reused: a file that could not be read may be readable now.
+    Files that failed are tried again: where one can be read now, all are decoded anew.
 
     Raises:
         DataError: Too few images; the message says how many are needed.
@@ -80,7 +80,7 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     }
     with cache_folder(stamp) as folder:  # trainings over one folder start together: one of them decodes
         index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
-        if not index_path.is_file() or json.loads(index_path.read_text())["failed"]:
+        if not index_path.is_file() or some_readable(_failed_of(index_path, files), plan.image_format):
             _decode_into(files, plan, most, pixels_path, index_path)
         index = json.loads(index_path.read_text())
         pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
@@ -97,6 +97,11 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         classes, labels = classes_of(kept, job.data.images)
         check_classes(classes, (labels[position] for position in split["train"]))
     return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels)
+
+
+def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
+    """Return the files that an earlier run could not read: an error of the disk or of a share is no fact of a file."""
+    return [files[position] for position, _ in json.loads(index_path.read_text())["failed"]]
 
 
 def split_by_content(

@@ -66,6 +66,26 @@ def warn_left_out(log: logging.Logger, failed: Iterable[tuple[str, str]]) -> Non
         log.warning("left out %d more images, for other reasons", more)
 
 
+def some_readable(
+    files: Sequence[ImageFile],
+    form: CommonMetadata | ImageFormat,
+    accept: Callable[[Decoded], bool] = lambda _: True,
+) -> bool:
+    """Return whether one of some files that failed before can be read now: a share may have been away.
+
+    Args:
+        files: Files that failed.
+        form: Channels and depth.
+        accept: Return whether an image that can be read is of use.
+    """
+    images = decode_for(files, form)
+    try:
+        return any(isinstance(image, Decoded) and accept(image) for image in images)
+    finally:
+        if isinstance(images, Generator):
+            images.close()
+
+
 def batches(images: Iterator[Decoded | Failed], size: Callable[[], int]) -> Iterator[list[Decoded] | Failed]:
     """Images of equal shape together, as soon as there are `size()` of them, the rest at the end; failures alone."""
     groups: dict[tuple[int, ...], list[Decoded]] = {}

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
 from pipelines.files import write_json
-from pipelines.images import Failed, ImageFile
-from pipelines.inputs import decode_for, pixel_type, warn_left_out
+from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.labels import LabelFolder
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
@@ -93,6 +93,8 @@ def load_photos(
 ) -> Photos:
     """Decode images into one file under KINTSUGI_HOME; later runs over the same files reuse it.
 
+    Files that failed are tried again: where one can be read now, all are decoded anew.
+
     Args:
         files: The images.
         image_format: Channels and depth that all are brought to.
@@ -113,11 +115,10 @@ def load_photos(
         **({} if short_side is None else {"short_side": short_side}),
     }
     with cache_folder(stamp) as folder:
-        if not (folder / "photos.json").is_file():
+        if not (folder / "photos.json").is_file() or _may_read_more(folder, files, image_format, labels):
             _decode_into(folder, files, image_format, labels, short_side)
         index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
         if not index["keep"]:
-            (folder / "photos.json").unlink()  # what could not be read may be readable next time
             reason = index["failed"][0][1] if index["failed"] else "there are none"
             msg = f"none of {len(files)} images can be read; the first: {reason}"
             raise DataError(msg)
@@ -147,6 +148,24 @@ def pixel_digest(pixels: NDArray[Any]) -> str:
 
 def _depth(image_format: ImageFormat, labelled: bool) -> int:
     return image_format.channels + labelled
+
+
+def _may_read_more(
+    folder: Path, files: Sequence[ImageFile], image_format: ImageFormat, labels: LabelFolder | None
+) -> bool:
+    """Return whether a file that an earlier run could not read is of use now.
+
+    An error of the disk or of a share is no fact of a file.
+    """
+
+    def has_labels(image: Decoded) -> bool:
+        try:
+            return labels is None or labels.of(image.file, image.pixels.shape[:2]) is not None
+        except ImageError:
+            return False
+
+    index = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
+    return some_readable([files[position] for position, _ in index["failed"]], image_format, has_labels)
 
 
 def _decode_into(

@@ -167,6 +167,18 @@ def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.Monk
     assert load_training_data(job, plan).failed == ()
 
 
+def test_a_damaged_file_costs_no_second_look_at_the_others(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiles / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    job = job_of(tiles)
+    plan = plan_of(job)
+    first = load_training_data(job, plan)
+    opened: list[str] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read(path))
+    assert load_training_data(job, plan).digest == first.digest
+    assert opened == ["broken.jpg"]
+
+
 def _all_but_the_first(files: list, form: ImageFormat):
     yield Failed(files[0], "Input/output error", None)
     yield from decode_for(files[1:], form)

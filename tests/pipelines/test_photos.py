@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,53 @@ def test_none_that_can_be_read_is_an_error_and_is_tried_again(tmp_path: Path) ->
             load(folder)
     Image.new("RGB", (9, 9)).save(folder / "a.jpg")
     assert load(folder).sizes == ((9, 9),)
+
+
+@pytest.fixture
+def share(monkeypatch: pytest.MonkeyPatch):
+    """Let the system refuse to read files whose name is in the set that this gives."""
+    away: set[str] = set()
+    read = Path.read_bytes
+
+    def read_or_fail(path: Path) -> bytes:
+        if path.name in away:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_or_fail)
+    return away
+
+
+def test_an_image_that_could_not_be_read_once_is_back_the_next_time(folder: Path, share: set[str]) -> None:
+    share.add("2.png")
+    assert [file.relative for file in load(folder).files] == ["0.png", "1.png", "3.png"]
+    share.clear()
+    assert [file.relative for file in load(folder).files] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_a_label_image_that_could_not_be_read_once_is_back_the_next_time(
+    folder: Path, tmp_path: Path, share: set[str]
+) -> None:
+    (tmp_path / "labels").mkdir()
+    for number, size in enumerate(SIZES):
+        Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "labels" / f"{number}_mask.png")
+    labels = LabelFolder.find(tmp_path / "labels", 2)
+    share.add("1_mask.png")
+    assert len(load_photos(find_images(folder), RGB, labels)) == 3
+    share.clear()
+    assert len(load_photos(find_images(folder), RGB, labels)) == 4
+
+
+def test_a_damaged_file_is_looked_at_again_and_the_others_are_not(
+    folder: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    load(folder)
+    opened: list[str] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read(path))
+    load(folder)
+    assert opened == ["broken.jpg"]
 
 
 def test_labels_are_not_interpolated(folder: Path) -> None:
