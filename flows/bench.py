@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from flows.paths import App
 from flows.terminal import SOME_FAILED, terminated_as_by_ctrl_c, told_plainly
 
-app = typer.Typer(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
+app = App(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
 
 
 class HalfName(StrEnum):

@@ -13,12 +13,13 @@ from flows.bench import app as bench_app
 from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
+from flows.paths import App
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
 if TYPE_CHECKING:
     pass
 
-app = typer.Typer(
+app = App(
     name="kintsugi",
     no_args_is_help=True,
     add_completion=False,

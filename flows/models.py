@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from flows.paths import App
 from flows.terminal import told_plainly
 
-app = typer.Typer(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
+app = App(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
 REF = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
 
 

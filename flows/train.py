@@ -15,6 +15,7 @@ from flows.artifacts import record_training
 from flows.notify import announce, notify, tell_failure
 from flows.retries import TRIES
 from flows.runs import recorded_run
+from pipelines.files import read_text
 
 if TYPE_CHECKING:
     from pipelines.lifecycle import Need
@@ -30,7 +31,7 @@ def _run_name() -> str:
     job = Path(flow_run.parameters["job"])
     name = job.stem
     with suppress(OSError, ValueError):
-        name = tomllib.loads(job.read_text(encoding="utf-8")).get("name", name)
+        name = tomllib.loads(read_text(job)).get("name", name)
     return f"train {name}"
 
 

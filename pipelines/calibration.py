@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipelines.errors import CalibrationError
+from pipelines.files import TextError, read_text
 from pipelines.places import GoodPlaces
 
 MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
@@ -229,9 +230,11 @@ class Calibration(BaseModel):
         """
         again = "calibrate the model again, or name another file"
         try:
-            calibration = cls.model_validate_json(path.read_bytes(), strict=True)
+            calibration = cls.model_validate_json(read_text(path), strict=True)
         except OSError as error:
             raise CalibrationError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
+        except TextError as error:
+            raise CalibrationError(f"{path} is not a calibration file (it {error}): {again}") from error
         except CalibrationError as error:
             raise CalibrationError(f"{path}: {error}") from error
         except ValidationError as error:

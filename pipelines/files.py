@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -22,6 +23,31 @@ LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 LONGEST_PATH = 3000  # below an output folder; with it, systems allow 4095
 
 
+class TextError(ValueError):
+    """A file that a person wrote is no UTF-8 text. The message follows the file's name."""
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a person wrote, on whatever system: with a byte-order mark or without, with any line ends.
+
+    Raises:
+        TextError: It is UTF-16 or UTF-32, or no text of an encoding that is known.
+        OSError: It cannot be read.
+    """
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)) or b"\x00" in data[:4]:
+        raise TextError(
+            "is not UTF-8 text: it looks like UTF-16, which Windows' PowerShell and Notepad write; save it as UTF-8"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"is not UTF-8 text: byte {error.start + 1:,} is 0x{data[error.start]:02x}; save it as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A temporary path to make a file at, which is moved into place at the end: nobody sees half of it."""
@@ -36,6 +62,15 @@ def appearing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def from_home(path: Path) -> Path:
+    """Return a path with the user's home in the place of a leading `~`; what names no user stays as it is.
+
+    >>> from_home(Path("a/~b"))
+    PosixPath('a/~b')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
 def make_folders(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import JobError
+from pipelines.files import TextError, from_home, read_text
 from pipelines.job_problems import explain, unknown_key
 from pipelines.job_tables import (
     AlarmTable,
@@ -130,7 +131,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     """
     path = Path(path)
     try:
-        document = _parsed(path.read_text(encoding="utf-8"))
+        document = _parsed(read_text(path))
     except FileNotFoundError:
         msg = f"there is no job file {path}: write one (README.md shows the four lines that it needs)"
         raise JobError(msg) from None
@@ -140,8 +141,8 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     except OSError as error:
         msg = f"the job file {path} cannot be read: {error.strerror or error}"
         raise JobError(msg) from None
-    except UnicodeDecodeError as error:
-        msg = f"the job file {path} is not UTF-8 text: {error}"
+    except TextError as error:
+        msg = f"the job file {path} {error}"
         raise JobError(msg) from None
     except ValueError as error:
         msg = f"the job file {path} is not TOML: {error}"
@@ -152,7 +153,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
 
 
 def job_from_document(document: dict[str, Any], path: Path) -> Job:
-    """Check a parsed job and make its paths absolute, relative ones counting from the job file.
+    """Check a parsed job and make its paths absolute: `~` is the user's home, relative ones count from the job file.
 
     Raises:
         JobError: A key or a value is wrong.
@@ -166,13 +167,18 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
         raise JobError(problems[0])
     base = job.path.parent
     named = {key: getattr(job.data, key) for key in ("train", "degraded", "clean", "labels")}
-    data = job.data.model_copy(update={key: base / folder for key, folder in named.items() if folder is not None})
+    data = job.data.model_copy(update={key: _absolute(base, folder) for key, folder in named.items()})
     weights = job.model.backbone_weights
-    model = job.model.model_copy(update={"backbone_weights": None if weights is None else base / weights})
-    places = {key: base / value for key in ("folder", "out") if (value := getattr(job.schedule, key)) is not None}
-    if job.schedule.arrivals and places["out"].resolve().is_relative_to(places["folder"].resolve()):
+    model = job.model.model_copy(update={"backbone_weights": _absolute(base, weights)})
+    places = {key: _absolute(base, getattr(job.schedule, key)) for key in ("folder", "out")}
+    out, folder = places["out"], places["folder"]
+    if job.schedule.arrivals and out and folder and out.resolve().is_relative_to(folder.resolve()):
         raise JobError(f"{path}: 'schedule.out' lies in 'schedule.folder', so reports would arrive there: move it out")
     return job.model_copy(update={"data": data, "model": model, "schedule": job.schedule.model_copy(update=places)})
+
+
+def _absolute(base: Path, path: Path | None) -> Path | None:
+    return None if path is None else base / from_home(path)
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class ModelFile:
     def card(self) -> str | None:
         """The model card, in Markdown."""
         path = self.folder / CARD_FILE
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else None
 
     def calibration(self, path: Path | None = None) -> Calibration | None:
         """The calibration beside the file, or the one given; None when there is none beside it.

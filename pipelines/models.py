@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipelines.errors import ModelError
+from pipelines.files import from_home
 from pipelines.modelfile import MODEL_FILE, ModelFile, sha256_of
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -50,7 +51,7 @@ def find_model_file(ref: str | Path) -> ModelFile | None:
     text = str(ref)
     if text.startswith("builtin:"):
         return _builtin(text)
-    path = Path(text)
+    path = from_home(Path(text))
     if path.suffix == ".onnx":
         if not path.is_file():
             msg = f"there is no model file {path}; a model is given as {FORMS}"

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.cores import usable_cores
 from pipelines.errors import SettingsError
+from pipelines.files import from_home
 
 PREFIX = "KINTSUGI_"
 
@@ -42,6 +43,12 @@ class Settings(BaseSettings):
     notify: SecretStr | None = Field(
         None, description="Who hears of alarms, champions and failures: addresses of services, or Prefect's blocks."
     )
+
+    @field_validator("home")
+    @classmethod
+    def _home_may_begin_with_a_tilde(cls, home: Path) -> Path:
+        """Expand what no shell has: variables come from files of services and containers, too."""
+        return from_home(home)
 
     @property
     def tracking_uri(self) -> str:

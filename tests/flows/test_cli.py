@@ -395,3 +395,19 @@ def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     for name in get_command(app).commands:
         assert f"kintsugi {name}" in readme, name
+
+
+def test_a_path_that_no_shell_has_expanded_is_below_the_home(kintsugi, trained, tmp_path: Path) -> None:
+    home = tmp_path / "user"
+    shutil.copytree(trained.model.parent, home / "model")
+    shutil.copytree(MAGNETIC_TILE / "test" / "crack", home / "images")
+    done = kintsugi("score", "~/images", f"--model=~/model/{trained.model.name}", "--out=~/out", HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert (home / "out" / "report.html").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_the_home_of_everything_is_no_folder_called_tilde(kintsugi, tmp_path: Path) -> None:
+    done = kintsugi("doctor", KINTSUGI_HOME="~/kept", HOME=str(tmp_path))
+    assert f"{tmp_path / 'kept'} is writable" in done.stdout
+    assert not (tmp_path / "~").exists()

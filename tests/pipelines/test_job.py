@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,47 @@ def test_every_key_is_described() -> None:
         record = field.annotation
         for key, inner in getattr(record, "model_fields", {}).items():
             assert inner.description, f"{name}.{key} has no description"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        codecs.BOM_UTF8 + LEAST.encode(),
+        LEAST.replace("\n", "\r\n").encode(),
+        codecs.BOM_UTF8 + LEAST.replace("\n", "\r\n").encode(),
+    ],
+    ids=["byte-order mark", "CRLF", "both"],
+)
+def test_a_job_file_of_another_system_is_read(write, data: bytes) -> None:
+    path = write("")
+    path.write_bytes(data)
+    assert load_job(path).name == "tiles"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_job_file_in_utf_16_says_what_to_do(write, encoding: str) -> None:
+    path = write("")
+    path.write_bytes(LEAST.encode(encoding))
+    with pytest.raises(JobError, match=r"job\.toml is not UTF-8 text: it looks like UTF-16, .*; save it as UTF-8$"):
+        load_job(path)
+
+
+def test_a_job_file_in_an_older_encoding_names_the_byte(write) -> None:
+    path = write("")
+    path.write_bytes(b"# K\xe4se\n" + LEAST.encode())
+    with pytest.raises(JobError, match=r"is not UTF-8 text: byte 4 is 0xe4; save it as UTF-8$"):
+        load_job(path)
+
+
+def test_every_path_may_begin_with_the_home(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    home = tmp_path / "user"
+    text = LEAST.replace("images/good", "~/good") + 'labels = "~/labels"\n'
+    text += '[model]\nbackbone_weights = "~/w.pth"\n[schedule]\nfolder = "~/in"\nout = "~"\n'
+    job = load_job(write(text))
+    assert (job.data.train, job.data.labels) == (home / "good", home / "labels")
+    assert (job.model.backbone_weights, job.schedule.folder, job.schedule.out) == (home / "w.pth", home / "in", home)
+    assert load_job(write(LEAST), ["data.train=~/other"]).data.train == home / "other"
+    pairs = LEAST.replace("reconstruct", "unpaired").replace('train = "images/good"', 'degraded = "~/d"\nclean = "~/c"')
+    assert load_job(write(pairs)).data.folders == (home / "c", home / "d")
+    assert load_job(write(LEAST), ["data.train=~nobody-here/x"]).data.train == tmp_path / "~nobody-here/x"

@@ -60,3 +60,9 @@ def test_onnx_runtime_leaves_nothing_in_the_users_folder(tmp_path: Path) -> None
     command = [sys.executable, "-c", "import pipelines.session"]
     subprocess.run(command, check=True, env=kept | {"HOME": str(home)}, cwd=tmp_path)
     assert list(home.rglob("*")) == []
+
+
+def test_the_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KINTSUGI_HOME", "~/x")
+    assert settings().home == tmp_path / "x"
