@@ -102,6 +102,7 @@ def describe_run(
         "history": history,
         "work_key": job.output.work_key,
         "counts": counts | {"files": job.total},
+        "left_out": list(job.left_out.rows),
         "timings": {stage: round(seconds, 3) for stage, seconds in job.stages.seconds.items()}
         | {"total": round(total, 3), "images_per_second": round(job.left / total, 2) if job.left else None},
         "versions": {

@@ -119,13 +119,16 @@ def embed_folder(
     folder, out = Path(folder), Path(out)
     _check(out)
     found = list_images(folder)
+    found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = _open(file)
     embedded = _embed(session, found.files)
     near, metric = _neighbours(session, found.files, embedded) if neighbours else (None, None)
     session.close()
     table = _table(found, embedded, near, (file.name or session.metadata.name, file.version))
-    facts = {"model_sha256": file.sha256} | ({"unit": metric.unit, "alike": metric.alike} if metric else {})
+    facts: dict[str, Any] = {"model_sha256": file.sha256}
+    facts |= {"unit": metric.unit, "alike": metric.alike} if metric else {}
+    facts |= {"left_out": list(found.left_out.rows)} if found.left_out.rows else {}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
     write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
     return EmbedSummary(

@@ -20,7 +20,7 @@ from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
 from pipelines.files import keep_figures
-from pipelines.images import OUTPUT_MARKER, expect_images, find_images
+from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.masks import GOOD, Masks
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models import find_model
@@ -211,7 +211,7 @@ def evaluate_scores(
         if graph is not None:
             from pipelines.regret import REGRET_FILE, regret_of
 
-            paths = {image.relative: image for image in find_images(test)}
+            paths = {image.relative: image for image in list_images(test).files}
             regrets = regret_of(
                 graph, {row["sha256"]: paths[row["path"]] for row in rows if row["path"] in paths},
                 kept=out and out / OUTPUT_MARKER / REGRET_FILE, model_sha256=file.sha256,

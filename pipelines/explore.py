@@ -156,6 +156,7 @@ def _images(folder: Path, codes: Codes) -> dict[str, Any]:
         "found": codes.found,
         "shown": len(codes.files),
         "failed": codes.failed,
+        "left_out": codes.left_out.rows,
         "capped": codes.found - len(codes.failed) > len(codes.files),
         "most": MOST_IMAGES,
         "labels": sorted(set(codes.labels)),
@@ -176,6 +177,7 @@ def _numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: d
     together, apart = facts["together"], facts["apart"]
     return numbers | {
         "images": {"found": codes.found, "used": len(codes.files), "failed": dict(codes.failed)},
+        "left_out": list(codes.left_out.rows),
         "active": facts["use"]["active"],
         "variance_of_mean": codes.variances.ravel().tolist(),
         "rate": codes.kl.ravel().tolist() if facts["prior"] else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.columns import Row
 from pipelines.errors import OutputError
-from pipelines.images import FileList, ImageFile, UnreadableFolder
+from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
 from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.output import OutputFolder
@@ -94,6 +94,7 @@ class FolderRun(ABC):
     folder: Path
     files: FileList
     unreadable: tuple[UnreadableFolder, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
     model: ModelFile
     output: OutputFolder
     alarm: AlarmTable | None = None  # the rule of a job that is run by a schedule

@@ -64,7 +64,9 @@ class LabelFolder:
         """
         files: dict[str, ImageFile] = {}
         marked: dict[str, ImageFile] = {}
-        for file in sorted(list_images(path).files, key=_may_change_values):
+        listed = list_images(path)
+        listed.left_out.log()
+        for file in sorted(listed.files, key=_may_change_values):
             stem = stem_of(file.relative)
             base = MARK.sub("", stem)
             for name, known in ((stem, files), (base, marked)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from pipelines.decoded import small
 from pipelines.errors import DataError
 from pipelines.groups import group_of
-from pipelines.images import Decoded, Failed, ImageFile, list_images
+from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
 from pipelines.inputs import decode_for
 from pipelines.progress import progress
 from pipelines.session import keyed_noise
@@ -47,6 +47,7 @@ class Codes:
         elbo: Of each, in nats.
         kl: Rate of each latent, mean over the images, (Z, h, w), in nats.
         thumbnails: Of each, (S, S, 3).
+        left_out: Files that are not read.
     """
 
     files: list[ImageFile]
@@ -56,6 +57,7 @@ class Codes:
     elbo: NDArray[np.float64]
     kl: NDArray[np.float64]
     thumbnails: list[NDArray[np.uint8]]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def labels(self) -> list[str]:
@@ -90,6 +92,7 @@ def encode_folder(graph: ScoringGraph, folder: Path) -> Codes:
         DataError: None can be read.
     """
     listed = list_images(folder)
+    listed.left_out.log()
     some = listed.files.take(np.array(evenly_spaced(range(len(listed.files)), MOST_IMAGES)))
     files, means, log_scales, elbos = list[ImageFile](), list[Tensor](), list[Tensor](), list[float]()
     failed = [(place.relative, place.reason) for place in listed.unreadable]
@@ -112,7 +115,8 @@ def encode_folder(graph: ScoringGraph, folder: Path) -> Codes:
         raise DataError(f"none of {len(some)} images under {folder} can be read; the first: {failed[0][1]}")
     posterior = DiagonalGaussian(torch.cat(means), torch.cat(log_scales))
     total = len(listed.files) + len(listed.unreadable)
-    return Codes(files, failed, total, posterior, np.array(elbos), (kl / len(files)).numpy(), thumbnails)
+    rates = (kl / len(files)).numpy()
+    return Codes(files, failed, total, posterior, np.array(elbos), rates, thumbnails, listed.left_out)
 
 
 def pixels_of(image: Decoded) -> Tensor:

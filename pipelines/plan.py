@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import DataError, JobError
-from pipelines.images import Failed, find_images
+from pipelines.images import Failed, list_images
 from pipelines.images.convert import CAMERA_BITS
 from pipelines.inputs import decode_for
 from pipelines.job import Job
@@ -55,7 +55,9 @@ def survey(job: Job) -> Survey:
         DataError: None of them can be read.
     """
     folders = job.data.folders
-    some = [file for folder in folders for file in evenly_spaced(find_images(folder), SURVEY_FILES // len(folders))]
+    some = [
+        file for folder in folders for file in evenly_spaced(list_images(folder).files, SURVEY_FILES // len(folders))
+    ]
     sizes: list[tuple[int, int]] = []
     grey = sixteen = dark = 0
     reasons: Counter[str] = Counter()

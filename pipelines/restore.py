@@ -146,6 +146,7 @@ def open_restoring(
     if (written := file_kind(kind)) is None:
         raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
+    found.left_out.log()
     if reference is not None:
         expect_images(reference)
     file = model if isinstance(model, ModelFile) else find_model(model)
@@ -160,7 +161,8 @@ def open_restoring(
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(
-            folder=folder, files=found.files, unreadable=found.unreadable, model=file, output=output, session=session,
+            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
+            model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
             samples=samples, gps=gps, alarm=alarm, series=series,
         )  # fmt: skip

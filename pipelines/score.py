@@ -162,6 +162,7 @@ def open_scoring(
         msg = f"there is no calibration file {calibration}: give the calibration.json of the model"
         raise CalibrationError(msg)
     found = list_images(folder)
+    found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
     verdicts = Verdicts.of(
         file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries,
@@ -172,7 +173,8 @@ def open_scoring(
     output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
     with output.held(fresh=fresh):
         scoring = Scoring(
-            folder=folder, files=found.files, unreadable=found.unreadable, model=file, session=session,
+            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
+            model=file, session=session,
             verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
             all_maps=all_maps, alarm=alarm, series=series,
             drift_below=drift_below,

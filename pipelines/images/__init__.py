@@ -1,6 +1,6 @@
 """Files to pixels: which images a folder holds, and what each shows, whatever its format, depth and damage.
 
-    find_images(folder)                                       which files; list_images: and which folders are closed
+    find_images(folder)                                       which files; list_images: and what is left out
     read_image(path, max_pixels=...)                          one file, with what its restored copy must keep
     to_model_input(image, channels=..., dtype=...)            as a model wants it
     decode(files, channels=..., dtype=..., workers=..., ...)  many files, on threads, in order
@@ -21,6 +21,7 @@ from pipelines.images.find import (
     list_images,
 )
 from pipelines.images.image import Image
+from pipelines.images.left_out import LeftOut
 from pipelines.images.listing import FileList, ImageFile
 from pipelines.images.read import read_image
 
@@ -33,6 +34,7 @@ __all__ = [
     "Found",
     "Image",
     "ImageFile",
+    "LeftOut",
     "Opened",
     "UnreadableFolder",
     "decode",

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.errors import EmptyFolderError, FolderError
+from pipelines.errors import EmptyFolderError, FolderError, ImageError
+from pipelines.images.header import SNIFFED, sniff
+from pipelines.images.left_out import REASONS, LeftOut, Reason, Tally, suffix_of
 from pipelines.images.listing import FileList, ImageFile
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"}
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".heic", ".heif", ".hif", ".avif", ".jxl"}
 )
 
 OUTPUT_MARKER = ".kintsugi-run"  # folder inside an output folder: what lies there are our maps, not the user's images
@@ -41,41 +43,44 @@ class UnreadableFolder:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What lies under a folder: the image files, and the subfolders that could not be listed; each by `relative`."""
+    """What lies under a folder.
+
+    Attributes:
+        files: The image files, by `relative`.
+        unreadable: The subfolders that could not be listed, by `relative`.
+        left_out: Counts of all other files, by reason.
+    """
 
     files: FileList
-    unreadable: tuple[UnreadableFolder, ...]
+    unreadable: tuple[UnreadableFolder, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(slots=True)
 class _Others:
-    count: int = 0
-    hidden: int = 0
-    examples: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
     unreadable: list[UnreadableFolder] = field(default_factory=list)
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if len(self.examples) < 3:
-            self.examples.append(name)
 
 
 def find_images(folder: Path) -> list[ImageFile]:
-    """List the image files under a folder, as `list_images` does; what could not be listed is in the log only.
+    """List the image files under a folder, as `list_images` does; what was left out is in the log only.
 
     Raises:
         FolderError: the folder is missing, is a file, or may not be read.
         EmptyFolderError: what else was there, and the suffixes that were looked for.
     """
-    return list(list_images(folder).files)
+    found = list_images(folder)
+    found.left_out.log()
+    return list(found.files)
 
 
 def list_images(folder: Path) -> Found:
     """List the image files under a folder and its subfolders, judged by their suffixes.
 
-    Hidden files and folders are left out, and the output folders of other runs. Links are followed, each folder once (a
-    real folder before links to it), so that loops end. A link to a file that is gone is listed, and fails when it is
-    read. A subfolder that may not be read is left out with a warning in the log, and named in the result.
+    A file whose suffix says nothing, or that has none, is an image if its first bytes are those of one. Hidden files
+    and folders are left out, and the output folders of other runs. Links are followed, each folder once (a real folder
+    before links to it), so that loops end. A link to a file that is gone is listed, and fails when it is read. A
+    subfolder that may not be read is left out with a warning in the log, and named in the result.
 
     Args:
         folder: Where to look.
@@ -92,7 +97,7 @@ def list_images(folder: Path) -> Found:
         raise _empty(folder, others, unreadable)
     for place in unreadable:
         _log.warning("left out the folder %s: %s", place.relative, place.reason)
-    return Found(found, tuple(unreadable))
+    return Found(found, tuple(unreadable), others.tally.left_out())
 
 
 def expect_images(folder: Path) -> None:
@@ -120,15 +125,19 @@ def _check(folder: Path) -> None:
 
 
 def _empty(folder: Path, others: _Others, unreadable: Sequence[UnreadableFolder]) -> EmptyFolderError:
-    seen = [f"{others.count} other files were there (such as {', '.join(others.examples)})"] if others.count else []
+    left_out = others.tally.left_out()
+    hidden = sum(row["files"] for row in left_out.rows if row["why"] == Reason.HIDDEN)
+    count = left_out.files - hidden
+    examples = [row["example"] for row in left_out.rows if row["why"] != Reason.HIDDEN][:3]
+    seen = [f"{count} other files were there (such as {', '.join(examples)})"] if count else []
     if unreadable:
         first, *rest = unreadable
         more = f", nor can {len(rest)} more" if rest else ""
         seen.append(f"the folder {first.relative} cannot be read ({first.reason}){more}")
     if not seen:
         seen.append("it holds no files")
-    if others.hidden:
-        seen.append(f"{others.hidden} hidden files and folders were left out")
+    if hidden:
+        seen.append(f"{hidden} hidden files and folders were left out")
     return EmptyFolderError(
         f"no images under {_printable(str(folder))}: {', and '.join(seen)}; "
         f"looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
@@ -150,8 +159,8 @@ def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
             entry = None
         if entry is not None:
             file = _image_file(entry, relative)
-            if file is None:
-                others.add(relative)
+            if isinstance(file, Reason):
+                others.tally.add(file, relative)
             else:
                 yield file
             continue
@@ -161,6 +170,7 @@ def _walk(folder: Path, others: _Others) -> Iterator[ImageFile]:
                 continue
             visited.add(identity)
             if path != root and os.path.lexists(f"{path}/{OUTPUT_MARKER}"):
+                others.tally.add(Reason.OUTPUT, relative)
                 continue
             waiting += sorted(_listed(path, relative, others, linked), key=lambda entry: entry[1], reverse=True)
         except OSError as error:
@@ -174,7 +184,7 @@ def _listed(path: str, relative: str, others: _Others, linked: list[tuple[str, s
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith("."):
-                others.hidden += 1
+                others.tally.add(Reason.HIDDEN, relative + _printable(entry.name))
                 continue
             below = relative + _printable(entry.name)
             if not _is_folder(entry):
@@ -192,17 +202,37 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _image_file(entry: os.DirEntry[str], relative: str) -> ImageFile | None:
-    stem, dot, suffix = entry.name.rpartition(".")
-    if not stem or (dot + suffix).lower() not in IMAGE_SUFFIXES:
-        return None
+def _image_file(entry: os.DirEntry[str], relative: str) -> ImageFile | Reason:
+    suffix = suffix_of(entry.name)
+    by_name = suffix in IMAGE_SUFFIXES
+    if not by_name and (reason := REASONS.get(suffix)):
+        return reason
     try:
         status = entry.stat()
     except OSError:  # a link to nowhere, or removed a moment ago: to be reported, not passed over
-        return ImageFile(Path(entry.path), relative, 0, 0)
+        return ImageFile(Path(entry.path), relative, 0, 0) if by_name else Reason.CLOSED
     if not stat.S_ISREG(status.st_mode):
-        return None
+        return Reason.OTHER
+    if not by_name and (reason := _reason_by_content(entry.path, status.st_size)):
+        return reason
     return ImageFile(Path(entry.path), relative, status.st_size, status.st_mtime_ns)
+
+
+def _reason_by_content(path: str, size: int) -> Reason | None:
+    """Return why a file whose name says nothing is left out; None where its first bytes are those of an image."""
+    if not size:
+        return Reason.OTHER
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            sniff(os.read(file, SNIFFED))
+        finally:
+            os.close(file)
+    except OSError:
+        return Reason.CLOSED
+    except ImageError:
+        return Reason.OTHER
+    return None
 
 
 def _identity(path: str | Path) -> tuple[int, int]:

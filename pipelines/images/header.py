@@ -34,7 +34,7 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x0a", "a JPEG XL image"),
     (b"\x00\x00\x01\x00", "a Windows icon"),
 )
-_SAMPLE = 1024  # bytes looked at to tell text from other files
+SNIFFED = 1024  # bytes that say what a file is
 
 
 def sniff(data: bytes) -> str:
@@ -106,9 +106,9 @@ def _what_else(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("ascii", "replace").strip()
         return f"is a HEIF, AVIF or video file (brand {brand!r}), which cannot be read here: save it as PNG or TIFF"
-    if not data[:_SAMPLE].strip(b"\x00"):
+    if not data[:SNIFFED].strip(b"\x00"):
         return "begins with zero bytes only: it was probably never written out"
-    start = data[:_SAMPLE].decode("utf-8", "ignore")
-    if b"\x00" not in data[:_SAMPLE] and len(start.encode()) >= min(len(data), _SAMPLE) - 3:
+    start = data[:SNIFFED].decode("utf-8", "ignore")
+    if b"\x00" not in data[:SNIFFED] and len(start.encode()) >= min(len(data), SNIFFED) - 3:
         return f'is a text file, not an image (it begins "{one_line(start, limit=40)}")'
     return f"is not in a known image format (it begins with the bytes {data[:8].hex(' ')})"

@@ -99,6 +99,15 @@ class Counts(Record):
     flagged: int | None = None
 
 
+class LeftOutFacts(Record):
+    """Files of one suffix that were left out for one reason."""
+
+    why: str
+    suffix: str | None = None
+    files: int = 0
+    example: str = ""
+
+
 class Run(Record):
     """run.json. Every field has a default, since a run may have been killed early."""
 
@@ -110,6 +119,7 @@ class Run(Record):
     heat: HeatFacts | None = None
     warnings: tuple[str, ...] = ()
     counts: Counts = Counts()
+    left_out: tuple[LeftOutFacts, ...] = ()
     timings: dict[str, float | None] = Field(default_factory=dict)
     versions: dict[str, Any] = Field(default_factory=dict)
     started: str | None = None

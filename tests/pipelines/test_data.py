@@ -167,6 +167,14 @@ def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.Monk
     assert load_training_data(job, plan).failed == ()
 
 
+def test_a_training_names_files_that_are_not_read_once(tiles: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tiles / "a.nef").write_bytes(b"x")
+    job = job_of(tiles)
+    load_training_data(job, plan_of(job))
+    line = "left out 1 file: 1 .nef (camera raw, which is not read); save as TIFF or PNG what should be read"
+    assert caplog.messages.count(line) == 1
+
+
 def test_a_damaged_file_costs_no_second_look_at_the_others(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tiles / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     job = job_of(tiles)

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.errors import EmptyFolderError, FolderError
 from pipelines.images import IMAGE_SUFFIXES, UnreadableFolder, expect_images, find_images, list_images
+from pipelines.images.left_out import Reason, Tally
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -154,7 +155,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
 
 
 def test_an_empty_folder_says_what_was_there_and_what_was_looked_for(tmp_path):
-    touch(tmp_path, "a.txt", "sub/b.xml", "c.heic", "d.raw", ".hidden.png")
+    touch(tmp_path, "a.txt", "sub/b.xml", "c.psd", "d.raw", ".hidden.png")
     with pytest.raises(EmptyFolderError, match="4 other files were there") as caught:
         find_images(tmp_path)
     message = str(caught.value)
@@ -175,3 +176,101 @@ def test_one_image_is_all_that_is_expected(tmp_path):
         expect_images(tmp_path / "missing")
     touch(tmp_path, "sub/c.png")
     expect_images(tmp_path)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
+
+
+def test_a_picture_under_another_suffix_or_none_is_found_by_its_first_bytes(tmp_path):
+    for name in ("a.jpe", "b.dat", "c", "d.JPX", "e.0001", "photo.of 2020"):
+        (tmp_path / name).write_bytes(PNG)
+    assert names(tmp_path) == ["a.jpe", "b.dat", "c", "d.JPX", "e.0001", "photo.of 2020"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.pdf", "a.doc", "a.xmp", "a.json", "Thumbs.db", "a.txt", "a.mp4", "a.NEF", "a.part"]
+)
+def test_a_picture_inside_a_file_of_another_kind_does_not_count(tmp_path, name):
+    touch(tmp_path, "a.png")
+    (tmp_path / name).write_bytes(PNG)
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_text_and_other_data_under_an_unknown_suffix_are_no_pictures(tmp_path):
+    touch(tmp_path, "a.png", "b")
+    (tmp_path / "readme").write_text("P5 is a format of ours, BM another")
+    (tmp_path / "c.dat").write_bytes(b"\x00\x01" * 99)
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_files_of_a_known_suffix_are_not_opened_and_of_others_a_kilobyte_is_read(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "b.JPG", "c.heic", "d.xmp", "e.mp4", "f.dat", "g")
+    (tmp_path / "g").write_bytes(PNG + bytes(10**6))
+    opened, asked = [], []
+    open_file, read = os.open, os.read
+    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(Path(path).name) or open_file(path, flags))
+    monkeypatch.setattr(os, "read", lambda file, size: asked.append(size) or read(file, size))
+    list_images(tmp_path)
+    assert (opened, asked) == (["f.dat", "g"], [1024, 1024])
+
+
+def test_what_is_left_out_is_counted_by_suffix_and_reason(tmp_path):
+    touch(
+        tmp_path, "a.png", "b.DNG", "c/d.dng", "e.nef", "f.svg", "g.xmp", "h.xmp", "i.zzz", "j", ".k", "c/.l", "m.mov"
+    )
+    touch(tmp_path, "n.part", "run/.kintsugi-run/lock", "run/maps/a.png")
+    left_out = list_images(tmp_path).left_out
+    assert [(row["files"], row["suffix"], row["why"], row["example"]) for row in left_out.rows] == [
+        (2, ".dng", "camera raw, which is not read", "b.DNG"),
+        (1, ".nef", "camera raw, which is not read", "e.nef"),
+        (1, ".svg", "a format that is not read", "f.svg"),
+        (1, ".mov", "video", "m.mov"),
+        (1, ".part", "unfinished or a backup", "n.part"),
+        (2, ".xmp", "not an image", "g.xmp"),
+        (1, None, "not an image", "j"),
+        (1, ".zzz", "not an image", "i.zzz"),
+        (2, None, "hidden", ".k"),
+        (1, None, "output folder of another run", "run/"),
+    ]
+    assert left_out.files == 13
+    assert str(left_out) == (
+        "left out 13 files: 2 .dng (camera raw, which is not read), 1 .nef (camera raw, which is not read), "
+        "1 .svg (a format that is not read), 1 .mov (video), 1 .part (unfinished or a backup), 2 .xmp (not an image), "
+        "5 of other kinds; save as TIFF or PNG what should be read"
+    )
+
+
+def test_nothing_left_out_is_no_line(tmp_path, caplog):
+    touch(tmp_path, "a.png")
+    with caplog.at_level("INFO"):
+        find_images(tmp_path)
+    assert caplog.messages == []
+    touch(tmp_path, "a.xmp")
+    with caplog.at_level("INFO"):
+        find_images(tmp_path)
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("INFO", "left out 1 file: 1 .xmp (not an image)")
+    ]
+    touch(tmp_path, "a.cr3")
+    find_images(tmp_path)
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_names_of_a_million_kinds_are_counted_in_little_memory(tmp_path):
+    tally = Tally()
+    for number in range(3000):
+        tally.add(Reason.OTHER, f"a.{number}")
+    assert len(tally.counts) == 1001
+    assert sum(row["files"] for row in tally.left_out().rows) == 3000
+
+
+def test_a_file_that_may_not_be_opened_is_named_so(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "b.dat")
+
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert [row["why"] for row in list_images(tmp_path).left_out.rows] == ["may not be opened"]
