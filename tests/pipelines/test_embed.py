@@ -70,6 +70,14 @@ def test_every_file_has_a_row_with_what_the_graph_says_of_it(images: Path, train
     assert facts == {"alike": summary.metric.alike, "model_sha256": sha256_of(trained.model)}
 
 
+def test_files_that_are_not_read_are_named(images: Path, trained, tmp_path: Path, caplog) -> None:
+    (images / "a.arw").write_bytes(b"x")
+    embed_folder(images, trained.model, tmp_path / "e.parquet", neighbours=False)
+    assert any(message.startswith("left out 1 file: 1 .arw (camera raw") for message in caplog.messages)
+    facts = json.loads(pq.read_schema(tmp_path / "e.parquet").metadata[METADATA_KEY.encode()])
+    assert [row["suffix"] for row in facts["left_out"]] == [".arw"]
+
+
 def test_most_copies_that_were_saved_again_are_named(images: Path, trained, tmp_path: Path) -> None:
     originals = sorted((images / "good").iterdir())
     (images / "z").mkdir()

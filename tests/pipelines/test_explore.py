@@ -103,10 +103,15 @@ def test_the_command_names_the_page_and_ends_with_3_where_files_cannot_be_read(
     done = CliRunner().invoke(app, ["explore", "bars@champion", "--out", str(out), "--images", str(folder)])
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"page: {out / 'explore.html'}")
     (folder / "<b>x.png").write_bytes(b"")
+    (folder / "<b>y.nef").write_bytes(b"x")
     done = CliRunner().invoke(app, ["explore", "bars@champion", "--out", str(out), "--images", str(folder)])
     assert done.exit_code == 3
     assert "1 of 13 files could not be read" in done.output
-    assert "<b>" not in (out / "explore.html").read_text()
+    assert "left out 1 file: 1 .nef (camera raw, which is not read)" in done.output
+    page = (out / "explore.html").read_text()
+    assert "<b>" not in page
+    assert "<h2>Files left out</h2>" in page
+    assert [row["suffix"] for row in json.loads((out / "explore.json").read_text())["left_out"]] == [".nef"]
 
 
 @pytest.mark.parametrize(("bound", "strange"), [(-1e9, False), (1e9, True)])
