@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.models import CommandFunctionType
 
 from pipelines.files import from_home
 
@@ -15,11 +16,15 @@ from pipelines.files import from_home
 class App(typer.Typer):
     """A command line whose commands are given paths with the user's home in the place of `~`."""
 
-    def command(self, *args: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: ANN401 - as Typer has them
+    def command(
+        self,
+        name: str | None = None,
+        **options: Any,  # noqa: ANN401 - as Typer has them
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Return a decorator that registers a function as a command; the function itself stays as it is."""
-        register = super().command(*args, **options)
+        register = super().command(name, **options)
 
-        def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        def add(function: CommandFunctionType) -> CommandFunctionType:
             register(_with_homes(function))
             return function
 

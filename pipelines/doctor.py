@@ -41,6 +41,7 @@ def examine() -> Iterator[Finding]:
         return
     for subject, check in (
         ("cores", _cores),
+        ("formats", _formats),
         ("training", _training),
         ("GPU", _gpu),
         ("home", _home),
@@ -75,6 +76,15 @@ def _cores() -> tuple[bool | None, str]:
         f"{usable_cores()} of {os.cpu_count()} may be used (affinity to {affine_cores()}{limit}); "
         f"KINTSUGI_WORKERS is {settings().workers}"
     )
+
+
+def _formats() -> tuple[bool | None, str]:
+    """Name the formats that are read here."""
+    from pipelines.images.read import missing_packages, readable_formats
+
+    detail = f"{', '.join(readable_formats())} are read"
+    missing = [f"{format_} needs {package} (pip install {package})" for format_, package in missing_packages().items()]
+    return None if missing else True, "; ".join([detail, *missing])
 
 
 def _training() -> tuple[bool | None, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pipelines.errors import ImageError
+from pipelines.images.isobmff import kind_of_picture
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -17,6 +18,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF89a", "GIF"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),  # a bare codestream
 )
 _PNM = re.compile(rb"P[1-6]\s*[#\s]\s*[#\d]")
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
@@ -30,8 +33,6 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file"),
     (b"v/1\x01", "an OpenEXR image"),
     (b"SIMPLE  =", "a FITS image"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
-    (b"\xff\x0a", "a JPEG XL image"),
     (b"\x00\x00\x01\x00", "a Windows icon"),
 )
 SNIFFED = 1024  # bytes that say what a file is
@@ -44,7 +45,7 @@ def sniff(data: bytes) -> str:
         data: The file's bytes.
 
     Returns:
-        "PNG", "JPEG", "TIFF", "GIF", "BMP", "WebP", "PNM" or "JPEG 2000".
+        "PNG", "JPEG", "TIFF", "GIF", "BMP", "WebP", "PNM", "JPEG 2000", "JPEG XL", "AVIF" or "HEIC".
 
     Raises:
         ImageError: what the file is instead of an image.
@@ -61,6 +62,8 @@ def sniff(data: bytes) -> str:
         return "PNM"
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
+    if kind := kind_of_picture(data):
+        return kind
     raise ImageError(_what_else(data))
 
 
@@ -105,7 +108,8 @@ def _what_else(data: bytes) -> str:
             return f"is {name}, which cannot be read here: save it as PNG or TIFF"
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("ascii", "replace").strip()
-        return f"is a HEIF, AVIF or video file (brand {brand!r}), which cannot be read here: save it as PNG or TIFF"
+        kind = "a camera raw" if brand == "crx" else "a video or another MP4-like"
+        return f"is {kind} file (brand {brand!r}), which cannot be read here: save it as PNG or TIFF"
     if not data[:SNIFFED].strip(b"\x00"):
         return "begins with zero bytes only: it was probably never written out"
     start = data[:SNIFFED].decode("utf-8", "ignore")

@@ -41,7 +41,7 @@ def decode_gif(data: bytes, admit: Admit) -> Raster:
     admit(width, height)
     # With the canvas already large enough, Pillow has no reason to enlarge it, and to warn.
     image = GifImageFile(io.BytesIO(data[:6] + struct.pack("<HH", width, height) + data[10:]))
-    raster = _raster(image, admit, ())
+    raster = raster_of(image, admit, ())
     frames = _gif_frames(data)
     more = " or more" if frames == _MOST_FRAMES else ""
     notes = (f"animated GIF: first of {frames}{more} frames",) if frames > 1 else ()
@@ -52,7 +52,7 @@ def decode_bmp(data: bytes, admit: Admit) -> Raster:
     """Decode a Windows bitmap."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    raster = _raster(BmpImageFile(io.BytesIO(data)), admit, ())
+    raster = raster_of(BmpImageFile(io.BytesIO(data)), admit, ())
     icc, space, notes = _bmp_colours(data)
     return replace(raster, icc=icc, space=space, notes=raster.notes + notes)
 
@@ -64,10 +64,11 @@ def decode_webp(data: bytes, admit: Admit) -> Raster:
     admit(*_webp_canvas(data))  # Pillow allocates the canvas as it opens the file
     image = WebPImageFile(io.BytesIO(data))
     notes = (f"animated WebP: first of {image.n_frames} frames",) if image.n_frames > 1 else ()
-    return _raster(image, admit, notes)
+    return raster_of(image, admit, notes)
 
 
-def _raster(image: ImageFile, admit: Admit, notes: tuple[str, ...]) -> Raster:
+def raster_of(image: ImageFile, admit: Admit, notes: tuple[str, ...]) -> Raster:
+    """Decode what Pillow has opened, with its profile, resolution and orientation."""
     admit(*image.size)
     if image.mode not in _MODES:
         raise ImageError(f"has pixels of the kind {image.mode!r}: save it as grey or RGB")

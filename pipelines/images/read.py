@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipelines.errors import ImageError
@@ -12,9 +13,11 @@ from pipelines.images.colour import usable_profile
 from pipelines.images.colour_space import profile_of
 from pipelines.images.exif import SWAPS_SIDES, upright
 from pipelines.images.header import check_pixels, one_line, sniff
+from pipelines.images.heif import decode_avif, decode_heic
 from pipelines.images.image import Admit, Image, Raster
 from pipelines.images.jpeg import decode_jpeg
 from pipelines.images.jpeg2000 import decode_jpeg2000
+from pipelines.images.jpegxl import decode_jpegxl
 from pipelines.images.pillow import decode_bmp, decode_gif, decode_webp
 from pipelines.images.png import decode_png
 from pipelines.images.pnm import decode_pnm
@@ -29,9 +32,23 @@ _DECODERS: dict[str, Callable[[bytes, Admit], Raster]] = {
     "WebP": decode_webp,
     "PNM": decode_pnm,
     "JPEG 2000": decode_jpeg2000,
+    "JPEG XL": decode_jpegxl,
+    "AVIF": decode_avif,
+    "HEIC": decode_heic,
 }
+_NEEDED = {"HEIC": ("pillow_heif", "pillow-heif")}  # format -> module and package that not every installation has
 _BYTES_PER_PIXEL = 8  # 16-bit RGB with alpha, not compressed
 _SPARE_BYTES = 64 * 2**20  # metadata, and the other pages of small files
+
+
+def readable_formats() -> list[str]:
+    """Return the names of the formats that are read here."""
+    return [name for name in _DECODERS if name not in missing_packages()]
+
+
+def missing_packages() -> dict[str, str]:
+    """Return the package that is not installed for each format that is therefore not read."""
+    return {name: package for name, (module, package) in _NEEDED.items() if find_spec(module) is None}
 
 
 def read_image(path: Path, *, max_pixels: int) -> Image:
@@ -113,7 +130,7 @@ def decode_bytes(data: bytes, sha256: str, *, max_pixels: int, admit: Callable[[
         raise ImageError(one_line(error, limit=240)) from error.__cause__
     except MemoryError:
         raise ImageError("does not fit into memory: lower KINTSUGI_WORKERS or KINTSUGI_MAX_PIXELS") from None
-    except Exception as error:  # eight decoders raise whatever they like; a file must never stop a job
+    except Exception as error:  # the decoders raise whatever they like; a file must never stop a job
         reason = one_line(error) or type(error).__name__
         raise ImageError(f"cannot be decoded as {kind}: {reason}") from error
 

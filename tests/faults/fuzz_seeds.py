@@ -8,6 +8,7 @@ import json
 import imagecodecs
 import numpy as np
 import onnx
+import pillow_heif
 import tifffile
 from onnx import TensorProto, helper
 from PIL import Image, ImageCms
@@ -55,10 +56,42 @@ def images() -> list[bytes]:
         imagecodecs.jpeg2k_encode(GREY, codecformat="J2K", level=0),
         *_netpbm(),
         *_tiffs(),
+        *_photographs(exif, clear, turned),
     ]
     files += [encode_image(kind, SMOOTH, icc=PROFILE, dpi=(90, 90))[0] for kind in ("png", "tiff", "webp", "jpeg")]
     tile = Image.open(next((MAGNETIC_TILE / "test" / "crack").iterdir()))
     return [*files, saved(tile.crop((0, 0, 64, 48)), "JPEG")]
+
+
+def _photographs(exif: Image.Exif, clear: Image.Image, turned: Image.Image) -> list[bytes]:
+    """HEIC, AVIF and JPEG XL, of telephones and of the web."""
+    files = [
+        saved(PICTURE, "AVIF", exif=exif, icc_profile=PROFILE),
+        saved(clear, "AVIF", quality=60),
+        saved(PICTURE, "AVIF", save_all=True, append_images=[turned.resize(PICTURE.size)]),
+        imagecodecs.avif_encode(DEEP >> 6, level=90, bitspersample=10),
+        imagecodecs.jpegxl_encode(SMOOTH, lossless=True),
+        imagecodecs.jpegxl_encode(DEEP, lossless=True),
+        imagecodecs.jpegxl_encode(SMOOTH, distance=1.0, usecontainer=True),
+        imagecodecs.jpegxl_encode(np.asarray(clear), lossless=True, usecontainer=False),
+        imagecodecs.jpegxl_encode_jpeg(saved(PICTURE, "JPEG", icc_profile=PROFILE, exif=exif)),
+    ]
+    files.append(files[2].replace(b"meta", b"free", 1).replace(b"avif", b"iso8"))  # a sequence alone
+    ways: list[tuple[str, np.ndarray, dict[str, object]]] = [
+        ("RGB", SMOOTH, {"icc_profile": PROFILE}),
+        ("L", GREY, {}),
+        ("RGBA", np.asarray(clear), {"quality": 60}),
+        ("RGB;16", DEEP, {"quality": -1}),
+        ("RGB", np.tile(SMOOTH, (6, 6, 1)), {"tile_size": 64}),
+    ]
+    for mode, pixels, options in ways:
+        height, width = pixels.shape[:2]
+        file = pillow_heif.from_bytes(mode=mode, size=(width, height), data=np.ascontiguousarray(pixels).tobytes())
+        file[0].info["exif"] = exif.tobytes()
+        buffer = io.BytesIO()
+        file.save(buffer, **options)
+        files.append(buffer.getvalue())
+    return files
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -17,7 +17,7 @@ from pipelines.images.header import check_pixels, one_line, sniff
         (b"BMW is a car", "is a text file"),
         (bytes(4096), "zero bytes only"),
         (b"%PDF-1.7\n", "is a PDF document.*save it as PNG or TIFF"),
-        (b"\x00\x00\x00\x1cftypavif\x00", "HEIF, AVIF.*'avif'"),
+        (b"\x00\x00\x00\x1cftypmp42\x00", r"a video .*'mp42'"),
         (b"\x93\x01\x02\x00\xff\xfe", "not in a known image format.*93 01 02 00 ff fe"),
     ],
 )
