@@ -7,7 +7,7 @@ and EXIF have tags, BMP and JPEG 2000 have fields.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,7 @@ _CODED_PRIMARIES: dict[int, tuple[Primaries, XY]] = {
     12: ((0.680, 0.320, 0.265, 0.690, 0.150, 0.060), _D65),
 }
 _CODED_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+_UNSPECIFIED = 2
 _CODED_VIDEO, _CODED_SRGB = frozenset({1, 6, 14, 15}), 13
 
 
@@ -132,6 +133,23 @@ def coded_space(code: Sequence[int]) -> ColourSpace | None:
     if code[1] in _CODED_GAMMAS:
         return ColourSpace(primaries, white, _CODED_GAMMAS[code[1]], "cICP chunk")
     return ColourSpace(primaries, white, (_video_curve(),), "cICP chunk") if code[1] in _CODED_VIDEO else None
+
+
+def stated_code(code: Sequence[int] | None, source: str) -> tuple[ColourSpace | None, bytes | None]:
+    """Return the colour space of RGB pixels whose primaries and transfer a file states as code points.
+
+    Args:
+        code: Primaries and transfer, and what else there is; None where nothing is stated.
+        source: What states it, for people.
+
+    Returns:
+        The colour space; where no profile describes it, the code of four bytes that PNG can hold instead.
+    """
+    if code is None or _UNSPECIFIED in code[:2] or max(code[:2]) > 255:
+        return None, None
+    whole = (code[0], code[1], 0, 1)
+    space = coded_space(whole)
+    return (None, bytes(whole)) if space is None else (replace(space, source=source), None)
 
 
 def is_possible(primaries: Sequence[float], white: Sequence[float]) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range, unpremultiply
+from pipelines.images.colour_space import ColourSpace, stated_code
 from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster
 from pipelines.images.isobmff import Picture, read_picture
 from pipelines.images.pillow import raster_of
+from pipelines.images.tags import Tags
 
 _PREMULTIPLIED = "a"  # at the end of pillow-heif's mode
 _MOST_BITS = 16
@@ -50,10 +52,9 @@ def decode_avif(data: bytes, admit: Admit) -> Raster:
     return Raster(
         samples=to_full_range(samples, 2**depth - 1),
         bit_depth=depth,
-        icc=picture.icc,
-        dpi=read_exif(picture.exif).dpi,
         orientation=picture.orientation,
         notes=_notes("AVIF", picture),
+        **_stated(picture),
     )
 
 
@@ -86,10 +87,26 @@ def decode_heic(data: bytes, admit: Admit) -> Raster:
     return Raster(
         samples=samples,
         bit_depth=depth,
-        icc=picture.icc,
-        dpi=read_exif(picture.exif).dpi,
         notes=_notes("HEIC", picture),
+        **_stated(picture),
     )
+
+
+class _Stated(TypedDict):
+    icc: bytes | None
+    dpi: tuple[float, float] | None
+    space: ColourSpace | None
+    cicp: bytes | None
+    tags: Tags
+
+
+def _stated(picture: Picture) -> _Stated:
+    """Return what the container states of colour and of the photograph; a profile counts more than a code."""
+    exif = read_exif(picture.exif)
+    space, code = stated_code(None if picture.icc else picture.nclx, "nclx code of the file")
+    return {
+        "icc": picture.icc, "dpi": exif.dpi, "space": space or exif.space, "cicp": code, "tags": Tags(exif=exif.kept),
+    }  # fmt: skip
 
 
 def _frame(data: bytes, picture: Picture, admit: Admit) -> Raster:

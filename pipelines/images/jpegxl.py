@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range, unpremultiply
+from pipelines.images.colour_space import SRGB, stated_code
 from pipelines.images.exif import read_exif
 from pipelines.images.image import Admit, Raster, Samples
 from pipelines.images.isobmff import boxes
 from pipelines.images.jpeg import decode_jpeg
+from pipelines.images.tags import Tags
 
 _CODESTREAM = b"\xff\x0a"
 _MOST_BYTES = 65_536  # of the codestream that hold its header
@@ -91,11 +93,16 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
         samples = _companded(samples, depth, 8 if header.bits <= 8 else 16)
     else:
         samples = to_full_range(samples, 2**depth - 1)
+    exif = read_exif(described.get(b"Exif", b"")[4:])
+    space, code = (SRGB, None) if is_linear else stated_code(header.code, "colour encoding of the JPEG XL file")
     return Raster(
         samples=unpremultiply(samples) if header.is_premultiplied else samples,
         bit_depth=header.bits,
-        dpi=read_exif(described.get(b"Exif", b"")[4:]).dpi,
+        dpi=exif.dpi,
         notes=notes,
+        space=space or (None if header.has_profile else exif.space),
+        cicp=code,
+        tags=Tags(exif=exif.kept),
     )
 
 

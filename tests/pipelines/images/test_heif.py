@@ -75,6 +75,30 @@ def test_heic_keeps_transparency_and_profile(read, picture):
     assert image.icc == PROFILE
 
 
+@pytest.mark.parametrize(("code", "name"), [((12, 13), "P3"), ((1, 13), "sRGB")])
+def test_a_colour_code_becomes_a_profile(read, picture, code, name):
+    nclx = {
+        "color_primaries": code[0],
+        "transfer_characteristics": code[1],
+        "matrix_coefficients": 6,
+        "full_range_flag": 1,
+    }
+    image = read(heic(np.asarray(picture), "RGB", nclx_profile=nclx))
+    wide = imagecodecs.cms_transform(
+        np.uint8([[[0, 255, 0]]]), image.icc, imagecodecs.cms_profile("srgb"), colorspace="rgb", outcolorspace="rgb",
+        outdtype="float32",
+    )  # fmt: skip
+    assert bool(wide.min() < -0.1) is (name == "P3")
+    assert image.icc_source == ("nclx code of the file" if name == "P3" else None)
+
+
+def test_a_colour_code_of_high_dynamic_range_is_kept_as_a_code(read):
+    stored = (np.arange(40 * 64, dtype=np.uint16).reshape(40, 64) % 1024) * 64
+    nclx = {"color_primaries": 9, "transfer_characteristics": 16, "matrix_coefficients": 9, "full_range_flag": 1}
+    image = read(heic(np.dstack([stored] * 3), "RGB;16", nclx_profile=nclx))
+    assert (image.icc, image.cicp) == (None, bytes((9, 16, 0, 1)))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_heic_is_turned_once(read, picture, orientation):
     pixels = np.asarray(picture)

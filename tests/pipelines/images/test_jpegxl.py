@@ -105,6 +105,14 @@ def test_a_profile_that_cannot_be_read_is_named(read):
     assert image.note == "its colour profile cannot be read: colours are approximate"
 
 
+def test_linear_light_that_the_file_states_becomes_a_profile(read):
+    image = read(
+        imagecodecs.jpegxl_encode(PICTURE.astype(np.uint16) * 257, lossless=True)
+    )  # linear, where nothing is said
+    assert image.icc is not None
+    assert image.icc_source == "colour encoding of the JPEG XL file"
+
+
 def test_a_jpeg_file_inside_is_decoded_as_that_file(read):
     jpeg = imagecodecs.jpegxl_decode_jpeg(OF_JPEG, numthreads=1)
     image = read(OF_JPEG)
