@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect.cache_policies import NO_CACHE
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+log = logging.getLogger("pipelines.retries")
 # Network folders and devices that are away for a moment. A missing file or a full disk does not mend itself.
 TRANSIENT_ERRNO = frozenset(
     {
@@ -37,8 +40,11 @@ TRANSIENT_NAMES = frozenset(
         "requests.exceptions.Timeout",
         "urllib3.exceptions.TimeoutError",
         "botocore.exceptions.HTTPClientError",
+        "websockets.exceptions.ConnectionClosed",  # Prefect's events
     }
 )
+LOST = "Service exceeded error threshold."  # Prefect's runner, after three connection errors or 5xx in a row
+EACH = 10  # of the failures of an outage, one is logged
 SERVER_TROUBLE = range(500, 600)  # HTTP status: the request was right, the server was not
 DELAYS = [10.0, 60.0, 300.0]  # seconds before each further try
 
@@ -46,10 +52,57 @@ DELAYS = [10.0, 60.0, 300.0]  # seconds before each further try
 def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help: the error, or one that it was raised from, is about a connection.
 
+    Of several errors in a group, each has to be.
+
     >>> is_transient(ConnectionResetError()), is_transient(FileNotFoundError()), is_transient(ValueError())
     (True, False, False)
     """
-    return any(_is_transient(link) for link in _chain(error))
+    return any(_is_transient(link) for link in chain(error))
+
+
+@dataclass(slots=True)
+class Outage:
+    """Failures in a row of something that is tried again until it answers: the first and each tenth are logged.
+
+    Args:
+        what: What does not answer.
+        pause: Seconds until the next try, for the message.
+    """
+
+    what: str
+    pause: float
+    failures: int = 0
+
+    def report(self, error: BaseException) -> None:
+        """Count a failure, and log it with its cause if it is the first or a tenth."""
+        self.failures += 1
+        if self.failures == 1 or self.failures % EACH == 0:
+            tries = f", {self.failures} times now" if self.failures > 1 else ""
+            log.warning("%s: %s%s; trying again every %g s", self.what, cause(error), tries, self.pause)
+
+    def end(self) -> None:
+        """Log that it answers again, if it did not."""
+        if self.failures:
+            log.info("%s: it answers again, after %d failures", self.what, self.failures)
+        self.failures = 0
+
+
+def cause(error: BaseException) -> str:
+    r"""Describe an error on one line: its kind and text, of a group those of one of them.
+
+    >>> cause(ExceptionGroup("some", [ValueError("no\nmore")]))
+    'ValueError: no more'
+    """
+    error = leaf(error)
+    text = " ".join(str(error).split())[:400]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return the error of a group that matters: the first that another try would not mend, else the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((each for each in error.exceptions if not is_transient(each)), error.exceptions[0])
+    return error
 
 
 def retry_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -68,7 +121,8 @@ TRIES: dict[str, Any] = {
 """Of all our tasks."""
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on."""
     link: BaseException | None = error
     while link is not None:
         yield link
@@ -79,7 +133,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_transient, error.exceptions))
     if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if type(error) is RuntimeError and str(error) == LOST:
         return True
     if isinstance(error, sqlite3.OperationalError):
         return "locked" in str(error)
@@ -87,11 +145,11 @@ def _is_transient(error: BaseException) -> bool:
         return True
     if any(f"{base.__module__}.{base.__qualname__}" in TRANSIENT_NAMES for base in type(error).__mro__):
         return True
-    return _http_status(error) in SERVER_TROUBLE
+    return http_status(error) in SERVER_TROUBLE
 
 
-def _http_status(error: BaseException) -> int | None:
-    """The status that a server refused a request with: MLflow, httpx and requests keep it in different places."""
+def http_status(error: BaseException) -> int | None:
+    """Return the status that a server refused a request with: libraries keep it in different places."""
     if type(error).__name__ == "RestException":  # MLflow's other errors say 500 when they were given no code
         status = getattr(error, "get_http_status_code", lambda: None)()
     else:

@@ -9,15 +9,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -33,10 +32,12 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
+from flows.faults import expect_deployment, is_refusal, reason_of
 from flows.inbox import attend
 from flows.notify import notify
 from flows.preflight import TO_TRAIN, require
 from flows.restore import restore_flow
+from flows.retries import Outage, cause, is_transient
 from flows.runs import SERVE_PID
 from flows.schedules import Planned, find_jobs, plan
 from flows.score import score_flow
@@ -58,7 +59,8 @@ MACHINE = f"machine:{socket.gethostname()}"  # tag of the runs that this machine
 POLL_SECONDS = (1.0, 10.0)  # least and most between two looks for due runs
 PLAN_SECONDS = 15.0  # how long to wait for the server's scheduler before the table is shown without times
 AWAY_SECONDS = 30.0  # before the next look at a server that did not answer
-OUTAGES = (httpx.HTTPError, RuntimeError, ExceptionGroup)  # what Prefect's runner raises when its server is away
+
+log = logging.getLogger("pipelines.serve")
 
 
 def serve(jobs: Sequence[Path]) -> None:
@@ -69,7 +71,8 @@ def serve(jobs: Sequence[Path]) -> None:
 
     Raises:
         JobError: A job file cannot be read, or no job has a schedule that can be carried out.
-        ServerError: Prefect's server does not answer, or another process serves one of the jobs on this machine.
+        ServerError: Prefect's server does not answer or refuses, another process serves one of the jobs on this
+            machine, or at the end: some were stopped for what another try would not mend.
     """
     planned = plan([load_job(path) for path in jobs])
     if any(each.verb == "train" for each in planned):
@@ -81,25 +84,51 @@ def serve(jobs: Sequence[Path]) -> None:
         held.enter_context(_variables({CONSOLE_LEVEL: "INFO", SERVE_PID: str(os.getpid())}))
         stop, reached = held.enter_context(_stop_by_signal()), threading.Event()
         inboxes = {each.name: _inbox(each) for each in planned if each.schedule is None}
-        while not stop.is_set():
+        stopped: dict[str, str] = {}  # runs that are served no more, and why
+        outage = Outage("Prefect's server does not answer", AWAY_SECONDS)
+        while not stop.is_set() and (left := [each for each in planned if each.name not in stopped]):
             with orchestrator() as url:
                 try:
-                    asyncio.run(_serve(planned, inboxes, stop, reached))
-                except OUTAGES as error:
+                    asyncio.run(_serve(left, inboxes, stop, reached, stopped, outage))
+                except Exception as error:
+                    if not is_transient(error):
+                        if not is_refusal(error):
+                            raise  # a bug: its trace says where
+                        raise ServerError(f"Prefect's server at {url} refuses: {reason_of(error)}") from error
                     if not reached.is_set():
                         check = "check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
-                        msg = f"Prefect's server at {url} does not answer ({error}): {check}"
+                        msg = f"Prefect's server at {url} does not answer ({cause(error)}): {check}"
                         raise ServerError(msg) from error
-                    CONSOLE.print(f"Prefect's server at {url} does not answer; trying again in {AWAY_SECONDS:.0f} s")
-            stop.wait(AWAY_SECONDS)
+                    if not stop.is_set():
+                        outage.report(error)
+            if outage.failures:
+                stop.wait(AWAY_SECONDS)
+        if stopped:
+            msg = "; ".join(f"{name} was stopped: {reason}" for name, reason in stopped.items())
+            raise ServerError(f"{msg}. Mend that and start `kintsugi serve` again")
 
 
 async def _serve(
-    planned: Sequence[Planned], inboxes: Mapping[str, Inbox], stop: threading.Event, reached: threading.Event
+    planned: Sequence[Planned],
+    inboxes: Mapping[str, Inbox],
+    stop: threading.Event,
+    reached: threading.Event,
+    stopped: dict[str, str],
+    outage: Outage,
 ) -> None:
+    """Serve until asked to stop, or until nothing is left to serve; what one job runs into stops that job alone."""
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would tell of each run that is skipped or queued
     runner = _Runner(planned, stop)
-    ids = {await runner.aadd_deployment(await _deployment(each)): each for each in planned}
+    ids: dict[UUID, Planned] = {}
+    for each in planned:
+        try:
+            ids[await runner.aadd_deployment(await _deployment(each))] = each
+        except Exception as error:
+            if is_transient(error):
+                raise
+            await _stop_serving(each, error, stopped)
+    if not ids:
+        return
     reason = "The process that served this run was killed."
     if closed := await asyncio.to_thread(close_runs_of, list(ids), MACHINE, reason):
         await asyncio.to_thread(notify, f"Kintsugi: {closed} runs on {socket.gethostname()} were cut off", [reason])
@@ -107,20 +136,39 @@ async def _serve(
     waiting = {identity: each for identity, each in ids.items() if each.name in inboxes}
     await asyncio.to_thread(drop_missed_runs, list(waiting), asked=True)  # `attend` asks anew
     reached.set()
+    outage.end()
     running = asyncio.create_task(runner.start())
     showing = asyncio.create_task(_show(ids))
-    attending = [asyncio.create_task(attend(identity, each, inboxes[each.name])) for identity, each in waiting.items()]
-    while not (stop.is_set() or any(task.done() for task in (running, *attending))):
+    works = {
+        asyncio.create_task(attend(identity, each, inboxes[each.name])): each for identity, each in waiting.items()
+    }
+    works |= {asyncio.create_task(expect_deployment(identity)): each for identity, each in ids.items()}
+    while not (stop.is_set() or running.done() or all(each.name in stopped for each in ids.values())):
+        for task in [task for task in works if task.done()]:  # neither ends but by an error
+            each = works.pop(task)
+            if not task.cancelled() and (error := task.exception()) and each.name not in stopped:
+                await _stop_serving(each, error, stopped)
+        for task, each in works.items():
+            if each.name in stopped:
+                task.cancel()
         await asyncio.sleep(0.1)
-    broken = [task for task in attending if task.done()]
-    for task in (showing, *attending):
+    for task in (showing, *works):
         task.cancel()
     if not running.done():
         CONSOLE.print("stopping")
-        await runner.astop()
-    await running
-    for task in broken:
-        task.result()  # raises: it ends by itself only where something is wrong with us
+        if runner.started:
+            await runner.astop()
+        else:  # it has nothing to end yet
+            running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _stop_serving(planned: Planned, error: BaseException, stopped: dict[str, str]) -> None:
+    """Note and report that something is served no more; the others go on."""
+    reason = stopped[planned.name] = reason_of(error)
+    log.error("%s is served no more: %s", planned.name, reason, exc_info=None if is_refusal(error) else error)
+    await asyncio.to_thread(notify, f"Kintsugi: {planned.name} is served no more", [reason])
 
 
 class _Runner(Runner):
@@ -161,23 +209,12 @@ async def _deployment(planned: Planned) -> RunnerDeployment:
 
 async def _show(planned: Mapping[UUID, Planned]) -> None:
     """Print what is scheduled, with the times that the server has planned."""
-    due: dict[UUID, datetime] = {}
     timed = {identity for identity, each in planned.items() if each.schedule}
-    async with get_client() as client:
-        ends = asyncio.get_running_loop().time() + PLAN_SECONDS
-        while len(due) < len(timed) and asyncio.get_running_loop().time() < ends:
-            for identity in timed - due.keys():
-                runs = await client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(
-                        deployment_id=FlowRunFilterDeploymentId(any_=[identity]),
-                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                    ),
-                    sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-                    limit=1,
-                )
-                if runs and runs[0].next_scheduled_start_time:
-                    due[identity] = runs[0].next_scheduled_start_time
-            await asyncio.sleep(0.5)
+    try:
+        due = await _due(timed)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the runs start without the table's times
+        log.warning("when runs are due cannot be shown: %s", cause(error))
+        due = {}
     if len(due) < len(timed):
         CONSOLE.print(f"The server has planned no runs within {PLAN_SECONDS:.0f} s: look at its log if none starts.")
     rows = [("run", "when", "while one runs", "next", "what")]
@@ -193,6 +230,27 @@ async def _show(planned: Mapping[UUID, Planned]) -> None:
     for row in rows:
         CONSOLE.print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     CONSOLE.print("Ctrl-C ends it.")
+
+
+async def _due(timed: Collection[UUID]) -> dict[UUID, datetime]:
+    """When the server has planned the next run of each deployment, of those that it has planned in time."""
+    due: dict[UUID, datetime] = {}
+    async with get_client() as client:
+        ends = asyncio.get_running_loop().time() + PLAN_SECONDS
+        while len(due) < len(timed) and asyncio.get_running_loop().time() < ends:
+            for identity in set(timed) - due.keys():
+                runs = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        deployment_id=FlowRunFilterDeploymentId(any_=[identity]),
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                    ),
+                    sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+                    limit=1,
+                )
+                if runs and runs[0].next_scheduled_start_time:
+                    due[identity] = runs[0].next_scheduled_start_time
+            await asyncio.sleep(0.5)
+    return due
 
 
 def _inbox(planned: Planned) -> Inbox:

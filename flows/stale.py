@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -71,7 +73,8 @@ def drop_missed_runs(deployments: Sequence[UUID], *, asked: bool = False) -> Non
     with get_client(sync_client=True) as client:
         while found := [run for run in client.read_flow_runs(flow_run_filter=missed) if asked or run.auto_scheduled]:
             for run in found:
-                client.delete_flow_run(run.id)
+                with suppress(ObjectNotFound):  # somebody else was faster
+                    client.delete_flow_run(run.id)
 
 
 def _active() -> FlowRunFilterState:

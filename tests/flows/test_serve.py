@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import StateType
@@ -123,7 +125,7 @@ class Serve:
         self.log = folder / "serve.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "serve", str(folder / "tiles.toml")],
+                [sys.executable, "-m", "flows.cli", "serve", *map(str, sorted(folder.glob("*.toml")))],
                 env=environment | {"FAKE_JOURNAL": str(self.journal)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -232,3 +234,25 @@ def test_what_arrives_is_scored_once_and_whole(start_serve, tmp_path, wait_for):
         (str(tmp_path / "inbox" / day), str(tmp_path / "reports" / day), "tiles@champion") for day in days
     ]
     assert "arrivals-tiles  2s after the last change  queue" in " ".join(serve.log.read_text().split("   "))
+
+
+def test_a_job_whose_deployment_is_deleted_is_stopped_alone_and_reported(start_serve, tmp_path, wait_for):
+    write_job(tmp_path, 'train = "1s"', "grinds")
+    write_job(tmp_path, 'arrivals = "1s"\nfolder = "inbox"\nout = "reports"')
+    (tmp_path / "inbox").mkdir()
+    serve = start_serve()
+    wait_for(serve.runs, "the first training", 150)
+    address = json.loads((serve.home / "prefect" / "server.json").read_text())
+    with httpx.Client(base_url=address["url"], auth=tuple(address["auth"].split(":")), timeout=60) as api:
+        found = api.post("/deployments/filter", json={"deployments": {"name": {"any_": ["arrivals-tiles"]}}}).json()
+        gone = {204, 404}  # a busy SQLite answers 503
+        wait_for(lambda: api.delete(f"/deployments/{found[0]['id']}").status_code in gone, "the deployment's end")
+    (tmp_path / "inbox" / "monday").mkdir()
+    (tmp_path / "inbox" / "monday" / "1.png").touch()
+    reason = "arrivals-tiles is served no more: somebody has deleted its deployment"
+    wait_for(lambda: reason in serve.log.read_text(), "a report", 150)
+    before = len(serve.runs())
+    wait_for(lambda: len(serve.runs()) > before + 1, "the other job goes on", 150)
+    serve.process.send_signal(signal.SIGTERM)
+    assert serve.process.wait(30) == 2, serve.log.read_text()
+    assert "error: arrivals-tiles was stopped: somebody has deleted its deployment" in serve.log.read_text()
