@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
@@ -187,6 +188,12 @@ class _Runner(Runner):
             limit=None,  # the deployments' own limits say what happens to a run that finds no place
         )
         self._stop_requested = stop
+
+    async def _pause_schedules(self) -> None:
+        """Prefect's own would end with the first deployment that somebody has deleted, and leave the others."""
+        for deployment in self._deployment_registry.get_deployment_ids():
+            with suppress(ObjectNotFound):
+                await self._client.pause_deployment(deployment)
 
     def handle_sigterm(self, *_args: object, **_keywords: object) -> None:
         """Prefect would stop from within the signal handler, against its own event loop."""

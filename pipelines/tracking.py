@@ -71,6 +71,8 @@ class TrackedRun:
         self._waiting: list[Metric] = []
         self._due = 0.0
         self._away = False
+        self._secured = False
+        self.ended = False  # MLflow knows that the run is over
 
     @property
     def run_id(self) -> str:
@@ -109,15 +111,31 @@ class TrackedRun:
         """Send what is waiting and close the run.
 
         Raises:
-            RegistryError: That failed. Not raised on top of another error, which stays the one that is seen.
+            RegistryError: That failed. Not raised on top of another error, which stays the one that is seen, nor after
+                `secure`.
         """
         if error is None:
-            self._close("FINISHED")
+            try:
+                self._close("FINISHED")
+            except RegistryError as trouble:
+                if not self._secured:
+                    raise
+                logger.warning("%s; the model is registered, its run may lack figures or seem to go on", trouble)
             return
         with contextlib.suppress(RegistryError):
             self.tags({"error": f"{type(error).__name__}: {error}"})
         with contextlib.suppress(RegistryError):
             self._close("FAILED" if isinstance(error, Exception) else "KILLED")
+
+    def secure(self) -> None:
+        """Note that what the run made is registered: from now on nothing that MLflow does not take is an error.
+
+        The file with the run's identifier stays at its end, as the training's last trace, for the training to remove.
+        """
+        self._secured = True
+        if self._kept is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                self._kept.write_text(f"{self.run_id} FINISHED", encoding="utf-8")
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings. Tables within are flattened (`train.steps`), long values end in an ellipsis.
@@ -231,12 +249,14 @@ class TrackedRun:
         try:
             self.flush()
         except RegistryError:
-            status = "FAILED"  # figures are missing
+            if not self._secured:
+                status = "FAILED"  # figures are missing
             raise
         finally:
             with self._connection.errors("closing the run"):
                 self._connection.client.set_terminated(self.run_id, status)
-                if self._kept is not None:
+                self.ended = True
+                if self._kept is not None and not self._secured:  # else it goes with what the training leaves, last
                     self._kept.unlink(missing_ok=True)
 
     def _find_experiment(self) -> Experiment:
@@ -290,24 +310,37 @@ def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def end_killed(kept: Path) -> None:
+def kept_run(kept: Path) -> tuple[str, str]:
+    """Read which run a file names, and what it ends as if nobody goes on with it; an empty text where there is none."""
+    try:
+        run, _, status = kept.read_text(encoding="utf-8").strip().partition(" ")
+    except (OSError, ValueError):
+        return "", ""
+    return run, status or "KILLED"
+
+
+def end_killed(kept: Path, status: str | None = None) -> None:
     """End the run whose identifier a file holds, if it is not over: its process was killed, and nobody goes on with it.
+
+    Args:
+        kept: The file.
+        status: What it ends as; None: as the file says.
 
     Raises:
         RegistryError: MLflow cannot be reached.
     """
     connection = Connection()
     with connection.errors("ending a run that was killed"):
-        _end_killed(connection.client, kept)
+        _end_killed(connection.client, kept, status)
 
 
-def _end_killed(client: MlflowClient, kept: Path) -> None:
+def _end_killed(client: MlflowClient, kept: Path, status: str | None = None) -> None:
     """To MLflow a run whose process was killed goes on for ever."""
-    if not kept.is_file():
+    before, known = kept_run(kept)
+    if not before:
         return
     from mlflow.exceptions import MlflowException
 
-    before = kept.read_text(encoding="utf-8").strip()
     with contextlib.suppress(MlflowException):  # of another server, or somebody has removed it
         if client.get_run(before).info.status == "RUNNING":
-            client.set_terminated(before, "KILLED")
+            client.set_terminated(before, status or known)

@@ -10,8 +10,6 @@ import io
 import json
 import logging
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,13 +57,13 @@ from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
-from pipelines.tracking import RUN_FILE, TrackedRun
+from pipelines.tracking import TrackedRun
 from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops
 from pipelines.train_restorer import RestorerTraining
 from pipelines.train_segmenter import SegmenterTraining
 from pipelines.train_unpaired import UnpairedTraining
-from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
+from pipelines.trained import MadeBundle, TrainedModel, champion_of, flatten, train_once
 from pipelines.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
@@ -169,75 +167,86 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         prepared.recipe.steps, prepared.recipe.batch,
     )  # fmt: skip
     announce(prepared.recipe.adversarial, prepared.recipe.steps)
-    plan, data, representation = prepared.plan, prepared.data, prepared.representation
+
+    def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
+        return _make_bundle(prepared, work, folder, run, seen, start)
+
+    return train_once(job, _work_key(prepared), prepared.data.digest, make, why=why)
+
+
+def _make_bundle(
+    prepared: Prepared, work: Path, folder: Path, run: TrackedRun, seen: frozenset[str], start: float
+) -> MadeBundle:
+    """Fit, freeze the scale, export, compare with torch, calibrate, and compare with the champion.
+
+    Args:
+        prepared: The job, its images and its network.
+        work: Checkpoints; a training that was killed goes on from there.
+        folder: Where the bundle goes; does not exist yet.
+        run: Records what happens.
+        seen: Contents of the folders as they were before they were read.
+        start: On the clock, when the training began.
+
+    Raises:
+        ModelError: The exported file does not agree with torch.
+    """
+    job, plan, data, representation = prepared.job, prepared.plan, prepared.data, prepared.representation
     device = training_device()
+    run.params(flatten(job) | _chosen(prepared) | {"device": device})
+    run.tags({"task": job.task, "data_digest": data.digest})
+    examples = make_examples(data, plan.image_format, representation, device)
+    prior, circumstances = prior_of(job), circumstances_of(job, representation)
+    if prior.begin is not None:
+        prior.begin(prepared.model, _some_of(examples, circumstances.components))
+    done = fit(
+        prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
+        on_check=lambda step, figures: run.metrics(figures, step),
+    )  # fmt: skip
+    prepared.model.cpu().eval()
+    if prior.finish is not None:
+        images = examples.batches("train", STATISTICS_BATCH, PRIOR_IMAGES)
+        prepared = replace(prepared, model=prior.finish(prepared.model, images, circumstances).eval())
+    _freeze_scale(prepared.network, examples)
+    measured = {"steps": float(done)}
+    if isinstance(prepared.model, ClassPrior):
+        measured["temperature"] = set_temperature(prepared.model, examples)
+    if representation.drawable:
+        run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
-    with (
-        work_folder(job, _work_key(prepared)) as work,
-        TrackedRun(job.name, kept=work / RUN_FILE) as run,
-        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
-    ):
-        run.params(flatten(job) | _chosen(prepared) | {"device": device})
-        run.tags({"task": job.task, "data_digest": data.digest})
-        examples = make_examples(data, plan.image_format, representation, device)
-        prior, circumstances = prior_of(job), circumstances_of(job, representation)
-        if prior.begin is not None:
-            prior.begin(prepared.model, _some_of(examples, circumstances.components))
-        done = fit(
-            prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
-            on_check=lambda step, figures: run.metrics(figures, step),
+    parts, kind = (prepared.model, plan.image_format, representation), score_kind(job)
+    localisation = _localisation(prepared, examples)
+    plain = ScoringGraph(*parts, localisation=localisation, kind=kind).eval()
+    choice = choose_score(plain, examples, data, plan, job.model)
+    graph = ScoringGraph(
+        *parts, choice.pooling, choice.statistics, choice.typicality, localisation, choice.map_statistics, kind=kind
+    ).eval()
+
+    metadata = bundle.describe(job, plan, data, graph, prepared.recipe.corruption)
+    log.info("exporting to ONNX and comparing it with torch")
+    file = bundle.write_model(folder, graph, metadata)
+    parity = bundle.check_parity(file, graph, data.files_of("select"))
+    session = Session(file, device=settings().device, threads=settings().workers)
+    calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
+    bundle.write_gallery(session, data.files_of("train"))
+    write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
+    bundle.write_job(folder, job)
+    write_weights(file, graph)
+
+    registry = Registry()
+    champion = champion_of(registry, job.name)
+    decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
+    measured |= {"parity": parity, "seconds": time.perf_counter() - start}
+    card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
+    run.text("card.md", card)
+    figures = {**measured, **decision.figures}
+    if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
+        log.warning(
+            "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
+            "guessing is 50 %%): train longer ('train.steps'), on more images%s",
+            100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
         )  # fmt: skip
-        prepared.model.cpu().eval()
-        if prior.finish is not None:
-            images = examples.batches("train", STATISTICS_BATCH, PRIOR_IMAGES)
-            prepared = replace(prepared, model=prior.finish(prepared.model, images, circumstances).eval())
-        _freeze_scale(prepared.network, examples)
-        measured = {"steps": float(done)}
-        if isinstance(prepared.model, ClassPrior):
-            measured["temperature"] = set_temperature(prepared.model, examples)
-        if representation.drawable:
-            run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
-
-        parts, kind = (prepared.model, plan.image_format, representation), score_kind(job)
-        localisation = _localisation(prepared, examples)
-        plain = ScoringGraph(*parts, localisation=localisation, kind=kind).eval()
-        choice = choose_score(plain, examples, data, plan, job.model)
-        graph = ScoringGraph(
-            *parts, choice.pooling, choice.statistics, choice.typicality, localisation, choice.map_statistics, kind=kind
-        ).eval()
-
-        folder = Path(temporary) / "model"
-        metadata = bundle.describe(job, plan, data, graph, prepared.recipe.corruption)
-        log.info("exporting to ONNX and comparing it with torch")
-        file = bundle.write_model(folder, graph, metadata)
-        parity = bundle.check_parity(file, graph, data.files_of("select"))
-        session = Session(file, device=settings().device, threads=settings().workers)
-        calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
-        bundle.write_gallery(session, data.files_of("train"))
-        write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
-        bundle.write_job(folder, job)
-        write_weights(file, graph)
-
-        registry = Registry()
-        champion = champion_of(registry, job.name)
-        decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
-        measured |= {"parity": parity, "seconds": time.perf_counter() - start}
-        card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
-        run.text("card.md", card)
-        figures = {**measured, **decision.figures}
-        if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
-            log.warning(
-                "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
-                "guessing is 50 %%): train longer ('train.steps'), on more images%s",
-                100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
-            )  # fmt: skip
-        run.metrics(figures, done)
-        trained = register(
-            registry, job, folder, run_id=run.run_id, data_digest=data.digest, figures=figures, decision=decision,
-            why=why,
-        )  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
-    return trained
+    run.metrics(figures, done)
+    return MadeBundle(figures, decision)
 
 
 def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:

@@ -8,8 +8,6 @@ What a kind of model has of its own is a `CropTraining`.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,8 +34,8 @@ from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.settings import settings
-from pipelines.tracking import RUN_FILE, TrackedRun
-from pipelines.trained import TrainedModel, champion_of, flatten, register, work_folder
+from pipelines.tracking import TrackedRun
+from pipelines.trained import MadeBundle, TrainedModel, champion_of, flatten, train_once
 from pipelines.warm_start import held_apart, start_of, take_weights
 
 log = logging.getLogger(__name__)
@@ -52,19 +50,11 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     job, prepared = training.job, prepare(training)
     registry = Registry()
     champion = _same_champion(registry, training, prepared.photos.image_format.channels)
-    with (
-        work_folder(job, prepared.key) as work,
-        TrackedRun(job.name, kept=work / RUN_FILE) as tracked,
-        tempfile.TemporaryDirectory(prefix="kintsugi-") as temporary,
-    ):
-        folder = Path(temporary) / "model"
-        made = make_bundle(training, prepared, work, folder, tracked, champion)
-        trained = register(
-            registry, job, folder, run_id=tracked.run_id, data_digest=data_digest(prepared.photos),
-            figures=made.figures, decision=made.decision, why=why,
-        )  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)  # the run is registered: its checkpoints have done their work
-    return trained
+
+    def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
+        return make_bundle(training, prepared, work, folder, run, champion)
+
+    return train_once(job, prepared.key, data_digest(prepared.photos), make, why=why)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,14 +80,6 @@ class Prepared:
     fitted: Callable[[CropRecipe], FitCrops[Any]]
     key: str
     start: float
-
-
-@dataclass(frozen=True, slots=True)
-class MadeBundle:
-    """What came of a training."""
-
-    figures: dict[str, float]
-    decision: Decision
 
 
 class Notes(Protocol):

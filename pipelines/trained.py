@@ -5,27 +5,37 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.bundle import git_commit
-from pipelines.errors import JobError, ModelError, RegistryError
+from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
 from pipelines.job import Job
 from pipelines.locks import locked
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision
-from pipelines.registry import Registry, Version
-from pipelines.registry.records import CHAMPION, COMMIT, DATA, JOB, PARENT, WHY
+from pipelines.registry import Registry, TrailEntry, Version
+from pipelines.registry.records import CHALLENGER, CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, WORK
 from pipelines.settings import settings
-from pipelines.tracking import RUN_FILE, end_killed
+from pipelines.tracking import RUN_FILE, TrackedRun, end_killed, kept_run
 
 log = logging.getLogger(__name__)
 ABANDONED = 30 * 86_400.0  # seconds
+PAUSES = (2.0, 10.0, 30.0, 60.0)  # seconds before each further try to move an alias: a server restarts meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBundle:
+    """What came of a training, before anything is registered."""
+
+    figures: dict[str, float]
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +53,144 @@ def champion_of(registry: Registry, name: str) -> ModelFile | None:
     return None if _champion(registry, name) is None else find_model(f"{name}@{CHAMPION}")
 
 
-def register(
-    registry: Registry, job: Job, bundle: Path, *, run_id: str, data_digest: str, figures: dict[str, float],
-    decision: Decision, why: str | None = None,
-) -> TrainedModel:  # fmt: skip
-    """Register a bundle, look whether it came through whole, and move the aliases as was decided."""
-    version = registry.register(
-        job.name, bundle, run_id=run_id, metrics=figures,
-        tags={"task": job.task, DATA: data_digest, JOB: json.dumps(flatten(job)), **_lineage(registry, job, why)},
-    )  # fmt: skip
-    registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
-    if decision.promote:
-        registry.promote(version.name, version.version, reason=decision.reason, figures=decision.figures)
-    else:
-        registry.challenge(version.name, version.version, reason=decision.reason, figures=decision.figures)
-    log.info(
-        "version %d %s: %s", version.version, "is champion" if decision.promote else "stays challenger", decision.reason
-    )
-    return TrainedModel(registry.get(job.name, str(version.version)), decision.promote, decision.reason, figures)
+def train_once(
+    job: Job,
+    key: str,
+    data_digest: str,
+    make: Callable[[Path, Path, TrackedRun], MadeBundle],
+    *,
+    why: str | None = None,
+) -> TrainedModel:
+    """Make a bundle, register it, and move the aliases as was decided.
+
+    A training that was stopped in any way goes on where it was. Once its version exists nothing fails it: what the
+    registry does not take then is tried again for a while, and is a warning in the end. Started again, the same job
+    does only what is missing, and its checkpoints go last of all.
+
+    Args:
+        job: What is trained.
+        key: Digest of all that the weights depend on.
+        data_digest: Of the images.
+        make: From the folder of checkpoints, the new bundle's place and the run in MLflow to a bundle.
+        why: What gave rise to it, for the record.
+
+    Raises:
+        KintsugiError: The bundle cannot be made or registered.
+        DigestError: Its files are damaged in the registry, so that no alias moved.
+    """
+    registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(flatten(job)), WORK: key}
+    with work_folder(job, key) as work:
+        if (version := _left_open(registry, job.name, origin, work / RUN_FILE)) is not None:
+            log.info("%s was registered before its training was stopped: nothing is trained again", version.ref)
+            ended = False
+            with suppress(RegistryError):
+                end_killed(work / RUN_FILE, "FINISHED")
+                ended = True
+            trained = _settle(registry, version, Decision(**json.loads(version.tags[DECISION])))
+        else:
+            with (
+                TrackedRun(job.name, kept=work / RUN_FILE) as run,
+                tempfile.TemporaryDirectory(prefix="kintsugi-", ignore_cleanup_errors=True) as temporary,
+            ):
+                folder = Path(temporary) / "model"
+                made = make(work, folder, run)
+                decision = json.dumps(asdict(made.decision), default=float)
+                version = registry.register(
+                    job.name, folder, run_id=run.run_id, metrics=made.figures,
+                    tags={"task": job.task, DECISION: decision, **origin, **_lineage(registry, job, why)},
+                )  # fmt: skip
+                run.secure()
+                trained = _settle(registry, version, made.decision)
+            ended = run.ended
+        _forget_checkpoints(work, ended=ended)
+    return trained
+
+
+def _settle(registry: Registry, version: Version, decision: Decision) -> TrainedModel:
+    """Look whether a version came through whole, and move the aliases as was decided.
+
+    Raises:
+        DigestError: It did not.
+    """
+    promoted, reason = decision.promote, decision.reason
+    for pause in (*PAUSES, None):
+        try:
+            if not _is_settled(version, registry.trail(version.name), registry.get(version.name, str(version.version))):
+                _move(registry, version, decision)
+            version = registry.get(version.name, str(version.version))
+            log.info("version %d %s: %s", version.version, "is champion" if promoted else "stays challenger", reason)
+            break
+        except DigestError:
+            raise
+        except (KintsugiError, OSError) as error:
+            if pause is not None:
+                log.warning("%s is registered; its alias waits for the registry (%s)", version.ref, error)
+                time.sleep(pause)
+                continue
+            hand = f", or `kintsugi models promote {version.name} {version.version}`" if promoted else ""
+            again = f"start the same command again{hand}"
+            log.warning(
+                "%s is registered, but the registry took no move of its alias (%s): %s", version.ref, error, again
+            )
+            promoted, reason = False, f"the registry took no move of its alias; it was decided: {reason}"
+    return TrainedModel(version, promoted, reason, version.metrics)
+
+
+def _move(registry: Registry, version: Version, decision: Decision) -> None:
+    try:
+        registry.fetch(version)  # loaded back from the registry, every digest checked, before an alias moves
+    except OSError as error:  # a full disk: the registry's own files are verified all the same
+        log.warning("no local copy of %s could be kept: %s", version.ref, error)
+        registry.verify(version)
+    move = registry.promote if decision.promote else registry.challenge
+    move(version.name, version.version, reason=decision.reason, figures=decision.figures)
+
+
+def _left_open(registry: Registry, name: str, origin: Mapping[str, str], kept: Path) -> Version | None:
+    """Find the version of the very same training, if that was stopped after it was registered.
+
+    Either the training's last trace names its run, or its alias has not moved. It was decided upon against the champion
+    of that time: where that is another one today, its alias does not move any more.
+
+    Args:
+        registry: Has the versions.
+        name: Of the model.
+        origin: Tags of a version that the same training makes.
+        kept: File that holds a run's identifier until the training's very end.
+    """
+    try:
+        versions, trail = registry.versions(name), registry.trail(name)
+    except ModelError:
+        return None
+    alike = [each for each in versions if origin.items() <= each.tags.items() and DECISION in each.tags]
+    if not alike:
+        return None
+    version, (run, _) = alike[0], kept_run(kept)
+    if _is_settled(version, trail, version):
+        return version if version.run_id == run else None
+    champion = next((each.ref for each in versions if CHAMPION in each.aliases), None)
+    return version if champion in (version.ref, version.tags.get(PARENT)) else None
+
+
+def _is_settled(version: Version, trail: Sequence[TrailEntry], now: Version) -> bool:
+    """Return whether its alias has moved: an entry of the trail is written before the move that it records."""
+    moves = [number for number, entry in enumerate(trail) if entry.to_version == version.version]
+    if not moves or moves[-1] < len(trail) - 1:
+        return bool(moves)
+    return (CHALLENGER if trail[-1].action == "challenge" else CHAMPION) in now.aliases
+
+
+def _forget_checkpoints(work: Path, *, ended: bool) -> None:
+    """Remove what a finished training needs no more; last the name of its run, which stays if that is not `ended`."""
+    with suppress(OSError):
+        for each in work.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            elif each.name != RUN_FILE:
+                each.unlink(missing_ok=True)
+        if ended:
+            (work / RUN_FILE).unlink(missing_ok=True)
+            work.rmdir()
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import DigestError, ModelError, RegistryError
 from pipelines.job import NAME_PATTERN
@@ -13,12 +16,18 @@ from pipelines.modelfile import MODEL_FILE
 from pipelines.registry import artifacts
 from pipelines.registry.bundle import bundle_files, digests_of, first_mismatch, write_mlflow_files
 from pipelines.registry.cache import local_copy
-from pipelines.registry.connection import Connection
+from pipelines.registry.connection import UNAVAILABLE, Connection
 from pipelines.registry.lookup import all_versions, find_model, find_models, find_version, find_versions
 from pipelines.registry.promotion import Aliases
 from pipelines.registry.records import CHAMPION, ModelSummary, TrailEntry, Version, read_version, version_tags
 from pipelines.registry.search import Condition, matching
 from pipelines.registry.trail import read_entries
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+PAUSES = (1.0, 4.0, 15.0)  # seconds before each question whether a version was made whose answer was lost
 
 
 class Registry:
@@ -87,13 +96,17 @@ class Registry:
             task = metadata.task if metadata else given.get("task", "unknown")
             summary = given.pop("summary", None) or (metadata.summary if metadata else task)
             self._ensure_model(name)
-            stored = client.create_model_version(
-                name,
-                source,
-                run_id,
-                tags=version_tags(digests, task, metrics or {}, given),
-                description=summary[:5000],  # the width of the column
-            )
+            try:
+                stored = client.create_model_version(
+                    name,
+                    source,
+                    run_id,
+                    tags=version_tags(digests, task, metrics or {}, given),
+                    description=summary[:5000],  # the width of the column
+                )
+            except Exception as error:  # noqa: BLE001 - raised again, unless the version is there
+                stored = self._made_all_the_same(run_id, error)
+            self._forget_doubles(stored)
         return read_version(stored, ())
 
     def get(self, name: str, selector: str) -> Version:
@@ -234,6 +247,32 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+    def _made_all_the_same(self, run_id: str, error: Exception) -> ModelVersion:
+        """Find the version that a server has made whose answer was lost; raise the error where there is none."""
+        if getattr(error, "error_code", None) not in UNAVAILABLE:
+            raise error
+        for pause in PAUSES:
+            time.sleep(pause)
+            with contextlib.suppress(Exception):  # it is still away
+                found = self._connection.client.search_model_versions(f"run_id = '{run_id}'")
+                if found:
+                    return min(found, key=lambda version: int(version.version))
+                break
+        raise error
+
+    def _forget_doubles(self, stored: ModelVersion) -> None:
+        """Remove a second version of one run: MLflow's client asks again where an answer was lost.
+
+        Nothing that goes wrong here undoes that the version is registered.
+        """
+        try:
+            client = self._connection.client
+            for version in client.search_model_versions(f"run_id = '{stored.run_id}'"):
+                if version.name == stored.name and int(version.version) > int(stored.version):
+                    client.delete_model_version(version.name, version.version)
+        except Exception as error:  # noqa: BLE001 - of any of MLflow's stores
+            log.warning("whether %s was registered twice is not known: %s", stored.name, error)
 
     def _registered_before(self, version: Version, name: str, digests: Mapping[str, str], run_id: str) -> Version:
         if version.name == name and digests.items() <= version.digests.items():

@@ -190,7 +190,7 @@ def test_schedules_fire_and_nothing_is_left_behind(start_serve, tmp_path, wait_f
 
     # Killed while a run is under way: the run and the server see it, and end by themselves.
     serve = start_serve()
-    wait_for(serve.runs, "the first run")
+    wait_for(serve.runs, "the first run", 150)
     serve.process.kill()
     serve.process.wait()
     wait_for(lambda: not serve.processes(), "the end of all processes after a kill", 20)
@@ -199,11 +199,11 @@ def test_schedules_fire_and_nothing_is_left_behind(start_serve, tmp_path, wait_f
     # Started again: the run that was killed is marked, and the schedule goes on.
     wait.unlink()
     serve = start_serve()
-    wait_for(lambda: ("COMPLETED",) in serve.states(), "a run that ends by itself")
+    wait_for(lambda: ("COMPLETED",) in serve.states(), "a run that ends by itself", 150)
     assert ("CRASHED",) in serve.states()
     wait.touch()
     seen = len(serve.runs())
-    wait_for(lambda: len(serve.runs()) > seen, "a run to interrupt")
+    wait_for(lambda: len(serve.runs()) > seen, "a run to interrupt", 150)
     assert len({run["pid"] for run in serve.runs()}) == len(serve.runs()) >= 3
     assert {run["job"] for run in serve.runs()} == {str(tmp_path / "tiles.toml")}
 
