@@ -147,8 +147,9 @@ async def _serve(
     while not (stop.is_set() or running.done() or all(each.name in stopped for each in ids.values())):
         for task in [task for task in works if task.done()]:  # neither ends but by an error
             each = works.pop(task)
-            if not task.cancelled() and (error := task.exception()) and each.name not in stopped:
-                await _stop_serving(each, error, stopped)
+            fault = None if task.cancelled() else task.exception()
+            if fault is not None and each.name not in stopped:
+                await _stop_serving(each, fault, stopped)
         for task, each in works.items():
             if each.name in stopped:
                 task.cancel()

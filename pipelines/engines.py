@@ -45,6 +45,16 @@ def check_engine(name: str) -> Engine:
     return engine
 
 
+def expect_local(engine: Engine, what: str) -> None:
+    """Refuse an engine of other machines for what is called in this process.
+
+    Raises:
+        EngineError: It is one, or there is none of the name.
+    """
+    if check_engine(engine) != "local":
+        raise EngineError(f"{what} is called in this process, and the engine is '{engine}': use the engine 'local'")
+
+
 @contextlib.contextmanager
 def open_engine(engine: Engine) -> Iterator[RunAll]:
     """Find the machines before anything else is done; yields what does all shards of a job.

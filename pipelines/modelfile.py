@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipelines.calibration import Calibration
-from pipelines.errors import ModelError
+from pipelines.errors import DigestError, ModelError
 
 METADATA_KEY = "kintsugi"  # the one key of the ONNX metadata that is ours; its value is JSON
 MODEL_FILE = "model.onnx"
@@ -142,6 +142,19 @@ class ModelFile:
     def pinned_ref(self) -> str:
         """A reference that will always mean this very file: an alias may move on."""
         return self.ref if self.version is None else f"{self.name}/{self.version}"
+
+    def read(self) -> bytes:
+        """Read the file, which has to be the one that was found: everything that is said of it is said of its digest.
+
+        Raises:
+            DigestError: It was replaced meanwhile.
+            OSError: It cannot be read.
+        """
+        content = self.path.read_bytes()
+        if (now := hashlib.sha256(content).hexdigest()) != self.sha256:
+            msg = f"{self.path} was replaced while it was in use: its sha256 was {self.sha256} and is {now}"
+            raise DigestError(f"{msg}. Start the same command again to use the new file")
+        return content
 
     @property
     def trained_on(self) -> frozenset[str]:

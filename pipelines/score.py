@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipelines.account import describe, work_key
 from pipelines.columns import Row
 from pipelines.drift import Drift, image_facts
-from pipelines.engines import Engine, open_engine
+from pipelines.engines import Engine, expect_local, open_engine
 from pipelines.errors import CalibrationError
 from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
@@ -114,8 +114,8 @@ def score_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    if observer is not None and engine != "local":
-        raise ValueError("an observer is called in this process: use the local engine")
+    if observer is not None:
+        expect_local(engine, "an observer")
     with open_engine(engine) as run_all, open_scoring(
         folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
         groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,

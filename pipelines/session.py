@@ -83,7 +83,7 @@ class _Loaded(Generic[Stored]):
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         """Sent to another machine, it carries the file along and takes what that machine has."""
-        return _reopened, (type(self), self.model, self.model.path.read_bytes())
+        return _reopened, (type(self), self.model, self.model.read())
 
     def close(self) -> None:
         """Give back the memory of the network; what is known of the model stays."""
@@ -259,7 +259,7 @@ def _open(
     # Threads that wait by spinning hold cores that the others need: beside other work a call took twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        content = model.path.read_bytes() if content is None else content
+        content = model.read() if content is None else content
         providers = choose_providers(device)
         options.use_deterministic_compute = providers != [CPU]  # CUDA adds up in another order each time otherwise
         return onnxruntime.InferenceSession(content, options, providers=providers)

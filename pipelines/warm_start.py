@@ -68,7 +68,7 @@ def take_weights(network: nn.Module, file: ModelFile) -> None:
     """
     import onnx
 
-    stored = {each.name: each for each in onnx.load(file.path).graph.initializer}
+    stored = {each.name: each for each in onnx.load_from_string(file.read()).graph.initializer}
     own, found = network.state_dict(), dict[str, torch.Tensor]()
     for name, values in own.items():
         kept = stored.get(f"{PREFIX}{name}") or stored.get(f"{PREFIX}{name}_half")

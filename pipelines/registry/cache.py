@@ -27,8 +27,10 @@ def local_copy(root: Path, digests: Mapping[str, str], download: Callable[[Path]
         The folder; every file in it has its digest.
     """
     root.mkdir(parents=True, exist_ok=True)
-    folder = _folder(root, digests)
-    with locked(root / f".{folder.name}.lock"):  # workers of one machine start together: one of them downloads
+    # Workers of one machine start together: one of them downloads. Versions that share a model share the lock: which
+    # folder is whose is decided under it.
+    with locked(root / f".{digests[MODEL_FILE]}.lock"):
+        folder = _folder(root, digests)
         if folder.is_dir() and first_mismatch(folder, digests) is None:
             return folder
         draft = root / f".{folder.name}.new"
@@ -49,12 +51,17 @@ def local_copy(root: Path, digests: Mapping[str, str], download: Callable[[Path]
 
 
 def _folder(root: Path, digests: Mapping[str, str]) -> Path:
-    """Where the copy is, or goes: versions that share a model and differ beside it get longer names, but the first."""
+    """Where the copy is, or goes: versions that share a model and differ beside it get longer names, but the first.
+
+    A folder that may be another version's is never taken, even if it is damaged: its files may be in use.
+    """
     folder = root / digests[MODEL_FILE]
     try:
         made_from = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        made_from = digests if not folder.exists() or first_mismatch(folder, digests) is None else None
     except (OSError, ValueError):
-        return folder
+        made_from = None
     if made_from == digests:
         return folder
     whole = hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()

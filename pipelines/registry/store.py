@@ -226,10 +226,14 @@ class Registry:
             ModelError: There is none to return to; the message says how to promote another version.
             DigestError: Its files are damaged; nothing has moved.
         """
-        previous = Aliases(self._connection.client, find_model(self._connection, name)).previous()
-        self.verify(self.get(name, str(previous)))
-        with self._moving(name) as aliases:
-            aliases.rollback(reason)
+        verified = None
+        while verified is None:
+            previous = Aliases(self._connection.client, find_model(self._connection, name)).previous()
+            self.verify(self.get(name, str(previous)))
+            with self._moving(name) as aliases:
+                if aliases.previous() == previous:  # else somebody has moved it, to a version that nobody has verified
+                    aliases.rollback(reason)
+                    verified = previous
         return self.get(name, CHAMPION)
 
     @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pipelines import folder_run, score, store
-from pipelines.errors import OutputError
+from pipelines.errors import EngineError, OutputError
 from pipelines.evaluate import evaluate_model
 from pipelines.files import TEMPORARY
 from pipelines.folder_run import Shard
@@ -172,7 +172,7 @@ def test_few_large_files_are_a_shard_of_their_own(
 
 
 def test_an_observer_is_called_in_this_process(trained, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="use the local engine"):
+    with pytest.raises(EngineError, match="the engine is 'ray': use the engine 'local'"):
         score_folder(images, trained.model, tmp_path / "out", observer=lambda *_: None, engine="ray")
 
 

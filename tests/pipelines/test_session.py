@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from pipelines.errors import CalibrationError, ModelError
+from pipelines.errors import CalibrationError, DigestError, ModelError
 from pipelines.modelfile import METADATA_KEY, ModelFile, sha256_of
 from pipelines.models import find_model, split_ref
 from pipelines.providers import CPU, CUDA, Probe, choose_providers, probe
@@ -163,3 +163,15 @@ def test_missing_files_and_unknown_builtins_are_named(tmp_path: Path) -> None:
         find_model(tmp_path / "nothing.onnx")
     with pytest.raises(ModelError, match=r"no built-in model is called 'magic'"):
         find_model("builtin:magic")
+
+
+def test_a_file_that_is_replaced_after_it_was_found_is_not_run_under_the_old_digest(trained, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    shutil.copy(trained.model, path)
+    found = find_model(path)
+    other = onnx.load(path)
+    other.producer_name = "another export"
+    onnx.save(other, path)
+    with pytest.raises(DigestError, match=f"was {found.sha256} and is {sha256_of(path)}"):
+        Session(found, device="cpu")
+    assert Session(find_model(path), device="cpu").metadata.name == "tiles"

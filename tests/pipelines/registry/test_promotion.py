@@ -90,6 +90,34 @@ def test_a_damaged_previous_champion_does_not_come_back(
     assert aliases(registry) == {"champion": 2, "previous": 1}
 
 
+def test_what_is_rolled_back_to_is_what_was_verified(
+    registry: Registry,
+    register: Callable[..., None],
+    home: Path,
+    flip_a_byte: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody promotes while the files are read: another version is the one before, and its files are damaged."""
+    for version in (1, 2, 3):
+        register()
+        if version < 3:
+            registry.promote("tiles", version, reason="better")
+    second = MlflowClient(registry.address).get_model_version("tiles", "2")
+    (damaged,) = home.glob(f"artifacts/*/{second.run_id}/artifacts/model/model.onnx")
+    verify, others = Registry.verify, iter([lambda: registry.promote("tiles", 3, reason="meanwhile")])
+
+    def slow(self: Registry, version: Version) -> None:
+        verify(self, version)
+        if version.version == 1:
+            next(others)()
+            flip_a_byte(damaged)
+
+    monkeypatch.setattr(Registry, "verify", slow)
+    with pytest.raises(DigestError, match="tiles/2 is damaged"):
+        registry.rollback("tiles", reason="false alarms")
+    assert aliases(registry) == {"champion": 3, "previous": 2}
+
+
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 @pytest.mark.parametrize("moves", [0, 1])
 def test_a_crash_between_two_moves_leaves_a_champion(
