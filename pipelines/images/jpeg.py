@@ -70,15 +70,18 @@ def decode_jpeg(data: bytes, admit: Admit) -> Raster:
     )
 
 
-def check_image_data(data: bytes) -> None:
+def check_image_data(data: bytes) -> tuple[str, ...]:
     """Check that no image data are missing from a JPEG file that another decoder reads.
+
+    Returns:
+        Notes on what is odd about it.
 
     Raises:
         ImageError: some are, or the file cannot be decoded.
     """
     stream = JpegStream.read(data)
     stream.check_scans()
-    _decode_stream(stream, data)
+    return _decode_stream(stream, data)[1]
 
 
 def _decode_stream(stream: JpegStream, data: bytes) -> tuple[Samples, tuple[str, ...]]:
@@ -89,7 +92,7 @@ def _decode_stream(stream: JpegStream, data: bytes) -> tuple[Samples, tuple[str,
             raise ImageError("has 4 colour components: of JPEG-LS 1 (grey) or 3 (colour) are read")
         return imagecodecs.jpegls_decode(data), ()  # CharLS refuses whatever ends early or is left over
     essential = stream.essential()
-    if stream.precision == 8 and not stream.is_arithmetic:
+    if stream.precision == 8 and stream.components in _COLOURS and not stream.is_arithmetic:
         import simplejpeg
 
         colour = _COLOURS[stream.components]

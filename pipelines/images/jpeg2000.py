@@ -10,8 +10,9 @@ from pipelines.images.colour import cmyk_to_rgb, to_full_range
 from pipelines.images.colour_space import ROMM_RGB, SRGB
 from pipelines.images.image import Admit, Raster
 
-_CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
+CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
 _END = b"\xff\xd9"  # never inside the compressed data
+_START_OF_TILE, _SHORTEST_PART = 0xFF90, 14  # the marker, and bytes
 # Enumerated colour spaces: 16 is sRGB, 17 the same in grey, 18 the same as luma and chroma, which OpenJPEG undoes.
 _CMYK = 12
 _SPACES = {16: SRGB, 17: SRGB, 18: SRGB, 21: ROMM_RGB}
@@ -33,7 +34,7 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
     icc: bytes | None = None
     space = 0
     start = 0
-    if not data.startswith(_CODESTREAM):
+    if not data.startswith(CODESTREAM):
         for kind, first, last in _boxes(data, 0, len(data)):
             if kind == b"jp2h":
                 for inner, begin, end in _boxes(data, first, last):
@@ -46,7 +47,7 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
                 break
     if space in _FOREIGN and icc is None:
         raise ImageError(f"has the colour space {_FOREIGN[space]}: save it as grey, RGB or CMYK")
-    if data[start : start + 4] != _CODESTREAM or len(data) < start + 46:
+    if data[start : start + 4] != CODESTREAM or len(data) < start + 46:
         raise ImageError("is damaged: no codestream in the JPEG 2000 file")
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     (components,) = struct.unpack_from(">H", data, start + 40)
@@ -61,6 +62,8 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
     if data.find(_END, start) < 0:
         raise ImageError(f"is truncated: ends after {len(data):,} bytes without an end-of-codestream marker")
 
+    check_tiles(data, start)
+
     import imagecodecs
 
     samples = to_full_range(imagecodecs.jpeg2k_decode(data), 2**depth - 1)
@@ -68,6 +71,41 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
         samples, note = cmyk_to_rgb(samples, icc)
         return Raster(samples=samples, bit_depth=depth, notes=(note,))
     return Raster(samples=samples, bit_depth=depth, icc=icc, space=_SPACES.get(space))
+
+
+def check_tiles(data: bytes, start: int) -> None:
+    """Check that each tile is there, with all its parts: OpenJPEG leaves the others black.
+
+    Args:
+        data: The file.
+        start: Where its codestream begins.
+
+    Raises:
+        ImageError: some are missing.
+
+    Source:
+        ISO/IEC 15444-1, A.4.2 (SOT) and B.3 (tiles).
+    """
+    parts, stated = dict[int, int](), dict[int, int]()  # by tile
+    try:
+        right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", data, start + 8)
+        tiles = -(-(right - left) // width) * -(-(bottom - top) // height)
+        place = start + 2
+        while data[place : place + 2] not in {_END, b""}:
+            marker, length, tile, size, _, count = struct.unpack_from(">HHHIBB", data, place)
+            if marker != _START_OF_TILE:
+                place += 2 + length
+                continue
+            parts[tile] = parts.get(tile, 0) + 1
+            stated[tile] = max(count, stated.get(tile, 0))
+            if size == 0:  # to the end
+                break
+            place += max(size, _SHORTEST_PART)
+    except (struct.error, ZeroDivisionError):
+        raise ImageError("is damaged: the parts of the JPEG 2000 file do not follow each other") from None
+    whole = sum(parts[tile] >= stated[tile] for tile in parts if tile < tiles)
+    if whole < tiles:
+        raise ImageError(f"is damaged: {tiles - whole:,} of {tiles:,} tiles lack data")
 
 
 def _boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

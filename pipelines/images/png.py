@@ -76,13 +76,16 @@ def decode_png(data: bytes, admit: Admit) -> Raster:
         samples = np.ascontiguousarray(samples[..., 2 : samples.shape[2]])
     exif = read_exif(described.get(b"eXIf"))
     frames = int.from_bytes(described.get(b"acTL", b"")[:4], "big")
+    notes = (f"animated PNG: first of {frames} frames",) if frames > 1 else ()
+    if trailing := len(data) - end - 4:
+        notes = (*notes, f"{trailing:,} bytes after the end of the PNG ignored")
     return Raster(
         samples=samples,
         bit_depth=8 if colour == _PALETTE else depth,
         icc=icc,
         dpi=_resolution(described.get(b"pHYs")) or exif.dpi,
         orientation=exif.orientation,
-        notes=(f"animated PNG: first of {frames} frames",) if frames > 1 else (),
+        notes=notes,
         space=_space(described) or exif.space,
         cicp=described[b"cICP"] if len(described.get(b"cICP", b"")) == 4 else None,
         tags=Tags(exif=exif.kept),

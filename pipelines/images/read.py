@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import stat
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -37,6 +38,12 @@ _DECODERS: dict[str, Callable[[bytes, Admit], Raster]] = {
     "HEIC": decode_heic,
 }
 _NEEDED = {"HEIC": ("pillow_heif", "pillow-heif")}  # format -> module and package that not every installation has
+
+# These log every oddity of a file, and Python prints what nobody handles. What matters of it becomes the file's row.
+for _library in ("PIL", "imagecodecs", "pillow_heif", "tifffile"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+    logging.getLogger(_library).propagate = False
+
 _BYTES_PER_PIXEL = 8  # 16-bit RGB with alpha, not compressed
 _SPARE_BYTES = 64 * 2**20  # metadata, and the other pages of small files
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +10,12 @@ import numpy as np
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply, usable_profile
 from pipelines.images.image import Admit, Raster, Samples
-from pipelines.images.lzw import begins_with_bytes
 from pipelines.images.tiff_pages import find_picture
+from pipelines.images.tiff_segments import check_segment
 from pipelines.images.tiff_tags import describe_page
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
-
-# tifffile logs every oddity of a file; what matters of them becomes the file's row.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}  # samples of colour
@@ -27,7 +23,7 @@ _UNSIGNED = 1  # SampleFormat
 _PLANAR = 2  # PlanarConfiguration
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
 _ALPHAS = frozenset({_ASSOCIATED, _UNASSOCIATED})
-_PLAIN, _LZW, _JPEG = 1, 5, 7  # Compression
+_PLAIN, _JPEG = 1, 7  # Compression
 _STRIP_COUNTS, _TILE_COUNTS = 279, 325  # tags
 
 
@@ -52,7 +48,7 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
         admit(page.imagewidth, page.imagelength)
         _check_samples(page)
         _find_segments(page, data)
-        _check_segments(page, data, admit)
+        oddities = _check_segments(page, data, admit)
         stored = page.asarray(squeeze=False, maxworkers=1)  # (planes, 1, H, W, interleaved)
         planes = stored[:, 0, :, :, 0].transpose(1, 2, 0) if stored.shape[0] > 1 else stored[0, 0]
         notes = picture.notes + (_stack_note(file, page) if picture.is_alone else ())
@@ -64,7 +60,7 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
             icc=icc,
             dpi=described.dpi,
             orientation=described.orientation,
-            notes=notes + more,
+            notes=notes + oddities + more,
             space=None if page.photometric == _SEPARATED else described.space,
             tags=described.tags,
         )
@@ -123,32 +119,28 @@ def _plain_bytes(page: TiffPage, index: int) -> int:
     return height * -(-width * samples * page.bitspersample // 8)
 
 
-def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> None:
-    # tifffile fills strips and tiles that are missing with zeros, and libjpeg those that end early with grey.
+def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> tuple[str, ...]:
+    # tifffile fills strips and tiles that are missing with zeros.
     if page.is_tiled:
         admit(page.tilewidth, page.tilelength)
     expected = int(np.prod(page.chunked))
     listed = min(len(page.dataoffsets), len(page.databytecounts))
     if not expected or listed < expected:
         raise ImageError(f"is damaged: it lists {listed} of {expected} strips or tiles")
-    for offset, count in zip(page.dataoffsets[:expected], page.databytecounts[:expected], strict=True):
+    empty, notes = 0, dict[str, None]()
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
+        if index == expected:
+            break
         if offset + count > len(data):
             raise ImageError(f"is truncated: pixels should go on to byte {offset + count:,} of {len(data):,}")
-        if (offset == 0) != (count == 0):  # both zero: an empty tile of a sparse file
+        if (offset == 0) != (count == 0):
             raise ImageError("is damaged: a strip or tile without data")
-        if page.compression == _JPEG and count and data.find(b"\xff\xd9", offset, offset + count) < 0:
-            raise ImageError("is damaged: a strip or tile ends early")
-        if page.compression == _LZW and not begins_with_bytes(_in_order(page, data[offset : offset + count])):
-            raise ImageError("is damaged: a strip or tile has an LZW code that stands for nothing")
-
-
-def _in_order(page: TiffPage, segment: bytes) -> bytes:
-    """Bytes of a strip or tile whose highest bit comes first."""
-    if page.fillorder != 2:  # as tifffile has it, whatever else stands there
-        return segment
-    import imagecodecs
-
-    return bytes(imagecodecs.bitorder_decode(segment))
+        if count:
+            notes |= dict.fromkeys(check_segment(page, index, data[offset : offset + count]))
+        empty += not count
+    if empty:
+        notes[f"sparse TIFF: {empty:,} of {expected:,} strips or tiles are empty"] = None
+    return tuple(notes)
 
 
 def _to_grey_or_rgb(page: TiffPage, planes: Samples) -> tuple[Samples, bytes | None, tuple[str, ...]]:

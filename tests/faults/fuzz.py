@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import os
 import resource
 import secrets
 import sys
@@ -48,6 +49,7 @@ class Entry:
     read: Callable[[bytes, Path], object]
     error: type[Exception]
     text: bool = True
+    may_print: bool = True
 
 
 def read_image(data: bytes, _: Path) -> None:
@@ -99,7 +101,7 @@ def read_gallery(data: bytes, folder: Path) -> None:
 
 
 ENTRIES = {
-    "images": Entry(fuzz_seeds.images, read_image, ImageError, text=False),
+    "images": Entry(fuzz_seeds.images, read_image, ImageError, text=False, may_print=False),
     "jobs": Entry(fuzz_seeds.jobs, read_job, JobError),
     "overrides": Entry(fuzz_seeds.overrides, read_override, JobError),
     "models": Entry(fuzz_seeds.metadata, read_model, ModelError),
@@ -122,7 +124,7 @@ def main() -> int:
     keep = asked.keep or Path(tempfile.mkdtemp(prefix="kintsugi-fuzz-"))
     keep.mkdir(parents=True, exist_ok=True)
     limit_memory()
-    warnings.simplefilter("error")
+    warnings.simplefilter("always")  # and it is printed
     return fuzz(asked.entry, asked.minutes * 60 + asked.seconds, seed, keep, asked.cases)
 
 
@@ -137,16 +139,17 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path, most: int | None = No
     entry, random = ENTRIES[name], np.random.default_rng(seed)
     seeds = entry.seeds()
     print(f"{name}: seed {seed}, cases are kept in {keep}", flush=True)  # noqa: T201
+    terminal = Terminal(keep / "printed")
     for good in seeds:
-        entry.read(good, keep)
+        assert tried(entry, good, keep, terminal) == "read"
     met: Counter[str] = Counter()
     surprises, slowest, start = set[str](), 0.0, time.monotonic()
     while time.monotonic() - start < seconds if most is None else met.total() < most:
         case = damaged(seeds, random, text=entry.text)
         (keep / "current").write_bytes(case)
-        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
+        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=terminal.error)
         begun = time.monotonic()
-        outcome = tried(entry, case, keep)
+        outcome = tried(entry, case, keep, terminal)
         slowest = max(slowest, time.monotonic() - begun)
         faulthandler.cancel_dump_traceback_later()
         met[outcome.partition(":")[0]] += 1
@@ -159,21 +162,52 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path, most: int | None = No
     return 1 if surprises else 0
 
 
-def tried(entry: Entry, case: bytes, folder: Path) -> str:
+class Terminal:
+    """Standard output and error of the process, which go into a file while a case is read."""
+
+    def __init__(self, printed: Path) -> None:
+        self._own = (os.dup(1), os.dup(2))
+        self.error = self._own[1]
+        self._file = os.open(printed, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def __enter__(self) -> None:
+        sys.stdout.flush()
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        for number in (1, 2):
+            os.dup2(self._file, number)
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, own in zip((1, 2), self._own, strict=True):
+            os.dup2(own, number)
+
+    def printed(self) -> str:
+        """What came out since."""
+        return os.pread(self._file, 200, 0).decode("utf-8", "replace")
+
+
+def tried(entry: Entry, case: bytes, folder: Path, terminal: Terminal) -> str:
     """What came of a case."""
     try:
-        entry.read(case, folder)
+        with terminal:
+            entry.read(case, folder)
     except entry.error as error:
         reason = str(error)
         if "memory" in reason:
             return f"surprise: {entry.error.__name__}: {reason[:60]}"
         if not reason.strip():
             return f"surprise: {entry.error.__name__} without a word"
-        return "refused"
+        outcome = "refused"
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"surprise: {type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error}"[:300]
-    return "read"
+    else:
+        outcome = "read"
+    if not entry.may_print and (printed := terminal.printed()):
+        return f"surprise: printed: {printed}"
+    return outcome
 
 
 if __name__ == "__main__":

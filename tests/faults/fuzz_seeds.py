@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -41,10 +43,17 @@ def images() -> list[bytes]:
         saved(clear, "PNG"),
         saved(PICTURE, "PNG", save_all=True, append_images=[turned]),
         imagecodecs.png_encode(DEEP),
+        *(interlaced(pixels) for pixels in (SMOOTH, DEEP, GREY)),
         saved(PICTURE, "JPEG", exif=exif, icc_profile=PROFILE),
         saved(PICTURE, "JPEG", progressive=True, dpi=(72, 72)),
         saved(PICTURE.convert("L"), "JPEG"),
         saved(PICTURE.convert("CMYK"), "JPEG"),
+        saved(PICTURE, "JPEG", restart_marker_blocks=2),
+        saved(PICTURE, "JPEG")[:-2] + b"left over\xff\xd9 after the end",
+        imagecodecs.jpeg8_encode(DEEP >> 4, bitspersample=12),
+        imagecodecs.jpeg8_encode(DEEP, bitspersample=16, lossless=True),
+        imagecodecs.jpegls_encode(SMOOTH),
+        imagecodecs.jpegls_encode(DEEP[..., 0].copy(), level=2),
         saved(few, "GIF", save_all=True, append_images=[turned.quantize(30)]),
         saved(few, "GIF", transparency=2, interlace=1),
         *(saved(PICTURE.convert(mode), "BMP") for mode in ("RGB", "L", "1")),
@@ -54,6 +63,7 @@ def images() -> list[bytes]:
         saved(PICTURE, "WEBP", save_all=True, append_images=[turned]),
         imagecodecs.jpeg2k_encode(DEEP, codecformat="JP2", level=0),
         imagecodecs.jpeg2k_encode(GREY, codecformat="J2K", level=0),
+        saved(PICTURE, "JPEG2000", tile_size=(16, 16)),
         *_netpbm(),
         *_tiffs(),
         *_photographs(exif, clear, turned),
@@ -101,6 +111,20 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def interlaced(pixels: np.ndarray) -> bytes:
+    """A PNG file of seven passes, which no library at hand writes."""
+    colour = 2 if pixels.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8 * pixels.itemsize, colour, 0, 0, 1)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
+    rows = [b"\x00" + row.tobytes() for x, y, dx, dy in passes for row in big_endian[y::dy, x::dx]]
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
 def _netpbm() -> list[bytes]:
     plain = b" ".join(b"%d" % value for value in GREY[:3, :4].ravel())
     return [
@@ -120,6 +144,8 @@ def _tiffs() -> list[bytes]:
         (GREY > 99, {"photometric": "minisblack"}),
         (SMOOTH, {"tile": (16, 16), "compression": "zlib", "predictor": True}),
         (SMOOTH, {"compression": "jpeg", "rowsperstrip": 8}),
+        (SMOOTH, {"compression": "jpegxr", "photometric": "rgb"}),
+        (SMOOTH, {"compression": "jpeg2000", "photometric": "rgb"}),
         (np.dstack([SMOOTH, GREY[0, 0] * np.ones_like(SMOOTH[..., :1])]), {"photometric": "separated"}),
         (DEEP, {"planarconfig": "contig", "compression": "lzw", "iccprofile": PROFILE, "resolution": (72, 72)}),
         (np.moveaxis(DEEP, 2, 0), {"planarconfig": "separate", "photometric": "rgb"}),
@@ -132,8 +158,9 @@ def _tiffs() -> list[bytes]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, pixels, **options)
         files.append(buffer.getvalue())
-    kinds = ("group4", "tiff_lzw", "tiff_adobe_deflate")
-    return files + [saved(PICTURE.convert("1"), "TIFF", compression=kind) for kind in kinds]
+    kinds = ("group3", "group4", "tiff_ccitt", "tiff_lzw", "tiff_adobe_deflate")
+    files += [saved(PICTURE.convert("1"), "TIFF", compression=kind) for kind in kinds]
+    return [*files, saved(PICTURE.convert("1"), "TIFF", compression="group3", tiffinfo={292: 5})]
 
 
 def jobs() -> list[bytes]:

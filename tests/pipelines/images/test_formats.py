@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 
 import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 
 from pipelines.errors import ImageError
 
@@ -184,3 +186,32 @@ def test_jpeg_2000_agrees_with_pillow(read, encode, picture):
 def test_the_size_of_a_jpeg_2000_is_checked_first(read, encode, picture):
     with pytest.raises(ImageError, match="is 29 x 23 = 667 pixels, above the limit of 600"):
         read(encode(picture, "JPEG2000"), max_pixels=600)
+
+
+def parts_of(data: bytes) -> list[int]:
+    """Where the parts of tiles begin."""
+    return [found.start() for found in re.finditer(rb"\xff\x90\x00\x0a", data)]
+
+
+@pytest.mark.parametrize("container", ["JP2", "J2K"])
+def test_a_jpeg_2000_that_lacks_tiles_fails(read, encode, picture, container):
+    data = encode(picture.resize((150, 110)), "JPEG2000", tile_size=(64, 64), no_jp2=container == "J2K")
+    assert read(data).pixels.shape == (110, 150, 3)
+    parts = parts_of(data)
+    assert len(parts) == 6
+    for number in (1, 4):
+        with pytest.raises(ImageError, match=f"is damaged: {6 - number} of 6 tiles lack data"):
+            read(data[: parts[number]] + b"\xff\xd9")
+    with pytest.raises(ImageError, match="is damaged: 1 of 6 tiles lack data"):
+        read(data[: parts[2]] + data[parts[3] :])
+
+
+def test_a_jpeg_2000_inside_tiff_that_lacks_tiles_fails(read, encode, picture):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(picture), photometric="rgb", compression="jpeg2000")
+    data = bytearray(buffer.getvalue())
+    assert read(bytes(data)).pixels.shape == (23, 29, 3)
+    (part,) = parts_of(bytes(data))
+    data[part + 11] = 2  # there should be another part
+    with pytest.raises(ImageError, match="is damaged: 1 of 1 tiles lack data"):
+        read(bytes(data))

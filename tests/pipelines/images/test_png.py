@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -135,8 +136,43 @@ def test_a_changed_byte_fails(read, noise16, capfd):
     assert capfd.readouterr().err == ""
 
 
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def interlaced(pixels: np.ndarray, *, passes: int = 7) -> bytes:
+    """A file of seven passes, which Pillow does not write."""
+    rows = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in PASSES[:passes] for row in pixels[y::dy, x::dx])
+    start = bytearray(header(pixels.shape[1], pixels.shape[0]))
+    start[28] = 1
+    start[29:33] = zlib.crc32(start[12:29]).to_bytes(4, "big")
+    return bytes(start) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_an_interlaced_file_that_lacks_its_last_pass_fails(read, picture):
+    np.testing.assert_array_equal(read(interlaced(np.asarray(picture))).pixels, np.asarray(picture))
+    with pytest.raises(ImageError, match="cannot be decoded as PNG"):
+        read(interlaced(np.asarray(picture), passes=6))
+
+
+def test_what_libraries_log_is_not_printed(tmp_path, picture):
+    """pytest has a handler for logs, so that another process reads the files."""
+    (tmp_path / "interlaced.png").write_bytes(interlaced(np.asarray(picture)))
+    program = (
+        "import logging, sys, pathlib\n"
+        "from pipelines.images import read_image\n"
+        "if 'root' in sys.argv: logging.basicConfig(level=logging.DEBUG)\n"
+        "print(read_image(pathlib.Path(sys.argv[1]), max_pixels=10**6).pixels.shape)"
+    )
+    for words in ([], ["root"]):
+        command = [sys.executable, "-c", program, str(tmp_path / "interlaced.png"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == ("(23, 29, 3)\n", "")
+
+
 def test_bytes_after_the_end_do_not_matter(read, encode, picture):
-    np.testing.assert_array_equal(read(encode(picture, "PNG") + b"trailer").pixels, np.asarray(picture))
+    image = read(encode(picture, "PNG") + b"trailer")
+    np.testing.assert_array_equal(image.pixels, np.asarray(picture))
+    assert image.note == "7 bytes after the end of the PNG ignored"
 
 
 def test_a_header_that_states_a_bomb_is_refused(read):

@@ -103,6 +103,82 @@ def test_jpeg_inside_tiff_that_ends_early_fails(read, picture):
         read(bytes(data))
 
 
+def segment_of(data: bytes) -> slice:
+    """Where the first strip or tile is."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        start, count = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    return slice(start, start + count)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (64, 64)}, {"rowsperstrip": 48}])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_jpeg_inside_tiff_that_lacks_image_data_fails(read, picture, options, bits):
+    stored = np.asarray(picture.resize((150, 110))).astype(np.uint8 if bits == 8 else np.uint16) << (bits - 8)
+    data = bytearray(tiff(stored, photometric="rgb", compression="jpeg", bitspersample=bits, **options))
+    assert read(bytes(data)).pixels.shape == (110, 150, 3)
+    segment = segment_of(bytes(data))
+    middle = (segment.start + segment.stop) // 2
+    data[middle : segment.stop] = b"\xff\xd9" + bytes(segment.stop - middle - 2)
+    with pytest.raises(ImageError, match=r"has a strip or tile that is damaged: image data are missing"):
+        read(bytes(data))
+
+
+def test_jpeg_inside_tiff_with_common_tables(read, encode, picture):
+    """libtiff stores the tables of all strips once."""
+    stored = picture.resize((150, 110))
+    data = bytearray(encode(stored, "TIFF", compression="jpeg"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        assert file.pages.first.jpegtables
+    with PIL.Image.open(io.BytesIO(data)) as reference:
+        np.testing.assert_array_equal(read(bytes(data)).pixels, np.asarray(reference))
+    segment = segment_of(bytes(data))
+    middle = (segment.start + segment.stop) // 2
+    data[middle : segment.stop - 2] = bytes(segment.stop - middle - 2)
+    with pytest.raises(ImageError, match=r"has a strip or tile that is damaged"):
+        read(bytes(data))
+
+
+def test_cmyk_jpeg_inside_tiff_is_not_inverted(read, encode, picture):
+    """TIFF has a rule: 0 is no ink."""
+    inks = picture.convert("CMYK")
+    data = encode(inks, "TIFF", compression="jpeg", quality=100)
+    with PIL.Image.open(io.BytesIO(data)) as reference:
+        expected = np.asarray(reference.convert("RGB")).astype(int)
+    np.testing.assert_allclose(read(data).pixels.astype(int), expected, atol=1)
+
+
+def test_jpeg_xr_inside_tiff_that_was_cut_fails(read, picture):
+    data = tiff(np.asarray(picture), photometric="rgb", compression="jpegxr")
+    assert read(data).pixels.shape == (23, 29, 3)
+    count = segment_of(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages.first.tags[279]
+    half = ((count.stop - count.start) // 2).to_bytes(2, "little")
+    with pytest.raises(ImageError, match=r"is truncated: a strip or tile of JPEG XR has"):
+        read(data[: tag.valueoffset] + half + data[tag.valueoffset + 2 :])
+
+
+def test_an_unknown_tag_of_jpeg_xr_prints_nothing(read, picture, capfd):
+    data = tiff(np.asarray(picture), photometric="rgb", compression="jpegxr")
+    tag = data.index(b"\x01\xbc\x01\x00", segment_of(data).start)  # its pixel format, of type 1
+    with pytest.raises(ImageError, match="has tag 30583 in a strip or tile of JPEG XR"):
+        read(data[:tag] + b"\x77\x77" + data[tag + 2 :])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sparse_file_has_a_note(read):
+    stored = np.zeros((64, 64), np.uint8)
+    stored[:, 32:] = 7
+    data = bytearray(tiff(stored, photometric="minisblack", tile=(32, 32), compression="zlib"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        offsets, counts = file.pages.first.tags[324], file.pages.first.tags[325]
+    for tag in (offsets, counts):
+        data[tag.valueoffset : tag.valueoffset + tag.valuebytecount // 4] = bytes(tag.valuebytecount // 4)
+    image = read(bytes(data))
+    np.testing.assert_array_equal(image.pixels[..., 0], stored)
+    assert image.note == "sparse TIFF: 1 of 4 strips or tiles are empty"
+
+
 def test_plain_alpha_is_split_off(read, noise16):
     stored = np.concatenate([noise16, noise16[..., :1]], axis=2)
     image = read(tiff(stored, photometric="rgb", extrasamples=["unassalpha"]))
