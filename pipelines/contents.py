@@ -31,8 +31,8 @@ def contents_of(job: Job) -> frozenset[str]:
     """A digest of every image file that a job trains on, and of the label images, readable as images or not.
 
     Each is of the file's content and of what else of it matters: the sub-folder, whose images share a threshold; with
-    label images, the name that both have in common. Each file is read once: digests of contents are kept under
-    KINTSUGI_HOME, by name, size and time of the last change.
+    label images, the name that both have in common; with `data.group`, the name, which says whose piece it shows. Each
+    file is read once: digests of contents are kept under KINTSUGI_HOME, by name, size and time of the last change.
 
     Raises:
         DataError: A sub-folder cannot be read: what is in it would seem to be gone.
@@ -47,6 +47,8 @@ def contents_of(job: Job) -> frozenset[str]:
         )  # an image that moves to the other folder is new there
         for relative, digest in _digests(folder, job.data.max_images or MOST_FILES).items():
             named = stem_of(relative) if job.data.labels else "".join(Path(relative).parts[:-1][:1])
+            if job.data.group is not None and not job.data.labels:  # an image that is of another piece now is new
+                named = relative
             found.add(hashlib.sha256(f"{digest} {named}{role}".encode("utf-8", "surrogatepass")).hexdigest())
     return frozenset(found)
 

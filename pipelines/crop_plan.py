@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.data import FEWEST_IMAGES, FEWEST_SELECT, SplitName, drawn, split_by_content
 from pipelines.errors import DataError
@@ -20,12 +23,14 @@ from pipelines.job import Job
 from pipelines.labels import LabelFolder
 from pipelines.leakage import check_leakage
 from pipelines.photos import Photos, load_photos
+from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 
 MOST_IMAGES = 20_000  # of a folder, where the job says nothing: all of their pixels are kept on disk
 FEW_CALIBRATE = 10
+MOST_COMPARED, COMPARED_SIDE = 1_000, 64  # images that are trained on, and pixels of theirs, in the look for twins
 TUNING = 0.3  # of the learning rate, where training begins with the weights of another model
 MINUTES = 30.0  # where the job names no budget
 
@@ -58,8 +63,13 @@ def read_images(
     positions = drawn(files, job.data.max_images or MOST_IMAGES)
     photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
     check_leakage(photos)
-    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction)
+    names, pieces = [file.relative for file in photos.files], pieces_in(job, photos)
+    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction, pieces)
     _announce(photos, split, rests)
+    if pieces:
+        announce_pieces(pieces, split["calibrate"], split["train"])
+    held = [*split["calibrate"], *split["select"]]
+    warn_of_crossing(_small(photos), names, held, split["train"], grouped=bool(pieces), most=MOST_COMPARED)
     return photos, split
 
 
@@ -102,6 +112,22 @@ def read_unpaired(job: Job, image_format: ImageFormat, rests: str) -> tuple[Phot
         held,
     )
     return photos, split
+
+
+def pieces_in(job: Job, photos: Photos) -> list[str]:
+    """What each image shows; empty where the job does not say which images show one piece."""
+    return [] if job.data.group is None else pieces_of([file.relative for file in photos.files], job.data.group)
+
+
+def _small(photos: Photos) -> Callable[[int], NDArray[Any]]:
+    """From the index of an image to the colours of some of its pixels."""
+
+    def small(index: int) -> NDArray[Any]:
+        image = photos.image(index)[..., : photos.image_format.channels]
+        step = max(1, min(image.shape[:2]) // COMPARED_SIDE)
+        return np.asarray(image[::step, ::step])
+
+    return small
 
 
 def _announce(photos: Photos, split: Split, rests: str) -> None:

@@ -30,9 +30,9 @@ GraphT = TypeVar("GraphT", bound=nn.Module)
 MetadataT = TypeVar("MetadataT", bound=CommonMetadata)
 
 PARITY = 1e-3  # of the range of an image: a quarter of an 8-bit level
-OPTIONS = frozenset({"data.train", "data.licence", "data.max_images", "calibrate.fraction", "model.network"}) | {
-    f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed", "start")
-}
+OPTIONS = frozenset(
+    {"data.train", "data.licence", "data.max_images", "data.group", "calibrate.fraction", "model.network"}
+) | {f"train.{name}" for name in ("steps", "minutes", "batch", "crop", "learning_rate", "seed", "start")}
 
 
 class CropTraining(ABC, Generic[FitT, GraphT, MetadataT]):

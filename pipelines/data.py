@@ -29,6 +29,7 @@ from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.job import Job
 from pipelines.modelfile import FILES
+from pipelines.pieces import pieces_of, split_pieces
 from pipelines.plan import Plan
 from pipelines.progress import progress
 from pipelines.prune import cache_folder
@@ -57,6 +58,7 @@ class TrainingData:
     folder: Path  # where the memory map is, and what is derived from it
     classes: tuple[str, ...] = ()  # names, where each sub-folder is one, and
     labels: tuple[int, ...] = ()  # which of them each image is of
+    pieces: tuple[str, ...] = ()  # what each image shows, where the job says which show one piece
 
     def files_of(self, name: SplitName) -> list[ImageFile]:
         """The files of one split."""
@@ -89,14 +91,17 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
     if index["duplicates"]:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
-    split = split_by_content(index["sha256"], job.calibrate.fraction)
+    pieces = () if job.data.group is None else tuple(pieces_of([file.relative for file in kept], job.data.group))
+    split = split_by_content(index["sha256"], job.calibrate.fraction, pieces)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
     classes: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     if job.model.classes is not None:
         classes, labels = classes_of(kept, job.data.images)
         check_classes(classes, (labels[position] for position in split["train"]))
-    return TrainingData(tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels)
+    return TrainingData(
+        tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels, pieces
+    )
 
 
 def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
@@ -105,19 +110,20 @@ def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
 
 
 def split_by_content(
-    digests: Sequence[str], calibrate_fraction: float | None = None
+    digests: Sequence[str], calibrate_fraction: float | None = None, pieces: Sequence[str] = ()
 ) -> dict[SplitName, tuple[int, ...]]:
     """Divide images into calibrate, select and train by the order of their digests.
 
     Args:
         digests: sha256 of each image; all different.
         calibrate_fraction: Share for calibration; default: 15 %, more where 99 images are at most a quarter.
+        pieces: What each image shows: all images of one piece are in one split. Empty: each image alone.
 
     Returns:
         Indices of each split; disjoint, all images in one of them.
 
     Raises:
-        DataError: Fewer than ten images, or fewer than four left to train.
+        DataError: Fewer than ten images, fewer than four left to train, or too few pieces.
     """
     count = len(digests)
     if count < FEWEST_IMAGES:
@@ -137,6 +143,9 @@ def split_by_content(
             f"'calibrate.fraction'"
         )
         raise DataError(msg)
+    if pieces:
+        parts = split_pieces(digests, pieces, calibrate, select)
+        return {name: tuple(sorted(getattr(parts, name))) for name in ("calibrate", "select", "train")}
     order = sorted(range(count), key=lambda position: digests[position])
     return {
         "calibrate": tuple(sorted(order[:calibrate])),

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from pipelines import timing
+from pipelines.pieces import FOLDERS, pattern_of
 
 
 def _length_of_time(text: str) -> str:
@@ -73,6 +74,18 @@ class DataTable(Record):
         None,
         description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
     )
+
+    group: str | None = Field(
+        None,
+        description='Images of one piece, which stay together: "folders", or a pattern of names, "{piece}_*" say',
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _group_is_a_rule(cls, rule: str | None) -> str | None:
+        if rule not in (None, FOLDERS):
+            pattern_of(rule)
+        return rule
 
     @model_validator(mode="after")
     def _one_form(self) -> DataTable:

@@ -23,6 +23,7 @@ from pipelines.groups import group_of
 from pipelines.images import ImageFile
 from pipelines.job_tables import PromoteTable
 from pipelines.modelfile import ModelFile
+from pipelines.pieces import with_their_pieces
 from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
@@ -90,13 +91,16 @@ def decide(
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
     """The challenger's select split, less what the champion was trained on (all of it when nothing would be left)."""
-    return [data.files[index] for index in unseen_by(champion, data.split["select"], data.sha256)]
+    return [data.files[index] for index in unseen_by(champion, data.split["select"], data.sha256, data.pieces)]
 
 
-def unseen_by(champion: ModelFile | None, indices: Sequence[int], digests: Sequence[str]) -> Sequence[int]:
-    """Some images, less those that a champion was trained on; all of them when nothing would be left."""
+def unseen_by(
+    champion: ModelFile | None, indices: Sequence[int], digests: Sequence[str], pieces: Sequence[str] = ()
+) -> Sequence[int]:
+    """Some images, less those that a champion was trained on, and others of their pieces; all if none would be left."""
     trained_on = frozenset() if champion is None else champion.trained_on
-    return [index for index in indices if digests[index] not in trained_on] or indices
+    known = with_their_pieces((i for i, digest in enumerate(digests) if digest in trained_on), pieces)
+    return [index for index in indices if index not in known] or indices
 
 
 def _measure(

@@ -50,6 +50,7 @@ from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
 from pipelines.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
+from pipelines.pieces import announce_pieces, warn_of_crossing
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.probe import details_help
 from pipelines.promotion import decide
@@ -116,6 +117,7 @@ def prepare(job: Job) -> Prepared:
             _announce_images(job, plan, data)  # a large folder may be cut to fewer images
     for line in plan.reasons:
         log.info("%s", line)
+    _announce_pieces(data)
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     model = build_network(job, plan, representation, classes=len(data.classes))
@@ -275,6 +277,14 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
     log.info(
         "promised false-alarm rate %s (%d images can promise %s)", promised(rate), split["calibrate"], promised(least)
     )
+
+
+def _announce_pieces(data: TrainingData) -> None:
+    """Say which images belong together, and warn if images that are nearly the same do not."""
+    if data.pieces:
+        announce_pieces(data.pieces, data.split["calibrate"], data.split["train"])
+    names, held = [file.relative for file in data.files], [*data.split["calibrate"], *data.split["select"]]
+    warn_of_crossing(lambda index: data.pixels[index], names, held, data.split["train"], grouped=bool(data.pieces))
 
 
 def _chosen(prepared: Prepared) -> dict[str, Any]:

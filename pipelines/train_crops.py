@@ -22,7 +22,7 @@ from pipelines.adversary import alone_of, announce
 from pipelines.build import training_device
 from pipelines.bundle import common_fields, write_job
 from pipelines.contents import contents_of
-from pipelines.crop_plan import Split, data_digest, steps_of, work_key
+from pipelines.crop_plan import Split, data_digest, pieces_in, steps_of, work_key
 from pipelines.crop_training import AnyTraining
 from pipelines.data import write_split
 from pipelines.errors import JobError, ModelError
@@ -106,7 +106,7 @@ def prepare(training: AnyTraining) -> Prepared:
     photos, split = training.read(survey(job).image_format)
     device, begun = training_device(), start_of(job)
     if begun is not None:
-        split = held_apart(split, photos.pixel_sha256, begun)
+        split = held_apart(split, photos.pixel_sha256, begun, pieces_in(job, photos))
     recipe = training.recipe(device)
     torch.manual_seed(job.train.seed)
     fitted = training.fitted(photos, split)
@@ -229,7 +229,8 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
         champion: Today's, if there is one.
     """
     rule = training.job.promote
-    held = unseen_by(champion, module.split["select"], module.photos.pixel_sha256)
+    pieces = pieces_in(training.job, module.photos)
+    held = unseen_by(champion, module.split["select"], module.photos.pixel_sha256, pieces)
     mine = _measure(training, module, file, held)
     figures = {f"challenger_{training.figure}": mine, "held_out_images": float(len(held))}
     if champion is None:

@@ -35,7 +35,12 @@ from vaecore.tasks import unpaired
 
 log = logging.getLogger(__name__)
 
-OWN_OPTIONS = OPTIONS | {"data.degraded", "data.clean", "train.adversarial", "train.adversarial_loss"}
+OWN_OPTIONS = (OPTIONS - {"data.group"}) | {
+    "data.degraded",
+    "data.clean",
+    "train.adversarial",
+    "train.adversarial_loss",
+}
 GRAIN_CROPS = 256  # of each folder, that the noise to begin with is estimated on
 LEAST_NOISE = 2 / 255
 

@@ -14,6 +14,7 @@ from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
+from pipelines.pieces import with_their_pieces
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
     "train": ("select", "calibrate"),
@@ -33,7 +34,7 @@ def start_of(job: Job) -> ModelFile | None:
     return None if job.train.start is None else find_model(job.train.start)
 
 
-def held_apart(split: Split, digests: Sequence[str], file: ModelFile) -> Split:
+def held_apart(split: Split, digests: Sequence[str], file: ModelFile, pieces: Sequence[str] = ()) -> Split:
     """A split whose held-out images the model to begin with was not trained on: those that it was are trained on again.
 
     Error bars would else be those of images that the network knows: too narrow.
@@ -42,9 +43,10 @@ def held_apart(split: Split, digests: Sequence[str], file: ModelFile) -> Split:
         split: Which images are for what.
         digests: Of the images, as the model's bundle has them.
         file: The model; one that does not tell what it was trained on changes nothing.
+        pieces: What each image shows, where that is known: all images of a piece stay together.
     """
     trained_on = file.trained_on  # reads a file
-    known = {index for index, digest in enumerate(digests) if digest in trained_on}
+    known = with_their_pieces((index for index, digest in enumerate(digests) if digest in trained_on), pieces)
     apart: Split = {name: tuple(index for index in indices if index not in known) for name, indices in split.items()}
     if not (apart["select"] and apart["calibrate"]):
         log.warning("%s was trained on all images that were to be held out: error bars will be too narrow", file.ref)

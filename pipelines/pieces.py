@@ -1,0 +1,230 @@
+"""Photographs of one piece: which images belong together, and whether images that are all but alike were separated.
+
+Photographs of one piece are alike. If some are trained on and others calibrate, the thresholds are those of pieces that
+the model knows, and a new piece is flagged more often than promised. Belongs to the scoring side: numpy and scipy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.spacing import evenly_spaced
+
+log = logging.getLogger(__name__)
+FOLDERS, FIELD = "folders", "{piece}"
+ALIKE = 0.9  # correlation of two images, but for what all images share, from which they are nearly the same
+FEW = 0.05  # share of held-out images that are nearly the same as one that is trained on, up to which nothing is said
+FEWEST = 3  # such images, too
+KEPT = 0.99  # share of the variance that is compared; the rest is taken for noise
+IMAGES_A_DIRECTION = 4  # fewer, and the directions of variation are those of chance
+MOST_SHOWN, MOST_KNOWN = 1_000, 20_000  # images that are compared: held out, and trained on
+MOST_MEASURED = 5_000  # images that tell how images vary
+
+Floats = NDArray[np.floating[Any]]
+
+
+def pattern_of(rule: str) -> re.Pattern[str]:
+    """What finds the name of a piece in the name of an image, its suffix left out.
+
+    `{piece}` ends where what comes next in the pattern begins, or at a "/"; `*` is any text without "/", as short as
+    it can be, and `?` any letter.
+
+    Raises:
+        ValueError: The rule is no such pattern.
+
+    >>> [
+    ...     pattern_of("{piece}_*").fullmatch("p12_top_3")["piece"],
+    ...     pattern_of("*_{piece}").fullmatch("top_3_p12")["piece"],
+    ... ]
+    ['p12', 'p12']
+    """
+    if rule.count(FIELD) != 1:
+        raise ValueError(
+            f'give "{FOLDERS}" (images in one folder show one piece), or a pattern of file names in which {FIELD} '
+            f'stands for the name of the piece: "{FIELD}_*" finds p12 in p12_top.png'
+        )
+    if f"*{FIELD}" in rule or f"{FIELD}*" in rule:
+        raise ValueError(f'put what is between the name of the piece and the rest: "{FIELD}_*", or "{FIELD}-*"')
+    before, after = rule.split(FIELD)
+    next_to = {text for text in (before[-1:], after[:1]) if text and not text.isalnum() and text not in "*?"}
+    wild = {"*": "[^/]*?", "?": "[^/]"}
+    parts = ["".join(wild.get(letter) or re.escape(letter) for letter in text) for text in (before, after)]
+    return re.compile(f"{parts[0]}(?P<piece>[^/{re.escape(''.join(sorted(next_to)))}]+){parts[1]}", re.DOTALL)
+
+
+def pieces_of(names: Sequence[str], rule: str) -> list[str]:
+    """The piece that each image shows.
+
+    Args:
+        names: Of the images, relative to their folder.
+        rule: "folders", or a pattern: see `pattern_of`. One with a "/" is of the whole path.
+
+    Raises:
+        DataError: Some lie in no sub-folder, or do not fit the pattern.
+    """
+    if rule == FOLDERS:
+        found = [name.rpartition("/")[0] for name in names]
+        wrong, why = "lie in no sub-folder", "give each piece a folder"
+    else:
+        pattern = pattern_of(rule)
+        bare = (PurePosixPath(name).with_suffix("") for name in names)
+        fits = (pattern.fullmatch(str(path) if "/" in rule else path.name) for path in bare)
+        found = [fit["piece"] if fit else "" for fit in fits]
+        wrong, why = "do not fit it", "rename them, or give another pattern"
+    if others := [name for name, piece in zip(names, found, strict=True) if not piece]:
+        some = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+        raise DataError(f"'data.group' is '{rule}', and {len(others)} of {len(names)} images {wrong} ({some}): {why}")
+    return found
+
+
+def with_their_pieces(indices: Iterable[int], pieces: Sequence[str]) -> set[int]:
+    """Some images, and all others that show the same pieces; these images alone where pieces are not known."""
+    known = set(indices)
+    shown = {pieces[index] for index in known} if pieces else set()
+    return known | {index for index, piece in enumerate(pieces) if piece in shown}
+
+
+class PieceSplit(NamedTuple):
+    """Indices of images, and how many pieces they show."""
+
+    calibrate: list[int]
+    select: list[int]
+    train: list[int]
+    pieces: tuple[int, int, int]
+
+
+def split_pieces(digests: Sequence[str], pieces: Sequence[str], calibrate: int, select: int) -> PieceSplit:
+    """Divide pieces into calibrate, select and train, by the order of their images' contents.
+
+    Args:
+        digests: sha256 of each image; all different.
+        pieces: What each shows.
+        calibrate: Images to calibrate, at least: pieces are added until there are so many, and two at least.
+        select: Images to select, likewise; one piece at least.
+
+    Raises:
+        DataError: Fewer than two pieces are left to train.
+    """
+    members: dict[str, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        members.setdefault(piece, []).append(index)
+
+    def content(piece: str) -> str:
+        return hashlib.sha256("".join(sorted(digests[index] for index in members[piece])).encode()).hexdigest()
+
+    waiting = sorted(members, key=content)
+    parts: list[list[int]] = []
+    counts: list[int] = []
+    for wanted, fewest in ((calibrate, 2), (select, 1)):
+        part: list[int] = []
+        taken = 0
+        while waiting and (len(part) < wanted or taken < fewest):
+            part += members[waiting.pop(0)]
+            taken += 1
+        parts.append(part)
+        counts.append(taken)
+    if len(waiting) < 2:
+        largest, most = Counter(pieces).most_common(1)[0]
+        raise DataError(
+            f"{len(pieces)} images show {len(members)} pieces by 'data.group' (of '{largest}' there are {most}): "
+            f"{counts[0]} to calibrate and {counts[1]} to select leave {len(waiting)} to train, and 2 are needed. Add "
+            "images of other pieces, lower 'calibrate.fraction', or give another 'data.group'"
+        )
+    train = [index for piece in waiting for index in members[piece]]
+    return PieceSplit(parts[0], parts[1], train, (counts[0], counts[1], len(waiting)))
+
+
+def announce_pieces(pieces: Sequence[str], calibrate: Iterable[int], train: Iterable[int]) -> None:
+    """Say how many pieces there are, so that a person can see whether the rule finds them."""
+    counts = Counter(pieces)
+    shown, held = (len({pieces[index] for index in part}) for part in (train, calibrate))
+    examples = ", ".join(f"'{piece}' {count}" for piece, count in list(counts.items())[:3])
+    log.info("%d pieces (data.group), images of each: %s", len(counts), examples + ", ..." * (len(counts) > 3))
+    log.info(
+        "of these, %d to train and %d to calibrate: the promise rests on %d pieces, since images of one are alike",
+        shown, held, held,
+    )  # fmt: skip
+
+
+def warn_of_crossing(
+    picture: Callable[[int], NDArray[Any]],
+    names: Sequence[str],
+    held: Sequence[int],
+    train: Sequence[int],
+    *,
+    grouped: bool,
+    most: int = MOST_KNOWN,
+) -> int:
+    """Warn if images that are held out are nearly the same as images that are trained on.
+
+    Args:
+        picture: An image (H, W, C), by its index.
+        names: Of the images.
+        held: Images that are held out.
+        train: Images that are trained on.
+        grouped: Whether the job says which images show one piece.
+        most: Images that are trained on and looked at, at most.
+
+    Returns:
+        How many held-out images are.
+    """
+    from pipelines.resaved import coarse
+
+    some, known = evenly_spaced(held, MOST_SHOWN), evenly_spaced(train, most)
+    twins = nearly_same(np.array([coarse(picture(i)) for i in some]), np.array([coarse(picture(i)) for i in known]))
+    found = [(names[some[one]], names[known[other]]) for one, other in enumerate(twins) if other >= 0]
+    if len(found) < max(FEWEST, FEW * len(some)):
+        return len(found)
+    log.warning(
+        "%d of %d held-out images look nearly like one that is trained on (%s): a new piece may be flagged more often "
+        "than promised", len(found), len(some), " and ".join(found[0]),
+    )  # fmt: skip
+    if not grouped:
+        log.warning("where several images show one piece, 'data.group' in the job file keeps them together (README.md)")
+    return len(found)
+
+
+def nearly_same(held: Floats, train: Floats) -> NDArray[np.int64]:
+    """Of each held-out image the image that it is nearly the same as, or -1.
+
+    Images are compared in what makes them differ: directions of variation count alike (whitening), so that what all
+    images share, or all of one kind, makes none alike. Two are nearly the same if they correlate by at least `ALIKE`,
+    and more than the most that any two images are expected to by chance.
+
+    Args:
+        held: (M, D), as `coarse` makes them.
+        train: (N, D).
+    """
+    from scipy.special import betaincinv
+
+    none = np.full(len(held), -1)
+    some = train[np.linspace(0, len(train) - 1, min(len(train), MOST_MEASURED)).astype(int)] if len(train) else train
+    if len(held) == 0 or len(some) < 2 * IMAGES_A_DIRECTION:
+        return none
+    mean = some.mean(axis=0)
+    _, spread, axes = np.linalg.svd(some - mean, full_matrices=False)
+    share = np.cumsum(np.square(spread)) / max(float(np.square(spread).sum()), 1e-12)
+    count = min(int(np.searchsorted(share, KEPT)) + 1, len(some) // IMAGES_A_DIRECTION)
+    if count < 2 or spread[count - 1] <= 0:
+        return none
+    one, other = (_directions((each - mean) @ (axes[:count] / spread[:count, None]).T) for each in (held, train))
+    chance = betaincinv((count - 1) / 2, 0.5, min(1.0, 1 / (len(one) * len(other))))  # of a cosine, squared, from one
+    limit = max(ALIKE, float(np.sqrt(1 - chance)))
+    alike = one @ other.T
+    best = alike.argmax(axis=1)
+    return np.where(alike[np.arange(len(one)), best] >= limit, best, -1)
+
+
+def _directions(points: Floats) -> Floats:
+    length = np.linalg.norm(points, axis=1, keepdims=True)
+    return points / np.where(length > 0, length, 1)
