@@ -37,10 +37,12 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
         warnings.append(caution)
     if scoring.drift is not None and scoring.drift.drifted:
         warnings.append(str(scoring.drift))
+    if finished and scoring.strangers is not None and (warning := scoring.strangers.warning()):
+        warnings.append(warning)
     if finished and scoring.drift is None and calibration is not None and calibration.n < FEWEST:
         warnings.append(
-            f"nobody has looked whether these images are like the calibration images: that takes {FEWEST} of them, and "
-            f"the model has {calibration.n}. Train on more good images"
+            f"Drift was not checked: it needs {FEWEST} calibration images and this model has {calibration.n}. Train on "
+            "more good images"
         )
     if finished and (warning := _other_processor(scoring)):
         warnings.append(warning)

@@ -40,6 +40,7 @@ from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
 from pipelines.stages import in_order
+from pipelines.strangers import Strangers
 from pipelines.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
 
 log = logging.getLogger(__name__)
@@ -196,6 +197,7 @@ class Scoring(FolderRun):
     all_maps: bool = False
     drift_below: tuple[str, ...] = ()  # only images of these sub-folders tell of drift; default: all
     drift: Drift | None = None
+    strangers: Strangers | None = None  # images that score above all calibration images, once all are known
     batch_size: int = field(init=False)
     due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
@@ -247,10 +249,14 @@ class Scoring(FolderRun):
         self.verdicts, self.drift = settled(self.verdicts, blocks, self.drift_below)
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
         mapped = NameSet()
+        if self.verdicts.calibration is not None:
+            self.strangers = Strangers(self.verdicts.calibration, self.drift_below)
         self.output.forget_evaluation()
         with open_results(self.output.out) as results:
             for rows in self.merged():
                 self.verdicts.fill(rows)
+                if self.strangers is not None:
+                    self.strangers.add(rows)
                 forget_regions(rows)
                 for row in rows:
                     row |= named

@@ -48,7 +48,7 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
     done = kintsugi("score", MAGNETIC_TILE / "test", "--model", trained.model, "--out", tmp_path / "out")
     assert done.returncode == 0
     (warning,) = done.stderr.splitlines()  # of a model with 18 calibration images
-    assert warning.startswith("warning: nobody has looked whether these images are like the calibration images")
+    assert warning.startswith("warning: Drift was not checked: it needs 20 calibration images")
     assert f"report: {tmp_path / 'out' / 'report.html'}" in done.stdout
     assert "images look abnormal (promised false-alarm rate 5.27 %" in done.stdout
 

@@ -37,7 +37,7 @@ def test_what_went_wrong_is_an_object_too(lines, tmp_path: Path) -> None:
 def test_lines_of_one_process_share_a_run(lines, trained) -> None:
     told = lines(trained.images)
     assert len({line["run"] for line in told}) == 1
-    assert any("nobody has looked" in line["message"] and line["level"] == "warning" for line in told)
+    assert any("Drift was not checked" in line["message"] and line["level"] == "warning" for line in told)
 
 
 def test_prefect_s_own_lines_are_objects_too(tmp_path: Path) -> None:
