@@ -11,6 +11,7 @@ from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range, unpremultiply
 from pipelines.images.colour_space import ColourSpace, stated_code
 from pipelines.images.exif import read_exif
+from pipelines.images.hevc import has_whole_units
 from pipelines.images.image import Admit, Raster
 from pipelines.images.isobmff import Picture, read_picture
 from pipelines.images.pillow import raster_of
@@ -74,6 +75,8 @@ def decode_heic(data: bytes, admit: Admit) -> Raster:
         raise ImageError(
             "is a HEIC image, and pillow-heif is not installed, which reads them: pip install pillow-heif"
         ) from None
+    if not all(has_whole_units(units, size) for units, size in picture.hevc):
+        raise ImageError("is damaged: a part of its image data is zero or missing")
     file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = file[file.primary_index]
     admit(*image.size)

@@ -40,6 +40,7 @@ class Picture:
         frames: Of an image sequence; 0 where there is none.
         is_still: Whether there is a picture beside the sequence.
         layers: Items of the file that are pictures of their own.
+        hevc: HEVC of the picture, of its tiles and of its alpha, each with the bytes that a unit's length takes.
     """
 
     width: int = 0
@@ -53,6 +54,7 @@ class Picture:
     frames: int = 0
     is_still: bool = True
     layers: int = 1
+    hevc: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ def read_picture(data: bytes) -> Picture:
     picture = Picture(frames=track.frames)
     _apply(picture, [meta.properties[at] for at in meta.associated.get(meta.primary, ()) if at < len(meta.properties)])
     picture.exif = _exif(meta, data)
+    picture.hevc = list(_hevc(meta, data))
     parts = {item for kind, _, to in meta.references if kind == b"dimg" for item in to}
     parts |= {item for kind, item, _ in meta.references if kind in (b"thmb", b"auxl")}
     visible = set(meta.kinds) - parts - meta.hidden
@@ -275,6 +278,18 @@ def _crop(width: int, height: int, numbers: tuple[int, ...]) -> tuple[int, int, 
     part = round(left), round(top), round(wide), round(high)
     inside = part[0] >= 0 and part[1] >= 0 and part[0] + part[2] <= width and part[1] + part[3] <= height
     return part if inside and part[2] > 0 and part[3] > 0 else None
+
+
+def _hevc(meta: _Meta, data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the HEVC data of the primary picture, of its tiles, and of what belongs to it, such as its alpha."""
+    items = {meta.primary} | {item for kind, item, to in meta.references if kind == b"auxl" and meta.primary in to}
+    items |= {tile for kind, item, to in meta.references if kind == b"dimg" and item in items for tile in to}
+    for item in sorted(items):
+        numbers = (at for at in meta.associated.get(item, ()) if at < len(meta.properties))
+        for kind, box in (meta.properties[at] for at in numbers):
+            if kind == b"hvcC" and len(box) > 21 and meta.kinds.get(item) == b"hvc1":
+                places = meta.places.get(item, ())
+                yield b"".join(data[start : start + length] for start, length in places), 1 + (box[21] & 3)
 
 
 def _exif(meta: _Meta, data: bytes) -> bytes | None:

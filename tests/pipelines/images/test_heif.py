@@ -178,6 +178,19 @@ def test_every_truncated_file_is_refused(read, encode, picture, kind):
             read(data[:length])
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_heic_file_whose_data_are_zero_in_part_fails(read, picture, mode):
+    """libheif paints over them."""
+    stored = np.asarray(picture.resize((150, 110)))
+    stored = stored if mode == "RGB" else np.dstack([stored, stored[..., :1]])
+    data = heic(stored, mode)
+    assert read(data).pixels.shape == (110, 150, 3)
+    start = data.index(b"mdat") + 4
+    for place, length in ((start + (len(data) - start) // 2, 40), (len(data) - 9, 9)):
+        with pytest.raises(ImageError, match="is damaged: a part of its image data is zero or missing"):
+            read(data[:place] + bytes(length) + data[place + length :])
+
+
 def test_what_a_telephone_appends_does_not_count(read, picture):
     assert_like(read(heic(np.asarray(picture), "RGB") + b"\xff\xff\xff\xffSEFT and more"), np.asarray(picture))
 
