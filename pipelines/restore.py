@@ -364,7 +364,7 @@ class Restoring(FolderRun):
     def _encoded(self, sample: Samples, image: Image) -> bytes:
         if sample.ndim == 2:
             return encode_labels(self.kind, sample, len(self.classes), image.dpi, self._tags(image))[0]
-        icc, tags = _profile(image, sample), self._tags(image)
+        icc, tags = profile_for(image.icc, sample.shape[2]), self._tags(image)
         return encode_image(self.kind, sample, image.alpha, icc=icc, dpi=image.dpi, cicp=image.cicp, tags=tags)[0]
 
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
@@ -378,7 +378,7 @@ class Restoring(FolderRun):
         tags = self._tags(image)
         try:
             if mended.labels is None:
-                icc = _profile(image, mended.pixels)
+                icc = profile_for(image.icc, mended.pixels.shape[2])
                 content, notes = encode_image(
                     self.kind, mended.pixels, mended.alpha, icc=icc, dpi=dpi, cicp=image.cicp, tags=tags
                 )
@@ -396,11 +396,6 @@ class Restoring(FolderRun):
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
-
-
-def _profile(image: Image, made: Samples) -> bytes | None:
-    """The file's colour profile, unless it is of grey values and what was made has colours."""
-    return profile_for(image.icc, made.shape[2])
 
 
 def _pixels(opened: Opened | Failed) -> int:

@@ -12,6 +12,7 @@ from pipelines.images.georeference import Georeference
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b([^>]*)>")  # of OME-XML, the first image's
 _ATTRIBUTE = re.compile(r"""\b(PhysicalSize[XY](?:Unit)?)\s*=\s*["']([^"']*)["']""")
 _INCH = 0.0254  # metres
+_SMALLEST = 1e-9  # units of a pixel: the fractions of TIFF hold the resolution of a quarter of that
 _METRES = {
     "pm": 1e-12, "\u00c5": 1e-10, "angstrom": 1e-10, "nm": 1e-9, "um": 1e-6, "\u00b5m": 1e-6, "\u03bcm": 1e-6,
     "micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0, "meter": 1.0,
@@ -101,4 +102,4 @@ def _checked(x: str | float, y: str | float, unit: str, stated: Literal["OME", "
         size = PixelSize(float(x), float(y), unit, stated)
     except ValueError:
         return None
-    return size if 0 < size.x < float("inf") and 0 < size.y < float("inf") else None
+    return size if min(size.x, size.y) >= _SMALLEST and max(size.x, size.y) <= 1 / _SMALLEST else None

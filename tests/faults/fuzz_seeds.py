@@ -46,6 +46,7 @@ def images() -> list[bytes]:
         *(interlaced(pixels) for pixels in (SMOOTH, DEEP, GREY)),
         saved(PICTURE, "JPEG", exif=exif, icc_profile=PROFILE),
         saved(PICTURE, "JPEG", progressive=True, dpi=(72, 72)),
+        *(saved(PICTURE, kind, exif=_photograph()) for kind in ("JPEG", "PNG", "TIFF")),
         saved(PICTURE.convert("L"), "JPEG"),
         saved(PICTURE.convert("CMYK"), "JPEG"),
         saved(PICTURE, "JPEG", restart_marker_blocks=2),
@@ -153,7 +154,17 @@ def _tiffs() -> list[bytes]:
         (GREY, {"byteorder": ">", "compression": "packbits"}),
         (np.stack([GREY, GREY]), {"photometric": "minisblack"}),
     ]
-    files = []
+    place = [
+        (33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0, 0, 5e5, 4.6e6, 0), True),
+        (34735, 3, 8, (1, 1, 0, 1, 1025, 0, 1, 2), True), (301, 3, 256, tuple(range(0, 65536, 256)), True),
+    ]  # fmt: skip
+    ways += [
+        (GREY, {"photometric": "minisblack", "extratags": place}),
+        (GREY, {"photometric": "palette", "colormap": np.arange(768, dtype=np.uint16).reshape(3, 256) // 3}),
+        (np.stack([GREY, GREY]), {"imagej": True, "resolution": (3, 3), "metadata": {"unit": "micron", "axes": "ZYX"}}),
+        (GREY, {"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}}),
+    ]
+    files = [_thumbnail_first()]
     for pixels, options in ways:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, pixels, **options)
@@ -161,6 +172,25 @@ def _tiffs() -> list[bytes]:
     kinds = ("group3", "group4", "tiff_ccitt", "tiff_lzw", "tiff_adobe_deflate")
     files += [saved(PICTURE.convert("1"), "TIFF", compression=kind) for kind in kinds]
     return [*files, saved(PICTURE.convert("1"), "TIFF", compression="group3", tiffinfo={292: 5})]
+
+
+def _thumbnail_first() -> bytes:
+    """With the picture in its sub-directory, and a mask behind."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(SMOOTH[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        file.write(SMOOTH, photometric="rgb", metadata=None)
+        file.write(GREY > 99, photometric="minisblack", subfiletype=4, metadata=None)
+    return buffer.getvalue()
+
+
+def _photograph() -> bytes:
+    """An EXIF block of three directories."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a maker", 6
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0xA001: 0xFFFF, 0xA005: {1: "R03"}})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.5)})
+    return exif.tobytes()
 
 
 def jobs() -> list[bytes]:

@@ -109,9 +109,26 @@ def tiff_of_many_pages() -> bytes:
     return bytes(data) + b"".join(struct.pack("<HI", 0, start + 6 * page) for page in range(1_000_000)) + bytes(6)
 
 
+def tiff_of_large_directories() -> bytes:
+    """Ten thousand pages, each of 65,535 entries that are those of the others, too."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((1, 1), np.uint8))
+    data = bytearray(buffer.getvalue())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    start = len(data) + len(data) % 2
+    struct.pack_into("<I", data, first + 2 + 12 * entries, start)
+    data += bytes(start - len(data) + 12 * 65_535 + 16 * 10_000 + 6)
+    for page in range(10_000):
+        struct.pack_into("<H", data, start + 16 * page, 65_535)
+        struct.pack_into("<I", data, start + 16 * page + 2 + 12 * 65_535, start + 16 * page + 16)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("make", "note"),
     [
+        (tiff_of_large_directories, "TIFF with 10000 or more pages: the first"),
         (gif_of_many_frames, "animated GIF: first of 10000 or more frames"),
         (tiff_of_many_pages, "TIFF with 10000 or more pages: the first"),
         (lambda: png(chunk(b"iCCP", b"x\0\0" + zeros(200)), chunk(b"IDAT", zlib.compress(bytes(2)))), None),

@@ -233,8 +233,7 @@ def test_a_turned_picture_has_turned_pixels():
     "description",
     [
         "<OME><Pixels/></OME>",
-        '<Pixels PhysicalSizeX="0" PhysicalSizeY="1">',
-        '<Pixels PhysicalSizeX="a" PhysicalSizeY="1">',
+        *(f'<Pixels PhysicalSizeX="{x}" PhysicalSizeY="1">' for x in ("0", "a", "inf", "nan", "1e-12", "1e12")),
     ],
 )
 def test_ome_without_a_size_states_none(description):
