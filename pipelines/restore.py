@@ -89,9 +89,9 @@ def restore_folder(
 ) -> RestoreSummary:
     """Mend every image under a folder.
 
-    Depth, transparency, colour profile, resolution, pixel size, georeference, and date and place of the photograph are
-    kept, and the file's place in the tree; orientation is applied. A file that cannot be decoded becomes a row of the
-    report, never a crash. A job that was killed is started again with the same call and does only what is missing.
+    Depth, transparency, colours, resolution, pixel size, georeference, date and place of the photograph are kept, as is
+    the file's place in the tree. A file that cannot be decoded becomes a row of the report, never a crash. A job that
+    was killed is started again with the same call and does only what is missing.
 
     Args:
         folder: Images, in sub-folders or not.
@@ -268,8 +268,9 @@ class Restoring(FolderRun):
         twin = "label image" if self.classes else "clean image"
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
-        warnings = [useless] if missing else []
-        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
+        document = describe_run(
+            "restore", self, self.session, dict(counts), [useless] * bool(missing), finished=finished
+        )
         return document | {"command": shlex.join(words)}
 
     def _open_reference(self) -> Reference | None:
@@ -362,9 +363,10 @@ class Restoring(FolderRun):
         return draw_colours(self.session, image, self.samples)
 
     def _encoded(self, sample: Samples, image: Image) -> bytes:
+        tags = (image.tags or Tags()).of_result(1, gps=self.gps)
         if sample.ndim == 2:
-            return encode_labels(self.kind, sample, len(self.classes), image.dpi, self._tags(image))[0]
-        icc, tags = profile_for(image.icc, sample.shape[2]), self._tags(image)
+            return encode_labels(self.kind, sample, len(self.classes), image.dpi, tags)[0]
+        icc = profile_for(image.icc, sample.shape[2])
         return encode_image(self.kind, sample, image.alpha, icc=icc, dpi=image.dpi, cicp=image.cicp, tags=tags)[0]
 
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
@@ -375,7 +377,7 @@ class Restoring(FolderRun):
     def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
         scale = self.session.metadata.scale
         dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
-        tags = self._tags(image)
+        tags = (image.tags or Tags()).of_result(scale, gps=self.gps)
         try:
             if mended.labels is None:
                 icc = profile_for(image.icc, mended.pixels.shape[2])
@@ -390,9 +392,6 @@ class Restoring(FolderRun):
             raise ImageError(f"cannot be written: {error}") from None
         self._write_file(self.names[file.relative], content)
         return notes
-
-    def _tags(self, image: Image) -> Tags:
-        return (image.tags or Tags()).of_result(self.session.metadata.scale, gps=self.gps)
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
