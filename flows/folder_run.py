@@ -20,8 +20,8 @@ from prefect import task
 
 from flows.notify import announce, notify
 from flows.retries import TRIES
+from flows.runs import only_warned
 from pipelines.engines import Engine, RunAll, open_engine
-from pipelines.errors import KintsugiError
 from pipelines.folder_run import FolderRun, Shard
 from pipelines.progress import Advance, progress
 from pipelines.timing import interval
@@ -109,31 +109,26 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
     for sentence in alarms:
         log.warning("alarm: %s", sentence)
     if alarms:
-        announce("alarm", model.partition("@")[0], alarms)
+        with only_warned("no event of the alarm was emitted"):
+            announce("alarm", model.partition("@")[0], alarms)
         if list(alarms) != alarms_before(out):
             notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
     if series:
-        try:
+        with only_warned("the pages over time are as they were"):
             tidy(out, keep)
-        except (KintsugiError, OSError) as error:
-            log.warning("%s", error)
-    try:
+    with only_warned("the run is not in MLflow, so a training that is due will not know of its drift"):
         publish(out)
-    except (KintsugiError, OSError) as error:
-        log.warning("the run is not in MLflow, so a training that is due will not know of its drift: %s", error)
     if keep is not None and (age := interval(keep)):
-        try:
+        with only_warned("old runs stay in MLflow until the next one"):
             forget(out, age)
-        except (KintsugiError, OSError) as error:
-            log.warning("old runs stay in MLflow until the next one: %s", error)
 
 
 def alarms_before(out: Path) -> list[str]:
     """Alarms of the same schedule's run before: what has been told is not told again every quarter of an hour."""
     from pipelines.retention import runs_like
 
-    before = [run for run in runs_like(out) if run.name < out.name]
     try:
+        before = [run for run in runs_like(out) if run.name < out.name]
         return list(json.loads((before[-1] / "run.json").read_text(encoding="utf-8"))["alarms"]) if before else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -6,7 +6,7 @@ from prefect import flow, task
 
 from flows.artifacts import record_champion
 from flows.retries import TRIES
-from flows.runs import recorded_run
+from flows.runs import only_warned, recorded_run
 from pipelines.registry import Registry, Version
 
 
@@ -24,7 +24,8 @@ def promote_flow(name: str, version: int, reason: str) -> Version:
     """
     with recorded_run():
         champion = move_champion(name, version, reason)
-        record_champion(champion, reason)
+        with only_warned("the run has no page in Prefect"):
+            record_champion(champion, reason)
         return champion
 
 
@@ -41,7 +42,8 @@ def rollback_flow(name: str, reason: str) -> Version:
     """
     with recorded_run():
         champion = move_champion(name, None, reason)
-        record_champion(champion, reason)
+        with only_warned("the run has no page in Prefect"):
+            record_champion(champion, reason)
         return champion
 
 

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_restored
 from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
-from flows.runs import recorded_run
+from flows.runs import only_warned, recorded_run
 from pipelines.engines import Engine
 from pipelines.job_tables import Age, AlarmTable
 from pipelines.restore import RestoreSummary, open_restoring
@@ -71,6 +71,7 @@ def restore_flow(
             series=series,
         )
         summary: RestoreSummary = run_shards("restore", model, opener, engine)
-        record_restored(summary, folder, model)
+        with only_warned("the run has no page in Prefect"):
+            record_restored(summary, folder, model)
         report_run(summary.out, model, summary.alarms, series=series, keep=keep)
         return summary

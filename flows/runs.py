@@ -14,6 +14,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 
 from flows.log_lines import JsonLines, as_json
+from flows.retries import cause
 from pipelines.errors import KintsugiError
 
 SERVE_PID = "KINTSUGI_SERVE_PID"  # set by `kintsugi serve` for the runs that it starts
@@ -47,6 +48,19 @@ def recorded_run() -> Iterator[None]:
         logger.level, logger.propagate = before[:2]
         if before[2] is None:
             os.environ.pop(ACTOR, None)
+
+
+@contextmanager
+def only_warned(what: str) -> Iterator[None]:
+    """Make whatever goes wrong a warning: for what follows work that is done, which it would report as failed.
+
+    Args:
+        what: What is missing then.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - of the registry, the orchestrator, the disk: the work is done all the same
+        logging.getLogger("pipelines.runs").warning("%s: %s", what, cause(error))
 
 
 def end_with_serve() -> None:

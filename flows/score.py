@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_scores
 from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
-from flows.runs import recorded_run
+from flows.runs import only_warned, recorded_run
 from pipelines.engines import Engine
 from pipelines.job_tables import Age, AlarmTable
 from pipelines.score import ScoreSummary, open_scoring
@@ -65,6 +65,7 @@ def score_flow(
     )  # fmt: skip
     with recorded_run():
         summary: ScoreSummary = run_shards("score", model, opener, engine)
-        record_scores(summary, folder, model)
+        with only_warned("the run has no page in Prefect"):
+            record_scores(summary, folder, model)
         report_run(summary.out, model, summary.alarms, series=series, keep=keep)
         return summary

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import record_training
 from flows.notify import announce, notify, tell_failure
 from flows.retries import TRIES
-from flows.runs import recorded_run
+from flows.runs import only_warned, recorded_run
 from pipelines.files import read_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = Fal
                 return None
             why = need.reason
         trained = train(job, overrides, why)
-        record_training(trained)
+        with only_warned("the run has no page in Prefect"):
+            record_training(trained)
         tell(trained, why)
         return trained
 
@@ -84,5 +85,6 @@ def tell(trained: TrainedModel, why: str | None) -> None:
     version = trained.version
     sentences = [trained.reason, *([f"Trained because: {why}"] if why else [])]
     state = "is the new champion" if trained.promoted else "was not promoted"
-    announce("promoted" if trained.promoted else "refused", version.name, sentences)
+    with only_warned("no event of it was emitted"):
+        announce("promoted" if trained.promoted else "refused", version.name, sentences)
     notify(f"Kintsugi: {version.ref} {state}", sentences)

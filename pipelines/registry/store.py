@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from pipelines.registry.cache import local_copy
 from pipelines.registry.connection import UNAVAILABLE, Connection
 from pipelines.registry.lookup import all_versions, find_model, find_models, find_version, find_versions
 from pipelines.registry.promotion import Aliases
-from pipelines.registry.records import CHAMPION, ModelSummary, TrailEntry, Version, read_version, version_tags
+from pipelines.registry.records import CHAMPION, PREVIOUS, ModelSummary, TrailEntry, Version, read_version, version_tags
 from pipelines.registry.search import Condition, matching
 from pipelines.registry.trail import read_entries
 
@@ -226,15 +227,15 @@ class Registry:
             ModelError: There is none to return to; the message says how to promote another version.
             DigestError: Its files are damaged; nothing has moved.
         """
-        verified = None
-        while verified is None:
+        while True:
             previous = Aliases(self._connection.client, find_model(self._connection, name)).previous()
-            self.verify(self.get(name, str(previous)))
+            version = self.get(name, str(previous))
+            self.verify(version)
             with self._moving(name) as aliases:
                 if aliases.previous() == previous:  # else somebody has moved it, to a version that nobody has verified
                     aliases.rollback(reason)
-                    verified = previous
-        return self.get(name, CHAMPION)
+                    # Not asked for once more: whoever tries again after an outage then would go back and forth.
+                    return replace(version, aliases=tuple(sorted({*version.aliases, CHAMPION} - {PREVIOUS})))
 
     @contextlib.contextmanager
     def _moving(self, name: str) -> Iterator[Aliases]:

@@ -319,7 +319,7 @@ def test_a_registry_that_is_away_afterwards_undoes_nothing(job, tmp_path, monkey
         raise RegistryError("nothing answers")
 
     said = []
-    monkeypatch.setattr(flows.folder_run.log, "warning", lambda text, *_: said.append(text))
+    monkeypatch.setattr(logging.getLogger("pipelines.runs"), "warning", lambda text, *given: said.append(text % given))
     monkeypatch.setattr(flows.folder_run, "publish", away)
     assert score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out").ok == 29
     assert "the run is not in MLflow" in said[0]

@@ -119,6 +119,17 @@ def test_a_registry_that_is_away_is_asked_again(training, tmp_path):
     assert len(training.calls) == 2
 
 
+def test_what_follows_a_finished_training_does_not_fail_it(training, told, tmp_path, monkeypatch, caplog):
+    def away(*_: object) -> None:
+        raise ConnectionRefusedError("no server")
+
+    monkeypatch.setattr(flows.train, "record_training", away)
+    monkeypatch.setattr(flows.train, "announce", away)
+    assert train_flow(tmp_path / "job.toml").version.ref == "tiles/2"
+    assert told
+    assert caplog.text.count("ConnectionRefusedError: no server") >= 2
+
+
 def test_too_few_images_are_not(training, tmp_path):
     training.failures.append(DataError("3 images, at least 20 are needed: add some"))
     with pytest.raises(DataError, match="add some"):

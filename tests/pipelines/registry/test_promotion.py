@@ -90,6 +90,32 @@ def test_a_damaged_previous_champion_does_not_come_back(
     assert aliases(registry) == {"champion": 2, "previous": 1}
 
 
+def test_a_rollback_that_has_moved_does_not_fail(
+    registry: Registry, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow tries again after an outage, and a second rollback is back at the model that somebody went away from."""
+    for version in (1, 2):
+        register()
+        registry.promote("tiles", version, reason="better")
+    point, search, moved = MlflowClient.set_registered_model_alias, MlflowClient.search_registered_models, list[str]()
+
+    def pointing(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        point(client, name, alias, version)
+        moved.append(alias)
+
+    def searching(*arguments: object, **keywords: object) -> object:
+        if len(moved) == 2:
+            raise ConnectionRefusedError("the server restarts")
+        return search(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", pointing)
+        patch.setattr(MlflowClient, "search_registered_models", searching)
+        champion = registry.rollback("tiles", reason="false alarms")
+    assert champion == registry.get("tiles", "champion")
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+
+
 def test_what_is_rolled_back_to_is_what_was_verified(
     registry: Registry,
     register: Callable[..., None],
