@@ -32,8 +32,16 @@ class Probe:
     reason: str
 
 
-@cache
 def probe() -> Probe:
+    """Try CUDA, once where it works: a GPU that is busy or away may be there for the next model."""
+    found = _probe()
+    if not found.cuda:
+        _probe.cache_clear()
+    return found
+
+
+@cache
+def _probe() -> Probe:
     """Try CUDA step by step.
 
     `get_available_providers()` lists what was compiled in, not what works; asking for CUDA where it does not load

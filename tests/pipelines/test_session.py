@@ -107,6 +107,14 @@ def test_without_a_gpu_the_cpu_is_asked_for_and_nothing_is_printed(capfd: pytest
     assert capfd.readouterr().err == ""
 
 
+def test_a_gpu_that_was_away_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: asked.append(1) or [CPU])
+    assert not probe().cuda
+    assert not probe().cuda
+    assert len(asked) == 2
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Every session of ONNX Runtime that is opened, with what it was given; on a machine that has a GPU or none."""
