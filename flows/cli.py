@@ -185,6 +185,10 @@ def restore(
     samples: Annotated[
         int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
     ] = 0,
+    bits: Annotated[
+        int | None,
+        typer.Option("--bits", min=8, max=16, help="That 16-bit files fill (default: what the folder's files show)."),
+    ] = None,
     gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep where photographs were taken (EXIF).")] = True,
     engine: EngineOption = "local",
 ) -> None:
@@ -194,7 +198,8 @@ def restore(
         from pipelines.restore import restore_folder
 
         summary = restore_folder(
-            folder, model, out, kind=kind, reference=reference, samples=samples, gps=gps, engine=check_engine(engine),
+            folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps,
+            engine=check_engine(engine),
         )  # fmt: skip
         done = summary.done
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")

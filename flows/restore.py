@@ -28,6 +28,7 @@ def restore_flow(
     kind: str = "png",
     reference: Path | None = None,
     samples: int = 0,
+    bits: int | None = None,
     gps: bool = True,
     own_folder: bool = False,
     engine: Engine = "local",
@@ -44,6 +45,7 @@ def restore_flow(
         kind: Of the files that are written: png, tiff, webp or jpeg.
         reference: Folder of clean images of the same names: PSNR and SSIM are measured.
         samples: So many more results of each image are drawn, of models that know several.
+        bits: That 16-bit files fill; default: what some files of the folder show.
         gps: Keep where a photograph was taken.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
@@ -66,6 +68,7 @@ def restore_flow(
             kind=kind,
             reference=reference,
             samples=samples,
+            bits=bits,
             gps=gps,
             alarm=alarm,
             series=series,

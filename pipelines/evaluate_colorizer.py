@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.camera_bits import bits_for
 from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
@@ -61,7 +62,7 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
     form = ImageFormat(channels=3, bit_depth=metadata.bit_depth)
     files, sums, tested, grey = find_images(folder), Sums(), Tested(file), 0
     with progress(log, "evaluate", len(files), "images") as advance:
-        for image in decode_for(files, form, filled=True):
+        for image in decode_for(files, form, filled=True, bits=bits_for(metadata, files)):
             advance()
             if isinstance(image, Failed):
                 tested.leave_out(image.file, image.reason)

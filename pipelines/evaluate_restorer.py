@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.camera_bits import bits_for
 from pipelines.channels import is_grey
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
@@ -122,7 +123,7 @@ def evaluate_restorer(
     sums = {text: _Level(level) for text, level in asked.items()}
     tested = Tested(file)
     with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
-        for image in decode_for(files, metadata, filled=True):
+        for image in decode_for(files, metadata, filled=True, bits=bits_for(metadata, files)):
             if isinstance(image, Failed):
                 tested.leave_out(image.file, image.reason)
                 continue

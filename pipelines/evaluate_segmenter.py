@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.camera_bits import bits_for
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.files import keep_figures
 from pipelines.images import Failed, find_images
@@ -79,7 +80,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile, *, json_path: Path | None 
     labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
     sums, rows, tested = _Sums(), list[dict[str, Any]](), Tested(file)
     with progress(log, "evaluate", len(files), "images") as advance:
-        for image in decode_for(files, metadata, filled=True):
+        for image in decode_for(files, metadata, filled=True, bits=bits_for(metadata, files)):
             advance()
             try:
                 if isinstance(image, Failed):

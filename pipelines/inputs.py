@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pipelines.images import Decoded, Failed, ImageFile, decode
+from pipelines.images.bits import ALL
 from pipelines.images.header import one_line
 from pipelines.settings import settings
 from pipelines.text import some_of
@@ -33,6 +34,7 @@ def decode_for(
     clock: Clock | None = None,
     *,
     filled: bool = False,
+    bits: int = ALL,
 ) -> Iterator[Decoded | Failed]:
     """Decode files for a model, in their order, within the limits of the settings.
 
@@ -41,11 +43,12 @@ def decode_for(
         form: Channels and depth.
         clock: Told how long it takes, as "decode".
         filled: Give fully transparent pixels the nearest colour that shows, as models need that make an image of one.
+        bits: That 16-bit files fill: see `pipelines.camera_bits`.
     """
     limits = settings()
     return decode(
         files, channels=form.channels, dtype=pixel_type(form), workers=limits.workers, max_pixels=limits.max_pixels,
-        spent=None if clock is None else lambda seconds: clock.add("decode", seconds), filled=filled,
+        spent=None if clock is None else lambda seconds: clock.add("decode", seconds), filled=filled, bits=bits,
     )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class CommonMetadata(BaseModel):
     data_digest: str
     images: dict[str, int]  # images in each split
     kintsugi: str  # version that exported it
+    scales_bits: bool = False  # 16-bit images of fewer bits were brought to all 16: not in older files, nor by scoring
 
 
 class Metadata(CommonMetadata):

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.camera_bits import survey_bits
 from pipelines.errors import DataError, ImageError
 from pipelines.files import write_json
 from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.images.bits import ALL
 from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.labels import LabelFolder
 from pipelines.progress import progress
@@ -111,6 +113,7 @@ def load_photos(
         "files": [(str(file.path), file.size, file.mtime_ns) for file in files],
         "format": [image_format.channels, image_format.bit_depth],
         "hidden": "filled",
+        "bits": "all",
         **({} if labels is None else {"labels": labels.stamp(files)}),
         **({} if short_side is None else {"short_side": short_side}),
     }
@@ -123,6 +126,8 @@ def load_photos(
             msg = f"none of {len(files)} images can be read; the first: {reason}"
             raise DataError(msg)
         flat = np.memmap(folder / "photos.raw", dtype=pixel_type(image_format), mode="r")
+    if index["bits"] < ALL:
+        log.info("16-bit images fill %d bits: they are brought to all 16, here and in use", index["bits"])
     warn_left_out(log, ((files[position].relative, reason) for position, reason in index["failed"]))
     sizes = tuple((int(height), int(width)) for height, width in index["sizes"])
     lengths = [height * width * _depth(image_format, labels is not None) for height, width in sizes]
@@ -176,10 +181,11 @@ def _decode_into(
     short_side: int | None,
 ) -> None:
     temporary = folder / f"photos.{os.getpid()}.tmp"
+    bits = survey_bits(files)
     index: dict[str, list[Any]] = {"keep": [], "sha256": [], "pixel_sha256": [], "sizes": [], "failed": []}
     known: set[str] = set()
     with temporary.open("wb") as flat, progress(log, "read", len(files), "images") as advance:
-        for position, image in enumerate(decode_for(files, image_format, filled=True)):
+        for position, image in enumerate(decode_for(files, image_format, filled=True, bits=bits)):
             advance()
             if isinstance(image, Failed):
                 index["failed"].append((position, image.reason))
@@ -205,7 +211,7 @@ def _decode_into(
             ):  # fmt: skip
                 index[name].append(value)
     temporary.replace(folder / "photos.raw")
-    write_json(folder / "photos.json", index)
+    write_json(folder / "photos.json", index | {"bits": bits})
 
 
 def _resized(samples: NDArray[Any], short_side: int, image_format: ImageFormat) -> NDArray[Any]:

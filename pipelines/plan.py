@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, list_images
-from pipelines.images.convert import CAMERA_BITS
+from pipelines.images.bits import ALL, narrowest
 from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.spacing import evenly_spaced
@@ -46,6 +46,7 @@ class Survey:
     image_format: ImageFormat
     height: float  # median
     width: float
+    bits: int = ALL  # that the 16-bit ones among them fill
 
 
 def survey(job: Job) -> Survey:
@@ -59,7 +60,7 @@ def survey(job: Job) -> Survey:
         file for folder in folders for file in evenly_spaced(list_images(folder).files, SURVEY_FILES // len(folders))
     ]
     sizes: list[tuple[int, int]] = []
-    grey = sixteen = dark = 0
+    grey = sixteen = largest = 0
     reasons: Counter[str] = Counter()
     for image in decode_for(some, ImageFormat(channels=3, bit_depth=16)):
         if isinstance(image, Failed):
@@ -71,19 +72,24 @@ def survey(job: Job) -> Survey:
             and (image.pixels[..., 1] == image.pixels[..., 2]).all()
         )
         sixteen += image.bit_depth == 16
-        dark += image.bit_depth == 16 and int(image.pixels.max()) < 1 << CAMERA_BITS
+        largest = max(largest, int(image.pixels.max()) if image.bit_depth == ALL else 0)
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
         msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"
         raise DataError(msg)
-    if 2 * dark > len(sizes):
-        log.warning(
-            "most of these 16-bit images have values below 4096 of 65535, as cameras of 12 bits write them: they are "
-            "read as nearly black. Multiply them by 16 (in training and in use), unless they are meant to be so dark"
-        )
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
-    return Survey(image_format, height, width)
+    return Survey(image_format, height, width, narrowest(largest) if sixteen else ALL)
+
+
+def warn_of_dark(found: Survey) -> None:
+    """Warn where images are read as nearly black, because scores take values as they are, in training and in use."""
+    if found.bits < ALL:
+        log.warning(
+            "the 16-bit images have values below %d of 65535, as cameras of %d bits write them: they are read as "
+            "nearly black. Multiply them by %d (in training and in use), unless they are meant to be so dark",
+            1 << found.bits, found.bits, 1 << (ALL - found.bits),
+        )  # fmt: skip
 
 
 def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = None) -> Plan:

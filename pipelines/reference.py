@@ -8,6 +8,7 @@ from typing import Protocol
 from pipelines.columns import Row
 from pipelines.errors import ImageError
 from pipelines.images import ImageFile, list_images, read_image
+from pipelines.images.bits import ALL, bits_of, is_deep, stretch
 from pipelines.images.hidden import fill_hidden
 from pipelines.labels import LabelFolder, read_labels, stem_of
 from pipelines.modelfile import ColorizationMetadata, RestorationMetadata
@@ -26,13 +27,18 @@ class Reference(Protocol):
 class CleanImages:
     """PSNR and SSIM against the clean image of the same name, with or without its suffix."""
 
-    def __init__(self, folder: Path, metadata: RestorationMetadata | ColorizationMetadata) -> None:
+    def __init__(self, folder: Path, metadata: RestorationMetadata | ColorizationMetadata, bits: int = ALL) -> None:
         """List a folder.
+
+        Args:
+            folder: Of the clean images.
+            metadata: Of the model.
+            bits: That 16-bit files fill, as they were mended.
 
         Raises:
             FolderError: It holds no images.
         """
-        self._clean, self._metadata = by_name(list_images(folder).files), metadata
+        self._clean, self._metadata, self._bits = by_name(list_images(folder).files), metadata, bits
 
     def compare(self, row: Row, out: Path) -> None:
         """Add psnr and ssim."""
@@ -42,8 +48,12 @@ class CleanImages:
         metadata, limit = self._metadata, settings().max_pixels
         luma, border = (metadata.luma, metadata.border) if isinstance(metadata, RestorationMetadata) else (False, 0)
         try:
-            clean = fill_hidden(read_image(twin.path, max_pixels=limit)).pixels  # as what was mended
-            made = read_image(out / row["output"], max_pixels=limit * metadata.scale**2).pixels
+            pair = (
+                fill_hidden(read_image(twin.path, max_pixels=limit)),  # as what was mended
+                read_image(out / row["output"], max_pixels=limit * metadata.scale**2),
+            )
+            bits = max(bits_of(image, self._bits) if is_deep(image) else 0 for image in pair) or ALL
+            clean, made = (stretch(image.pixels, bits) if is_deep(image) else image.pixels for image in pair)
             height, width = (length // metadata.scale * metadata.scale for length in clean.shape[:2])
             row |= compare(made, clean[:height, :width], luma=luma, border=border)
             problem = None if row["psnr"] is not None else f"is of another size: {width} x {height}"

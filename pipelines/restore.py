@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.account import describe_run
+from pipelines.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
@@ -28,6 +29,7 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
+from pipelines.images.bits import ALL
 from pipelines.images.colour_space import profile_for
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
@@ -83,6 +85,7 @@ def restore_folder(
     kind: str = "png",
     reference: Path | None = None,
     samples: int = 0,
+    bits: int | None = None,
     gps: bool = True,
     fresh: bool = False,
     engine: Engine = "local",
@@ -101,6 +104,7 @@ def restore_folder(
         reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
         samples: So many more results of each image are drawn, of models that know several: they go into the folders
             `samples/1`, `samples/2` and so on.
+        bits: That 16-bit files fill, from 8 to 16: models see it as the whole range. Default: what some files show.
         gps: Keep where a photograph was taken.
         fresh: Forget the rows of earlier runs.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
@@ -112,7 +116,7 @@ def restore_folder(
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
     with open_engine(engine) as run_all, open_restoring(
-        folder, model, out, kind=kind, reference=reference, samples=samples, gps=gps, fresh=fresh
+        folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh
     ) as restoring:  # fmt: skip
         shards = restoring.shards()
         with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
@@ -129,6 +133,7 @@ def open_restoring(
     kind: str = "png",
     reference: Path | None = None,
     samples: int = 0,
+    bits: int | None = None,
     gps: bool = True,
     fresh: bool = False,
     alarm: AlarmTable | None = None,
@@ -157,14 +162,15 @@ def open_restoring(
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
     if not 0 <= samples <= MOST_SAMPLES:
         raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
-    made_of = json.dumps([file.sha256, written, samples, DRAWING, *["no gps"] * (not gps)])
+    used = check_bits(bits) or bits_for(session.metadata, found.files)
+    made_of = json.dumps([file.sha256, written, samples, DRAWING, used, *["no gps"] * (not gps)])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.held(fresh=fresh):
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
             model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
-            samples=samples, gps=gps, alarm=alarm, series=series,
+            samples=samples, bits=used, gps=gps, alarm=alarm, series=series,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring
@@ -179,6 +185,7 @@ class Restoring(FolderRun):
     names: OutputNames  # of what is made of a file
     reference: Path | None = None
     samples: int = 0  # that are drawn beside each result
+    bits: int = ALL  # that 16-bit files fill
     gps: bool = True  # whether results state where a photograph was taken
     not_compared: int = 0  # images without a reference that is of use
 
@@ -212,8 +219,7 @@ class Restoring(FolderRun):
             files, workers=limits.workers, max_pixels=limits.max_pixels,
             spent=lambda seconds: self.stages.add("decode", seconds),
         )  # fmt: skip
-        many = PIXELS_AHEAD * limits.workers
-        rows = in_order(self._row, opened, workers=limits.workers, weight=_pixels, limit=many)
+        rows = in_order(self._row, opened, workers=limits.workers, weight=_pixels, limit=PIXELS_AHEAD * limits.workers)
         for row in rows:
             yield [row]
 
@@ -260,7 +266,7 @@ class Restoring(FolderRun):
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
         """The document of run.json."""
         words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
-        words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
+        words += ["--out", str(self.output.out.resolve()), "--format", self.kind, "--bits", str(self.bits)]
         words += ["--samples", str(self.samples)] * bool(self.samples)
         words += ["--no-gps"] * (not self.gps)
         if self.reference is not None:
@@ -268,10 +274,9 @@ class Restoring(FolderRun):
         twin = "label image" if self.classes else "clean image"
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
-        document = describe_run(
-            "restore", self, self.session, dict(counts), [useless] * bool(missing), finished=finished
-        )
-        return document | {"command": shlex.join(words)}
+        warnings = [useless] * bool(missing) + [describe_bits(self.bits)] * (self.bits < ALL and finished)
+        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
+        return document | {"command": shlex.join(words), "bits": self.bits}
 
     def _open_reference(self) -> Reference | None:
         metadata = self.session.metadata
@@ -279,7 +284,7 @@ class Restoring(FolderRun):
             return None
         if isinstance(metadata, SegmentationMetadata):
             return TrueLabels(self.reference, self.folder, len(metadata.classes))
-        return CleanImages(self.reference, metadata)
+        return CleanImages(self.reference, metadata, self.bits)
 
     @contextlib.contextmanager
     def _comparing(self) -> Iterator[Callable[[], object]]:
@@ -301,6 +306,7 @@ class Restoring(FolderRun):
             "bit_depth": image.bit_depth,
         }
         try:
+            image, bits, range_note = in_all_bits(image, self.bits)
             with self.stages.timed("run"):
                 mended = self._made(image)
             with self.stages.timed("write"):
@@ -308,10 +314,12 @@ class Restoring(FolderRun):
                 draw_pictures = pictures_of_colours if isinstance(self.session, ColorizingSession) else pictures_of
                 pictures = draw_pictures(image.pixels, mended) if shown else {}
             if self.samples:
-                pictures |= self._draw(file, image, mended, shown=shown)
+                pictures |= self._draw(file, image, mended, bits, shown=shown)
             with self.stages.timed("write"):
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
-                notes = self._write(file, image, mended)
+                made = mended.pixels if mended.labels is None else mended.labels
+                content, notes = self._encoded(image, made, mended.alpha, bits)
+                self._write_file(self.names[file.relative], content)
         except ImageError as error:
             return row | {"status": "failed", "error": str(error)}
         except OSError as error:
@@ -321,7 +329,7 @@ class Restoring(FolderRun):
         except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a bug, either
             reason = "does not fit into memory" if isinstance(error, MemoryError) else one_line(error)
             return row | {"status": "failed", "error": f"cannot be restored: {reason or type(error).__name__}"}
-        note = "; ".join(filter(None, (image.note, *mended.notes, *notes))) or None
+        note = "; ".join(dict.fromkeys(filter(None, (image.note, range_note, *mended.notes, *notes)))) or None
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
 
@@ -335,7 +343,7 @@ class Restoring(FolderRun):
             case session:
                 return mend(session, image)
 
-    def _draw(self, file: ImageFile, image: Image, mended: Mended, *, shown: bool) -> Row:
+    def _draw(self, file: ImageFile, image: Image, mended: Mended, bits: int, *, shown: bool) -> Row:
         """Write samples, one at a time; where they differ, and the first of them as pictures."""
         names = outputs_of({"output": self.names[file.relative], "samples": self.samples})[1:]
         samples = self._sampled(image)
@@ -346,7 +354,7 @@ class Restoring(FolderRun):
             with self.stages.timed("run"):
                 sample = next(samples)
             with self.stages.timed("write"):
-                self._write_file(name, self._encoded(sample, image))
+                self._write_file(name, self._encoded(image, sample, image.alpha, bits)[0])
                 if shown and number < SHOWN_SAMPLES:
                     pictures.append(self._picture_of(sample, image, mended))
             if self.classes:
@@ -362,36 +370,28 @@ class Restoring(FolderRun):
         assert isinstance(self.session, ColorizingSession)  # noqa: S101 - of others it was refused
         return draw_colours(self.session, image, self.samples)
 
-    def _encoded(self, sample: Samples, image: Image) -> bytes:
-        tags = (image.tags or Tags()).of_result(1, gps=self.gps)
-        if sample.ndim == 2:
-            return encode_labels(self.kind, sample, len(self.classes), image.dpi, tags)[0]
-        icc = profile_for(image.icc, sample.shape[2])
-        return encode_image(self.kind, sample, image.alpha, icc=icc, dpi=image.dpi, cicp=image.cicp, tags=tags)[0]
-
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
         if sample.ndim == 2:
             return picture_of_labels(image.pixels, mended, sample)
         return picture_of_colours(sample, image.pixels)
 
-    def _write(self, file: ImageFile, image: Image, mended: Mended) -> tuple[str, ...]:
+    def _encoded(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
+        """A result (H, W, C), or labels (H, W), as a file, and what that cannot hold."""
         scale = self.session.metadata.scale
         dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
         tags = (image.tags or Tags()).of_result(scale, gps=self.gps)
         try:
-            if mended.labels is None:
-                icc = profile_for(image.icc, mended.pixels.shape[2])
-                content, notes = encode_image(
-                    self.kind, mended.pixels, mended.alpha, icc=icc, dpi=dpi, cicp=image.cicp, tags=tags
-                )
-                if image.icc_source is not None and icc is not None:
-                    notes = (f"colour space of the {image.icc_source} written as a colour profile", *notes)
-            else:
-                content, notes = encode_labels(self.kind, mended.labels, len(self.classes), dpi, tags)
+            if made.ndim == 2:
+                return encode_labels(self.kind, made, len(self.classes), dpi, tags)
+            icc = profile_for(image.icc, made.shape[2])
+            content, notes = encode_image(
+                self.kind, made, alpha, icc=icc, dpi=dpi, cicp=image.cicp, tags=tags, bits=bits
+            )
         except ValueError as error:
             raise ImageError(f"cannot be written: {error}") from None
-        self._write_file(self.names[file.relative], content)
-        return notes
+        if image.icc_source is not None and icc is not None:
+            notes = (f"colour space of the {image.icc_source} written as a colour profile", *notes)
+        return content, notes
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))

@@ -51,7 +51,7 @@ from pipelines.fit import Recipe, fit
 from pipelines.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
 from pipelines.pieces import announce_pieces, warn_of_crossing
-from pipelines.plan import Plan, make_plan, survey
+from pipelines.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.probe import details_help
 from pipelines.promotion import decide
 from pipelines.rates import promised
@@ -104,6 +104,7 @@ def prepare(job: Job) -> Prepared:
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     task, found = find_task(job), survey(job)
+    warn_of_dark(found)
     plan = make_plan(job, task, found)
     check_network_options(job, plan)
     data = load_training_data(job, plan)

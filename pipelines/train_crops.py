@@ -151,7 +151,8 @@ def make_bundle(
     graph, own_fields = training.finish(module)
 
     fields = common_fields(job, photos.image_format, data_digest(photos), split)
-    metadata = training.metadata(**fields | {"licence": job.data.licence, "value_range": (0, 1)} | own_fields)
+    fields |= {"licence": job.data.licence, "value_range": (0, 1), "scales_bits": True}
+    metadata = training.metadata(**fields | own_fields)
     log.info("exporting to ONNX and comparing it with torch")
     folder.mkdir(parents=True)
     path = folder / MODEL_FILE

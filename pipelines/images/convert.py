@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.images.bits import ALL, bits_of, narrowest, stretch
 from pipelines.images.image import Image, Samples
 
 # Rec. 601 luma in units of 1/65536, rounded so that they add up to one: grey stays grey to the bit.
 _RED, _GREEN, _BLUE = 19595, 38470, 7471
-CAMERA_BITS = 12  # that many cameras fill of 16, without saying so
 _ROWS = 64  # converted at a time, so that the 32-bit sums stay in the cache
 
 
-def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tuple[Samples, str | None]:
+def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any], bits: int = ALL) -> tuple[Samples, str | None]:
     """Convert the pixels of an image to the channels and depth of a model.
 
     Grey becomes RGB by repetition, RGB becomes grey by the Rec. 601 luma (0.299, 0.587, 0.114), rounded, in the file's
@@ -25,6 +25,7 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
         image: A decoded image.
         channels: 1 (grey) or 3 (RGB).
         dtype: uint8 or uint16.
+        bits: That 16-bit files fill; fewer are brought to all 16 before anything else.
 
     Returns:
         (H, W, channels) in `dtype`, the image's own array where nothing changes; and what was converted when the depth
@@ -34,10 +35,11 @@ def to_model_input(image: Image, *, channels: int, dtype: np.dtype[Any]) -> tupl
         ValueError: other channels or dtypes, with the value.
     """
     check_target(channels, dtype)
-    pixels = image.pixels
+    pixels, used = image.pixels, bits_of(image, bits)
+    note = hardly_used(image) if used == ALL else f"read as {used} bits"
+    pixels = stretch(pixels, used)
     if pixels.shape[2] == 3 and channels == 1:
         pixels = luma(pixels)
-    note = hardly_used(image)
     if dtype == np.uint16 and pixels.dtype == np.uint8:
         pixels = pixels * np.uint16(257)
         note = f"{image.bit_depth}-bit file scaled to 16 bits"
@@ -54,7 +56,7 @@ def hardly_used(image: Image) -> str | None:
 
     Only a person can tell such files from pictures of the dark.
     """
-    if image.pixels.dtype != np.uint16 or (largest := int(image.pixels.max())) >= 1 << CAMERA_BITS:
+    if image.pixels.dtype != np.uint16 or narrowest(largest := int(image.pixels.max())) == ALL:
         return None
     return f"its values end at {largest} of 65535: nearly black, unless they are multiplied before"
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipelines.errors import ImageError
+from pipelines.images.bits import ALL
 from pipelines.images.convert import check_target, to_model_input
 from pipelines.images.header import one_line
 from pipelines.images.hidden import fill_hidden
@@ -84,6 +85,7 @@ def decode(
     max_pixels: int,
     spent: Callable[[float], None] | None = None,
     filled: bool = False,
+    bits: int = ALL,
 ) -> Iterator[Decoded | Failed]:
     """Decode files in their order.
 
@@ -99,6 +101,7 @@ def decode(
         max_pixels: Larger images fail.
         spent: Told the seconds that each file took, waiting for memory aside; called on the threads.
         filled: Give fully transparent pixels the nearest colour that shows; else the one that the file has there.
+        bits: That 16-bit files fill, as `to_model_input` takes it.
 
     Yields:
         One `Decoded` or `Failed` for each file: no file raises.
@@ -110,7 +113,7 @@ def decode(
 
     def prepare(file: ImageFile, image: Image) -> Decoded:
         image = fill_hidden(image) if filled else image
-        pixels, converted = to_model_input(image, channels=channels, dtype=dtype)
+        pixels, converted = to_model_input(image, channels=channels, dtype=dtype, bits=bits)
         note = "; ".join(filter(None, (image.note, converted, _transparency(image)))) or None
         height, width = image.pixels.shape[:2]
         return Decoded(file, pixels, width, height, image.bit_depth, image.sha256, note)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.images.bits import ALL, shrink
 from pipelines.images.colour_space import is_plain_srgb
 from pipelines.images.convert import to_8_bits
 from pipelines.images.exif import encode_exif
@@ -47,6 +48,7 @@ def encode_image(
     *,
     icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    bits: int = ALL,
     cicp: bytes | None = None,
     tags: Tags | None = None,
     palette: NDArray[np.uint8] | None = None,
@@ -59,6 +61,7 @@ def encode_image(
         alpha: (H, W, 1) in the same dtype.
         icc: Profile that describes the pixels.
         dpi: Horizontal and vertical resolution.
+        bits: Of 16-bit pixels, that they came from: kinds with 16 bits get the range of these again.
         cicp: Coded colour space, four bytes, which only PNG holds.
         tags: What else the file states.
         palette: (256, 3) colours that pixels, of one channel, are numbers of; only PNG and TIFF have them.
@@ -71,6 +74,7 @@ def encode_image(
         ValueError: The image is larger than its format allows.
     """
     notes: list[str] = []
+    pixels = pixels if kind in ("webp", "jpeg") else shrink(pixels, bits)
     if kind in ("webp", "jpeg") and pixels.dtype == np.uint16:
         notes.append(f"16 bits reduced to the 8 of {kind.upper()}")
         pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)

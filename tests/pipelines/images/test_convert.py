@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.images import Image, to_model_input
+from pipelines.images.bits import shrink, stretch
 
 
 def image(pixels: np.ndarray, *, bit_depth: int | None = None, alpha: np.ndarray | None = None) -> Image:
@@ -102,3 +103,23 @@ def test_bits_that_a_camera_leaves_empty_are_told(largest: int, told: bool, dtyp
     assert ("its values end at" in (note or "")) == told
     _, note = to_model_input(image(values.astype(np.uint8)), channels=1, dtype=dtype)
     assert "its values end at" not in (note or "")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_fewer_bits_are_brought_to_all_and_back_again(bits: int):
+    values = np.arange(1 << bits, dtype=np.uint16).reshape(-1, 32, 1)
+    wide = stretch(values, bits)
+    assert (wide.min(), wide.max()) == (0, 65535)
+    np.testing.assert_array_equal(shrink(wide, bits), values)
+    found, note = to_model_input(image(values), channels=1, dtype=EIGHT, bits=bits)
+    assert (found.min(), found.max()) == (0, 255)
+    assert note == f"16-bit file scaled to 8 bits; read as {bits} bits"
+
+
+def test_bits_are_those_of_16_bit_files_alone():
+    pixels = np.full((4, 4, 1), 700, np.uint16)
+    for depth in (8, 12):  # 12: the decoder knows the range, and has scaled it
+        found, _ = to_model_input(image(pixels, bit_depth=depth), channels=1, dtype=SIXTEEN, bits=12)
+        np.testing.assert_array_equal(found, pixels)
+    found, _ = to_model_input(image(pixels * 10), channels=1, dtype=SIXTEEN, bits=12)  # which no 12 bits hold
+    np.testing.assert_array_equal(found, pixels * 10)
