@@ -12,6 +12,7 @@ from pipelines.images.image import Admit, Raster
 
 CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
 _END = b"\xff\xd9"  # never inside the compressed data
+_CHROMA = {((1, 1), (2, 1), (2, 1)), ((1, 1), (2, 2), (2, 2))}  # subsampling that OpenJPEG undoes
 _START_OF_TILE, _SHORTEST_PART = 0xFF90, 14  # the marker, and bytes
 # Enumerated colour spaces: 16 is sRGB, 17 the same in grey, 18 the same as luma and chroma, which OpenJPEG undoes.
 _CMYK = 12
@@ -32,8 +33,8 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
         ISO/IEC 15444-1, A.5.1 (SIZ) and I.5 (boxes); 15444-2, M.11.7.3.1 (more colour spaces).
     """
     icc: bytes | None = None
-    space = 0
-    start = 0
+    space = start = 0
+    profiles: list[int] = []  # where their boxes have their name
     if not data.startswith(CODESTREAM):
         for kind, first, last in _boxes(data, 0, len(data)):
             if kind == b"jp2h":
@@ -42,6 +43,7 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
                         space = int.from_bytes(data[begin + 3 : begin + 7], "big")
                     elif inner == b"colr" and data[begin] in {2, 3}:  # restricted profiles, and any
                         icc = data[begin + 3 : end]
+                        profiles.append(data.rindex(b"colr", 0, begin))
             elif kind == b"jp2c":
                 start = first
                 break
@@ -59,6 +61,9 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
     if depth > 16:
         raise ImageError("has signed samples or more than 16 bits: unsigned samples of up to 16 bits are read")
 
+    factors = [tuple(data[at : at + 2]) for at in range(start + 43, start + 43 + 3 * components, 3)]
+    if any(each != (1, 1) for each in factors) and tuple(factors[:3]) not in _CHROMA:
+        raise ImageError("has components of different sizes: save it with components of one size")
     if data.find(_END, start) < 0:
         raise ImageError(f"is truncated: ends after {len(data):,} bytes without an end-of-codestream marker")
 
@@ -66,6 +71,9 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
 
     import imagecodecs
 
+    # OpenJPEG would convert the pixels to sRGB, or print that it cannot: a profile stays with its pixels here.
+    for at in profiles:
+        data = data[:at] + b"free" + data[at + 4 :]
     samples = to_full_range(imagecodecs.jpeg2k_decode(data), 2**depth - 1)
     if space == _CMYK and components == 4:
         samples, note = cmyk_to_rgb(samples, icc)

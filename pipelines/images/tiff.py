@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}  # samples of colour
+_CHANNELS = 4  # that the largest number of pixels allows for
 _UNSIGNED = 1  # SampleFormat
 _PLANAR = 2  # PlanarConfiguration
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
@@ -45,7 +46,7 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
         page = tifffile.TiffPage(file, 0)
         if page.imagedepth != 1:
             raise ImageError(f"is a volume of {page.imagedepth} slices: save each slice as an image")
-        admit(page.imagewidth, page.imagelength)
+        _admit_channels(page, admit)
         _check_samples(page)
         _find_segments(page, data)
         oddities = _check_segments(page, data, admit)
@@ -64,6 +65,16 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
             space=None if page.photometric == _SEPARATED else described.space,
             tags=described.tags,
         )
+
+
+def _admit_channels(page: TiffPage, admit: Admit) -> None:
+    """Check the size of the page; channels that are dropped later are decoded all the same."""
+    admit(page.imagewidth, page.imagelength)
+    if page.samplesperpixel > _CHANNELS:
+        try:
+            admit(page.imagewidth, page.imagelength * -(-page.samplesperpixel // _CHANNELS))
+        except ImageError as error:
+            raise ImageError(f"has {page.samplesperpixel:,} channels, too many for its size: it {error}") from None
 
 
 def _check_samples(page: TiffPage) -> None:

@@ -215,3 +215,33 @@ def test_a_jpeg_2000_inside_tiff_that_lacks_tiles_fails(read, encode, picture):
     data[part + 11] = 2  # there should be another part
     with pytest.raises(ImageError, match="is damaged: 1 of 1 tiles lack data"):
         read(bytes(data))
+
+
+def with_profile(data: bytes, profile: bytes) -> bytes:
+    """A JP2 file with its colour space replaced by a profile."""
+    header, colour = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    size, after = (int.from_bytes(data[at : at + 4], "big") for at in (header, colour))
+    inside = data[header + 8 : colour] + data[colour + after : header + size]
+    inside += struct.pack(">I4s3s", 11 + len(profile), b"colr", b"\x02\x00\x00") + profile
+    return data[:header] + struct.pack(">I4s", 8 + len(inside), b"jp2h") + inside + data[header + size :]
+
+
+def test_the_profile_of_a_jpeg_2000_stays_with_its_pixels(read, encode, picture, capfd):
+    """OpenJPEG converts them to sRGB, and prints what it cannot convert."""
+    profile = imagecodecs.cms_profile("adobergb")
+    data = encode(picture, "JPEG2000")
+    image = read(with_profile(data, profile))
+    np.testing.assert_array_equal(image.pixels, np.asarray(picture))
+    assert image.icc == profile
+    for broken in (profile[:16] + b"CMYK" + profile[20:], b"no profile" * 20):
+        np.testing.assert_array_equal(read(with_profile(data, broken)).pixels, np.asarray(picture))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_jpeg_2000_of_odd_subsampling_prints_nothing(read, encode, picture, capfd):
+    data = bytearray(encode(picture, "JPEG2000"))
+    size = data.index(b"\xff\x4f\xff\x51")
+    data[size + 46 : size + 48] = b"\x03\x01"  # of the second component
+    with pytest.raises(ImageError, match="has components of different sizes"):
+        read(bytes(data))
+    assert capfd.readouterr() == ("", "")
