@@ -160,8 +160,10 @@ def score(
         else:
             rule = summary.rule or f"promised false-alarm rate {promised(summary.false_alarms)}"
             which = "threshold of all other images" if summary.by_group else "threshold"
-            if summary.by_group < summary.ok:
+            if summary.by_group + summary.unpromised < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"
+            if summary.unpromised:
+                rule += f", no rate promised for {summary.unpromised} images of other sub-folders"
             typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)

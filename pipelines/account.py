@@ -47,8 +47,8 @@ def describe(scoring: Scoring, counts: dict[str, int], *, finished: bool) -> dic
     if finished and (warning := _other_processor(scoring)):
         warnings.append(warning)
     groups = scoring.verdicts.groups
-    if groups and (warning := groups.without_promise(file.relative for file in scoring.files)):
-        warnings.append(warning)
+    if groups:
+        warnings += groups.without_promise(file.relative for file in scoring.files)
     drift = scoring.drift
     return describe_run("score", scoring, scoring.session, counts, warnings, finished=finished, drift=drift) | {
         "command": _command(scoring),
@@ -177,7 +177,7 @@ def _describe_groups(scoring: Scoring) -> dict[str, Any] | None:
     return {
         "level": groups.level,
         "needed": groups.needed,
-        "others": {"n": groups.rest.n, "promised": groups.promised},
+        "others": {"n": groups.rest.calibration.n, "promised": groups.rest.promised},
         "groups": groups.describe(file.relative for file in scoring.files),
         "scores": {name: list(scores) for name, scores in calibration.groups.items()},
     }

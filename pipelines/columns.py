@@ -62,6 +62,7 @@ RESULTS = pa.schema(
         *LABELLED,
         *REGIONS,
         *RESTORED,
+        ("promised", pa.bool_()),  # whether the rule's promise holds for this verdict; null where there is no verdict
     ]
 )
 FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with
@@ -77,7 +78,15 @@ PICTURES = [
     ),
 ]
 GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *LABELLED, *REGIONS, *RESTORED, *PICTURES])
-VERDICTS = ("model", "version", "p_value", "is_anomaly", "threshold", "group")  # known at the end, not part of a shard
+VERDICTS = (
+    "model",
+    "version",
+    "p_value",
+    "is_anomaly",
+    "threshold",
+    "group",
+    "promised",
+)  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
     + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]

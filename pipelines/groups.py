@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
 from pipelines.text import printable
+
+SHOWN = 5  # sub-folders that a warning names
 
 
 def group_of(relative: str, level: int = 0) -> str:
@@ -35,58 +37,72 @@ def group_of(relative: str, level: int = 0) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """What images of some groups are judged by.
+
+    Attributes:
+        calibration: The good images that they are compared with.
+        threshold: Scores above it are abnormal.
+        promised: Whether these images are of their own kind, so that the false-alarm rate holds for them.
+    """
+
+    calibration: Calibration
+    threshold: float
+    promised: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GroupThresholds:
     """Which groups have a threshold of their own, and what all other images are judged by.
 
     Attributes:
         rate: The promised false-alarm rate.
         level: Which sub-folder of a path is the group.
-        own: Calibrations of the groups that can promise the rate.
-        thresholds: The same groups' thresholds.
-        few: Calibration images of the other groups.
-        rest: What images of other groups, and of groups that calibration never saw, are judged by together: the
-            calibration images of the groups in `few`, or all where these cannot promise the rate.
-        rest_threshold: Its threshold.
-        promised: Whether the rate is promised for them, because `rest` is of their own kind.
+        own: Of the groups that can promise the rate by themselves.
+        few: Calibration images of the other groups that have any.
+        rest: What the groups in `few` are judged by together: their calibration images, or all of them, without a
+            promise, where these cannot promise the rate.
+        strange: What groups without calibration images are judged by: all of them, without a promise. Where the
+            calibration knows no groups, all images are judged so, with the promise that a run without groups has.
     """
 
     rate: float
     level: int
-    own: dict[str, Calibration]
-    thresholds: dict[str, float]
+    own: dict[str, Judge]
     few: dict[str, int]
-    rest: Calibration
-    rest_threshold: float
-    promised: bool
+    rest: Judge
+    strange: Judge
 
     @classmethod
     def of(cls, calibration: Calibration, rate: float, *, level: int = 0) -> GroupThresholds:
-        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold, and all others one.
+        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold, and the smaller ones one.
 
         Raises:
             CalibrationError: All calibration images together are too few for that rate.
         """
-        own: dict[str, Calibration] = {}
-        thresholds: dict[str, float] = {}
+        own: dict[str, Judge] = {}
         few: dict[str, int] = {}
         for name in calibration.groups:
             group = calibration.of_group(name)
             assert group is not None  # noqa: S101 - for the type checker: it is one of its groups
             try:
-                thresholds[name] = group.threshold(rate)
-                own[name] = group
+                own[name] = Judge(group, group.threshold(rate), promised=True)
             except CalibrationError:
                 few[name] = group.n
-        rest = calibration.of_groups(few) if own else calibration
-        promised = rest is not None and rest.smallest_rate <= rate
-        if rest is None or not promised:
-            rest = calibration
-        return cls(rate, level, own, thresholds, few, rest, rest.threshold(rate), promised)
+        strange = Judge(calibration, calibration.threshold(rate), promised=not calibration.groups)
+        together, rest = calibration.of_groups(few), strange
+        if together is not None and together.smallest_rate <= rate:
+            rest = Judge(together, together.threshold(rate), promised=True)
+        return cls(rate, level, own, few, rest, strange)
 
     def name(self, relative: str) -> str | None:
-        """The group whose threshold an image is judged by; None for the others'."""
+        """Return the group whose threshold an image is judged by; None for those without one of their own."""
         group = group_of(relative, self.level)
         return group if group in self.own else None
+
+    def judge(self, group: str) -> Judge:
+        """Return what images of a group are judged by."""
+        return self.own.get(group) or (self.rest if group in self.few else self.strange)
 
     @property
     def needed(self) -> int:
@@ -94,28 +110,39 @@ class GroupThresholds:
         return math.ceil(1 / self.rate - 1e-9) - 1
 
     def describe(self, paths: Iterable[str]) -> list[dict[str, Any]]:
-        """What became of each group, of calibration and of these images: as records for run.json."""
+        """List what became of each group, of calibration and of these images: as records for run.json."""
         images = Counter(group_of(path, self.level) for path in paths)
         records = []
         for name in sorted({*self.own, *self.few, *images}):
-            n = self.own[name].n if name in self.own else self.few.get(name, 0)
-            records.append({"name": name, "n": n, "threshold": self.thresholds.get(name), "images": images[name]})
+            judge, own = self.judge(name), name in self.own
+            records.append({
+                "name": name,
+                "n": judge.calibration.n if own else self.few.get(name, 0),
+                "threshold": judge.threshold if own else None,
+                "judged_by": {"n": judge.calibration.n, "threshold": judge.threshold},
+                "promised": judge.promised,
+                "images": images[name],
+            })  # fmt: skip
         return records
 
-    def without_promise(self, paths: Iterable[str]) -> str | None:
-        """A warning where images are judged by calibration images of other kinds, which promise nothing for them."""
-        images = sum(self.name(path) is None for path in paths)
-        if self.promised or not images:
-            return None
-        known = sum(self.few.values())
-        return (
-            f"{images} images lie in sub-folders for which no false-alarm rate is promised: {self.rate:g} takes "
-            f"{self.needed} calibration images, and all such sub-folders together have {known}; they are judged by all "
-            f"{self.rest.n} calibration images, which are mostly of other sub-folders"
-        )
+    def without_promise(self, paths: Iterable[str]) -> Iterator[str]:
+        """Warn where images are judged by calibration images of other kinds, which promise nothing for them."""
+        records = [record for record in self.describe(paths) if record["images"] and not record["promised"]]
+        by_all = f"judged by all {self.strange.calibration.n} calibration images, and have no p-value"
+        if strange := [record for record in records if not record["n"]]:
+            yield (
+                f"{_images(strange)} in sub-folders that the model was not calibrated on, so no false-alarm rate is "
+                f"promised for them: {_listed(strange)}. They are {by_all}. Train with good images of these sub-folders"
+            )
+        if few := [record for record in records if record["n"]]:
+            yield (
+                f"{_images(few)} in sub-folders for which no false-alarm rate is promised: {self.rate:g} takes "
+                f"{self.needed} calibration images, and all such sub-folders together have {sum(self.few.values())}. "
+                f"They are {by_all}"
+            )
 
     def explain(self, paths: Iterable[str]) -> Iterator[str]:
-        """The same in sentences."""
+        """Say the same in sentences."""
         if not self.own and not self.few:
             yield (
                 "not known to the model's calibration, so one threshold judges all images: its good images lay in one "
@@ -123,20 +150,35 @@ class GroupThresholds:
             )
             return
         records = self.describe(paths)
-        with_own = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is not None]
-        without = [f"{_shown(r['name'])} ({r['n']})" for r in records if r["threshold"] is None]
-        if with_own:
+        rest = self.rest.calibration.n
+        if with_own := [f"{_shown(r['name'])} ({r['n']})" for r in records if r["name"] in self.own]:
             yield f"with a threshold of their own (calibration images): {', '.join(with_own)}"
-        if without and self.promised:
+        few = ", ".join(f"{_shown(r['name'])} ({r['n']})" for r in records if r["name"] in self.few)
+        if few and self.rest.promised:
             yield (
-                f"judged together by their {self.rest.n} calibration images, since {self.rate:g} takes {self.needed} "
-                f"of a group; the rate is promised for all of them as one, not for each: {', '.join(without)}"
+                f"judged together by their {rest} calibration images, since {self.rate:g} takes {self.needed} "
+                f"of a group; the rate is promised for all of them as one, not for each: {few}"
             )
-        elif without:
+        elif few:
             yield (
-                f"without a promise of their own, judged by all {self.rest.n} calibration images, since {self.rate:g} "
-                f"takes {self.needed} of a group or of all these together: {', '.join(without)}"
+                f"without a promise of their own, judged by all {rest} calibration images, since {self.rate:g} "
+                f"takes {self.needed} of a group or of all these together: {few}"
             )
+        if strange := [_shown(r["name"]) for r in records if not r["n"]]:
+            yield (
+                f"without calibration images and so without a promise, judged by all {self.strange.calibration.n} "
+                f"calibration images: {', '.join(strange)}"
+            )
+
+
+def _images(records: Sequence[Mapping[str, Any]]) -> str:
+    images = sum(record["images"] for record in records)
+    return f"{images} image{' lies' if images == 1 else 's lie'}"
+
+
+def _listed(records: Sequence[Mapping[str, Any]]) -> str:
+    names = [_shown(record["name"]) for record in records]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _shown(name: str) -> str:

@@ -11,7 +11,7 @@ from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
 from pipelines.report import write_history, write_report
-from pipelines.results import open_results
+from pipelines.results import COUNTED, open_results
 from pipelines.rows import forget_regions
 from pipelines.verdicts import OF_VERDICTS, Verdicts, settled
 
@@ -102,5 +102,5 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
                 results.add([row | {"model": model["name"], "version": model["version"]} for row in rows])
         output.write_gallery(results.worst)
         judged = kept | {"threshold": verdicts.threshold} if kept else None
-        counts = {name: results.counts[name] for name in ("ok", "failed", "flagged")}
+        counts = {name: results.counts[name] for name in COUNTED}
         output.write_json("run.json", run | {"counts": run["counts"] | counts, "calibration": judged})

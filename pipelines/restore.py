@@ -56,6 +56,7 @@ from pipelines.session import (
 )
 from pipelines.settings import settings
 from pipelines.stages import in_order
+from pipelines.verdicts import OF_ROWS
 
 log = logging.getLogger(__name__)
 MOST_SAMPLES, SHOWN_SAMPLES = 64, 4
@@ -235,7 +236,7 @@ class Restoring(FolderRun):
         with open_results(self.output.out) as results, self._comparing() as advance:
             for rows in self.merged():
                 for row in rows:
-                    row |= named | dict.fromkeys(("p_value", "is_anomaly", "threshold", "group"))
+                    row |= named | dict.fromkeys(OF_ROWS)
                     if row["status"] == "ok":
                         if reference is not None:
                             reference.compare(row, self.output.out)

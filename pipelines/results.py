@@ -17,13 +17,15 @@ from pipelines.files import appearing
 from pipelines.store import worst_of
 from pipelines.text import for_spreadsheets
 
+COUNTED = ("ok", "failed", "flagged", "unpromised")  # of rows that were scored, in run.json
+
 
 class Results:
     """The rows of a run, by path.
 
     Attributes:
-        counts: Rows by what became of them: "ok", "failed"; "flagged" and "grouped" (judged by a threshold of their own
-            group) are among the former.
+        counts: Rows by what became of them: "ok", "failed"; "flagged", "grouped" (judged by a threshold of their own
+            group) and "unpromised" (judged, and nothing is promised for them) are among the former.
         worst: The rows of the highest rank, worst first.
     """
 
@@ -44,6 +46,7 @@ class Results:
             self.counts[row["status"]] += 1
             self.counts["flagged"] += bool(row["is_anomaly"])
             self.counts["grouped"] += row["group"] is not None
+            self.counts["unpromised"] += row["promised"] is False
             for name in FIGURES_OF_REFERENCE:
                 if row[name] is not None:
                     self._sums[name] += row[name]

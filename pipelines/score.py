@@ -35,7 +35,7 @@ from pipelines.neighbours import Gallery
 from pipelines.output import OutputFolder, check_output
 from pipelines.progress import progress
 from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
-from pipelines.results import open_results
+from pipelines.results import COUNTED, open_results
 from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
@@ -66,6 +66,7 @@ class ScoreSummary:
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
     by_group: int = 0  # images judged by a threshold of their own group
+    unpromised: int = 0  # images judged without a promise: the model was not calibrated on their sub-folders
     alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
 
 
@@ -99,8 +100,8 @@ def score_folder(
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
         groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
-            calibrated on enough of them to promise the rate for it; all others together by the remaining calibration
-            images, or by all of them, without a promise, where these are too few.
+            calibrated on enough of them to promise the rate for it; those with fewer together by theirs. Sub-folders
+            that the model was not calibrated on are judged by all calibration images, without a promise.
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
@@ -181,7 +182,7 @@ def open_scoring(
             drift_below=drift_below,
         )  # fmt: skip
         scoring.tell_groups()
-        output.write_json("run.json", describe(scoring, dict.fromkeys(("ok", "failed", "flagged"), 0), finished=False))
+        output.write_json("run.json", describe(scoring, dict.fromkeys(COUNTED, 0), finished=False))
         yield scoring
 
 
@@ -265,7 +266,7 @@ class Scoring(FolderRun):
                 results.add(rows)
         self.output.write_gallery(results.worst)
         self.output.tidy(mapped)
-        counts = {name: results.counts[name] for name in ("ok", "failed", "flagged")}
+        counts = {name: results.counts[name] for name in COUNTED}
         run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)

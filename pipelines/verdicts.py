@@ -15,12 +15,13 @@ from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
 from pipelines.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.errors import CalibrationError
-from pipelines.groups import GroupThresholds, group_of
+from pipelines.groups import GroupThresholds, Judge, group_of
 from pipelines.rates import percent, promised
 from pipelines.store import Block
 from pipelines.tally import Tally
 
 OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
+OF_ROWS = ("p_value", "is_anomaly", "threshold", "group", "promised")  # columns that `fill` adds
 LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so
 
 
@@ -77,13 +78,12 @@ class Verdicts:
         rate = calibration.default_false_alarms() if false_alarms is None else false_alarms
         if groups:
             own = GroupThresholds.of(calibration, rate, level=group_level)
-            return cls(calibration, rate, own.rest_threshold, groups=own)
+            return cls(calibration, rate, (own.rest if own.few else own.strange).threshold, groups=own)
         return cls(calibration, rate, calibration.threshold(rate), budget)
 
     def threshold_of(self, path: str) -> float | None:
-        """The threshold that an image is judged by: its group's where it has one, else that of all others."""
-        group = self.groups.name(path) if self.groups else None
-        return self.threshold if self.groups is None or group is None else self.groups.thresholds[group]
+        """Return the threshold that an image is judged by: its group's, where sub-folders are judged by themselves."""
+        return self.groups.judge(group_of(path, self.groups.level)).threshold if self.groups else self.threshold
 
     def flags(self, path: str, score: float) -> bool:
         """Whether an image with this score is abnormal; before `settle`, whether it may be."""
@@ -103,7 +103,8 @@ class Verdicts:
         if self.groups is not None and self.groups.own:
             which = "group" if len(self.groups.own) == 1 else "groups"
             rule = f"false-alarm rate of {rate} promised in each of {len(self.groups.own)} {which}"
-            return f"{rule}, and in all others together" if self.groups.promised else rule
+            few = len(self.groups.few)
+            return f"{rule}, and in {few} with few calibration images together" if self.groups.rest.promised else rule
         return None
 
     @property
@@ -167,31 +168,35 @@ class Verdicts:
         return self if first is None or first <= self.threshold else replace(self, threshold=first)
 
     def fill(self, rows: Sequence[Row]) -> None:
-        """Add p_value, is_anomaly, threshold, and the group whose threshold it is, to rows that have a score."""
-        scored = [row for row in rows if row["status"] == "ok"]
-        for row in rows:
-            row.update(p_value=None, is_anomaly=None, threshold=None, group=None)
-        if self.calibration is None or not scored:
-            return
-        calibration = self.calibration if self.groups is None else self.groups.rest
-        p_values = calibration.p_values(np.array([row["score"] for row in scored]))
-        for row, p_value in zip(scored, p_values, strict=True):
-            row.update(p_value=float(p_value), is_anomaly=row["score"] > self.threshold, threshold=self.threshold)
-        if self.groups is not None:
-            self._fill_groups(scored, self.groups)
+        """Add verdicts to rows that have a score: p_value, is_anomaly, threshold, group and promised.
 
-    @staticmethod
-    def _fill_groups(scored: Sequence[Row], groups: GroupThresholds) -> None:
-        """The same by their own calibration, for rows of groups that have one."""
+        `group` is the group whose own threshold it is. Where nothing is `promised`, `p_value` is null: it would be a
+        promise.
+        """
+        for row in rows:
+            row.update(dict.fromkeys(OF_ROWS))
+        scored = [row for row in rows if row["status"] == "ok"]
+        if self.calibration is None or self.threshold is None:
+            return
+        if self.groups is None:
+            _judge(scored, Judge(self.calibration, self.threshold, promised=True))
+            return
         members: dict[str, list[Row]] = {}
         for row in scored:
-            if (name := groups.name(row["path"])) is not None:
-                members.setdefault(name, []).append(row)
-        for name, rows in members.items():
-            threshold = groups.thresholds[name]
-            p_values = groups.own[name].p_values(np.array([row["score"] for row in rows]))
-            for row, p_value in zip(rows, p_values, strict=True):
-                row.update(p_value=float(p_value), is_anomaly=row["score"] > threshold, threshold=threshold, group=name)
+            members.setdefault(group_of(row["path"], self.groups.level), []).append(row)
+        for name, of_group in members.items():
+            _judge(of_group, self.groups.judge(name), name if name in self.groups.own else None)
+
+
+def _judge(rows: Sequence[Row], judge: Judge, group: str | None = None) -> None:
+    if not rows:
+        return
+    p_values = judge.calibration.p_values(np.array([row["score"] for row in rows])).tolist()
+    for row, p_value in zip(rows, p_values, strict=True):
+        row.update(
+            p_value=p_value if judge.promised else None, is_anomaly=row["score"] > judge.threshold,
+            threshold=judge.threshold, group=group, promised=judge.promised,
+        )  # fmt: skip
 
 
 def check_rule(

@@ -36,6 +36,13 @@ class ModelFacts(Record):
     card: str | None = None
 
 
+class JudgeFacts(Record):
+    """What images of a sub-folder were judged by."""
+
+    n: int  # calibration images
+    threshold: float
+
+
 class GroupFacts(Record):
     """One sub-folder of a run that judged by group."""
 
@@ -43,10 +50,12 @@ class GroupFacts(Record):
     n: int = 0  # calibration images
     threshold: float | None = None  # its own; None: that of all others
     images: int = 0
+    judged_by: JudgeFacts | None = None  # None: an older run's
+    promised: bool = True
 
 
 class OtherFacts(Record):
-    """What sub-folders without a threshold of their own were judged by."""
+    """What sub-folders with too few calibration images for a threshold of their own were judged by."""
 
     n: int = 0  # calibration images
     promised: bool = False  # these are of such sub-folders themselves, and enough for the rate
@@ -97,6 +106,7 @@ class Counts(Record):
     ok: int | None = None
     failed: int | None = None
     flagged: int | None = None
+    unpromised: int | None = None  # judged by calibration images of other sub-folders
 
 
 class LeftOutFacts(Record):

@@ -101,7 +101,16 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | None, rule: str | None = None) -> str:
+def headline(
+    *,
+    ok: int,
+    failed: int,
+    judged: int,
+    flagged: int,
+    rate: float | None,
+    rule: str | None = None,
+    unpromised: int = 0,
+) -> str:
     """The verdict of a run in one sentence.
 
     Args:
@@ -111,6 +120,7 @@ def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | N
         flagged: images of `judged` that are abnormal.
         rate: the false-alarm rate that was promised, in 0..1; None where it is not known.
         rule: what took its place, in words, as a budget or a share of false discoveries.
+        unpromised: images of `judged` for which no rate is promised.
     """
     if not ok:
         return f"No image could be scored: {plural(failed, 'file')} failed"
@@ -119,8 +129,12 @@ def headline(*, ok: int, failed: int, judged: int, flagged: int, rate: float | N
         text = f"{who} images {'look' if flagged != 1 else 'looks'} abnormal"
         if rule is not None:
             text += f": {rule}"
-        elif rate is not None:
+        elif rate is not None and unpromised < judged:
             text += f" at a promised false-alarm rate of {promised(rate)}"
+        if unpromised:
+            text += (
+                f"; no rate is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
+            )
         if judged < ok:
             text += f"; {plural(ok - judged, 'image')} without a verdict"
     else:

@@ -54,15 +54,20 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("by_group", "told"),
-    [(10, "(by group)"), (4, "(by group, threshold of all other images 1.5000)"), (0, "(by group, threshold 1.5000)")],
+    ("by_group", "unpromised", "told"),
+    [
+        (10, 0, "(by group)"),
+        (4, 0, "(by group, threshold of all other images 1.5000)"),
+        (0, 0, "(by group, threshold 1.5000)"),
+        (7, 3, "(by group, no rate promised for 3 images of other sub-folders)"),
+    ],
 )
 def test_the_threshold_of_other_images_is_told_where_there_are_any(
-    by_group: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_group: int, unpromised: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary = ScoreSummary(
         out=tmp_path, report=tmp_path / "report.html", files=10, ok=10, failed=0, flagged=2, false_alarms=0.01,
-        threshold=1.5, images_per_second=None, rule="by group", by_group=by_group,
+        threshold=1.5, images_per_second=None, rule="by group", by_group=by_group, unpromised=unpromised,
     )  # fmt: skip
     monkeypatch.setattr("pipelines.score.score_folder", lambda *_, **__: summary)
     arguments = ["score", str(tmp_path), "--model", "x.onnx", "--out", str(tmp_path / "out"), "--groups"]

@@ -80,16 +80,17 @@ def test_p_value_threshold_and_verdict_are_of_one_calibration() -> None:
             assert row["threshold"] == own.threshold(0.03)
             assert row["p_value"] == own.p_values(np.array([row["score"]]))[0]
             assert row["is_anomaly"] == (row["p_value"] <= 0.03) == verdicts.flags(row["path"], row["score"])
+            assert row["promised"]
 
 
 def test_small_groups_are_one_more_group_so_that_the_promise_over_all_images_is_kept() -> None:
     """By all calibration images, the small groups alone would use up what is promised for all."""
     generator = np.random.default_rng(2)
-    names = {"large": 99, "a": 12, "b": 12, "unseen": 0}
+    names = {"large": 99, "a": 12, "b": 12}
     draw = {name: (lambda n, at=0.0 if name == "large" else 3.0: generator.normal(at, 1, n)) for name in names}
     rates: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(300):
-        calibration = calibration_of({name: draw[name](n) for name, n in names.items() if n})
+        calibration = calibration_of({name: draw[name](n) for name, n in names.items()})
         found = filled(Verdicts.of(calibration, 0.05, groups=True), {name: draw[name](100) for name in names})
         for name, rows in found.items():
             rates[name].append(np.mean([row["is_anomaly"] for row in rows]))
@@ -103,33 +104,61 @@ def test_verdicts_of_small_groups_are_of_their_pooled_calibration() -> None:
     pooled = calibration.of_groups(["a", "b"])
     assert pooled is not None
     assert verdicts.threshold == pooled.threshold(0.05) == 119.0
-    for row in (filled(verdicts, {name: [118.5]})[name][0] for name in ("a", "b", "unknown")):
-        assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, 119.0, False)
+    for row in (filled(verdicts, {name: [118.5]})[name][0] for name in ("a", "b")):
+        assert (row["group"], row["threshold"], row["is_anomaly"], row["promised"]) == (None, 119.0, False, True)
         assert row["p_value"] == pooled.p_values(np.array([118.5]))[0]
     assert verdicts.groups is not None
-    assert verdicts.groups.without_promise(["a/1.png", "unknown/1.png"]) is None
+    assert list(verdicts.groups.without_promise(["a/1.png", "b/1.png"])) == []
+
+
+def test_a_group_that_calibration_never_saw_has_a_verdict_and_no_promise() -> None:
+    """The calibration images of small groups say nothing of it: by their rule the pooled rate would be claimed."""
+    calibration = calibration_of({"large": np.arange(50.0), "a": np.arange(100.0, 110), "b": np.arange(110.0, 120)})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    (row,) = filled(verdicts, {"unknown": [118.5]})["unknown"]
+    assert calibration.threshold(0.05) == 117.0
+    assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, 117.0, True)
+    assert (row["promised"], row["p_value"]) == (False, None)
+    assert verdicts.flags("unknown/1.png", 118.5)
+    assert verdicts.groups is not None
+    (warning,) = verdicts.groups.without_promise(["a/1.png", "unknown/1.png", "unknown/2.png"])
+    assert warning == (
+        "2 images lie in sub-folders that the model was not calibrated on, so no false-alarm rate is promised for "
+        "them: unknown. They are judged by all 70 calibration images, and have no p-value. Train with good images of "
+        "these sub-folders"
+    )
+    together, alone = list(verdicts.groups.explain(["a/1.png", "unknown/1.png"]))[1:]
+    assert together.endswith("the rate is promised for all of them as one, not for each: a (10), b (10)")
+    assert alone.endswith("so without a promise, judged by all 70 calibration images: unknown")
+    by_name = {each["name"]: each for each in verdicts.groups.describe(["unknown/1.png"])}
+    assert (by_name["unknown"]["promised"], by_name["unknown"]["n"], by_name["b"]["promised"]) == (False, 0, True)
 
 
 def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_says_so(
     grouped: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.move(images / "good", images / "line 1")
+    shutil.copy(next((images / "line 1").iterdir()), images / "lonely.jpg")
     with caplog.at_level(logging.INFO, logger="pipelines.score"):
         summary = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.1, groups=True)
-    warning = (
-        "4 images lie in sub-folders for which no false-alarm rate is promised: 0.1 takes 9 calibration images, and "
-        "all such sub-folders together have 4; they are judged by all 28 calibration images, which are mostly of other "
-        "sub-folders"
-    )
+    warnings = [
+        "4 images lie in sub-folders that the model was not calibrated on, so no false-alarm rate is promised for "
+        "them: crack. They are judged by all 28 calibration images, and have no p-value. Train with good images of "
+        "these sub-folders",
+        "1 image lies in sub-folders for which no false-alarm rate is promised: 0.1 takes 9 calibration images, and "
+        "all such sub-folders together have 4. They are judged by all 28 calibration images, and have no p-value",
+    ]
     told = [record.getMessage() for record in caplog.records]
     assert any("groups without a promise of their own, judged by all 28 calibration images" in line for line in told)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert run["warnings"] == [warning]
+    assert run["warnings"] == warnings
+    assert run["counts"]["unpromised"] == summary.unpromised == 5
     assert run["calibration"]["grouped"]["others"] == {"n": 28, "promised": False}
     assert (summary.rule or "").endswith("promised in each of 2 groups")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "4 images lie in sub-folders for which no false-alarm rate is promised" in page
-    assert "all images, without a promise of its own" in page
+    assert "4 images lie in sub-folders that the model was not calibrated on" in page
+    assert "no rate is promised for 5 of them" in page
+    assert "all images, without a promise" in page
 
 
 @pytest.mark.parametrize("name", ["unknown", "", "lonely"])
@@ -138,13 +167,13 @@ def test_an_unknown_group_and_one_with_a_single_image_are_judged_by_all(name: st
     verdicts = Verdicts.of(calibration, 0.05, groups=True)
     (row,) = filled(verdicts, {name: [48.5]})[name]
     assert (row["group"], row["threshold"]) == (None, calibration.threshold(0.05))
-    assert row["p_value"] == calibration.p_values(np.array([48.5]))[0]
+    assert (row["p_value"], row["promised"]) == (None, False)
     assert verdicts.threshold_of("dark/1.png") == calibration_of({"dark": np.arange(50.0)}).threshold(0.05)
 
 
 def test_a_single_image_suffices_where_it_can_promise_the_rate() -> None:
     groups = GroupThresholds.of(calibration_of({"dark": np.arange(50.0), "lonely": [7.5]}), 0.5)
-    assert groups.thresholds["lonely"] == 7.5
+    assert groups.own["lonely"].threshold == 7.5
     assert (groups.needed, groups.few) == (1, {})
 
 
@@ -218,11 +247,15 @@ def test_a_run_judges_by_group_and_says_so_once(
     assert told == [
         "groups with a threshold of their own (calibration images): line 1 (12), línea (12)",
         "groups judged together by their 4 calibration images, since 0.2 takes 4 of a group; the rate is promised for "
-        "all of them as one, not for each: (no sub-folder) (2), crack (0), few (2)",
+        "all of them as one, not for each: (no sub-folder) (2), few (2)",
+        "groups without calibration images and so without a promise, judged by all 28 calibration images: crack",
     ]
     rows = rows_of(tmp_path / "out")
     assert {row["group"] for row in rows if row["path"].startswith("line 1/")} == {"line 1"}
-    assert {row["group"] for row in rows if row["path"].startswith("crack/")} == {None}
+    cracks = [row for row in rows if row["path"].startswith("crack/")]
+    assert {(row["group"], row["p_value"], row["promised"]) for row in cracks} == {(None, None, False)}
+    assert None not in {row["is_anomaly"] for row in cracks}
+    assert {row["promised"] for row in rows if row["path"].startswith("line 1/")} == {True}
     assert len({row["threshold"] for row in rows}) == 2
     for row in rows:
         assert (tmp_path / "out" / "maps" / f"{row['path']}.png").is_file() == row["is_anomaly"]
@@ -230,15 +263,18 @@ def test_a_run_judges_by_group_and_says_so_once(
     assert run["command"].endswith("--false-alarms 0.2 --groups")
     by_name = {group["name"]: group for group in run["calibration"]["grouped"]["groups"]}
     assert (by_name["línea"]["n"], by_name["línea"]["images"], by_name["crack"]["threshold"]) == (12, 0, None)
-    assert "promised in each of 2 groups, and in all others together" in (summary.rule or "")
-    assert summary.by_group == 12
-    assert run["warnings"] == []
+    assert "promised in each of 2 groups, and in 2 with few calibration images together" in (summary.rule or "")
+    assert (summary.by_group, summary.unpromised) == (12, 4)
+    (warning,) = run["warnings"]
+    assert warning.startswith("4 images lie in sub-folders that the model was not calibrated on")
     assert run["calibration"]["grouped"]["others"] == {"n": 4, "promised": True}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Thresholds by group" in page
-    assert "All others are judged together, by 4 calibration images" in page
+    assert "Sub-folders with fewer are judged together, by 4 calibration images" in page
+    assert "no rate is promised for 4 of them" in page
     plain = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2)
-    assert plain.rule is None
+    assert (plain.rule, plain.unpromised) == (None, 0)
+    assert {row["promised"] for row in rows_of(tmp_path / "out")} == {True}
     assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
     assert "Thresholds by group" not in (tmp_path / "out" / "report.html").read_text()
 

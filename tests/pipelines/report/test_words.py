@@ -76,6 +76,14 @@ def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
             {"ok": 1200, "failed": 1, "judged": 1200, "flagged": 0, "rate": None},
             "None of 1,200 images look abnormal; 1 file failed",
         ),
+        (
+            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 10},
+            f"2 of 30 images look abnormal at a promised false-alarm rate of 1{NBSP}%; no rate is promised for 10 of them",
+        ),
+        (
+            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30},
+            "2 of 30 images look abnormal, without a promise",
+        ),
         ({"ok": 28, "failed": 0, "judged": 0, "flagged": 0, "rate": None}, "28 images scored, without verdicts"),
         ({"ok": 0, "failed": 3, "judged": 0, "flagged": 0, "rate": 0.01}, "No image could be scored: 3 files failed"),
     ],
