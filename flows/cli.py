@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,11 +63,13 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def kintsugi(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback ends the command
         bool, typer.Option("--version", help="Tell versions and end.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
     """Find what is abnormal in folders of images, and restore them: train, register, score, restore, report."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths are printed, and not all are text
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 @app.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.drift import FACTS
+from pipelines.parquet import open_parquet
 
 Row = dict[str, Any]
 
@@ -108,8 +108,9 @@ def worst_first(row: Row) -> tuple[float, str]:
 
 def read_shard(path: Path, names: Sequence[str]) -> pa.Table:
     """Some columns of a shard; those that an older version did not know are null."""
-    there = [name for name in pq.read_schema(path).names if name in names]
-    table = pq.read_table(path, columns=there, page_checksum_verification=True)
+    with open_parquet(path, page_checksum_verification=True) as file:
+        there = [name for name in file.schema_arrow.names if name in names]
+        table = file.read(columns=there)
     for name in names:
         if name not in there:
             table = table.append_column(name, pa.nulls(len(table), SHARD.field(name).type))

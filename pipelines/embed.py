@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.closest import Closest, Metric, closest, metric_of
@@ -29,6 +28,7 @@ from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.output import check_file
+from pipelines.parquet import write_table
 from pipelines.progress import progress
 from pipelines.resaved import alike, coarse, saved_again
 from pipelines.session import DOES, Session, kind_of
@@ -130,7 +130,7 @@ def embed_folder(
     facts |= {"unit": metric.unit, "alike": metric.alike} if metric else {}
     facts |= {"left_out": list(found.left_out.rows)} if found.left_out.rows else {}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
-    write_atomically(out, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    write_atomically(out, lambda temporary: write_table(table, temporary, compression="zstd"))
     return EmbedSummary(
         out=out,
         files=len(table),

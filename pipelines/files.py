@@ -8,8 +8,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
 _MACHINE = secrets.token_hex(4)  # machines of a cluster write to one folder, and their processes have equal numbers
+_LIKE_A_MAP = re.compile(r"\.png~*$", re.IGNORECASE)  # the name of a folder, as a heat map's could be
 LONGEST_SUFFIX = 6  # characters, as in .jpeg
 LONGEST_NAME = 200  # bytes of UTF-8; file systems allow 255, some less
 LONGEST_PATH = 3000  # below an output folder; with it, systems allow 4095
@@ -136,14 +139,49 @@ def shortened(name: str) -> str:
     encoded = name.encode("utf-8", "surrogateescape")
     if len(encoded) <= LONGEST_NAME:
         return name
-    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    digest = _digest(name)
     suffix = Path(name).suffix if len(Path(name).suffix) <= LONGEST_SUFFIX else ""
     return encoded[: LONGEST_NAME - 30].decode("utf-8", "ignore") + f"~{digest}{suffix}"
 
 
-def map_name(relative: str) -> str:
-    """Where the heat map of an image lies in the output folder."""
-    return fitting(f"maps/{relative}.png")
+def folded(name: str) -> str:
+    """Return a name as file systems compare names that take upper and lower case, and ways to write accents, as equal.
+
+    >>> folded("A/Caf\N{LATIN SMALL LETTER E WITH ACUTE}.PNG") == folded(
+    ...     "a/cafe\N{COMBINING ACUTE ACCENT}.png"
+    ... )
+    True
+    """
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def folds_names(folder: Path, inside: str) -> bool:
+    """Return whether the file system of a folder takes upper and lower case as equal.
+
+    Args:
+        folder: The folder.
+        inside: The name of something in it, in lower case.
+    """
+    return (folder / inside.upper()).exists()
+
+
+def map_name(relative: str, *, folds: bool = False) -> str:
+    """Return where the heat map of an image lies in the output folder.
+
+    No map has the name of a folder that others need: one that ends in .png gets a "~" more.
+
+    Args:
+        relative: Of the image.
+        folds: The file system takes upper and lower case as equal: a name that such a file system could take for
+            another one has a digest.
+
+    >>> map_name("a.png"), map_name("a.png.png/b.png")
+    ('maps/a.png.png', 'maps/a.png.png~/b.png.png')
+    """
+    *folders, name = relative.split("/")
+    apart = f"~{_digest(relative)}" if folds and folded(relative) != relative else ""
+    inside = "/".join(f"{part}~" if _LIKE_A_MAP.search(part) else part for part in folders)
+    return fitting(f"maps/{inside}/{name}{apart}.png" if folders else f"maps/{name}{apart}.png")
 
 
 def fitting(relative: str) -> str:
@@ -151,5 +189,8 @@ def fitting(relative: str) -> str:
     parts = [shortened(part) for part in relative.split("/")]
     if len("/".join(parts).encode("utf-8", "surrogateescape")) <= LONGEST_PATH:
         return "/".join(parts)
-    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return f"{parts[0]}/deep~{digest}/{parts[-1]}"
+    return f"{parts[0]}/deep~{_digest(relative)}/{parts[-1]}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.files import fitting
+from pipelines.files import fitting, folded
 from pipelines.images import ImageFile
 from pipelines.labels import stem_of
 
@@ -19,21 +19,26 @@ from pipelines.labels import stem_of
 class NameSet:
     """Names by a digest of 8 bytes: millions fit into memory; that two share one is as good as impossible."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, *, folds: bool = False) -> None:
+        """Begin with none.
+
+        Args:
+            folds: Names that differ in upper and lower case alone are one.
+        """
+        self._key = folded if folds else str
         self._new = array("Q")
         self._sorted: NDArray[np.uint64] = np.zeros(0, np.uint64)
 
     def add(self, name: str) -> None:
         """One more."""
-        self._new.append(_digest(name))
+        self._new.append(_digest(self._key(name)))
 
     def __contains__(self, name: object) -> bool:
         """Whether it was added."""
         if self._new:
             self._sorted = np.unique(np.concatenate([self._sorted, np.frombuffer(self._new, np.uint64)]))
             self._new = array("Q")
-        digest = np.uint64(_digest(str(name)))
+        digest = np.uint64(_digest(self._key(str(name))))
         place = int(np.searchsorted(self._sorted, digest))
         return place < len(self._sorted) and bool(self._sorted[place] == digest)
 
@@ -49,14 +54,15 @@ class OutputNames:
     ['restored/a/b.jpg.png', 'restored/a/b.png.png', 'restored/c.png']
     """
 
-    def __init__(self, files: Sequence[ImageFile], suffix: str) -> None:
+    def __init__(self, files: Sequence[ImageFile], suffix: str, *, folds: bool = False) -> None:
         """Find the names that collide.
 
         Args:
             files: All files.
             suffix: Of the results.
+            folds: Names that differ in upper and lower case alone collide: the file system takes them as equal.
         """
-        self._suffix = suffix
+        self._suffix, self._key = suffix, folded if folds else str
         self._own: dict[str, str] = {}
         while taken := list(self._colliding(files)):
             for relative in taken:
@@ -77,12 +83,12 @@ class OutputNames:
 
     def _colliding(self, files: Sequence[ImageFile]) -> Iterator[str]:
         """Files whose names are also those of others, or of folders that are needed."""
-        digests = np.array(array("Q", (_digest(self._name(file.relative)) for file in files)), np.uint64)
+        digests = np.array(array("Q", (_digest(self._key(self._name(file.relative))) for file in files)), np.uint64)
         values, counts = np.unique(digests, return_counts=True)
         shared = set(values[counts > 1].tolist())
-        folders = _folders(self._name(file.relative) for file in files)
+        folders = _folders(self._key(self._name(file.relative)) for file in files)
         for file in files:
-            name = self._name(file.relative)
+            name = self._key(self._name(file.relative))
             if (shared and _digest(name) in shared) or name in folders:
                 yield file.relative
 

@@ -13,19 +13,19 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
-from pipelines.files import TEMPORARY, make_folders, map_name, unfinished, write_atomically, write_json
+from pipelines.files import TEMPORARY, folds_names, make_folders, map_name, unfinished, write_atomically, write_json
 from pipelines.images import OUTPUT_MARKER
 from pipelines.modelfile import ModelFile
 from pipelines.names import NameSet
+from pipelines.parquet import write_table
 from pipelines.store import RowStore
 
 log = logging.getLogger(__name__)
@@ -103,14 +103,23 @@ class OutputFolder:
             return False
         return last not in (None, self.work_key)
 
+    @cached_property
+    def folds(self) -> bool:
+        """Whether its file system takes upper and lower case as equal; the folder is there."""
+        return folds_names(self.out, OUTPUT_MARKER)
+
     def map_path(self, relative: str) -> Path:
         """Where a file's heat map lies; a name at the file system's limit is cut, with a digest to tell it apart."""
-        return self.out / map_name(relative)
+        return self.out / map_name(relative, folds=self.folds)
 
     def write_gallery(self, worst: Sequence[Row]) -> None:
         """Write the worst images' pictures, gathered from the rows so far."""
         table = self.store.gallery(worst)
-        write_atomically(self._private / "gallery.parquet", lambda path: pq.write_table(table, path))
+        write_atomically(self._private / "gallery.parquet", lambda path: write_table(table, path))
+
+    def names(self) -> NameSet:
+        """Begin a set of names of what is to be in the folder."""
+        return NameSet(folds=self.folds)
 
     def tidy(self, due: NameSet) -> None:
         """Drop what no longer holds: heat maps of images that are not flagged any more, rows of other models.
@@ -118,25 +127,46 @@ class OutputFolder:
         Only maps that a row of ours names are deleted, and folders that this leaves empty.
 
         Args:
-            due: Paths of the images that are to have one.
+            due: Names of the heat maps that are to be there.
         """
         for rows in self._all_rows("path"):
             for row in rows:
-                if row["path"] in due or _leads_out(row["path"]) or not (path := self.map_path(row["path"])).is_file():
-                    continue
-                path.unlink()
-                for folder in path.relative_to(self.out).parents[:-1]:
-                    with contextlib.suppress(OSError):
-                        (self.out / folder).rmdir()  # only when it is empty
+                self._remove(map_name(row["path"], folds=self.folds), due)
         self._forget_other_rows()
 
     def forget_results(self, due: NameSet) -> None:
         """Delete what rows of ours name as output and is not due any more, and rows of other models."""
-        for rows in self._all_rows("output", "samples"):
-            for name in (name for row in rows for name in outputs_of(row)):
-                if name not in due and not _leads_out(name):
-                    (self.out / name).unlink(missing_ok=True)
+        for name in self._results():
+            self._remove(name, due)
         self._forget_other_rows()
+
+    def clear_way(self, due: Iterable[str]) -> None:
+        """Delete results that are files where a folder is needed now, or in a folder where a file is needed.
+
+        Args:
+            due: Names of results that are to be there.
+        """
+        files, folders = self.names(), self.names()
+        for name in due:
+            files.add(name)
+            for above in PurePosixPath(name).parents[:-1]:
+                folders.add(str(above))
+        for name in self._results():
+            if name in folders or any(str(above) in files for above in PurePosixPath(name).parents[:-1]):
+                self._remove(name, files)
+
+    def _results(self) -> Iterator[str]:
+        for rows in self._all_rows("output", "samples"):
+            for row in rows:
+                yield from outputs_of(row)
+
+    def _remove(self, name: str, due: NameSet) -> None:
+        if name in due or _leads_out(name) or not (path := self.out / name).is_file():
+            return
+        path.unlink()
+        for folder in PurePosixPath(name).parents[:-2]:
+            with contextlib.suppress(OSError):
+                (self.out / folder).rmdir()  # only when it is empty
 
     def _all_rows(self, *names: str) -> Iterator[list[Row]]:
         for folder in self._private.glob("shards-*"):

@@ -41,7 +41,7 @@ from pipelines.label import EXACT, draw, encode_labels, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata
 from pipelines.models import find_model
-from pipelines.names import NameSet, OutputNames
+from pipelines.names import OutputNames
 from pipelines.output import OutputFolder, check_output, outputs_of
 from pipelines.progress import progress
 from pipelines.reference import CleanImages, Reference, TrueLabels
@@ -170,7 +170,7 @@ def open_restoring(
         restoring = Restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
             model=file, output=output, session=session,
-            kind=written, names=OutputNames(found.files, SUFFIXES[written]), reference=reference,
+            kind=written, names=OutputNames(found.files, SUFFIXES[written], folds=output.folds), reference=reference,
             samples=samples, bits=used, gps=gps, alarm=alarm, series=series,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
@@ -213,6 +213,11 @@ class Restoring(FolderRun):
         due = self.names[row["path"]]
         return bool(row["output"] == due) and all((self.output.out / name).is_file() for name in outputs_of(row))
 
+    def look_back(self) -> None:
+        """Delete results of images that are gone where they are in the way of others."""
+        names = ({"output": self.names[file.relative], "samples": self.samples} for file in self.files)
+        self.output.clear_way(name for row in names for name in outputs_of(row))
+
     def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, one by one. Several images are mended at a time, but a large one by itself."""
         limits = settings()
@@ -231,7 +236,7 @@ class Restoring(FolderRun):
         self.session.close()  # rows and the report have the room now
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
         reference = self._open_reference()
-        due, self.not_compared = NameSet(), 0  # it may be tried again
+        due, self.not_compared = self.output.names(), 0  # it may be tried again
         self.output.forget_evaluation()
         with open_results(self.output.out) as results, self._comparing() as advance:
             for rows in self.merged():

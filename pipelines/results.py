@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import FIGURES_OF_REFERENCE, RESULTS, Row
 from pipelines.files import appearing
+from pipelines.parquet import write_parquet
 from pipelines.store import worst_of
 from pipelines.text import for_spreadsheets
 
@@ -70,4 +71,4 @@ def open_results(out: Path) -> Iterator[Results]:
         file = stack.enter_context(text.open("wb"))
         file.write(codecs.BOM_UTF8)
         lines = stack.enter_context(pa_csv.CSVWriter(file, RESULTS))
-        yield Results(stack.enter_context(pq.ParquetWriter(parquet, RESULTS)), lines)
+        yield Results(stack.enter_context(write_parquet(parquet, RESULTS)), lines)

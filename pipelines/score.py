@@ -22,7 +22,7 @@ from pipelines.columns import Row
 from pipelines.drift import Drift, image_facts
 from pipelines.engines import Engine, expect_local, open_engine
 from pipelines.errors import CalibrationError
-from pipelines.files import write_atomically
+from pipelines.files import map_name, write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
@@ -30,7 +30,6 @@ from pipelines.inputs import batches, decode_for, in_halves
 from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
-from pipelines.names import NameSet
 from pipelines.neighbours import Gallery
 from pipelines.output import OutputFolder, check_output
 from pipelines.progress import progress
@@ -249,7 +248,7 @@ class Scoring(FolderRun):
         blocks = self.output.store.blocks(self.files, columns)
         self.verdicts, self.drift = settled(self.verdicts, blocks, self.drift_below)
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
-        mapped = NameSet()
+        mapped = self.output.names()
         if self.verdicts.calibration is not None:
             self.strangers = Strangers(self.verdicts.calibration, self.drift_below)
         self.output.forget_evaluation()
@@ -262,7 +261,7 @@ class Scoring(FolderRun):
                 for row in rows:
                     row |= named
                     if row["is_anomaly"] or (self.all_maps and row["status"] == "ok"):
-                        mapped.add(row["path"])
+                        mapped.add(map_name(row["path"], folds=self.output.folds))
                 results.add(rows)
         self.output.write_gallery(results.worst)
         self.output.tidy(mapped)

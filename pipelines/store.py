@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.columns import FIGURES_OF_REFERENCE, GALLERY, PICTURES, SHARD, Row, rank_of, read_shard, worst_first
 from pipelines.errors import OutputError
 from pipelines.files import write_atomically
 from pipelines.images import FileList, ImageFile
+from pipelines.parquet import open_parquet, write_table
 
 log = logging.getLogger(__name__)
 GALLERY_ROWS = 64
@@ -81,7 +81,7 @@ class RowStore:
         ends = {_FIRST: rows[0]["path"].encode(), _LAST: rows[-1]["path"].encode()}
         table = pa.Table.from_pylist(rows, schema=SHARD.with_metadata(ends))
         path = self.folder / f"{name}.parquet"
-        write_atomically(path, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
+        write_atomically(path, lambda temporary: write_table(table, temporary, write_page_checksum=True))
 
     def forget_damaged(self) -> None:
         """Delete files that cannot be read, with a warning: their images are done again."""
@@ -191,9 +191,10 @@ class RowStore:
 
 def _shard(path: Path) -> _Shard:
     with _sound(path):
-        ends = pq.read_schema(path).metadata or {}
+        with open_parquet(path) as file:
+            ends = file.schema_arrow.metadata or {}
         if _FIRST not in ends:  # of an earlier version
-            known = pq.read_table(path, columns=["path"])["path"].to_pylist()
+            known = read_shard(path, ["path"])["path"].to_pylist()
             ends = {_FIRST: min(known).encode(), _LAST: max(known).encode()}
         return _Shard(path, ends[_FIRST].decode(), ends[_LAST].decode(), path.stat().st_mtime_ns)
 

@@ -31,6 +31,7 @@ from pipelines.images import ImageFile, find_images
 from pipelines.modelfile import sha256_of
 from pipelines.models import find_model
 from pipelines.output import check_writable
+from pipelines.parquet import open_parquet
 from pipelines.progress import progress
 from pipelines.settings import settings
 
@@ -189,14 +190,13 @@ class _Bench:
 
     def _flagged(self, images: Path) -> list[str]:
         """What the batch job flags, which is scored for it once."""
-        import pyarrow.parquet as pq
-
         from pipelines.score import score_folder
 
         with tempfile.TemporaryDirectory(prefix="kintsugi-", dir=self._out) as place:
             score_folder(images, self._model, Path(place) / "flagged")
             path = Path(place) / "flagged" / "results.parquet"
-            table = pq.read_table(path, columns=["path", "is_anomaly"]).to_pylist()
+            with open_parquet(path) as file:
+                table = file.read(columns=["path", "is_anomaly"]).to_pylist()
         return [row["path"] for row in table if row["is_anomaly"]]
 
 

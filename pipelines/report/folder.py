@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.errors import FolderError
+from pipelines.parquet import open_parquet
 
 RESULTS = "results.parquet"
 RUN = "run.json"
@@ -248,7 +248,8 @@ def read_gallery(path: Path) -> tuple[Picture, ...] | None:
     if not path.is_file():
         return None
     try:
-        rows = pq.read_table(path).to_pylist()
+        with open_parquet(path) as file:
+            rows = file.read().to_pylist()
         return tuple(Picture.model_validate(row) for row in rows)
     except (OSError, ValueError) as error:  # pyarrow's and pydantic's errors are ValueErrors
         raise FolderError(

@@ -13,11 +13,11 @@ from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
+from pipelines.parquet import open_parquet
 from pipelines.report.folder import RESULTS, RUN, CalibrationFacts, DriftFacts, Record, Run, read_record
 from pipelines.report.rows import floats
 
@@ -216,8 +216,7 @@ def _read(folder: Path, key: str) -> PastRun | None:
 def _of_rows(path: Path) -> dict[str, Any]:
     """Quantiles and means over the rows: of one run's scores, 8 bytes a row, everything is in memory at once."""
     sums, counts, scores = dict.fromkeys(_MEANS, 0.0), dict.fromkeys(_MEANS, 0), list[Any]()
-    # Opened here, since Arrow takes no path with bytes that are not UTF-8.
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+    with open_parquet(path) as file:
         there = [name for name in ("score", *_MEANS) if name in file.schema_arrow.names]
         if not there:
             raise FolderError(f"{path} has none of the columns of results")

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipelines.files import map_name
+from pipelines.files import folds_names, map_name
 from pipelines.heatmap import position, ramp_colours
+from pipelines.images import OUTPUT_MARKER
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture
 from pipelines.text import printable
@@ -125,9 +126,13 @@ def _size(thumbnail: bytes) -> list[int] | None:
 
 def _map(out: Path, path: str) -> str | None:
     """Where its heat map lies, if it has one."""
-    inside = map_name(path)
-    try:
-        there = ".." not in PurePosixPath(inside).parts and (out / inside).is_file()
-    except (OSError, ValueError):  # a name that this file system cannot hold
-        return None
-    return printable(inside) if there else None
+    names = [map_name(path, folds=True)]  # of a folder that was made elsewhere, too
+    if not folds_names(out, OUTPUT_MARKER):
+        names.append(map_name(path))
+    for inside in names:
+        try:
+            if ".." not in PurePosixPath(inside).parts and (out / inside).is_file():
+                return printable(inside)
+        except (OSError, ValueError):  # a name that this file system cannot hold
+            continue
+    return None

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.colour import WIDE as OF_COLOURS
 from pipelines.mend import PALETTE
 from pipelines.mend import WIDE as OF_ERRORS
+from pipelines.parquet import open_parquet
 from pipelines.report import words
 from pipelines.report.facts import describe_metadata, missing
 from pipelines.report.folder import GALLERY, RESULTS, Picture, Run, read_gallery
@@ -93,7 +93,7 @@ def _facts(out: Path, rows: Rows, run: Run, gallery: tuple[Picture, ...] | None)
 def _figures(path: Path) -> dict[str, float]:
     """Means over all images of what was measured."""
     found: dict[str, float] = {}
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for name in FIGURES:
             if name in file.schema_arrow.names:
                 values = pc.mean(file.read(columns=[name])[name]).as_py()

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import FolderError
+from pipelines.parquet import open_parquet
 
 NORMAL, ABNORMAL, FAILED, UNJUDGED = range(4)
 SHOWN_FAILURES = 500
@@ -98,7 +99,7 @@ def read_rows(path: Path, *, limit: int) -> Rows:
         FolderError: the file is missing, is not a results file, or has no rows; the message gives the next step.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             _check(file, path)
             return _read(file, limit)
     except FileNotFoundError as error:

@@ -132,9 +132,7 @@ def headline(
         elif rate is not None and unpromised < judged:
             text += f" at a promised false-alarm rate of {promised(rate)}"
         if unpromised:
-            text += (
-                f"; no rate is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
-            )
+            text += f"; none is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
         if judged < ok:
             text += f"; {plural(ok - judged, 'image')} without a verdict"
     else:

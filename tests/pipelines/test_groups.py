@@ -157,7 +157,7 @@ def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_say
     assert (summary.rule or "").endswith("promised in each of 2 groups")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "4 images lie in sub-folders that the model was not calibrated on" in page
-    assert "no rate is promised for 5 of them" in page
+    assert "none is promised for 5 of them" in page
     assert "all images, without a promise" in page
 
 
@@ -271,7 +271,7 @@ def test_a_run_judges_by_group_and_says_so_once(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Thresholds by group" in page
     assert "Sub-folders with fewer are judged together, by 4 calibration images" in page
-    assert "no rate is promised for 4 of them" in page
+    assert "none is promised for 4 of them" in page
     plain = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2)
     assert (plain.rule, plain.unpromised) == (None, 0)
     assert {row["promised"] for row in rows_of(tmp_path / "out")} == {True}

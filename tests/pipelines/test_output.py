@@ -254,6 +254,46 @@ def test_a_name_at_the_limit_of_the_file_system(trained, images: Path, tmp_path:
     assert len(list((tmp_path / "out" / "maps").rglob("*.png"))) == summary.flagged
 
 
+def test_an_image_with_the_name_of_another_one_s_map_has_a_map_too(trained, images: Path, tmp_path: Path) -> None:
+    """`a.png` has the map `maps/a.png.png`, which must not be the folder of the maps of `a.png.png/...`."""
+    tile, other = sorted((images / "crack").iterdir())[:2]
+    folder = tmp_path / "set"
+    for name in ("a.png", "a.png.png/x.png", "a.png.png~/x.png", "b.PNG.png/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tile if name[0] == "a" else other, folder / name)
+    for _ in range(2):
+        done = score_folder(folder, trained.model, tmp_path / "out", all_maps=True)
+        assert (done.ok, done.failed) == (4, 0)
+        assert len([path for path in (tmp_path / "out" / "maps").rglob("*") if path.is_file()]) == 4
+    for gone in ("a.png.png", "a.png.png~", "b.PNG.png"):
+        shutil.rmtree(folder / gone)
+    score_folder(folder, trained.model, tmp_path / "out", all_maps=True)
+    assert [path.name for path in (tmp_path / "out" / "maps").iterdir()] == ["a.png.png"]
+
+
+@pytest.fixture
+def folding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that takes upper and lower case as equal."""
+    monkeypatch.setattr("pipelines.output.folds_names", lambda *_: True)
+
+
+@pytest.mark.usefixtures("folding")
+def test_names_that_differ_in_case_alone_have_maps_of_their_own(trained, images: Path, tmp_path: Path) -> None:
+    tile, other = sorted((images / "crack").iterdir())[:2]
+    folder, out = tmp_path / "set", tmp_path / "out"
+    (folder / "B").mkdir(parents=True)
+    for name, source in (("a.png", tile), ("A.png", other), ("B/c.png", tile), ("b.png", other)):
+        shutil.copy(source, folder / name)
+    score_folder(folder, trained.model, out, all_maps=True)
+    maps = [str(path.relative_to(out)) for path in (out / "maps").rglob("*.png")]
+    assert len({name.lower() for name in maps}) == 4
+    (folder / "A.png").rename(folder / "C.png")
+    (folder / "b.png").rename(folder / "B.png")
+    score_folder(folder, trained.model, out, all_maps=True)
+    assert len(list((out / "maps").rglob("*.png"))) == 4
+    assert "maps/A.png~" in str(maps)
+
+
 def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, tmp_path: Path) -> None:
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
     left = tmp_path / "out" / "maps" / f"{TEMPORARY}123-4"

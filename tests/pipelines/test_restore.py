@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from PIL import Image, ImageCms
 
 from pipelines import folder_run, mend, restore_folder, store
 from pipelines.errors import FolderError, ImageError, OutputError
+from pipelines.files import folded
 from pipelines.images import ImageFile, read_image
 from pipelines.images.image import Image as Decoded
 from pipelines.mend import BLOCK
@@ -416,6 +418,32 @@ def test_names_that_would_collide_keep_their_suffix() -> None:
     assert len({names[file.relative] for file in files}) == 5
     assert names["b.tar.gif"] == "restored/b.tar.png"
     assert names["x/a.jpg"] == "restored/x/a.png"
+
+
+def test_names_that_differ_in_case_alone_collide_where_the_file_system_folds_them() -> None:
+    accents = ("caf\N{LATIN SMALL LETTER E WITH ACUTE}.png", "cafe\N{COMBINING ACUTE ACCENT}.png")
+    files = [
+        ImageFile(Path(), name, 0, 0) for name in ("A.png", "a.JPG", "a.png", "B/x.png", "b.png", "c.png", *accents)
+    ]
+    names = OutputNames(files, ".png", folds=True)
+    found = [names[file.relative] for file in files]
+    assert len({folded(name) for name in found}) == len(files)
+    assert names["c.png"] == "restored/c.png"
+    assert OutputNames(files, ".png")["A.png"] == "restored/A.png"
+
+
+@pytest.mark.parametrize("order", [("a.jpg", "a.png/x.jpg"), ("a.png/x.jpg", "a.jpg")])
+def test_a_result_of_an_image_that_is_gone_is_in_nobody_s_way(
+    same: ModelFile, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """A file gives way to a folder, and a folder to a file."""
+    for name in order:
+        shutil.rmtree(tmp_path / "set", ignore_errors=True)
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        Image.fromarray(pixels()).save(tmp_path / "set" / name)
+        assert restore_folder(tmp_path / "set", same, tmp_path / "out").ok == 1
+    (result,) = [path for path in (tmp_path / "out" / "restored").rglob("*") if path.is_file()]
+    assert result.relative_to(tmp_path / "out" / "restored") == Path(order[1]).with_suffix(".png")
 
 
 def image_of(samples: np.ndarray) -> Decoded:

@@ -78,7 +78,7 @@ def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
         ),
         (
             {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 10},
-            f"2 of 30 images look abnormal at a promised false-alarm rate of 1{NBSP}%; no rate is promised for 10 of them",
+            f"2 of 30 images look abnormal at a promised false-alarm rate of 1{NBSP}%; none is promised for 10 of them",
         ),
         (
             {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30},
