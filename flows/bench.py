@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.options import FreshOption
 from flows.paths import App
 from flows.terminal import SOME_FAILED, terminated_as_by_ctrl_c, told_plainly
 
@@ -58,6 +59,7 @@ def anomaly(
     max_train: Annotated[
         int | None, typer.Option("--max-train", min=1, help="Use at most so many good images, all splits together.")
     ] = None,
+    fresh: FreshOption = False,
 ) -> None:
     """Compare anomaly detectors on one data set: AUROC, AP, AUPRO, time and memory, over seeds."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -69,8 +71,9 @@ def anomaly(
 
         names = DEFAULT if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
         done = bench_anomaly(
-            dataset, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train
-        )
+            dataset, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train,
+            fresh=fresh,
+        )  # fmt: skip
         typer.echo(done.text)
         typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
         if done.failed:
@@ -125,6 +128,7 @@ def throughput(
     growth: Annotated[
         str | None, typer.Option("--growth", help="Counts of images to run the batch job on once, such as 1000,100000.")
     ] = None,
+    fresh: FreshOption = False,
 ) -> None:
     """How fast a folder is scored, beside a plain loop, the stages by themselves, and anomalib's own prediction."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -135,7 +139,7 @@ def throughput(
 
         done = bench_throughput(
             folder, out, model=model, lines=rows.split(",") if rows else (), images=images, few=few, runs=runs,
-            growth=[int(count) for count in growth.split(",")] if growth else (),
+            growth=[int(count) for count in growth.split(",")] if growth else (), fresh=fresh,
         )  # fmt: skip
         typer.echo(done.text)
         typer.echo(f"written: {done.out / 'throughput.md'}, {done.out / 'throughput.json'}")

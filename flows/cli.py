@@ -15,6 +15,7 @@ from flows.bench import app as bench_app
 from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
+from flows.options import FreshOption
 from flows.paths import App
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 
@@ -99,6 +100,7 @@ def train(
     if_needed: Annotated[
         bool, typer.Option("--if-needed", help="Only if images have come or gone, or the job has changed, since.")
     ] = False,
+    fresh: FreshOption = False,
 ) -> None:
     """Run one training job, from a folder of images to a registered model."""
     with told_plainly(), terminated_as_by_ctrl_c():
@@ -118,7 +120,7 @@ def train(
             why = need.reason
         from pipelines.train import train_model
 
-        result = train_model(asked, why=why)
+        result = train_model(asked, why=why, fresh=fresh)
         ref = result.version.ref
         typer.echo(f"registered {ref}{' as champion' if result.promoted else ' (not champion)'}: {result.reason}")
         verb = asked.verb
@@ -145,6 +147,7 @@ def score(
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
     all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
+    fresh: FreshOption = False,
     engine: EngineOption = "local",
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
@@ -155,7 +158,8 @@ def score(
 
         summary = score_folder(
             folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-            groups=groups, calibration=calibration, all_maps=all_maps, engine=check_engine(engine),
+            groups=groups, calibration=calibration, all_maps=all_maps, fresh=fresh,
+            engine=check_engine(engine),
         )  # fmt: skip
         if not summary.ok:
             typer.echo("no image could be scored")
@@ -196,6 +200,7 @@ def restore(
         typer.Option("--bits", min=8, max=16, help="That 16-bit files fill (default: what the folder's files show)."),
     ] = None,
     gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep where photographs were taken (EXIF).")] = True,
+    fresh: FreshOption = False,
     engine: EngineOption = "local",
 ) -> None:
     """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
@@ -204,7 +209,7 @@ def restore(
         from pipelines.restore import restore_folder
 
         summary = restore_folder(
-            folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps,
+            folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh,
             engine=check_engine(engine),
         )  # fmt: skip
         done = summary.done
@@ -255,6 +260,7 @@ def evaluate(
             "--probe", min=10, help="Instead: classes told by a linear classifier of so many images' latents."
         ),
     ] = None,
+    fresh: FreshOption = False,
 ) -> None:
     """Measure a model: AUROC, AUPRO, false alarms; PSNR, SSIM, error bars on clean images; Dice; classes right."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
@@ -267,7 +273,7 @@ def evaluate(
         figures = evaluate_model(
             folder, model, json_path=json_path, levels=levels.split(",") if levels else None,
             classical=classical.split(",") if classical else (), out=out, false_alarms=false_alarms, groups=groups,
-            regret=regret, bound=bound, probe=probe,
+            regret=regret, bound=bound, probe=probe, fresh=fresh,
         )  # fmt: skip
         for line in describe_evaluation(figures):
             typer.echo(line)

@@ -48,6 +48,7 @@ def evaluate_model(
     regret: bool = False,
     bound: int | None = None,
     probe: int | None = None,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Measure a model on a folder of what it is for.
 
@@ -68,6 +69,7 @@ def evaluate_model(
             (`evaluate_bound`).
         probe: Labelled images of a linear classifier on the latents, which is measured instead, on a folder whose
             sub-folders are classes (`evaluate_probe`).
+        fresh: Forget the regrets of earlier runs; all else is measured anew each time.
 
     Returns:
         The figures of the evaluate contract.
@@ -123,8 +125,9 @@ def evaluate_model(
 
             return evaluate_classes(folder, file, classes, json_path=json_path, out=out, false_alarms=false_alarms)
     return evaluate_scores(
-        folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret
-    )
+        folder, model, json_path=json_path, out=out, false_alarms=false_alarms, groups=groups, regret=regret,
+        fresh=fresh,
+    )  # fmt: skip
 
 
 def _refuse(options: Mapping[str, object], does: str) -> None:
@@ -141,6 +144,7 @@ def evaluate_scores(
     false_alarms: float | None = None,
     groups: bool = False,
     regret: bool = False,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Score a labelled folder and measure how well the scores tell good from bad.
 
@@ -153,6 +157,7 @@ def evaluate_scores(
         groups: Judge the sub-folders below `test/<label>` by their own calibration images, where there are enough.
         regret: Also rank the images by likelihood regret: slow, and needs the training extra. With `out`, each is kept
             when it is found, and a run that was stopped goes on from there.
+        fresh: Forget the regrets of earlier runs.
 
     Returns:
         The figures of the evaluate contract.
@@ -211,6 +216,8 @@ def evaluate_scores(
         if graph is not None:
             from pipelines.regret import REGRET_FILE, regret_of
 
+            if fresh and out is not None:
+                (out / OUTPUT_MARKER / REGRET_FILE).unlink(missing_ok=True)
             paths = {image.relative: image for image in list_images(test).files}
             regrets = regret_of(
                 graph, {row["sha256"]: paths[row["path"]] for row in rows if row["path"] in paths},

@@ -55,7 +55,7 @@ class OutputFolder:
         """Create the folder and lock it.
 
         Args:
-            fresh: Forget earlier rows.
+            fresh: Forget earlier rows, and delete the heat maps and results that they name.
 
         Raises:
             OutputError: Another run holds it, or it holds something else, or the results of other images.
@@ -86,7 +86,7 @@ class OutputFolder:
                     self.out,
                 )
             if fresh:
-                self.store.clear()
+                self._forget_all()
             self.sweep()
             yield self
 
@@ -154,6 +154,14 @@ class OutputFolder:
         for name in self._results():
             if name in folders or any(str(above) in files for above in PurePosixPath(name).parents[:-1]):
                 self._remove(name, files)
+
+    def _forget_all(self) -> None:
+        """Delete what rows of ours name, and the rows: nothing of an earlier run counts, or stays behind."""
+        nothing = self.names()
+        for name in self._results():
+            self._remove(name, nothing)
+        self.tidy(nothing)
+        self.store.clear()
 
     def _results(self) -> Iterator[str]:
         for rows in self._all_rows("output", "samples"):

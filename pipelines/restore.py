@@ -107,7 +107,7 @@ def restore_folder(
             `samples/1`, `samples/2` and so on.
         bits: That 16-bit files fill, from 8 to 16: models see it as the whole range. Default: what some files show.
         gps: Keep where a photograph was taken.
-        fresh: Forget the rows of earlier runs.
+        fresh: Forget what earlier runs did: a file that was replaced by one of the same size and time counts as done.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
 
     Returns:

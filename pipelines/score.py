@@ -104,7 +104,7 @@ def score_folder(
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
-        fresh: Forget the rows of earlier runs.
+        fresh: Forget what earlier runs did: a file that was replaced by one of the same size and time counts as done.
         observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
         drift_below: Only images of these sub-folders tell of drift, where others are known to be abnormal.

@@ -143,7 +143,9 @@ def crop_training(job: Job) -> AnyTraining:
     return ColorizerTraining(job) if job.task in colorizations() else RestorerTraining(job)
 
 
-def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: str | None = None) -> TrainedModel:
+def train_model(
+    job: Job | Path | str, *, overrides: Sequence[str] = (), why: str | None = None, fresh: bool = False
+) -> TrainedModel:
     """Train, export, calibrate, register and, if the job's rule says so, promote one model.
 
     A job that was killed is started again with the same call and goes on from its last checkpoint.
@@ -152,6 +154,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
         job: A job, or the path of its TOML file.
         overrides: `key=value` pairs that replace keys of the file.
         why: What gave rise to it, for the record.
+        fresh: Begin from the first step, whatever an earlier run left.
 
     Returns:
         The registered version, whether it became champion, and the figures behind that.
@@ -161,7 +164,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
     if job.verb == "restore":
-        return train_crops(crop_training(job), why)
+        return train_crops(crop_training(job), why, fresh=fresh)
     start, seen = time.perf_counter(), contents_of(job)
     prepared = prepare(job)
     log.info(
@@ -174,7 +177,7 @@ def train_model(job: Job | Path | str, *, overrides: Sequence[str] = (), why: st
     def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
         return _make_bundle(prepared, work, folder, run, seen, start)
 
-    return train_once(job, _work_key(prepared), prepared.data.digest, make, why=why)
+    return train_once(job, _work_key(prepared), prepared.data.digest, make, why=why, fresh=fresh)
 
 
 def _make_bundle(

@@ -41,8 +41,13 @@ from pipelines.warm_start import held_apart, start_of, take_weights
 log = logging.getLogger(__name__)
 
 
-def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
+def train_crops(training: AnyTraining, why: str | None = None, *, fresh: bool = False) -> TrainedModel:
     """Train, export, register and, if the job's rule says so, promote one image-to-image model.
+
+    Args:
+        training: What is trained.
+        why: What gave rise to it, for the record.
+        fresh: Begin from the first step, whatever an earlier run left.
 
     Raises:
         KintsugiError: Wrong usage or bad input; the message says what to do.
@@ -54,7 +59,7 @@ def train_crops(training: AnyTraining, why: str | None = None) -> TrainedModel:
     def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
         return make_bundle(training, prepared, work, folder, run, champion)
 
-    return train_once(job, prepared.key, data_digest(prepared.photos), make, why=why)
+    return train_once(job, prepared.key, data_digest(prepared.photos), make, why=why, fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

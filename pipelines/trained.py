@@ -60,6 +60,7 @@ def train_once(
     make: Callable[[Path, Path, TrackedRun], MadeBundle],
     *,
     why: str | None = None,
+    fresh: bool = False,
 ) -> TrainedModel:
     """Make a bundle, register it, and move the aliases as was decided.
 
@@ -73,14 +74,16 @@ def train_once(
         data_digest: Of the images.
         make: From the folder of checkpoints, the new bundle's place and the run in MLflow to a bundle.
         why: What gave rise to it, for the record.
+        fresh: Begin from the first step, whatever an earlier run left.
 
     Raises:
         KintsugiError: The bundle cannot be made or registered.
         DigestError: Its files are damaged in the registry, so that no alias moved.
     """
     registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(flatten(job)), WORK: key}
-    with work_folder(job, key) as work:
-        if (version := _left_open(registry, job.name, origin, work / RUN_FILE)) is not None:
+    with work_folder(job, key, fresh=fresh) as work:
+        version = None if fresh else _left_open(registry, job.name, origin, work / RUN_FILE)
+        if version is not None:
             log.info("%s was registered before its training was stopped: nothing is trained again", version.ref)
             ended = False
             with suppress(RegistryError):
@@ -194,8 +197,14 @@ def _forget_checkpoints(work: Path, *, ended: bool) -> None:
 
 
 @contextmanager
-def work_folder(job: Job, key: str) -> Iterator[Path]:
-    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile."""
+def work_folder(job: Job, key: str, *, fresh: bool = False) -> Iterator[Path]:
+    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile.
+
+    Args:
+        job: What is trained.
+        key: Digest of what the weights depend on.
+        fresh: Remove the checkpoints of an earlier run.
+    """
     work = settings().home / "runs" / job.name / key
     work.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -205,6 +214,8 @@ def work_folder(job: Job, key: str) -> Iterator[Path]:
             msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
             raise JobError(msg) from None
         _forget_abandoned(work)
+        if fresh and work.is_dir():
+            _forget(work)
         yield work
 
 
@@ -218,11 +229,15 @@ def _forget_abandoned(work: Path) -> None:
                 continue
             with locked(folder.with_name(f"{folder.name}.lock"), wait=False):
                 if _abandoned(folder):
-                    end_killed(folder / RUN_FILE)
-                    shutil.rmtree(folder)
+                    _forget(folder)
                     log.info("removed checkpoints that were not gone on with for a month (%s)", folder)
         except (OSError, ValueError, RegistryError) as error:  # in use, or the next training tries again
             log.debug("%s stays: %s", folder, error)
+
+
+def _forget(folder: Path) -> None:
+    end_killed(folder / RUN_FILE)
+    shutil.rmtree(folder)
 
 
 def _abandoned(folder: Path) -> bool:

@@ -49,6 +49,7 @@ def bench_anomaly(
     half: Half = "all",
     overrides: Sequence[str] = (),
     max_train: int | None = None,
+    fresh: bool = False,
 ) -> Bench:
     """Train and evaluate methods on one data set, and compare them.
 
@@ -65,6 +66,7 @@ def bench_anomaly(
         overrides: `key=value` pairs of the job file: they decide size, backbone and splits of all rows, or of one
             where its name comes first, as in `pixel_vae.model.size=96`.
         max_train: Most good images that are used, all splits together.
+        fresh: Forget the runs of an earlier benchmark, of the methods and seeds that are asked for.
 
     Returns:
         Figures and table, as written to `bench.json` and `bench.md`.
@@ -89,7 +91,7 @@ def bench_anomaly(
                 out=out,
                 anomalib_home=settings().home.resolve() / "environments",
             )
-            return _run(setup, rows, seeds)
+            return _run(setup, rows, seeds, fresh=fresh)
     except BlockingIOError:
         msg = f"another benchmark is writing to {out}: wait for it, or give another --out"
         raise OutputError(msg) from None
@@ -105,10 +107,13 @@ def _open(out: Path) -> None:
     check_writable(out)
 
 
-def _run(setup: Setup, rows: Sequence[Method], seeds: int) -> Bench:
+def _run(setup: Setup, rows: Sequence[Method], seeds: int, *, fresh: bool) -> Bench:
     # All methods with one seed, then all with the next: a run that is stopped early has compared all of them.
     cells = [Cell(setup, method, seed) for seed in range(seeds) for method in rows if method.random or seed == 0]
     results: list[tuple[Cell, Result]] = []
+    if fresh:
+        for cell in cells:
+            cell.forget()
     for number, cell in enumerate(cells, start=1):
         title = f"{cell.method.name}, seed {cell.seed} ({number} of {len(cells)})"
         found = cell.finished()

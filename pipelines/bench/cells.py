@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,11 @@ class Cell:
         except (FileNotFoundError, ValueError):
             return None
         return result if result["status"] == "ok" else None
+
+    def forget(self) -> None:
+        """Remove the result of an earlier run, and its model."""
+        self.file.unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def failed(self, reason: str) -> Result:
         """The result of a cell that gave none, written down."""

@@ -95,6 +95,7 @@ def bench_throughput(
     few: int = 200,
     runs: int = 5,
     growth: Sequence[int] = (),
+    fresh: bool = False,
 ) -> ThroughputBench:
     """Measure, and write `throughput.json` and `throughput.md`; what an earlier start has measured is kept.
 
@@ -108,6 +109,7 @@ def bench_throughput(
         runs: Of each row.
         growth: Counts of images that the batch job is run on besides, once each; the folder's are linked as often as
             that takes.
+        fresh: Measure again what an earlier benchmark measured.
 
     Returns:
         The table, and where it is.
@@ -125,7 +127,7 @@ def bench_throughput(
     files = find_images(folder)
     files = [files[position] for position in drawn(files, images)]
     path = find_model(model).path  # so that no registry is asked in a row's time
-    bench = _Bench(out, str(path))
+    bench = _Bench(out, str(path), fresh=fresh)
     with (
         _linked(files, len(files)) as all_of_them,
         _linked(files, min(few, len(files))) as some,
@@ -147,8 +149,8 @@ def bench_throughput(
 class _Bench:
     """Runs processes and keeps what they answer."""
 
-    def __init__(self, out: Path, model: str) -> None:
-        self._out, self._model = out, model
+    def __init__(self, out: Path, model: str, *, fresh: bool) -> None:
+        self._out, self._model, self._fresh = out, model, fresh
         self.answers: dict[str, list[dict[str, Any]]] = {}
 
     def measure(self, line: Line, images: Path, run: int, key: str | None = None) -> None:
@@ -156,7 +158,7 @@ class _Bench:
         measured = [sha256_of(Path(self._model)), settings().device, settings().workers, _digest_of(images)]
         digest = hashlib.sha256(json.dumps([*measured, line.anomalib]).encode()).hexdigest()[:16]
         kept = self._out / "runs" / f"{name}-{run}-{digest}.json"  # figures of other images, or another model, are not
-        if not kept.is_file():
+        if self._fresh or not kept.is_file():
             kept.parent.mkdir(exist_ok=True)
             write_json(kept, self._run(line, images))
         answer = json.loads(kept.read_text(encoding="utf-8"))

@@ -54,6 +54,18 @@ def finished(folder: Path) -> Path:
     return folder
 
 
+def test_a_fresh_training_begins_without_checkpoints(job) -> None:
+    with work_folder(job, "mine") as work, work_folder(job, "other") as other:
+        for folder in (work, other):
+            folder.mkdir()
+            (folder / "last.ckpt").write_bytes(b"weights")
+    with work_folder(job, "mine") as work:
+        assert (work / "last.ckpt").is_file()
+    with work_folder(job, "mine", fresh=True) as work:
+        assert not work.exists()
+    assert (other / "last.ckpt").is_file()
+
+
 def test_what_a_schedule_s_runs_left_in_mlflow_goes_when_it_is_old(home: Path, tmp_path: Path) -> None:
     names = ("2026-08-01T06-00-00Z-score-inbox", "2026-11-21T06-00-00Z-score-inbox", "2026-08-01T06-00-00Z-score-other")
     runs = {name: publish_run(finished(tmp_path / "reports" / name)) for name in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from flows.cli import app
 from pipelines import folder_run, score, store
 from pipelines.errors import EngineError, OutputError
 from pipelines.evaluate import evaluate_model
 from pipelines.files import TEMPORARY
 from pipelines.folder_run import Shard
 from pipelines.score import score_folder
+
+runner = CliRunner()
 
 
 def test_an_output_folder_with_other_things_is_left_alone(trained, images: Path, tmp_path: Path) -> None:
@@ -292,6 +297,29 @@ def test_names_that_differ_in_case_alone_have_maps_of_their_own(trained, images:
     score_folder(folder, trained.model, out, all_maps=True)
     assert len(list((out / "maps").rglob("*.png"))) == 4
     assert "maps/A.png~" in str(maps)
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_scored_again_when_asked(
+    trained, images: Path, rows_of, stable_bytes, tmp_path: Path
+) -> None:
+    out, image, gone = tmp_path / "out", images / "x.bmp", images / "gone.bmp"
+    first, second = sorted((images / "crack").iterdir())[:2]
+    for source, to in ((first, image), (first, gone)):
+        Image.open(source).convert("L").resize((64, 64)).save(to)
+    before = image.stat()
+    score_folder(images, trained.model, out, all_maps=True)
+    scored = {row["path"]: row["score"] for row in rows_of(out)}
+    Image.open(second).convert("L").resize((64, 64)).save(image)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert image.stat().st_size == before.st_size
+    gone.unlink()
+    (out / "maps" / "mine.txt").write_text("a note of the user's")
+    done = runner.invoke(app, ["score", str(images), "--model", str(trained.model), "--out", str(out), "--fresh"])
+    assert done.exit_code == 0, done.output
+    assert {row["path"]: row["score"] for row in rows_of(out)}["x.bmp"] != scored["x.bmp"]
+    (out / "maps" / "mine.txt").unlink()
+    score_folder(images, trained.model, tmp_path / "new")
+    assert stable_bytes(out) == stable_bytes(tmp_path / "new")
 
 
 def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -444,6 +445,24 @@ def test_a_result_of_an_image_that_is_gone_is_in_nobody_s_way(
         assert restore_folder(tmp_path / "set", same, tmp_path / "out").ok == 1
     (result,) = [path for path in (tmp_path / "out" / "restored").rglob("*") if path.is_file()]
     assert result.relative_to(tmp_path / "out" / "restored") == Path(order[1]).with_suffix(".png")
+
+
+def test_a_fresh_run_mends_all_again_and_leaves_nothing_of_images_that_are_gone(
+    same: ModelFile, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "set", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.bmp", "gone.bmp"):
+        Image.fromarray(pixels()).save(folder / name)
+    before = (folder / "a.bmp").stat()
+    restore_folder(folder, same, out)
+    Image.fromarray(255 - pixels()).save(folder / "a.bmp")
+    os.utime(folder / "a.bmp", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (folder / "gone.bmp").unlink()
+    (out / "restored" / "mine.txt").write_text("a note of the user's")
+    restore_folder(folder, same, out, fresh=True)
+    assert {path.name for path in (out / "restored").iterdir()} == {"a.png", "mine.txt"}
+    np.testing.assert_array_equal(read_image(out / "restored" / "a.png", max_pixels=10**6).pixels, 255 - pixels())
 
 
 def image_of(samples: np.ndarray) -> Decoded:

@@ -65,6 +65,10 @@ def test_regrets_that_were_found_are_kept_when_the_run_is_stopped(
     assert len(kept_regrets(out)) == 16
     assert kept_regrets(out).items() >= first.items()
     assert sum(value > 0.01 for value in kept_regrets(out).values()) == 5
+    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.full((1,), 2.0))
+    evaluate_model(tmp_path, trained.model, regret=True, out=out, fresh=True)
+    assert len(set(kept_regrets(out).values())) == 1
+    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
 
     # Those of another model file do not count.
     graph, images = load_network(file_of(trained.bundle)), find_images(tmp_path / "test" / "good")

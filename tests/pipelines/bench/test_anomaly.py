@@ -75,6 +75,18 @@ def test_what_is_finished_is_not_run_again(measured: Bench, monkeypatch: pytest.
     assert again.document == measured.document
 
 
+def test_what_is_finished_is_run_again_when_asked(
+    measured: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(measured.out, out)
+    monkeypatch.setattr(cells, "command", crash)
+    again = run(out, "knn", half="A", fresh=True)
+    assert again.failed == 1
+    assert not list(out.glob("work/knn*/trained.json"))
+    assert list(out.glob("cells/ours-*.json"))  # nobody asked for it
+
+
 def test_the_other_half_is_scored_with_the_model_that_is_there(measured: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(measured.out, out)

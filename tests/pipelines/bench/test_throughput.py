@@ -32,6 +32,10 @@ def test_rows_are_measured_in_processes_of_their_own_and_kept(own, tmp_path: Pat
     again = bench_throughput(folder, tmp_path / "out", model=model, lines=rows, images=5, runs=1, growth=[7])
     assert again.text == done.text
 
+    monkeypatch.setattr(throughput._Bench, "_run", lambda *_: kept["growth-7"][0])
+    fresh = bench_throughput(folder, tmp_path / "out", model=model, lines=["ours"], images=5, runs=1, fresh=True)
+    assert json.loads((fresh.out / "throughput.json").read_text())["runs"]["ours"] == kept["growth-7"]
+
 
 def test_a_row_that_is_not_known_is_told(own, tmp_path: Path) -> None:
     folder, model = own
