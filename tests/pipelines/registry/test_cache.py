@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
+from pipelines.registry import cache
 from pipelines.registry.cache import MANIFEST, local_copy
 
 AT_ONCE = 6
@@ -32,16 +34,18 @@ class Made:
         return all((folder / name).read_bytes() == content for name, content in self.files.items())
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_versions_that_are_fetched_at_once_keep_their_own_calibrations(tmp_path: Path, round_: int) -> None:
-    versions, barrier = [Made(number % 3) for number in range(AT_ONCE)], Barrier(AT_ONCE)
+def test_versions_that_are_fetched_at_once_keep_their_own_calibrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions, barrier, lock = [Made(number % 3) for number in range(AT_ONCE)], Barrier(AT_ONCE), cache.locked
 
-    def fetch(version: Made) -> Path:
-        barrier.wait()
-        return version.fetch(tmp_path / str(round_))
+    def locked_at_once(path: Path) -> AbstractContextManager[None]:
+        barrier.wait()  # nobody has anything yet when all of them ask for the lock
+        return lock(path)
 
+    monkeypatch.setattr(cache, "locked", locked_at_once)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        folders = list(pool.map(fetch, versions))
+        folders = list(pool.map(lambda version: version.fetch(tmp_path), versions))
     assert all(version.is_in(folder) for version, folder in zip(versions, folders, strict=True))
     assert len(set(folders)) == 3
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 
 import pipelines.registry.store
 import pipelines.trained
+from pipelines import train_crops
 from pipelines.errors import RegistryError
 from pipelines.job import Job, load_job
 from pipelines.promotion import Decision
 from pipelines.registry import Registry
-from pipelines.tracking import RUN_FILE
+from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.trained import MadeBundle, train_once
 
 
@@ -211,3 +213,34 @@ def test_another_champion_meanwhile_makes_a_decision_void(
     other = Training(training.home, load_job(training.job.path, ["train.steps=7"]), training.make_bundle)
     assert other.run().version.aliases == ("champion",)
     assert training.run().version.version == 3
+
+
+def test_an_image_to_image_training_ends_well_without_the_registry_that_has_its_version(
+    registry: Registry, trainings: Iterator[Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it, but for the images and the network."""
+    job, make = next(trainings).job, next(trainings).make_bundle
+
+    def made(_training: object, _prepared: object, work: Path, folder: Path, run: TrackedRun, *_: object) -> object:
+        (work / "last.ckpt").write_bytes(b"weights")
+        make(folder)
+        run.metrics({"challenger_psnr": 30.0}, 5)
+        decision = Decision(True, "the first version", {"challenger_psnr": 30.0})
+        return SimpleNamespace(figures={"challenger_psnr": 30.0}, decision=decision)
+
+    prepared = SimpleNamespace(photos=SimpleNamespace(image_format=SimpleNamespace(channels=3)), key="key")
+    for name, stand_in in {
+        "prepare": lambda _: prepared,
+        "_same_champion": lambda *_: None,
+        "data_digest": lambda _: "ab" * 32,
+        "make_bundle": made,
+    }.items():
+        monkeypatch.setattr(train_crops, name, stand_in)
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("the server restarts")
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", away)
+    trained = train_crops.train_crops(SimpleNamespace(job=job))
+    assert trained.promoted
+    assert [version.aliases for version in registry.versions(job.name)] == [("champion",)]
