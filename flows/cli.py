@@ -17,7 +17,9 @@ from flows.models import REF
 from flows.models import app as models_app
 from flows.options import FreshOption
 from flows.paths import App
+from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
+from pipelines.progress import as_json
 
 if TYPE_CHECKING:
     pass
@@ -391,8 +393,15 @@ def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "
 
 def main() -> None:
     """Entry point of the `kintsugi` command."""
+    prepare_streams()
     let_prefect_speak_json()
-    app()
+    try:
+        app()
+    except Exception as error:
+        if not as_json():
+            raise
+        log_uncaught(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import os
 import secrets
 from datetime import UTC, datetime
 
+from pipelines.progress import as_json
+
 RUN = secrets.token_hex(6)  # of this process, where no flow run has an id of its own
 
 
-def as_json() -> bool:
-    """Whether lines are for programs; asked of the environment itself, since other settings may be wrong."""
-    return os.environ.get("KINTSUGI_LOG") == "json"
+def root_speaks_json() -> bool:
+    """Return whether the lines of every logger reach stderr as objects already."""
+    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
 
 
 def let_prefect_speak_json() -> None:

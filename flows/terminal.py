@@ -11,8 +11,10 @@ from contextlib import contextmanager
 
 import typer
 
-from flows.log_lines import JsonLines, as_json
+from flows.log_lines import JsonLines, root_speaks_json
+from flows.shortage import require_memory, shortage_of
 from pipelines.errors import KintsugiError
+from pipelines.progress import as_json
 
 DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -38,30 +40,37 @@ def told_plainly(stopped: str = "start the same command again to go on where it 
     for name in ("pipelines", "flows"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
-        if not logger.handlers:
+        if not logger.handlers and not root_speaks_json():
             logger.addHandler(handler)
     try:
+        require_memory()
         yield
-    except KintsugiError as error:
-        _tell_error(str(error))
-        raise typer.Exit(WRONG) from None
-    except ModuleNotFoundError as error:
-        from flows.preflight import missing_package
-
-        explained = missing_package(error)
+    except Exception as error:
+        explained = _explain(error)
         if explained is None:
-            raise  # one of our own modules: a bug, not a choice of what to install
-        _tell_error(str(explained))
-        raise typer.Exit(WRONG) from None
-    except BrokenPipeError:
-        raise  # whoever read our output has gone, as in `kintsugi models | head`: typer ends quietly
-    except OSError as error:
-        place = "" if error.filename is None else f"{error.filename}: "
-        _tell_error(f"{place}{_reason(error)}; free space or mend the rights, then start the same command again")
+            raise  # a bug, or how typer ends
+        _tell_error(explained)
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo(f"stopped; {stopped}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _explain(error: Exception) -> str | None:
+    """What the user can do about an error; None where nobody but us can."""
+    if isinstance(error, KintsugiError):
+        return str(error)
+    if isinstance(error, MemoryError | RuntimeError | ImportError | OSError) and (short := shortage_of(error)):
+        return short
+    if isinstance(error, ModuleNotFoundError):
+        from flows.preflight import missing_package
+
+        missing = missing_package(error)
+        return None if missing is None else str(missing)
+    if isinstance(error, BrokenPipeError) or not isinstance(error, OSError):
+        return None
+    place = "" if error.filename is None else f"{error.filename}: "
+    return f"{place}{_reason(error)}; free space or mend the rights, then start the same command again"
 
 
 def _tell_error(text: str) -> None:

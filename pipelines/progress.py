@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+def as_json() -> bool:
+    """Return whether lines on stderr are for programs: asked of the environment, since other settings may be wrong."""
+    return os.environ.get("KINTSUGI_LOG") == "json"
 
 
 class Advance(Protocol):
@@ -33,11 +39,17 @@ def progress(logger: logging.Logger, what: str, total: int, unit: str, done: int
     Yields:
         The function to call as units get done.
     """
-    if sys.stderr.isatty():
+    if _may_draw():
         with _bar(what, total, unit, done) as advance:
             yield advance
     else:
         yield _lines(logger, what, total, unit, done)
+
+
+def _may_draw() -> bool:
+    """Return whether stderr is a terminal, and for people; a program may have been started without one."""
+    is_terminal = getattr(sys.stderr, "isatty", lambda: False)()
+    return is_terminal and not as_json()
 
 
 @contextmanager

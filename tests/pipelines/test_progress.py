@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
@@ -41,3 +42,19 @@ def test_work_that_was_done_before_does_not_make_it_look_faster(
         now[0] = 20.0
         advance(2, "note")
     assert caplog.messages == ["work: 92 of 100 images, 10.0 s each, 80 s left, note"]
+
+
+def test_a_program_that_was_started_without_stderr_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with progress.progress(logging.getLogger("test"), "score", 1, "images") as advance:
+        advance()
+
+
+def test_no_bar_is_drawn_where_lines_are_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("KINTSUGI_LOG", "json")
+    with progress.progress(logging.getLogger("test"), "score", 1, "images") as advance:
+        advance()
+    assert terminal.getvalue() == ""

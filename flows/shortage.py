@@ -1,0 +1,56 @@
+"""Limits on memory and threads (`ulimit -v`, `ulimit -u`): what ran out, which limit is set, and what to do."""
+
+from __future__ import annotations
+
+import resource
+
+from pipelines.errors import SettingsError
+
+LEAST_ADDRESSES = 512 * 2**20  # bytes; with less, libraries in C end the process while they are imported
+AGAIN = "start the same command again"
+# What Python, the dynamic linker, C++ and torch say.
+_NO_THREAD = ("can't start new thread", "pthread_create")
+_NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "bad_alloc", "out of memory")
+
+
+def require_memory() -> None:
+    """Refuse a limit on memory that no verb can work under.
+
+    Raises:
+        SettingsError: `ulimit -v` allows less than half a gigabyte.
+    """
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES:
+        raise SettingsError(
+            f"this process may use {_kib(addresses)} of memory (ulimit -v), and needs {_kib(LEAST_ADDRESSES)} to "
+            "begin with: raise the limit, or remove it with `ulimit -v unlimited`"
+        )
+
+
+def shortage_of(error: BaseException) -> str | None:
+    """Return a message where memory or threads ran out; None where an error is another one.
+
+    Args:
+        error: Of any library: few raise MemoryError, and many hide it in the text of another error.
+    """
+    text = str(error).lower()
+    limits = []
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY:
+        limits.append(f"{_kib(addresses)} of memory (ulimit -v)")
+    if any(words in text for words in _NO_THREAD):
+        what = "no further thread can be started"
+        processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        if processes != resource.RLIM_INFINITY:
+            limits.append(f"{processes} processes and threads (ulimit -u)")
+    elif isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        what = "memory ran out"
+    else:
+        return None
+    if limits:
+        return f"{what}; the limits are {' and '.join(limits)}: raise them, or set KINTSUGI_WORKERS=1, and {AGAIN}"
+    return f"{what}; no limit is set: free memory, or set KINTSUGI_WORKERS=1, and {AGAIN}"
+
+
+def _kib(count: int) -> str:
+    return f"{count // 1024} KiB"

@@ -1,0 +1,71 @@
+"""Small limits on memory and threads: one message with value, limit and next step, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.shortage import shortage_of
+from pipelines.sample import MAGNETIC_TILE
+
+
+@pytest.fixture
+def limited(trained, tmp_path: Path):
+    """Score under `ulimit -v`, in KiB."""
+
+    def limited(kib: int, **variables: str) -> subprocess.CompletedProcess[str]:
+        words = ["score", MAGNETIC_TILE / "test" / "good", "--model", trained.model, "--out", tmp_path / "out"]
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *map(str, words)], capture_output=True, text=True, check=False,
+            env=os.environ | {"KINTSUGI_HOME": str(tmp_path / "home")} | variables, cwd=tmp_path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024)),
+        )  # fmt: skip
+
+    return limited
+
+
+@pytest.mark.parametrize("kib", [250_000, 600_000])
+def test_a_small_limit_on_memory_is_one_message(limited, kib: int) -> None:
+    done = limited(kib)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"{kib} KiB" in last
+    assert "raise the" in last
+
+
+def test_so_it_is_for_programs(limited) -> None:
+    done = limited(600_000, KINTSUGI_LOG="json")
+    assert done.returncode == 2, done.stderr
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert last["level"] == "error"
+    assert "600000 KiB of memory (ulimit -v)" in last["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (RuntimeError("can't start new thread"), "no further thread can be started"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory ran out"),
+        (OSError(12, "Cannot allocate memory"), "memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory ran out"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "memory ran out"),
+        (MemoryError(), "memory ran out"),
+        (RuntimeError("something else"), None),
+        (ModuleNotFoundError("No module named 'torch'"), None),
+    ],
+)
+def test_libraries_words_for_it_are_known(monkeypatch: pytest.MonkeyPatch, error: Exception, what: str | None) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    found = shortage_of(error)
+    assert found == (what and f"{what}; no limit is set: free memory, or set KINTSUGI_WORKERS=1, and {AGAIN}")
+
+
+AGAIN = "start the same command again"
