@@ -6,7 +6,7 @@ import resource
 
 from pipelines.errors import SettingsError
 
-LEAST_ADDRESSES = 512 * 2**20  # bytes; with less, libraries in C end the process while they are imported
+LEAST_ADDRESSES = 3 * 2**29  # bytes; with less, OpenBLAS ends the process or waits for ever when it is imported
 AGAIN = "start the same command again"
 # What Python, the dynamic linker, C++ and torch say.
 _NO_THREAD = ("can't start new thread", "pthread_create")
@@ -17,7 +17,7 @@ def require_memory() -> None:
     """Refuse a limit on memory that no verb can work under.
 
     Raises:
-        SettingsError: `ulimit -v` allows less than half a gigabyte.
+        SettingsError: `ulimit -v` allows less than a gigabyte and a half.
     """
     addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES:

@@ -17,10 +17,11 @@ from pipelines.sample import MAGNETIC_TILE
 
 @pytest.fixture
 def limited(trained, tmp_path: Path):
-    """Score under `ulimit -v`, in KiB."""
+    """Score, or train, under `ulimit -v`, in KiB."""
 
-    def limited(kib: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    def limited(kib: int, verb: str = "score", **variables: str) -> subprocess.CompletedProcess[str]:
         words = ["score", MAGNETIC_TILE / "test" / "good", "--model", trained.model, "--out", tmp_path / "out"]
+        words = ["train", trained.job] if verb == "train" else words
         return subprocess.run(
             [sys.executable, "-m", "flows.cli", *map(str, words)], capture_output=True, text=True, check=False,
             env=os.environ | {"KINTSUGI_HOME": str(tmp_path / "home")} | variables, cwd=tmp_path,
@@ -30,9 +31,9 @@ def limited(trained, tmp_path: Path):
     return limited
 
 
-@pytest.mark.parametrize("kib", [250_000, 600_000])
-def test_a_small_limit_on_memory_is_one_message(limited, kib: int) -> None:
-    done = limited(kib)
+@pytest.mark.parametrize(("kib", "verb"), [(250_000, "score"), (600_000, "score"), (1_600_000, "train")])
+def test_a_small_limit_on_memory_is_one_message(limited, kib: int, verb: str) -> None:
+    done = limited(kib, verb)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -46,7 +47,7 @@ def test_so_it_is_for_programs(limited) -> None:
     assert done.returncode == 2, done.stderr
     last = json.loads(done.stderr.splitlines()[-1])
     assert last["level"] == "error"
-    assert "600000 KiB of memory (ulimit -v)" in last["message"]
+    assert "may use 600000 KiB of memory (ulimit -v), and needs 1572864 KiB" in last["message"]
 
 
 @pytest.mark.parametrize(
