@@ -168,7 +168,7 @@ def test_an_unknown_tag_of_jpeg_xr_prints_nothing(read, picture, capfd):
 
 def test_channels_count_against_the_limit(read, noise16):
     stored = np.repeat(noise16.astype(np.uint8), 20, axis=2)
-    data = tiff(stored, photometric="rgb", extrasamples=["unspecified"] * 57)
+    data = tiff(stored, photometric="rgb", planarconfig="contig", extrasamples=["unspecified"] * 57)
     assert read(data).note == "channels that are neither colour nor alpha ignored: 57"
     with pytest.raises(ImageError, match="has 60 channels, too many for its size: it is 29 x 345 = 10,005 pixels"):
         read(data, max_pixels=10_000)
