@@ -30,14 +30,12 @@ from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
-from pipelines.images.colour_space import profile_for
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
-from pipelines.images.tags import Tags
-from pipelines.images.write import SUFFIXES, FileKind, encode_image, file_kind
+from pipelines.images.write import SUFFIXES, FileKind, file_kind
 from pipelines.job_tables import AlarmTable
-from pipelines.label import EXACT, draw, encode_labels, label
+from pipelines.label import EXACT, draw, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata
 from pipelines.models import find_model
@@ -45,6 +43,7 @@ from pipelines.names import OutputNames
 from pipelines.output import OutputFolder, check_output, outputs_of
 from pipelines.progress import progress
 from pipelines.reference import CleanImages, Reference, TrueLabels
+from pipelines.result_file import encode_result
 from pipelines.results import open_results
 from pipelines.rows import empty_row, failed_row
 from pipelines.session import (
@@ -382,22 +381,10 @@ class Restoring(FolderRun):
         return picture_of_colours(sample, image.pixels)
 
     def _encoded(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
-        """A result (H, W, C), or labels (H, W), as a file, and what that cannot hold."""
-        scale = self.session.metadata.scale
-        dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
-        tags = (image.tags or Tags()).of_result(scale, gps=self.gps)
-        try:
-            if made.ndim == 2:
-                return encode_labels(self.kind, made, len(self.classes), dpi, tags)
-            icc = profile_for(image.icc, made.shape[2])
-            content, notes = encode_image(
-                self.kind, made, alpha, icc=icc, dpi=dpi, cicp=image.cicp, tags=tags, bits=bits
-            )
-        except ValueError as error:
-            raise ImageError(f"cannot be written: {error}") from None
-        if image.icc_source is not None and icc is not None:
-            notes = (f"colour space of the {image.icc_source} written as a colour profile", *notes)
-        return content, notes
+        return encode_result(
+            image, made, alpha, kind=self.kind, scale=self.session.metadata.scale, classes=len(self.classes),
+            gps=self.gps, bits=bits,
+        )  # fmt: skip
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))

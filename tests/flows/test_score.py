@@ -235,7 +235,8 @@ def test_restoring_is_the_same_flow(job, client, tmp_path, monkeypatch, wait_for
     monkeypatch.setattr(flows.restore, "open_restoring", open_restoring)
     summary = restore_flow(tmp_path / "scans", "builtin:denoise", tmp_path / "out", kind="tiff")
     assert summary.psnr == 31.5
-    assert opened == [{"kind": "tiff", "reference": None, "samples": 0, "gps": True, "alarm": None, "series": False}]
+    own = {"kind": "tiff", "reference": None, "samples": 0, "bits": None, "gps": True}
+    assert opened == [own | {"alarm": None, "series": False}]
     run = last_run(client, "restore")
     assert run.name == "restore scans with builtin:denoise"
     expected = {"open builtin:denoise", "shard 1 of 3", "shard 3 of 3"}
