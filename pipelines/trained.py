@@ -82,14 +82,9 @@ def train_once(
     """
     registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(flatten(job)), WORK: key}
     with work_folder(job, key, fresh=fresh) as work:
-        version = None if fresh else _left_open(registry, job.name, origin, work / RUN_FILE)
-        if version is not None:
-            log.info("%s was registered before its training was stopped: nothing is trained again", version.ref)
-            ended = False
-            with suppress(RegistryError):
-                end_killed(work / RUN_FILE, "FINISHED")
-                ended = True
-            trained = _settle(registry, version, Decision(**json.loads(version.tags[DECISION])))
+        finished = None if fresh else _finished(registry, job.name, origin, work / RUN_FILE)
+        if finished is not None:
+            trained, ended = finished
         else:
             with (
                 TrackedRun(job.name, kept=work / RUN_FILE) as run,
@@ -107,6 +102,34 @@ def train_once(
             ended = run.ended
         _forget_checkpoints(work, ended=ended)
     return trained
+
+
+def _finished(registry: Registry, name: str, origin: Mapping[str, str], kept: Path) -> tuple[TrainedModel, bool] | None:
+    """Finish a training that was stopped after its version was registered.
+
+    Args:
+        registry: Has the versions.
+        name: Of the model.
+        origin: Tags of a version that the same training makes.
+        kept: File that holds a run's identifier until the training's very end.
+
+    Returns:
+        What it made, and whether MLflow knows that its run is over; None where something is left to train.
+    """
+    version = _left_open(registry, name, origin, kept)
+    if version is None:
+        return None
+    log.info("%s was registered before its training was stopped: nothing is trained again", version.ref)
+    try:
+        trained = _settle(registry, version, Decision(**json.loads(version.tags[DECISION])))
+    except DigestError as error:  # for good: another start would find the same files
+        log.warning("%s: it is made again, from the last checkpoint if that is there", error)
+        return None
+    try:
+        end_killed(kept, "FINISHED")
+    except RegistryError:
+        return trained, False
+    return trained, True
 
 
 def _settle(registry: Registry, version: Version, decision: Decision) -> TrainedModel:

@@ -244,3 +244,21 @@ def test_an_image_to_image_training_ends_well_without_the_registry_that_has_its_
     trained = train_crops.train_crops(SimpleNamespace(job=job))
     assert trained.promoted
     assert [version.aliases for version in registry.versions(job.name)] == [("champion",)]
+
+
+def test_a_version_that_is_damaged_in_the_registry_is_made_again(
+    registry: Registry, server: Server, trainings: Iterator[Training], caplog: pytest.LogCaptureFixture
+) -> None:
+    training = next(trainings)
+    server.begin(range(2, 10_000), Killed())
+    with pytest.raises(Killed):
+        training.run()
+    server.end()
+    (version,) = registry.versions(training.job.name)
+    (stored,) = training.home.glob(f"artifacts/*/{version.run_id}/artifacts/model/model.onnx")
+    stored.write_bytes(stored.read_bytes()[:-1])
+    trained = training.run()
+    assert trained.promoted
+    assert trained.version.version == 2
+    assert training.times == 2
+    assert "damaged" in caplog.text
