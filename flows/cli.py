@@ -114,8 +114,10 @@ def train(
         why = None
         if if_needed:
             from pipelines.lifecycle import need_of
+            from pipelines.prune import reading_anew
 
-            need = need_of(asked)
+            with reading_anew(wanted=fresh):
+                need = need_of(asked)
             if not need.train:
                 typer.echo(f"not trained: {need.reason}")
                 return

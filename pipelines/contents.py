@@ -20,6 +20,7 @@ from pipelines.job import Job
 from pipelines.labels import stem_of
 from pipelines.modelfile import sha256_of
 from pipelines.progress import progress
+from pipelines.prune import reads_anew
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _digests(folder: Path, most: int) -> dict[str, str]:
     kept = settings().home / "cache" / "contents" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()}.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
-        known = dict(json.loads(kept.read_text(encoding="utf-8")))
+        known = {} if reads_anew() else dict(json.loads(kept.read_text(encoding="utf-8")))
     stamps = [json.dumps([file.relative, file.size, file.mtime_ns]) for file in files]
     new = [file for file, stamp in zip(files, stamps, strict=True) if stamp not in known]
     found = iter(_read(new)) if new else iter(())

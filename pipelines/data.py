@@ -183,6 +183,7 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
                 keep.append(position)
                 digests[image.sha256] = None
     array.flush()
+    index_path.unlink(missing_ok=True)  # of other pixels, should this process be killed before it writes the new one
     temporary.replace(pixels_path)
     write_json(index_path, {"keep": keep, "sha256": list(digests), "failed": failed, "duplicates": duplicates})
 

@@ -210,6 +210,7 @@ def _decode_into(
                 ("sizes", samples.shape[:2]),
             ):  # fmt: skip
                 index[name].append(value)
+    (folder / "photos.json").unlink(missing_ok=True)  # of other pixels, should this process be killed in between
     temporary.replace(folder / "photos.raw")
     write_json(folder / "photos.json", index | {"bits": bits})
 

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,26 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 DAY = 86_400.0  # seconds: what was used since may be in use
+_anew: ContextVar[set[Path] | None] = ContextVar("anew", default=None)  # folders that were; None: what is kept counts
+
+
+@contextlib.contextmanager
+def reading_anew(*, wanted: bool = True) -> Iterator[None]:
+    """Read every file again in this block, once: what is kept of it is found by size and time, which may be the same.
+
+    Args:
+        wanted: Else nothing changes.
+    """
+    token = _anew.set(set() if wanted else None)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
+def reads_anew() -> bool:
+    """Return whether what is kept of files does not count."""
+    return _anew.get() is not None
 
 
 @contextlib.contextmanager
@@ -36,6 +57,10 @@ def cache_folder(stamp: dict[str, Any]) -> Iterator[Path]:
         (folder / "lock").touch()
         _prune(cache)
     with locked(folder / "lock"):
+        made = _anew.get()
+        if made is not None and folder not in made:
+            made.add(folder)
+            _empty(folder)
         yield folder
 
 
@@ -54,14 +79,19 @@ def _prune(cache: Path) -> None:
             continue
         # In use, or another user's, in a home that is shared.
         with contextlib.suppress(OSError), locked(folder / "lock", wait=False):
-            for path in folder.iterdir():
-                if path.name != "lock":
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+            _empty(folder)
             freed = before - _size(folder)
             total -= freed
             since = time.strftime("%F", time.localtime(used))
             log.info("removed %.2f GB of decoded images, not used since %s", freed / 1e9, since)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock, and but what is another user's."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _used(cache: Path) -> Iterator[tuple[float, Path]]:

@@ -54,6 +54,7 @@ from pipelines.pieces import announce_pieces, warn_of_crossing
 from pipelines.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.probe import details_help
 from pipelines.promotion import decide
+from pipelines.prune import reading_anew
 from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
@@ -154,7 +155,7 @@ def train_model(
         job: A job, or the path of its TOML file.
         overrides: `key=value` pairs that replace keys of the file.
         why: What gave rise to it, for the record.
-        fresh: Begin from the first step, whatever an earlier run left.
+        fresh: Begin from the first step, whatever an earlier run left, and read every image again.
 
     Returns:
         The registered version, whether it became champion, and the figures behind that.
@@ -163,8 +164,13 @@ def train_model(
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    if job.verb == "restore":
-        return train_crops(crop_training(job), why, fresh=fresh)
+    with reading_anew(wanted=fresh):
+        if job.verb == "restore":
+            return train_crops(crop_training(job), why, fresh=fresh)
+        return _train_scorer(job, why, fresh=fresh)
+
+
+def _train_scorer(job: Job, why: str | None, *, fresh: bool) -> TrainedModel:
     start, seen = time.perf_counter(), contents_of(job)
     prepared = prepare(job)
     log.info(

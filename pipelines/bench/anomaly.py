@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -112,6 +113,7 @@ def _run(setup: Setup, rows: Sequence[Method], seeds: int, *, fresh: bool) -> Be
     cells = [Cell(setup, method, seed) for seed in range(seeds) for method in rows if method.random or seed == 0]
     results: list[tuple[Cell, Result]] = []
     if fresh:
+        shutil.rmtree(setup.out / "home" / "cache", ignore_errors=True)  # images are found in it by size and time
         for cell in cells:
             cell.forget()
     for number, cell in enumerate(cells, start=1):

@@ -20,6 +20,7 @@ from pipelines.prune import cache_folder
 from pipelines.publish import experiment_of, forget_published, publish_run
 from pipelines.settings import settings
 from pipelines.tracking import RUN_FILE, TrackedRun
+from pipelines.train import train_model
 from pipelines.trained import ABANDONED, work_folder
 
 MONTH = timedelta(days=30)
@@ -115,6 +116,18 @@ def test_digests_of_folders_that_nobody_asks_about_go(job, home: Path, tmp_path:
     assert contents_of(job) == first
     assert kept.is_file(), "it has just been used"
     assert not gone.exists()
+
+
+def test_a_fresh_training_reads_every_file_again(job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "good" / "one.png"
+    before, first = image.stat(), contents_of(job)
+    image.write_bytes(image.read_bytes().swapcase())
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert contents_of(job) == first
+    monkeypatch.setattr("pipelines.train.prepare", lambda job: pytest.fail(",".join(contents_of(job) - first)))
+    with pytest.raises(pytest.fail.Exception, match=r"^[0-9a-f]{64}$"):
+        train_model(job, fresh=True)
+    assert contents_of(job) != first
 
 
 def test_caches_of_another_user_end_no_training(home: Path, broken: dict[str, int]) -> None:

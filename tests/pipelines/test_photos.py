@@ -14,6 +14,8 @@ from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.labels import LabelFolder
 from pipelines.photos import Photos, load_photos, pixel_digest
+from pipelines.prune import reading_anew
+from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 
 RGB = ImageFormat(channels=3, bit_depth=8)
@@ -64,6 +66,25 @@ def test_none_that_can_be_read_is_an_error_and_is_tried_again(tmp_path: Path) ->
             load(folder)
     Image.new("RGB", (9, 9)).save(folder / "a.jpg")
     assert load(folder).sizes == ((9, 9),)
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_read_again_when_asked(folder: Path) -> None:
+    path = folder / "4.bmp"
+    Image.new("RGB", (8, 8), "red").save(path)
+    before, first = path.stat(), load(folder).sha256
+    Image.new("RGB", (8, 8), "blue").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with reading_anew(wanted=False):
+        assert load(folder).sha256 == first
+    with reading_anew():
+        again = load(folder).sha256
+        (raw,) = {path.stat().st_ino for path in settings().home.rglob("photos.raw")}
+        load(folder)
+        assert {path.stat().st_ino for path in settings().home.rglob("photos.raw")} == {raw}, "once is enough"
+    assert again[:4] == first[:4]
+    assert again[4] != first[4]
+    assert load(folder).sha256 == again
 
 
 @pytest.fixture

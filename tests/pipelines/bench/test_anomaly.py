@@ -84,6 +84,8 @@ def test_what_is_finished_is_run_again_when_asked(
     again = run(out, "knn", half="A", fresh=True)
     assert again.failed == 1
     assert not list(out.glob("work/knn*/trained.json"))
+    assert list(measured.out.glob("home/cache/data/*/pixels.npy"))
+    assert not list(out.glob("home/cache/data/*/pixels.npy"))
     assert list(out.glob("cells/ours-*.json"))  # nobody asked for it
 
 
