@@ -180,7 +180,7 @@ def steps_of(job: Job, module: FitCrops[Any], work: Path, device: str) -> int:
     return steps
 
 
-def work_key(job: Job, photos: Photos, recipe: CropRecipe, plan: Sequence[Any]) -> str:
+def work_key(job: Job, photos: Photos, split: Split, recipe: CropRecipe, plan: Sequence[Any]) -> str:
     """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
     stamp = {
         "task": job.task,
@@ -188,7 +188,7 @@ def work_key(job: Job, photos: Photos, recipe: CropRecipe, plan: Sequence[Any]) 
         "train": job.train.model_dump(mode="json"),
         "recipe": asdict(recipe),  # a device has its own
         "images": photos.pixel_sha256,
-        "calibrate": job.calibrate.fraction,
+        "split": [split[name] for name in sorted(split)],  # weights that have seen an image do not calibrate on it
         "format": [photos.image_format.channels, photos.image_format.bit_depth],
         "kintsugi": installed_version("kintsugi"),
     }

@@ -119,7 +119,7 @@ def prepare(training: AnyTraining) -> Prepared:
     if begun is not None:
         take_weights(fitted(recipe).network, begun)
         choices.append(begun.sha256)
-    return Prepared(photos, split, seen, device, recipe, fitted, work_key(job, photos, recipe, choices), start)
+    return Prepared(photos, split, seen, device, recipe, fitted, work_key(job, photos, split, recipe, choices), start)
 
 
 def make_bundle(

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines import train_crops
 from pipelines.build import find_task
 from pipelines.contents import contents_of
 from pipelines.data import load_training_data, split_by_content
@@ -21,6 +22,7 @@ from pipelines.pieces import pieces_of, warn_of_crossing
 from pipelines.plan import make_plan, survey
 from pipelines.promotion import unseen_by
 from pipelines.train import prepare
+from pipelines.train_restorer import RestorerTraining
 from pipelines.warm_start import held_apart
 
 
@@ -133,6 +135,17 @@ def test_a_training_warns_when_photographs_of_one_piece_are_on_both_sides(
     assert sum("'data.group' in the job file keeps them together" in other for other in told) == 1
     one, other = line.split("(")[1].split(")")[0].split(" and ")
     assert one.split("_")[0] == other.split("_")[0]
+
+
+def test_weights_that_saw_images_which_are_held_out_now_are_not_gone_on_with(tmp_path: Path) -> None:
+    """Somebody stops a training that warns of photographs of one piece, sets `data.group`, and starts it again."""
+    write_pieces(tmp_path, 6, 2, name="good/p{piece}/view{view}.png")
+    keys = []
+    for group in ({}, {"group": "folders"}):
+        document = {"name": "x", "task": "denoise", "data": {"train": str(tmp_path / "good"), **group}}
+        job = job_from_document(document | {"train": {"steps": 3}}, tmp_path / "job.toml")
+        keys.append(train_crops.prepare(RestorerTraining(job)).key)
+    assert keys[0] != keys[1]
 
 
 def test_an_image_that_shows_another_piece_now_is_new(tmp_path: Path) -> None:
