@@ -85,6 +85,10 @@ class Verdicts:
         """Return the threshold that an image is judged by: its group's, where sub-folders are judged by themselves."""
         return self.groups.judge(group_of(path, self.groups.level)).threshold if self.groups else self.threshold
 
+    def promises(self, path: str) -> bool:
+        """Return whether the rule's promise holds for an image: its sub-folder is one that calibration knows."""
+        return self.groups is None or self.groups.judge(group_of(path, self.groups.level)).promised
+
     def flags(self, path: str, score: float) -> bool:
         """Whether an image with this score is abnormal; before `settle`, whether it may be."""
         threshold = self.threshold_of(path)

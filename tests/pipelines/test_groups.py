@@ -15,7 +15,8 @@ from pipelines import score
 from pipelines.bundle import calibrate
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
-from pipelines.evaluate import evaluate_model
+from pipelines.evaluate import evaluate_model, figures_of
+from pipelines.figures import PixelFigures
 from pipelines.groups import GroupThresholds, group_of
 from pipelines.images import find_images
 from pipelines.modelfile import ModelFile, sha256_of
@@ -307,6 +308,15 @@ def test_evaluation_judges_the_folders_below_the_labels(grouped: Path, images: P
 def test_the_interval_of_the_rate_is_told_where_one_threshold_judged_all(trained, tmp_path: Path) -> None:
     plain, by_group = (evaluate_model(MAGNETIC_TILE, trained.model, groups=groups) for groups in (False, True))
     assert by_group["fpr_interval"] == plain["fpr_interval"] is not None
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("a", True), ("unknown", False)])
+def test_no_interval_is_told_of_a_rate_that_is_not_promised(name: str, is_told: bool) -> None:
+    """Nobody knows where the rate lies on sub-folders that calibration never saw."""
+    calibration = calibration_of({"a": np.arange(12.0), "b": np.arange(12.0)})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True, group_level=1)
+    rows = [{"path": f"{label}/{name}/{n}.png", "score": float(n)} for label in ("good", "crack") for n in range(9)]
+    assert (figures_of(rows, PixelFigures(), verdicts)["fpr_interval"] is not None) == is_told
 
 
 def test_a_model_of_one_group_judges_by_all_and_says_why(
