@@ -34,6 +34,11 @@ def shortage_of(error: BaseException) -> str | None:
         error: Of any library: few raise MemoryError, and many hide it in the text of another error.
     """
     text = str(error).lower()
+    if "cuda" in text and "out of memory" in text:  # limits of the system are not its limits
+        return (
+            f"the memory of the GPU ran out ({str(error).splitlines()[0][:200]}): free it, train with a smaller "
+            f"train.batch, or set KINTSUGI_DEVICE=cpu, and {AGAIN}"
+        )
     limits = []
     addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     if addresses != resource.RLIM_INFINITY:

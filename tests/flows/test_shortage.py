@@ -57,7 +57,6 @@ def test_so_it_is_for_programs(limited) -> None:
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory ran out"),
         (OSError(12, "Cannot allocate memory"), "memory ran out"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory ran out"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "memory ran out"),
         (MemoryError(), "memory ran out"),
         (RuntimeError("something else"), None),
         (ModuleNotFoundError("No module named 'torch'"), None),
@@ -67,6 +66,14 @@ def test_libraries_words_for_it_are_known(monkeypatch: pytest.MonkeyPatch, error
     monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     found = shortage_of(error)
     assert found == (what and f"{what}; no limit is set: free memory, or set KINTSUGI_WORKERS=1, and {AGAIN}")
+
+
+def test_a_gpu_s_memory_is_not_that_of_the_system() -> None:
+    error = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1.00 GiB free")
+    assert shortage_of(error) == (
+        "the memory of the GPU ran out (CUDA out of memory. Tried to allocate 2.00 GiB.): free it, train with a "
+        f"smaller train.batch, or set KINTSUGI_DEVICE=cpu, and {AGAIN}"
+    )
 
 
 AGAIN = "start the same command again"
