@@ -5,8 +5,8 @@ A distance is the Euclidean one between posterior means, each latent in units of
 copy of another if it is no further away than most images of the folder move when they are saved again: a limit that
 holds whatever the latents are, and however finely the model tells images apart.
 
-Time goes with the square of the number of images, as a product of matrices; memory is flat. Belongs to the scoring
-side.
+Time goes with the square of the number of images, as a product of matrices; memory is flat, but for some numbers of
+each image: embeddings may be on disk. Belongs to the scoring side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import gammaln
 
 from pipelines.neighbours import Gallery
+from pipelines.vectors import IN_MEMORY, Vectors, blocks_of, first_of_equals, mean_of, mean_square_of
 
 SAVED_AGAIN = 0.9  # share of the images that move no further than the limit when they are saved again
 CHANCE = 0.5  # pairs of different images, at most, that are expected to be as close by chance
@@ -58,7 +59,7 @@ class Closest:
     copy_of: NDArray[np.int64]
 
 
-def metric_of(mean: Floats, scale: Floats | None, moved: Floats, gallery: Gallery | None = None) -> Metric:
+def metric_of(mean: Vectors, scale: Vectors | None, moved: Floats, gallery: Gallery | None = None) -> Metric:
     """The distance that fits a folder, and up to which images are copies of each other.
 
     That limit is less than `moved` asks for where the latents are few and the images many, so that different ones come
@@ -71,19 +72,41 @@ def metric_of(mean: Floats, scale: Floats | None, moved: Floats, gallery: Galler
         moved: (M, E), by how much the embeddings of some images change when these are saved again.
         gallery: Good images of training.
     """
-    mean = mean.astype(np.float64)
     unit = "posterior standard deviations"
-    common = np.zeros(mean.shape[1]) if scale is None else np.sqrt(np.mean(np.square(scale, dtype=np.float64), axis=0))
+    common = np.zeros(mean.shape[1]) if scale is None else np.sqrt(mean_square_of(scale))
     if not common.min() > 0:  # an autoencoder, or an older file
-        unit, common = "standard deviations over the folder", mean.std(axis=0)
+        unit, common = "standard deviations over the folder", np.sqrt(mean_square_of(mean, mean_of(mean)))
         common = np.maximum(common, _FLOOR * common.max())
         common[common == 0] = 1.0
     saved = float(np.quantile(np.linalg.norm(moved / common, axis=1), SAVED_AGAIN)) if len(moved) else 0.0
-    different = np.unique(mean, axis=0)  # copies to the last bit are not there by chance
-    others = different if gallery is None else gallery.centre + gallery.codes * gallery.spread
-    known = len(others) >= FEWEST and len(different) > 1
-    limit = chance_distance(np.cov((others / common).T), len(different)) if known else math.inf
+    different = first_of_equals(mean)  # copies to the last bit are not there by chance
+    known = len(different if gallery is None else gallery.codes) >= FEWEST and len(different) > 1
+    limit = math.inf
+    if known:
+        spread = (
+            _covariance(mean, different)
+            if gallery is None
+            else np.atleast_2d(np.cov((gallery.codes * gallery.spread).T))
+        )
+        limit = chance_distance(spread / np.outer(common, common), len(different))
     return Metric(unit, common, min(saved, limit), limit < saved)
+
+
+def _covariance(mean: Vectors, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Covariance of some of the vectors."""
+    kept = np.zeros(len(mean), bool)
+    kept[chosen] = True
+    centre, total = np.zeros(mean.shape[1]), np.zeros((mean.shape[1], mean.shape[1]))
+    for only_centre in (True, False):
+        at = 0
+        for block in blocks_of(mean):
+            some = block[kept[at : at + len(block)]]
+            at += len(block)
+            if only_centre:
+                centre += some.sum(axis=0) / len(chosen)
+            else:
+                total += (some - centre).T @ (some - centre)
+    return total / (len(chosen) - 1)
 
 
 def chance_distance(covariance: Floats, count: int) -> float:
@@ -104,7 +127,7 @@ def chance_distance(covariance: Floats, count: int) -> float:
     return float(np.exp((logs / axes).max()))
 
 
-def closest(mean: Floats, metric: Metric, *, advance: Callable[[int], object] = lambda _: None) -> Closest:
+def closest(mean: Vectors, metric: Metric, *, advance: Callable[[int], object] = lambda _: None) -> Closest:
     """Find the closest other image of each, and the first image of which each is a copy.
 
     Going through the images in their order, one is a copy of the first before it that is no copy itself and no further
@@ -115,13 +138,11 @@ def closest(mean: Floats, metric: Metric, *, advance: Callable[[int], object] = 
         metric: From `metric_of`.
         advance: Told how many more images are done.
     """
-    points = (mean - mean.mean(axis=0, dtype=np.float64)) / metric.scale
+    points = _Points(mean, metric.scale)
     nearest, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    squares = np.square(points).sum(axis=1)
-    others = np.concatenate([-2 * points, squares[:, None]], axis=1)  # |b|^2 - 2 a b, in one product of matrices
     for start in range(0, len(points), ROWS):
-        rows = np.concatenate([points[start : start + ROWS], np.ones((len(points[start : start + ROWS]), 1))], axis=1)
-        nearest[start : start + ROWS] = _nearest(rows, others, start)
+        rows = points[start : start + ROWS]
+        nearest[start : start + ROWS] = _nearest(rows, points, start)
         advance(len(rows))
     for start in range(0, len(points), COLUMNS):  # as a difference: what is alike to the last digit is at 0
         part = slice(start, start + COLUMNS)
@@ -129,12 +150,30 @@ def closest(mean: Floats, metric: Metric, *, advance: Callable[[int], object] = 
     return Closest(nearest, distance, _copies(points, distance, metric.alike))
 
 
-def _nearest(rows: NDArray[np.float64], others: NDArray[np.float64], start: int) -> NDArray[np.int64]:
-    """Of each row the other point with the smallest product; row i is point `start` + i, which does not count."""
+class _Points:
+    """Embeddings as points whose Euclidean distance is that of the metric; all in memory only where they are few."""
+
+    def __init__(self, mean: Vectors, scale: NDArray[np.float64]) -> None:
+        self._centre, self._scale = mean_of(mean), scale
+        self._mean: Vectors = mean
+        if len(mean) * mean.shape[1] * 8 <= IN_MEMORY:  # converted once
+            self._mean = mean[:].astype(np.float64)
+
+    def __len__(self) -> int:
+        return len(self._mean)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = (self._mean[rows].astype(np.float64) - self._centre) / self._scale
+        return found
+
+
+def _nearest(rows: NDArray[np.float64], points: _Points, start: int) -> NDArray[np.int64]:
+    """Of each row the closest other point; row i is point `start` + i, which does not count."""
     best, found = np.full(len(rows), np.inf), np.empty(len(rows), np.int64)
     each = np.arange(len(rows))
-    for begin in range(0, len(others), COLUMNS):
-        products = rows @ others[begin : begin + COLUMNS].T
+    for begin in range(0, len(points), COLUMNS):
+        others = points[begin : begin + COLUMNS]
+        products = rows @ (-2 * others.T) + np.square(others).sum(axis=1)  # |b|^2 - 2 a b
         own = each + start - begin
         here = (own >= 0) & (own < products.shape[1])
         products[each[here], own[here]] = np.inf
@@ -145,7 +184,7 @@ def _nearest(rows: NDArray[np.float64], others: NDArray[np.float64], start: int)
     return found
 
 
-def _copies(points: NDArray[np.float64], distance: NDArray[np.float64], alike: float) -> NDArray[np.int64]:
+def _copies(points: _Points, distance: NDArray[np.float64], alike: float) -> NDArray[np.int64]:
     """Of which image each is a copy, or -1; only what has another one near comes into question."""
     copy_of = np.full(len(points), -1)
     suspects = np.flatnonzero(distance <= alike)

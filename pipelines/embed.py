@@ -7,9 +7,10 @@ Belongs to the scoring side: the exported graph does the work, so this needs no 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,26 +21,28 @@ from numpy.typing import NDArray
 
 from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
-from pipelines.files import write_atomically
+from pipelines.files import appearing
 from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
-from pipelines.inputs import batches, decode_for, in_halves
+from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.output import check_file
-from pipelines.parquet import write_table
+from pipelines.parquet import write_parquet
 from pipelines.progress import progress
-from pipelines.resaved import alike, coarse, saved_again
+from pipelines.resaved import SIDE, alike, coarse, saved_again
 from pipelines.session import DOES, Session, kind_of
 from pipelines.settings import settings
 from pipelines.spacing import evenly_spaced
 from pipelines.stages import in_order
+from pipelines.vectors import StoredVectors
 
 log = logging.getLogger(__name__)
 MEAN, SCALE = "embedding", "embedding_scale"
 SAVED_IMAGES = 64  # that are saved again, to see how far copies are from their originals
 BLOCK_FILES = 1024  # whose embeddings come in any order
+GROUP_FILES, GROUP_BYTES = 65_536, 64 * 2**20  # of a row group: as many rows as both allow
 EMBEDDINGS = pa.schema(
     [
         ("path", pa.string()),
@@ -58,6 +61,7 @@ EMBEDDINGS = pa.schema(
 )
 
 Floats = NDArray[np.float32]
+Store = Callable[[int], StoredVectors]  # from the length of vectors to a place for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +82,23 @@ class _Embedded:
     """What the model says of the files, in their order.
 
     Attributes:
-        digests: sha256 of each; None where it could not even be read.
-        reasons: Why a file failed; None where it did not.
-        mean: (N, E), not-a-number where it failed.
+        digests: sha256 of each as 32 bytes, (N, 32).
+        unread: Files that could not even be read, so that they have no digest.
+        reasons: Why files failed, by their place.
+        mean: Embeddings of the files that did not fail, in their order.
         scale: The same of the scale; None where the model has none.
     """
 
-    digests: list[str | None]
-    reasons: list[str | None]
-    mean: Floats
-    scale: Floats | None
+    digests: NDArray[np.uint8]
+    unread: set[int]
+    reasons: dict[int, str]
+    mean: StoredVectors
+    scale: StoredVectors | None
 
     @property
     def there(self) -> NDArray[np.int64]:
         """Which files did not fail."""
-        return np.flatnonzero([reason is None for reason in self.reasons])
+        return np.delete(np.arange(len(self.digests)), sorted(self.reasons))
 
 
 def embed_folder(
@@ -122,20 +128,28 @@ def embed_folder(
     found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = _open(file)
-    embedded = _embed(session, found.files)
-    near, metric = _neighbours(session, found.files, embedded) if neighbours else (None, None)
-    session.close()
-    table = _table(found, embedded, near, (file.name or session.metadata.name, file.version))
-    facts: dict[str, Any] = {"model_sha256": file.sha256}
-    facts |= {"unit": metric.unit, "alike": metric.alike} if metric else {}
-    facts |= {"left_out": list(found.left_out.rows)} if found.left_out.rows else {}
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
-    write_atomically(out, lambda temporary: write_table(table, temporary, compression="zstd"))
+    with contextlib.ExitStack() as stored:
+
+        def store(width: int) -> StoredVectors:
+            return stored.enter_context(StoredVectors(width, out.resolve().parent))
+
+        embedded = _embed(session, found.files, store)
+        near, metric = _neighbours(session, found.files, embedded, store) if neighbours else (None, None)
+        session.close()
+        facts: dict[str, Any] = {"model_sha256": file.sha256}
+        facts |= {"unit": metric.unit, "alike": metric.alike} if metric else {}
+        facts |= {"left_out": list(found.left_out.rows)} if found.left_out.rows else {}
+        schema = EMBEDDINGS.with_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
+        named = {"model": file.name or session.metadata.name, "version": file.version}
+        with appearing(out) as temporary, write_parquet(temporary, schema, compression="zstd") as writer:
+            for table in _tables(found, embedded, near, named):
+                writer.write_table(table.cast(schema))
+    files, failed = len(found.files) + len(found.unreadable), len(embedded.reasons) + len(found.unreadable)
     return EmbedSummary(
         out=out,
-        files=len(table),
-        ok=len(embedded.there),
-        failed=len(table) - len(embedded.there),
+        files=files,
+        ok=files - failed,
+        failed=failed,
         latents=embedded.mean.shape[1],
         duplicates=int((near.copy_of >= 0).sum()) if near else None,
         metric=metric,
@@ -166,33 +180,42 @@ def _open(file: ModelFile) -> Session:
     return session
 
 
-def _embed(session: Session, files: FileList) -> _Embedded:
-    """Run the model over files, some at a time, and put what it says where the file is in the list."""
+def _embed(session: Session, files: FileList, store: Store) -> _Embedded:
+    """Run the model over files, some at a time, and put what it says into the order of the list."""
     metadata = session.metadata
     outputs = tuple(name for name in (MEAN, SCALE) if name in metadata.outputs)
-    values = {name: np.full((len(files), metadata.latent_shape[0]), np.nan, np.float32) for name in outputs}
-    digests, reasons = list[str | None](), list[str | None]()
+    vectors = {name: store(metadata.latent_shape[0]) for name in outputs}
+    digests, unread, reasons = np.zeros((len(files), 32), np.uint8), set[int](), dict[int, str]()
+    start = 0
 
     def embedded(batch: Sequence[Decoded] | Failed) -> list[tuple[Decoded, dict[str, Floats]] | Failed]:
         return [batch] if isinstance(batch, Failed) else _run(session, batch, outputs)
 
     with progress(log, "embed", len(files), "images") as advance:
         for block in files.blocks(BLOCK_FILES):
-            start, places = len(digests), {name: at for at, name in enumerate(block.relatives.to_pylist())}
-            digests += [None] * len(block)
-            reasons += [None] * len(block)
+            places = {name: at for at, name in enumerate(block.relatives.to_pylist())}
+            values = {name: np.empty((len(block), metadata.latent_shape[0]), np.float32) for name in outputs}
+            there = np.ones(len(block), bool)
             parts = batches(decode_for(block, metadata), lambda: session.batch_size)
-            for done in in_order(embedded, parts, workers=session.calls):
+            coming = in_order(embedded, parts, workers=session.calls, weight=weight_of, limit=bytes_ahead())
+            for done in coming:
                 for each in done:
-                    at = start + places[(each if isinstance(each, Failed) else each[0]).file.relative]
+                    whose = each if isinstance(each, Failed) else each[0]
+                    at, sha256 = start + places[whose.file.relative], whose.sha256
+                    if sha256 is None:
+                        unread.add(at)
+                    else:
+                        digests[at] = np.frombuffer(bytes.fromhex(sha256), np.uint8)
                     if isinstance(each, Failed):
-                        digests[at], reasons[at] = each.sha256, each.reason
+                        reasons[at], there[at - start] = each.reason, False
                         continue
-                    digests[at] = each[0].sha256
                     for name, value in each[1].items():
-                        values[name][at] = value
+                        values[name][at - start] = value
                 advance(len(done))
-    return _Embedded(digests, reasons, values[MEAN], values.get(SCALE))
+            for name in outputs:
+                vectors[name].add(values[name][there])
+            start += len(block)
+    return _Embedded(digests, unread, reasons, vectors[MEAN], vectors.get(SCALE))
 
 
 def _run(
@@ -213,13 +236,15 @@ def _run(
     return done
 
 
-def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple[Closest | None, Metric | None]:
+def _neighbours(
+    session: Session, files: FileList, embedded: _Embedded, store: Store
+) -> tuple[Closest | None, Metric | None]:
     """Who is closest to whom, among the files that did not fail."""
     there = embedded.there
     if len(there) < 2:
         return None, None
-    mean, scale = embedded.mean[there], None if embedded.scale is None else embedded.scale[there]
-    metric = metric_of(mean, scale, _moved(session, files, embedded), Gallery.of(session.model))
+    mean = embedded.mean
+    metric = metric_of(mean, embedded.scale, _moved(session, files, embedded), Gallery.of(session.model))
     if metric.by_chance:
         log.warning(
             "the model describes %d images by %d numbers, too few to tell all of them apart: some copies may be missed "
@@ -227,11 +252,11 @@ def _neighbours(session: Session, files: FileList, embedded: _Embedded) -> tuple
         )  # fmt: skip
     with progress(log, "neighbours", len(there), "images") as advance:
         near = closest(mean, metric, advance=advance)
-    return replace(near, copy_of=_looked_at(session, files, there, near.copy_of)), metric
+    return replace(near, copy_of=_looked_at(session, files, there, near.copy_of, store)), metric
 
 
 def _looked_at(
-    session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64]
+    session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64], store: Store
 ) -> NDArray[np.int64]:
     """Copies that also look like what they are copies of: a model may describe different images alike.
 
@@ -239,18 +264,23 @@ def _looked_at(
     """
     copies = np.flatnonzero(copy_of >= 0)
     wanted = np.unique(np.concatenate([copies, copy_of[copies]]))
-    images = decode_for(files.take(there[wanted]), session.metadata)
-    looks = {
-        int(at): coarse(image.pixels) for at, image in zip(wanted, images, strict=True) if isinstance(image, Decoded)
-    }
+    looks = store(SIDE * SIDE)  # a row for each of `wanted`
+    for image in decode_for(files.take(there[wanted]), session.metadata):
+        found = coarse(image.pixels) if isinstance(image, Decoded) else np.full(SIDE * SIDE, np.nan)
+        looks.add(found[None])
+
+    def differ(one: int, other: int) -> bool:
+        """Return whether two do not look alike; where a file is gone meanwhile, nobody can look: it stays a copy."""
+        first, second = looks[np.searchsorted(wanted, [one, other])]
+        return not (np.isnan(first[0]) or np.isnan(second[0]) or alike(first, second))
+
     kept = copy_of.copy()
     together = copies[np.argsort(copy_of[copies], kind="stable")]
     for copies_of_one in np.split(together, np.flatnonzero(np.diff(copy_of[together])) + 1) if len(copies) else ():
         left, first = copies_of_one.tolist(), int(copy_of[copies_of_one[0]])
         while left:
             kept[left] = first
-            # Where a file is gone meanwhile, nobody can look: it stays a copy.
-            left = [at for at in left if at in looks and first in looks and not alike(looks[at], looks[first])]
+            left = [at for at in left if differ(at, first)]
             if left:
                 first = left.pop(0)
                 kept[first] = -1
@@ -259,54 +289,62 @@ def _looked_at(
 
 def _moved(session: Session, files: FileList, embedded: _Embedded) -> Floats:
     """By how much the embeddings of some images change when these are saved again."""
-    some = np.array(evenly_spaced(embedded.there.tolist(), SAVED_IMAGES))
+    there = embedded.there
+    some = np.array(evenly_spaced(range(len(there)), SAVED_IMAGES))
     moved = []
-    for at, image in zip(some, decode_for(files.take(some), session.metadata), strict=True):
+    for at, image in zip(some, decode_for(files.take(there[some]), session.metadata), strict=True):
         if isinstance(image, Decoded):  # not gone meanwhile
             found = _run(session, [replace(image, pixels=saved_again(image.pixels))], (MEAN,))[0]
             if not isinstance(found, Failed):
-                moved.append(found[1][MEAN] - embedded.mean[at])
+                moved.append(found[1][MEAN] - embedded.mean[[at]][0])
     return np.array(moved).reshape(-1, embedded.mean.shape[1])
 
 
-def _table(found: Found, embedded: _Embedded, near: Closest | None, model: tuple[str, str | None]) -> pa.Table:
-    """The rows: of all files in the order of their names, and of sub-folders that could not be read."""
-    names, there, count = found.files.relatives.cast(pa.string()), embedded.there, len(found.files)
-    columns: dict[str, Any] = {
-        "path": names,
-        "sha256": pa.array(embedded.digests, pa.string()),
-        "status": pa.array(["ok" if reason is None else "failed" for reason in embedded.reasons]),
-        "error": pa.array(embedded.reasons, pa.string()),
-        "label": pa.array([group_of(name) or None for name in names.to_pylist()], pa.string()),
-        MEAN: _lists(embedded.mean, there, count),
-        SCALE: _lists(embedded.scale, there, count),
-    }
-    if near is not None:
-        row = np.full(count, -1)
-        row[there] = np.arange(len(there))
-        at = pa.array(row, mask=row < 0)  # of each file its place among those that did not fail
-        there_names = names.take(pa.array(there))
-        columns |= {
-            "nearest": there_names.take(pa.array(near.nearest)).take(at),
-            "nearest_distance": pa.array(near.distance).take(at),
-            "duplicate_of": there_names.take(pa.array(near.copy_of, mask=near.copy_of < 0)).take(at),
+def _tables(
+    found: Found, embedded: _Embedded, near: Closest | None, named: dict[str, str | None]
+) -> Iterator[pa.Table]:
+    """The rows, some at a time: of all files in the order of their names, and of sub-folders that could not be read."""
+    names = found.files.relatives
+    closed: list[dict[str, str | None]] = [
+        {"path": place.relative, "status": "failed", "error": f"the folder cannot be read: {place.reason}", **named}
+        for place in found.unreadable
+    ]
+    there, start, first = embedded.there, 0, 0
+    for block in found.files.blocks(max(1, min(GROUP_FILES, GROUP_BYTES // (8 * embedded.mean.shape[1])))):
+        places = range(start, start + len(block))
+        reasons = [embedded.reasons.get(at) for at in places]
+        ok = np.array([reason is None for reason in reasons])
+        rows = slice(first, first + int(ok.sum()))
+        columns: dict[str, Any] = {
+            "path": block.relatives.cast(pa.string()),
+            "sha256": [None if at in embedded.unread else embedded.digests[at].tobytes().hex() for at in places],
+            "status": ["ok" if reason is None else "failed" for reason in reasons],
+            "error": reasons,
+            **{name: [value] * len(block) for name, value in named.items()},
+            "label": [group_of(name) or None for name in block.relatives.to_pylist()],
+            MEAN: _lists(embedded.mean[rows], ok),
+            SCALE: pa.nulls(len(block)) if embedded.scale is None else _lists(embedded.scale[rows], ok),
         }
-    table = pa.table({name: columns.get(name, pa.nulls(count)) for name in EMBEDDINGS.names}).cast(EMBEDDINGS)
-    if found.unreadable:
-        said = [(place.relative, f"the folder cannot be read: {place.reason}") for place in found.unreadable]
-        closed = [{"path": path, "status": "failed", "error": error} for path, error in said]
-        table = pa.concat_tables([table, pa.Table.from_pylist(closed, schema=EMBEDDINGS)]).sort_by("path")
-    for name, value in zip(("model", "version"), model, strict=True):
-        at = EMBEDDINGS.get_field_index(name)
-        table = table.set_column(at, EMBEDDINGS.field(name), pa.array([value] * len(table), pa.string()))
-    return table
+        if near is not None:
+            row = np.cumsum(ok) - 1
+            at = pa.array(row, mask=~ok)  # of each file its place among those that did not fail
+            copies = near.copy_of[rows]
+            originals = pa.array(there[copies], mask=copies < 0)
+            columns |= {
+                "nearest": names.take(pa.array(there[near.nearest[rows]])).take(at),
+                "nearest_distance": pa.array(near.distance[rows]).take(at),
+                "duplicate_of": names.take(originals).take(at),
+            }
+        table = pa.table({name: columns.get(name, pa.nulls(len(block))) for name in EMBEDDINGS.names}).cast(EMBEDDINGS)
+        now = [row for row in closed if str(row["path"]) <= block.relatives[-1].as_py()]
+        closed = closed[len(now) :]
+        yield pa.concat_tables([table, pa.Table.from_pylist(now, schema=EMBEDDINGS)]).sort_by("path") if now else table
+        start, first = start + len(block), rows.stop
+    if closed:
+        yield pa.Table.from_pylist(closed, schema=EMBEDDINGS)
 
 
-def _lists(values: Floats | None, there: NDArray[np.int64], count: int) -> pa.Array:
+def _lists(values: Floats, there: NDArray[np.bool_]) -> pa.Array:
     """Rows of an array as lists; null where there is none."""
-    if values is None:
-        return pa.nulls(count)
-    lengths = np.zeros(count, np.int32)
-    lengths[there] = values.shape[1]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(values[there].ravel()), mask=pa.array(lengths == 0))
+    offsets = np.concatenate([[0], np.cumsum(there * values.shape[1])]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=pa.array(~there))

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.images.bits import ALL
+from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.settings import settings
 from pipelines.text import some_of
@@ -89,19 +90,46 @@ def some_readable(
             images.close()
 
 
-def batches(images: Iterator[Decoded | Failed], size: Callable[[], int]) -> Iterator[list[Decoded] | Failed]:
-    """Images of equal shape together, as soon as there are `size()` of them, the rest at the end; failures alone."""
+def bytes_ahead() -> int:
+    """Bytes of pixels that each stage holds at most, beside one image: the processor's share times the workers."""
+    return 3 * PIXELS_AHEAD * settings().workers
+
+
+def weight_of(batch: Sequence[Decoded] | Failed) -> int:
+    """Bytes of a batch's pixels."""
+    return 0 if isinstance(batch, Failed) else sum(image.pixels.nbytes for image in batch)
+
+
+def batches(
+    images: Iterator[Decoded | Failed], size: Callable[[], int], limit: int | None = None
+) -> Iterator[list[Decoded] | Failed]:
+    """Put images of equal shape together; failures come alone.
+
+    Args:
+        images: Of any shapes.
+        size: Returns how many make a batch.
+        limit: Bytes of pixels that wait for others of their shape: above it, the batch with the most pixels goes first.
+            Default: `bytes_ahead()`.
+    """
+    limit, held = bytes_ahead() if limit is None else limit, 0
     groups: dict[tuple[int, ...], list[Decoded]] = {}
     try:
         for image in images:
             if isinstance(image, Failed):
                 yield image
                 continue
-            group = groups.setdefault(image.pixels.shape, [])
-            group.append(image)
-            if len(group) >= size():
-                yield groups.pop(image.pixels.shape)
-        yield from groups.values()
+            shape = image.pixels.shape
+            groups.setdefault(shape, []).append(image)
+            held += image.pixels.nbytes
+            if len(groups[shape]) < size():
+                if held <= limit:
+                    continue
+                shape = max(groups, key=lambda shape: weight_of(groups[shape]))
+            del image  # the caller's now
+            held -= weight_of(groups[shape])
+            yield groups.pop(shape)
+        while groups:
+            yield groups.pop(next(iter(groups)))
     finally:
         if isinstance(images, Generator):  # its threads wait for room in memory until they are told that nobody comes
             images.close()

@@ -26,7 +26,7 @@ from pipelines.files import map_name, write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
-from pipelines.inputs import batches, decode_for, in_halves
+from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
@@ -231,8 +231,9 @@ class Scoring(FolderRun):
         workers = settings().workers
         images = decode_for(files, self.session.metadata, self.stages)
         parts = batches(images, lambda: self.batch_size)
-        scored = in_order(self.scored, parts, workers=self.session.calls)
-        for drawn in in_order(self.drawn, scored, workers=workers):
+        limit = bytes_ahead()
+        scored = in_order(self.scored, parts, workers=self.session.calls, weight=weight_of, limit=limit)
+        for drawn in in_order(self.drawn, scored, workers=workers, weight=_weight, limit=limit):
             for row, anomaly_map in drawn:
                 if self.observer and row["status"] == "ok":
                     self.observer(row, anomaly_map)
@@ -374,3 +375,8 @@ class Scoring(FolderRun):
             row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
+
+
+def _weight(scored: Sequence[_Scored]) -> int:
+    """Bytes of the pixels in a batch that was scored."""
+    return sum(weight_of(part if isinstance(part, Failed) else part[0]) for part in scored)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,15 +19,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines import embed_folder
+from pipelines import embed, embed_folder
 from pipelines.embed import EMBEDDINGS, _looked_at
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
-from pipelines.images import find_images, list_images
+from pipelines.images import Decoded, Failed, FileList, Found, ImageFile, find_images, list_images
 from pipelines.inputs import decode_for
-from pipelines.modelfile import METADATA_KEY, sha256_of
+from pipelines.modelfile import METADATA_KEY, ModelFile, sha256_of
 from pipelines.models import find_model
-from pipelines.resaved import saved_again
+from pipelines.resaved import SIDE, saved_again
 from pipelines.session import Session
+from pipelines.vectors import StoredVectors
 
 
 def rows_in(path: Path) -> list[dict]:
@@ -100,7 +104,9 @@ def test_copies_that_the_model_confuses_with_something_else_are_still_copies_of_
     for name, pixels in zip("abcdef", (one, other, third, other, third, one), strict=True):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     session = SimpleNamespace(metadata=SimpleNamespace(channels=1, bit_depth=8))
-    found = _looked_at(session, list_images(tmp_path).files, np.arange(6), np.array([-1, 0, 0, 0, 0, 0]))
+    copies = np.array([-1, 0, 0, 0, 0, 0])
+    with StoredVectors(SIDE * SIDE, tmp_path) as looks:
+        found = _looked_at(session, list_images(tmp_path).files, np.arange(6), copies, lambda _: looks)
     assert found.tolist() == [-1, -1, -1, 1, 2, 0]
 
 
@@ -177,3 +183,62 @@ def test_the_command_ends_with_3_where_files_cannot_be_read(trained, tmp_path: P
     assert "1 of 2 files could not be embedded" in done.output
     only, broken = rows_in(tmp_path / "e.parquet")
     assert (only["nearest"], only["nearest_distance"], broken["embedding"]) == (None, None, None)
+
+
+class Stub:
+    """A model of many latents, whose embeddings are drawn by the images' digests."""
+
+    latents, calls, batch_size = 512, 1, 20
+    model = SimpleNamespace(folder=Path("nowhere"))
+
+    def __init__(self) -> None:
+        self.metadata = SimpleNamespace(
+            latent_shape=(self.latents, 1, 1), outputs=("embedding", "embedding_scale"), name="stub"
+        )
+
+    def run_images(self, images: list[Decoded], outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        drawn = [np.random.default_rng(int(image.sha256[:8], 16)) for image in images]
+        return {name: np.stack([each.random(self.latents, np.float32) + 0.1 for each in drawn]) for name in outputs}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def decoded(files: Sequence[ImageFile], *_: object) -> Iterator[Decoded | Failed]:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for file in files:
+        digest = hashlib.sha256(file.relative.encode()).hexdigest()
+        broken = file.relative.endswith("77.png")
+        yield Failed(file, "is broken", digest) if broken else Decoded(file, pixels, 4, 4, 8, digest, None)
+
+
+def test_vectors_of_a_large_folder_are_on_disk_and_come_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3,000 embeddings and their scales are 12 MB, and several times as much where neighbours are looked for."""
+    files = FileList.of(Path(), (ImageFile(Path(name), name, 1, 1) for name in (f"{i:05}.png" for i in range(3000))))
+    monkeypatch.setattr(embed, "list_images", lambda _: Found(files, ()))
+    monkeypatch.setattr(embed, "_open", lambda _: Stub())
+    monkeypatch.setattr(embed, "decode_for", decoded)
+    monkeypatch.setattr(embed.Gallery, "of", lambda _: None)
+    monkeypatch.setattr(embed, "BLOCK_FILES", 100)
+    monkeypatch.setattr(embed, "GROUP_BYTES", 2**19)
+    for name in ("ROWS", "COLUMNS"):
+        monkeypatch.setattr(f"pipelines.closest.{name}", 256)
+    monkeypatch.setattr("pipelines.vectors.ROWS", 64)
+    model = ModelFile(path=tmp_path / "stub.onnx", sha256="0" * 64, ref="stub")
+    for out, limit in (("memory", 2**28), ("disk", 2**20)):
+        monkeypatch.setattr("pipelines.vectors.IN_MEMORY", limit)
+        monkeypatch.setattr("pipelines.closest.IN_MEMORY", limit)
+        tracemalloc.start() if out == "disk" else None
+        summary = embed_folder("images", model, tmp_path / f"{out}.parquet")
+        assert (summary.ok, summary.failed) == (2970, 30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 14_000_000
+    with pq.ParquetFile(tmp_path / "disk.parquet") as file:
+        assert file.num_row_groups > 20  # so that no list's offsets are beyond 32 bits
+    table = pq.read_table(tmp_path / "disk.parquet")
+    assert table.equals(pq.read_table(tmp_path / "memory.parquet"))
+    assert table["nearest"].null_count == 30
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["disk.parquet", "memory.parquet"]

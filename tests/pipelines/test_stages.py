@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines.images import Failed, ImageFile
+from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.inputs import batches
 from pipelines.stages import AHEAD, Clock, in_order
 
@@ -118,3 +121,43 @@ def test_batches_close_what_they_are_made_of() -> None:
     parts.close()
     assert closed.is_set()
     assert source.gi_frame is None
+
+
+def test_images_of_many_sizes_do_not_wait_for_others_of_their_size_beyond_a_limit() -> None:
+    """Each of 200 sizes is there twice, 20 MB in all, and 32 of a size make a batch."""
+    held = most = 0
+
+    def gone(size: int) -> None:
+        nonlocal held
+        held -= size
+
+    def images() -> Iterator[Decoded]:
+        nonlocal held, most
+        for number in range(400):
+            pixels = np.zeros((100, 400 + number % 200, 1), np.uint8)
+            weakref.finalize(pixels, gone, pixels.nbytes)
+            held += pixels.nbytes
+            most = max(most, held)
+            name = f"{number}.png"
+            yield Decoded(ImageFile(Path(name), name, 1, 1), pixels, 400, 100, 8, "", None)
+            del pixels
+
+    seen = []
+    for batch in batches(images(), lambda: 32, limit=1_000_000):
+        assert not isinstance(batch, Failed)
+        assert len({image.pixels.shape for image in batch}) == 1
+        seen += [image.file.relative for image in batch]
+        del batch
+    assert sorted(seen) == sorted(f"{number}.png" for number in range(400))
+    assert most < 1_200_000
+
+
+def test_a_batch_of_large_images_is_a_small_one() -> None:
+    def images() -> Iterator[Decoded]:
+        for number in range(9):
+            name = f"{number}.png"
+            pixels = np.zeros((500, 800, 1), np.uint8)
+            yield Decoded(ImageFile(Path(name), name, 1, 1), pixels, 800, 500, 8, "", None)
+
+    found = [len(batch) for batch in batches(images(), lambda: 32, limit=1_000_000) if not isinstance(batch, Failed)]
+    assert found == [3, 3, 3]
