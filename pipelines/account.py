@@ -178,6 +178,7 @@ def _describe_groups(scoring: Scoring) -> dict[str, Any] | None:
         "level": groups.level,
         "needed": groups.needed,
         "others": {"n": groups.rest.calibration.n, "promised": groups.rest.promised},
+        "unpromised": scoring.unpromised,
         "groups": groups.describe(file.relative for file in scoring.files),
         "scores": {name: list(scores) for name, scores in calibration.groups.items()},
     }

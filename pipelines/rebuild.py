@@ -102,5 +102,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
                 results.add([row | {"model": model["name"], "version": model["version"]} for row in rows])
         output.write_gallery(results.worst)
         judged = kept | {"threshold": verdicts.threshold} if kept else None
+        if judged and grouped:
+            judged |= {"grouped": grouped | {"unpromised": results.counts["unpromised"]}}
         counts = {name: results.counts[name] for name in COUNTED}
         output.write_json("run.json", run | {"counts": run["counts"] | counts, "calibration": judged})

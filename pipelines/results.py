@@ -18,7 +18,7 @@ from pipelines.parquet import write_parquet
 from pipelines.store import worst_of
 from pipelines.text import for_spreadsheets
 
-COUNTED = ("ok", "failed", "flagged", "unpromised")  # of rows that were scored, in run.json
+COUNTED = ("ok", "failed", "flagged")  # of rows that were scored, in run.json
 
 
 class Results:

@@ -198,6 +198,7 @@ class Scoring(FolderRun):
     drift_below: tuple[str, ...] = ()  # only images of these sub-folders tell of drift; default: all
     drift: Drift | None = None
     strangers: Strangers | None = None  # images that score above all calibration images, once all are known
+    unpromised: int = 0  # images that are judged without a promise
     batch_size: int = field(init=False)
     due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
@@ -267,6 +268,7 @@ class Scoring(FolderRun):
         self.output.write_gallery(results.worst)
         self.output.tidy(mapped)
         counts = {name: results.counts[name] for name in COUNTED}
+        self.unpromised = results.counts["unpromised"]
         run = describe(self, counts, finished=True)
         self.output.write_json("run.json", run)
         report = write_report(self.output.out)
@@ -280,6 +282,7 @@ class Scoring(FolderRun):
             rule=self.verdicts.rule,
             drift=self.drift,
             by_group=results.counts["grouped"],
+            unpromised=self.unpromised,
             alarms=tuple(run["alarms"]),
             images_per_second=run["timings"]["images_per_second"],
             files=self.total,

@@ -67,6 +67,7 @@ class GroupedFacts(Record):
     needed: int = 0  # calibration images that a group needs
     groups: tuple[GroupFacts, ...] = ()
     others: OtherFacts = OtherFacts()
+    unpromised: int = 0  # images judged by calibration images of other sub-folders
 
 
 class HeatFacts(Record):
@@ -106,7 +107,6 @@ class Counts(Record):
     ok: int | None = None
     failed: int | None = None
     flagged: int | None = None
-    unpromised: int | None = None  # judged by calibration images of other sub-folders
 
 
 class LeftOutFacts(Record):

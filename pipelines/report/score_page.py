@@ -100,7 +100,7 @@ def _facts(
             flagged=flagged,
             rate=rate,
             rule=rule,
-            unpromised=known.counts.unpromised or 0,
+            unpromised=calibration.grouped.unpromised if calibration and calibration.grouped else 0,
         ),
         "partial": missing(rows, run, pictured=gallery is not None or not len(rows.known_scores)),
         "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},

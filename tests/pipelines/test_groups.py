@@ -153,7 +153,7 @@ def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_say
     assert any("groups without a promise of their own, judged by all 28 calibration images" in line for line in told)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["warnings"] == warnings
-    assert run["counts"]["unpromised"] == summary.unpromised == 5
+    assert run["calibration"]["grouped"]["unpromised"] == summary.unpromised == 5
     assert run["calibration"]["grouped"]["others"] == {"n": 28, "promised": False}
     assert (summary.rule or "").endswith("promised in each of 2 groups")
     page = (tmp_path / "out" / "report.html").read_text()
