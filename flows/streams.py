@@ -32,7 +32,7 @@ class Forgiving(io.TextIOWrapper):
         Args:
             stream: Of the interpreter: its buffer is taken.
         """
-        encoding, errors, by_line = stream.encoding, stream.errors, stream.line_buffering
+        encoding, errors, by_line = stream.encoding, stream.errors, bool(stream.line_buffering)
         return cls(stream.detach(), encoding=encoding, errors=errors, line_buffering=by_line)  # type: ignore[attr-defined]
 
     def write(self, text: str) -> int:
