@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,14 +15,11 @@ from flows.bench import app as bench_app
 from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
-from flows.options import FreshOption
+from flows.options import EngineOption, FreshOption, GroupsOption, ModelOption, OutOption, RateOption
 from flows.paths import App
 from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
 from pipelines.progress import as_json
-
-if TYPE_CHECKING:
-    pass
 
 app = App(
     name="kintsugi",
@@ -33,23 +30,6 @@ app = App(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
-
-ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="REF", help=f"{REF}.")]
-RateOption = Annotated[
-    float | None,
-    typer.Option("--false-alarms", help="Share of good images that may be flagged, between 0 and 1 (0.01 is 1 %)."),
-]
-GroupsOption = Annotated[
-    bool,
-    typer.Option("--groups", help="Judge each sub-folder by the calibration images of the same sub-folder, if enough."),
-]
-OutOption = Annotated[
-    Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run over the same images.")
-]
-
-EngineOption = Annotated[
-    str, typer.Option("--engine", metavar="ENGINE", help="Where it is done: local, or ray: a cluster's machines.")
-]
 
 
 def _tell_version(wanted: bool) -> None:
