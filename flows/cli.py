@@ -342,7 +342,7 @@ def serve(
     jobs: Annotated[list[Path] | None, typer.Argument(help="Job files, or folders of them (default: ./jobs).")] = None,
 ) -> None:
     """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
-    with told_plainly():
+    with told_plainly(repeats=True):
         from flows.preflight import require
 
         require("prefect", "mlflow")

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,32 +17,89 @@ from flows.shortage import require_memory, shortage_of
 from pipelines.errors import KintsugiError
 from pipelines.progress import as_json
 
+LONGEST = 200  # characters of a line
 DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 
 class _Plain(logging.Formatter):
-    """The message alone, and before a warning the word."""
+    """The message alone, and before a warning the word; in lines that a terminal can show."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
         text = super().format(record)
-        return f"warning: {text}" if record.levelno == logging.WARNING else text
+        return in_lines(f"warning: {text}" if record.levelno == logging.WARNING else text)
+
+
+class _Once(logging.Filter):
+    """Passes each warning once: a command that scores a folder twice has the same to say of it twice."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__()
+        self._passed: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is no warning, or a new one."""
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        new = text not in self._passed
+        self._passed.add(text)
+        return new
+
+
+def in_lines(text: str) -> str:
+    """Break lines of more than 200 characters between words, never in a name.
+
+    >>> len(in_lines("word " * 60).splitlines())
+    2
+    """
+    return "\n".join(
+        textwrap.fill(line, LONGEST, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        if len(line) > LONGEST
+        else line
+        for line in text.split("\n")
+    )
 
 
 @contextmanager
-def told_plainly(stopped: str = "start the same command again to go on where it was") -> Iterator[None]:
+def _lines_on_stderr(*, repeats: bool) -> Iterator[None]:
+    """Print what the software logs on stderr, each line once: Prefect's handler of all logs would print it again."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if as_json() else _Plain())
+    if not repeats:
+        handler.addFilter(_Once())
+    loggers = [logging.getLogger(name) for name in ("pipelines", "flows")]
+    before = [logger.propagate for logger in loggers]
+    elsewhere = root_speaks_json()
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        if not elsewhere:
+            logger.addHandler(handler)
+            logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+
+
+@contextmanager
+def told_plainly(
+    stopped: str = "start the same command again to go on where it was", *, repeats: bool = False
+) -> Iterator[None]:
     """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2.
 
     Args:
         stopped: What to say after Ctrl-C.
+        repeats: Print a warning each time that it comes, not the first time alone: for what runs for days.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if as_json() else _Plain())
-    for name in ("pipelines", "flows"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        if not logger.handlers and not root_speaks_json():
-            logger.addHandler(handler)
+    with _lines_on_stderr(repeats=repeats):
+        yield from _with_plain_errors(stopped)
+
+
+def _with_plain_errors(stopped: str) -> Iterator[None]:
     try:
         require_memory()
         yield
@@ -78,7 +136,7 @@ def _tell_error(text: str) -> None:
     if as_json():
         logging.getLogger("flows").error("%s", text)
     else:
-        typer.echo(f"error: {text}", err=True)
+        typer.echo(in_lines(f"error: {text}"), err=True)
 
 
 def _reason(error: OSError) -> str:

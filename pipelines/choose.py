@@ -35,6 +35,7 @@ SELECT_IMAGES = 64
 DEFECTS_PER_IMAGE = 3
 CLEARLY_BETTER = 0.04  # AUROC by which another pooling has to beat the usual one: synthetic defects are small ones
 BATCH = 16
+SHOWN = 3  # poolings whose figures are printed
 NO_STATISTICS = (PlaceStatistics(), PlaceStatistics())  # of what is pooled, and of the anomaly map
 
 
@@ -85,8 +86,9 @@ def choose_score(graph: ScoringGraph, examples: Examples, data: TrainingData, pl
     reason = "clearly better on synthetic defects than the usual one"
     if few or figures[str(best)] < figures[str(usual)] + CLEARLY_BETTER:
         best, reason = usual, "the usual one: " + ("too few images to choose on" if few else "none is clearly better")
-    others = ", ".join(f"{value:.3f} {name}" for name, value in figures.items())
-    log.info("score: %s (%s; AUROC on synthetic defects: %s)", best, reason, others)
+    ranked = sorted(figures.items(), key=lambda item: -item[1])[:SHOWN]
+    log.info("score: %s (%s; AUROC on synthetic defects %.3f)", best, reason, figures[str(best)])
+    log.info("the best on synthetic defects: %s", "; ".join(f"{value:.3f} {name}" for name, value in ranked))
     return Choice(best, *statistics, figures)
 
 

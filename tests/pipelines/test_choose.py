@@ -45,7 +45,8 @@ def graph_and_more(trained):
     return graph, examples, prepared, job
 
 
-def test_every_pooling_is_tried_and_the_choice_repeats(graph_and_more) -> None:
+def test_every_pooling_is_tried_and_the_choice_repeats(graph_and_more, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     graph, examples, prepared, job = graph_and_more
     one, two = (choose_score(graph, examples, prepared.data, prepared.plan, job.model) for _ in range(2))
     assert len(one.synthetic_auroc) >= 5
@@ -53,6 +54,9 @@ def test_every_pooling_is_tried_and_the_choice_repeats(graph_and_more) -> None:
     assert one.pooling == two.pooling
     best = max(one.synthetic_auroc.values())
     assert one.synthetic_auroc[str(one.pooling)] >= best - 0.04
+    told = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("the best on synthetic defects: ") for line in told)
+    assert max(map(len, told)) <= 200
 
 
 def test_the_job_has_the_last_word(graph_and_more) -> None:
