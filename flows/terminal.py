@@ -136,7 +136,7 @@ def _tell_error(text: str) -> None:
     if as_json():
         logging.getLogger("flows").error("%s", text)
     else:
-        typer.echo(in_lines(f"error: {text}"), err=True)
+        typer.echo(f"error: {text}", err=True)
 
 
 def _reason(error: OSError) -> str:

@@ -55,12 +55,14 @@ def test_long_lines_are_broken_between_words(capsys: pytest.CaptureFixture[str])
     def fail() -> None:
         with told_plainly():
             log.warning("word " * 100)
-            raise DataError("other " * 100 + path + " end")
+            log.warning("%s", "other " * 100 + path + " end")
+            raise DataError("why " * 100)
 
     with pytest.raises(typer.Exit):
         fail()
-    told = capsys.readouterr().err.splitlines()
+    *told, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: why why")  # what went wrong is the last line: programs take it from there
     assert max(len(line) for line in told if path not in line) <= LONGEST
-    assert " ".join(told).split() == ["warning:", *["word"] * 100, "error:", *["other"] * 100, path, "end"]
+    assert " ".join(told).split() == ["warning:", *["word"] * 100, "warning:", *["other"] * 100, path, "end"]
     assert any(path in line for line in told)  # in one piece, to be copied
     assert in_lines("short\nlines") == "short\nlines"
