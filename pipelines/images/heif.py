@@ -19,6 +19,11 @@ from pipelines.images.tags import Tags
 
 _PREMULTIPLIED = "a"  # at the end of pillow-heif's mode
 _MOST_BITS = 16
+_MOST_BITS_OF_AV1 = 12
+# Data that a disk or a transfer lost are zero in whole blocks, of 512 bytes at least. AV1 has no long runs of zeros,
+# not in pictures of one colour either (7 at most were seen); libavif decodes them to something.
+_ZEROS = bytes(256)
+_LOST = "is damaged: a part of its image data is zero or missing"
 
 
 def decode_avif(data: bytes, admit: Admit) -> Raster:
@@ -36,6 +41,8 @@ def decode_avif(data: bytes, admit: Admit) -> Raster:
         return _frame(data, picture, admit)
     if picture.frames:
         data = data[:8] + b"avif" + data[12:]  # the brand of a still picture: libavif takes it, not the sequence
+    if any(_ZEROS in each.data for each in picture.coded):
+        raise ImageError(_LOST)
 
     import imagecodecs
 
@@ -50,6 +57,8 @@ def decode_avif(data: bytes, admit: Admit) -> Raster:
         left, top, width, height = picture.crop
         samples = samples[top : top + height, left : left + width]
     depth = picture.bit_depth or 8 * samples.dtype.itemsize
+    if depth > _MOST_BITS_OF_AV1:  # values of 10 bits would be taken for nearly black ones of 16
+        raise ImageError("is damaged: it does not say how many bits its samples have")
     return Raster(
         samples=to_full_range(samples, 2**depth - 1),
         bit_depth=depth,
@@ -75,8 +84,8 @@ def decode_heic(data: bytes, admit: Admit) -> Raster:
         raise ImageError(
             "is a HEIC image, and pillow-heif is not installed, which reads them: pip install pillow-heif"
         ) from None
-    if not all(has_whole_units(units, size) for units, size in picture.hevc):
-        raise ImageError("is damaged: a part of its image data is zero or missing")
+    if not all(has_whole_units(*each) for each in picture.coded if each.length_size):
+        raise ImageError(_LOST)
     file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = file[file.primary_index]
     admit(*image.size)

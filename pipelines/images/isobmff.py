@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pipelines.errors import ImageError
 
@@ -14,6 +14,8 @@ _AV1 = frozenset({b"avif", b"avis"})
 _HEVC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _ANY = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})  # of pictures in whatever compression
 _MOST_BOXES = 20_000  # in one box: photographs have hundreds, of one tile each
+_MOST_PARTS = 20_000  # that the bytes of items are in: a part that is empty takes no room in the file
+_MOST_TIMES = 2  # that the items of a file may be as long as it is: those that share their bytes count once
 _SAMPLE_ENTRY = 78  # bytes of a track's description before the boxes in it
 _TRACK = (b"trak", b"mdia", b"minf", b"stbl")
 
@@ -24,6 +26,13 @@ _ORIENTATIONS = {
 }  # fmt: skip
 
 
+class Coded(NamedTuple):
+    """Compressed data of a picture, or of a part of it."""
+
+    data: bytes
+    length_size: int  # bytes that the length of a unit of HEVC takes
+
+
 @dataclass(slots=True)
 class Picture:
     """What a file says of its primary picture.
@@ -31,7 +40,7 @@ class Picture:
     Attributes:
         width: Of the picture as it is stored, in pixels.
         height: The same.
-        bit_depth: Bits per sample of AV1; 0 where the file does not say.
+        bit_depth: Bits per sample of AV1, of its tiles where it has some; 0 where the file does not say.
         icc: ICC profile.
         nclx: Code points of the colour: primaries, transfer, matrix, full range.
         orientation: Turns and mirrors, as EXIF has them.
@@ -40,7 +49,7 @@ class Picture:
         frames: Of an image sequence; 0 where there is none.
         is_still: Whether there is a picture beside the sequence.
         layers: Items of the file that are pictures of their own.
-        hevc: HEVC of the picture, of its tiles and of its alpha, each with the bytes that a unit's length takes.
+        coded: HEVC or AV1 data of the picture, of its tiles and of its alpha.
     """
 
     width: int = 0
@@ -54,7 +63,7 @@ class Picture:
     frames: int = 0
     is_still: bool = True
     layers: int = 1
-    hevc: list[tuple[bytes, int]] = field(default_factory=list)
+    coded: list[Coded] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -66,6 +75,14 @@ class _Meta:
     references: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)
     properties: list[tuple[bytes, bytes]] = field(default_factory=list)
     associated: dict[int, list[int]] = field(default_factory=dict)
+
+    def properties_of(self, item: int) -> list[tuple[bytes, bytes]]:
+        """Return the properties of an item, in their order."""
+        return [self.properties[at] for at in self.associated.get(item, ()) if at < len(self.properties)]
+
+    def tiles_of(self, items: set[int]) -> set[int]:
+        """Return the items that some items are made of."""
+        return {tile for kind, item, to in self.references if kind == b"dimg" and item in items for tile in to}
 
 
 def kind_of_picture(data: bytes) -> str | None:
@@ -104,14 +121,15 @@ def read_picture(data: bytes) -> Picture:
         return track
     if meta.primary not in meta.kinds:
         raise ImageError("has no still picture in it")
-    for places in meta.places.values():
-        for place, length in places:
-            if place + length > len(data):
-                raise ImageError(f"is truncated: pixels should go on to byte {place + length:,} of {len(data):,}")
+    _check_places(meta, len(data))
     picture = Picture(frames=track.frames)
-    _apply(picture, [meta.properties[at] for at in meta.associated.get(meta.primary, ()) if at < len(meta.properties)])
+    _apply(picture, meta.properties_of(meta.primary))
+    for tile in meta.tiles_of({meta.primary}):
+        if not picture.bit_depth:
+            _apply(of_tile := Picture(), meta.properties_of(tile))
+            picture.bit_depth = of_tile.bit_depth
     picture.exif = _exif(meta, data)
-    picture.hevc = list(_hevc(meta, data))
+    picture.coded = list(_coded(meta, data))
     parts = {item for kind, _, to in meta.references if kind == b"dimg" for item in to}
     parts |= {item for kind, item, _ in meta.references if kind in (b"thmb", b"auxl")}
     visible = set(meta.kinds) - parts - meta.hidden
@@ -217,13 +235,17 @@ def _read_places(box: bytes, idat: int) -> dict[int, list[tuple[int, int]]]:
         return int.from_bytes(box[at - size : at], "big")
 
     places: dict[int, list[tuple[int, int]]] = {}
+    parts = 0
     for _ in range(take(4 if version == 2 else 2)):
         item = take(4 if version == 2 else 2)
         method = take(2) & 15 if version else 0
         take(2)  # another file, which is none of ours
         base = take(sizes[2]) + (idat if method == 1 else 0)
         extents = []
-        for _ in range(take(2)):
+        count = take(2)
+        if (parts := parts + count) > _MOST_PARTS:
+            raise ImageError(f"is damaged: its items are in more than {_MOST_PARTS:,} parts")
+        for _ in range(count):
             take(sizes[3])
             start = take(sizes[0])
             extents.append((base + start, take(sizes[1])))
@@ -280,16 +302,34 @@ def _crop(width: int, height: int, numbers: tuple[int, ...]) -> tuple[int, int, 
     return part if inside and part[2] > 0 and part[3] > 0 else None
 
 
-def _hevc(meta: _Meta, data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the HEVC data of the primary picture, of its tiles, and of what belongs to it, such as its alpha."""
+def _check_places(meta: _Meta, size: int) -> None:
+    """Check that the bytes of all items are there, and no more often than a file has them.
+
+    Raises:
+        ImageError: They are not.
+    """
+    for places in meta.places.values():
+        for place, length in places:
+            if place + length > size:
+                raise ImageError(f"is truncated: pixels should go on to byte {place + length:,} of {size:,}")
+    stated = sum(length for places in {tuple(places) for places in meta.places.values()} for _, length in places)
+    if stated > _MOST_TIMES * size:
+        raise ImageError(f"is damaged: its items should have {stated:,} bytes in a file of {size:,}")
+
+
+def _coded(meta: _Meta, data: bytes) -> Iterator[Coded]:
+    """Yield the data of the primary picture, of its tiles, and of what belongs to it, such as its alpha."""
     items = {meta.primary} | {item for kind, item, to in meta.references if kind == b"auxl" and meta.primary in to}
-    items |= {tile for kind, item, to in meta.references if kind == b"dimg" and item in items for tile in to}
-    for item in sorted(items):
-        numbers = (at for at in meta.associated.get(item, ()) if at < len(meta.properties))
-        for kind, box in (meta.properties[at] for at in numbers):
-            if kind == b"hvcC" and len(box) > 21 and meta.kinds.get(item) == b"hvc1":
-                places = meta.places.get(item, ())
-                yield b"".join(data[start : start + length] for start, length in places), 1 + (box[21] & 3)
+    known = set[tuple[tuple[int, int], ...]]()  # tiles that are alike may share their bytes
+    for item in sorted(items | meta.tiles_of(items)):
+        configuration = {b"hvc1": b"hvcC", b"av01": b"av1C"}.get(meta.kinds.get(item, b""))
+        box = next((box for kind, box in meta.properties_of(item) if kind == configuration), None)
+        places = tuple(meta.places.get(item, ()))
+        if box is None or places in known or (configuration == b"hvcC" and len(box) <= 21):
+            continue
+        known.add(places)
+        units = b"".join(data[start : start + length] for start, length in places)
+        yield Coded(units, 1 + (box[21] & 3) if configuration == b"hvcC" else 0)
 
 
 def _exif(meta: _Meta, data: bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import sys
 
@@ -132,6 +133,82 @@ def test_avif_keeps_more_than_8_bits(read, bits, channels):
     np.testing.assert_array_equal(image.pixels[..., 0], expected)
 
 
+def box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, content))) + kind + b"".join(content)
+
+
+def full_box(kind: bytes, *content: bytes, version: int = 0, flags: int = 0) -> bytes:
+    return box(kind, bytes([version, 0, 0, flags]), *content)
+
+
+def heif(
+    brand: bytes, kinds: list[bytes], properties: list[list[bytes]], places: bytes, *, tiles: bytes = b""
+) -> bytes:
+    """The header of a file whose first item is its picture; items are numbered from 1, and share no properties."""
+    items = [
+        full_box(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0", version=2)
+        for number, kind in enumerate(kinds, 1)
+    ]
+    numbers = iter(range(1, 1 + sum(map(len, properties))))
+    own = [bytes([len(each), *(next(numbers) for _ in each)]) for each in properties]
+    known = b"".join(struct.pack(">H", number) + each for number, each in enumerate(own, 1))
+    return box(b"ftyp", brand, bytes(4), b"mif1miaf", brand) + full_box(
+        b"meta",
+        full_box(b"hdlr", bytes(4), b"pict", bytes(13)),
+        full_box(b"pitm", b"\0\1"),
+        full_box(b"iinf", struct.pack(">H", len(items)), *items),
+        places,
+        full_box(b"iref", box(b"dimg", tiles)) if tiles else b"",
+        box(b"iprp", box(b"ipco", *(each for some in properties for each in some)),
+            full_box(b"ipma", struct.pack(">I", len(own)), known)),
+    )  # fmt: skip
+
+
+def stated_size(width: int, height: int) -> bytes:
+    return full_box(b"ispe", struct.pack(">II", width, height))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_an_avif_of_tiles_has_the_depth_of_these(read, bits):
+    """Values of 10 bits are not nearly black ones of 16."""
+    ramp = (np.arange(64 * 128, dtype=np.uint16).reshape(64, 128) % 256) << (bits - 8)
+    halves = [np.dstack([ramp[:, start : start + 64]] * 3) for start in (0, 64)]
+    files = [
+        imagecodecs.avif_encode(each.astype(f"u{1 + (bits > 8)}"), level=100, bitspersample=bits) for each in halves
+    ]
+    (start,) = {file.index(b"av1C") for file in files}
+    configuration = files[0][start - 4 : start - 4 + int.from_bytes(files[0][start - 4 : start], "big")]
+    parts = [bytes(4) + struct.pack(">HH", 128, 64), *(file[file.index(b"mdat") + 4 :] for file in files)]
+    parts[0] = bytes([0, 0, 0, 1]) + parts[0][4:]  # a row of two
+    tile = [stated_size(64, 64), configuration]
+
+    def header(first: int) -> bytes:
+        at = [first + sum(map(len, parts[:number])) for number in range(3)]
+        places = b"".join(
+            struct.pack(">HHHII", number + 1, 0, 1, at[number], len(parts[number])) for number in range(3)
+        )
+        own = full_box(b"iloc", b"\x44\0", struct.pack(">H", 3), places)
+        kinds = [b"grid", b"av01", b"av01"]
+        return heif(b"avif", kinds, [[stated_size(128, 64)], tile, tile], own, tiles=struct.pack(">4H", 1, 2, 2, 3))
+
+    image = read(header(len(header(0)) + 8) + box(b"mdat", *parts))
+    assert (image.bit_depth, image.pixels.shape) == (bits, (64, 128, 3))
+    top = 2**bits - 1
+    largest = 255 if bits == 8 else 65535
+    np.testing.assert_array_equal(image.pixels[..., 0], (ramp.astype(np.int64) * largest + top // 2) // top)
+
+
+def test_an_avif_file_whose_data_are_zero_in_part_fails(read, encode, picture):
+    """libavif decodes them to something."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    data = encode(PIL.Image.fromarray(noise), "AVIF", quality=90)
+    assert read(data).pixels.shape == (128, 128, 3)
+    start = data.index(b"mdat") + 4
+    for place in (start + (len(data) - start) // 2, len(data) - 512):
+        with pytest.raises(ImageError, match="is damaged: a part of its image data is zero or missing"):
+            read(data[:place] + bytes(512) + data[place + 512 :])
+
+
 def test_of_an_avif_sequence_the_picture_beside_it_is_taken(read, encode, picture):
     frames = [picture.rotate(180)] * 3
     options = {"quality": 100, "subsampling": "4:4:4"}
@@ -210,6 +287,33 @@ def test_a_header_that_says_too_little_is_refused(read):
     at = data.index(b"ispe") + 8
     with pytest.raises(ImageError, match="cannot be decoded as HEIC"):
         read(data[:at] + struct.pack(">II", 40, 40) + data[at + 8 :], max_pixels=2000)
+
+
+def places_of_nothing() -> bytes:
+    """Two hundred items, each in 65,535 parts that take no room."""
+    items = b"".join(struct.pack(">IHHH", number, 0, 0, 65_535) for number in range(1, 201))
+    return full_box(b"iloc", bytes(2), struct.pack(">I", 200), items, version=2)
+
+
+def places_of_everything() -> bytes:
+    """An item that is the whole file two thousand times."""
+    return full_box(b"iloc", b"\x04\0", struct.pack(">HHHH", 1, 1, 0, 2000), struct.pack(">I", 2_000_000) * 2000)
+
+
+@pytest.mark.parametrize(
+    ("places", "reason"),
+    [
+        (places_of_nothing, "is damaged: its items are in more than 20,000 parts"),
+        (places_of_everything, "is damaged: its items should have 4,000,000,000 bytes in a file of "),
+    ],
+)
+@pytest.mark.parametrize(("brand", "kind", "configuration"), [(b"heic", b"hvc1", b"hvcC"), (b"avif", b"av01", b"av1C")])
+def test_places_that_take_minutes_and_gigabytes_are_refused_soon(read, places, reason, brand, kind, configuration):
+    header = heif(brand, [kind], [[stated_size(64, 64), box(configuration, bytes(23))]], places())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=reason):
+        read(header + bytes(2_000_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
 def test_a_heic_file_names_the_package_that_reads_it(read, picture, monkeypatch):
