@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.errors import ImageError
+
 if TYPE_CHECKING:
     from pipelines.images.colour_space import ColourSpace
     from pipelines.images.tags import Tags
@@ -18,6 +20,23 @@ Samples: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 # Called by every decoder with (width, height) before it decodes the first pixel; raises ImageError where that is too
 # much.
 Admit: TypeAlias = Callable[[int, int], None]
+
+
+_CHANNELS = 4  # that the largest number of pixels allows for
+
+
+def admit_channels(admit: Admit, width: int, height: int, channels: int) -> None:
+    """Admit an image of so many channels; those that are dropped later are decoded all the same.
+
+    Raises:
+        ImageError: It has too many pixels, or too many channels for so many pixels.
+    """
+    admit(width, height)
+    if channels > _CHANNELS:
+        try:
+            admit(width, height * -(-channels // _CHANNELS))
+        except ImageError as error:
+            raise ImageError(f"has {channels:,} channels, too many for its size: it {error}") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

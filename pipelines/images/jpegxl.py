@@ -12,7 +12,7 @@ from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range, unpremultiply
 from pipelines.images.colour_space import SRGB, stated_code
 from pipelines.images.exif import read_exif
-from pipelines.images.image import Admit, Raster, Samples
+from pipelines.images.image import Admit, Raster, Samples, admit_channels
 from pipelines.images.isobmff import boxes
 from pipelines.images.jpeg import decode_jpeg
 from pipelines.images.tags import Tags
@@ -41,6 +41,9 @@ class Header:
         is_animated: Whether there may be several frames.
         is_premultiplied: Whether the colour is multiplied by the alpha.
         has_black: Whether there are inks.
+        has_alpha: Whether there is transparency.
+        others: Channels that are neither colour nor alpha.
+        is_grey: Whether there is one colour.
         is_transformed: Whether the pixels are stored in a colour space of the format's own, which decoding leaves.
         has_profile: Whether the colour is told by an ICC profile.
         code: Code points of the colour otherwise: primaries, transfer; None for a colour space of the file's own.
@@ -54,6 +57,9 @@ class Header:
     is_animated: bool = False
     is_premultiplied: bool = False
     has_black: bool = False
+    has_alpha: bool = False
+    others: int = 0
+    is_grey: bool = False
     is_transformed: bool = True
     has_profile: bool = False
     code: tuple[int, int] | None = (1, 13)
@@ -70,7 +76,8 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
     """
     codestream, described = (data, {}) if data.startswith(_CODESTREAM) else _unpacked(data)
     header = read_header(codestream)
-    admit(header.width, header.height)
+    channels = (1 if header.is_grey else 3) + header.has_alpha + header.others
+    admit_channels(admit, header.width, header.height, channels)
     if header.is_float:
         raise ImageError(f"has {header.bits}-bit floating point samples, which have no fixed range: save it as 16 bits")
     if header.has_black:
@@ -89,6 +96,12 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
     elif header.has_profile:
         notes += ("its colour profile cannot be read: colours are approximate",)
     samples = imagecodecs.jpegxl_decode(codestream, index=0, numthreads=1)
+    if header.is_grey and header.others and not header.has_alpha:
+        samples = samples[0]  # (C, H, W) in this case, the others (H, W, C) without those that are dropped
+    if sorted(samples.shape[:2]) != sorted((header.height, header.width)):  # an orientation may exchange them
+        raise ImageError(f"is damaged: its header says {header.width} x {header.height}, its data {samples.shape}")
+    if header.others:
+        notes += (f"channels that are neither colour nor alpha ignored: {header.others}",)
     if is_linear:
         samples = _companded(samples, depth, 8 if header.bits <= 8 else 16)
     else:
@@ -142,10 +155,12 @@ def read_header(codestream: bytes) -> Header:
         kind, is_multiplied = _channel(bits)
         header.is_premultiplied |= is_multiplied
         header.has_black |= kind == _BLACK
+        header.others += kind != _ALPHA or header.has_alpha
+        header.has_alpha |= kind == _ALPHA
     header.is_transformed = bool(bits.take(1))
     if not bits.take(1):
         header.has_profile = bool(bits.take(1))
-        header.code = _colour(bits, header.has_profile)
+        header.is_grey, header.code = _colour(bits, header.has_profile)
     return header
 
 
@@ -221,11 +236,11 @@ def _channel(bits: _Bits) -> tuple[int, bool]:
     return kind, False
 
 
-def _colour(bits: _Bits, has_profile: bool) -> tuple[int, int] | None:
-    """Return the code points of primaries and transfer, where they are some."""
+def _colour(bits: _Bits, has_profile: bool) -> tuple[bool, tuple[int, int] | None]:
+    """Return whether there is one colour, and the code points of primaries and transfer, where they are some."""
     space = bits.name()
     if has_profile or space not in (_RGB, _GREY):
-        return None
+        return space == _GREY, None
     white = bits.name()
     if white == _CUSTOM:
         _skip_places(bits, 1)
@@ -235,8 +250,11 @@ def _colour(bits: _Bits, has_profile: bool) -> tuple[int, int] | None:
     has_gamma = bits.take(1)
     transfer = bits.take(24) if has_gamma else bits.name()
     if has_gamma or white != 1 or primaries == _CUSTOM:
-        return None
-    return 12 if primaries == 11 else primaries, transfer  # 11 with the white of daylight is Display P3
+        return space == _GREY, None
+    return space == _GREY, (
+        12 if primaries == 11 else primaries,
+        transfer,
+    )  # 11 with the white of daylight is Display P3
 
 
 def _skip_places(bits: _Bits, count: int) -> None:

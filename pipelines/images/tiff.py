@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply, usable_profile
-from pipelines.images.image import Admit, Raster, Samples
+from pipelines.images.image import Admit, Raster, Samples, admit_channels
 from pipelines.images.tiff_pages import find_picture
 from pipelines.images.tiff_segments import check_segment
 from pipelines.images.tiff_tags import describe_page
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}  # samples of colour
-_CHANNELS = 4  # that the largest number of pixels allows for
 _UNSIGNED = 1  # SampleFormat
 _PLANAR = 2  # PlanarConfiguration
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colour is, or is not, multiplied by
@@ -46,7 +45,7 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
         page = tifffile.TiffPage(file, 0)
         if page.imagedepth != 1:
             raise ImageError(f"is a volume of {page.imagedepth} slices: save each slice as an image")
-        _admit_channels(page, admit)
+        admit_channels(admit, page.imagewidth, page.imagelength, page.samplesperpixel)
         _check_samples(page)
         _find_segments(page, data)
         oddities = _check_segments(page, data, admit)
@@ -65,16 +64,6 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
             space=None if page.photometric == _SEPARATED else described.space,
             tags=described.tags,
         )
-
-
-def _admit_channels(page: TiffPage, admit: Admit) -> None:
-    """Check the size of the page; channels that are dropped later are decoded all the same."""
-    admit(page.imagewidth, page.imagelength)
-    if page.samplesperpixel > _CHANNELS:
-        try:
-            admit(page.imagewidth, page.imagelength * -(-page.samplesperpixel // _CHANNELS))
-        except ImageError as error:
-            raise ImageError(f"has {page.samplesperpixel:,} channels, too many for its size: it {error}") from None
 
 
 def _check_samples(page: TiffPage) -> None:

@@ -127,6 +127,25 @@ def test_of_an_animation_the_first_frame_is_taken(read):
     assert image.note == "animated JPEG XL: first frame"
 
 
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_channels_beside_grey_are_ignored_and_not_taken_for_rows(read, others):
+    """libjxl's binding gives them as planes, which are no rows."""
+    planes = np.stack([PICTURE[..., 0], *[np.full((64, 96), 40 * number, np.uint8) for number in range(others)]])
+    image = read(imagecodecs.jpegxl_encode(planes, lossless=True, planar=True, photometric="gray"))
+    np.testing.assert_array_equal(image.pixels, PICTURE[..., :1])
+    assert image.note == f"channels that are neither colour nor alpha ignored: {others}"
+
+
+def test_channels_count_against_the_limit(read):
+    planes = np.zeros((40, 64, 96), np.uint8)
+    data = imagecodecs.jpegxl_encode(planes, lossless=True, planar=True, photometric="gray")
+    assert read(data, max_pixels=64 * 96 * 10).pixels.shape == (64, 96, 1)
+    with pytest.raises(
+        ImageError, match=r"has 40 channels, too many for its size: it is 96 x 640 = .* above the limit"
+    ):
+        read(data, max_pixels=64 * 96 * 10 - 1)
+
+
 def test_fractions_have_no_fixed_range(read):
     with pytest.raises(ImageError, match="has 32-bit floating point samples"):
         read(imagecodecs.jpegxl_encode(PICTURE.astype(np.float32) / 255, lossless=True))
