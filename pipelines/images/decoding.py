@@ -207,13 +207,13 @@ class _PixelBudget:
         self._changed = threading.Condition()
 
     def wait(self, index: int, pixels: int) -> None:
-        """Wait until the file may hold so many pixels.
+        """Wait until the file may hold so many pixels; where it has asked before, the most that it asked for.
 
         Raises:
             ImageError: nobody wants the result any more.
         """
         with self._changed:
-            self._held.pop(index, None)
+            pixels = max(pixels, self._held.pop(index, 0))
             self._changed.wait_for(
                 lambda: self._closed or index == self._next or sum(self._held.values()) + pixels <= self._limit
             )

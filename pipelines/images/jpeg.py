@@ -70,8 +70,12 @@ def decode_jpeg(data: bytes, admit: Admit) -> Raster:
     )
 
 
-def check_image_data(data: bytes) -> tuple[str, ...]:
+def check_image_data(data: bytes, admit: Admit) -> tuple[str, ...]:
     """Check that no image data are missing from a JPEG file that another decoder reads.
+
+    Args:
+        data: The file.
+        admit: Called with its size before it is decoded.
 
     Returns:
         Notes on what is odd about it.
@@ -80,6 +84,7 @@ def check_image_data(data: bytes) -> tuple[str, ...]:
         ImageError: some are, or the file cannot be decoded.
     """
     stream = JpegStream.read(data)
+    admit(stream.width, stream.height)
     stream.check_scans()
     return _decode_stream(stream, data)[1]
 

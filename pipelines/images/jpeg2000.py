@@ -51,9 +51,8 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
         raise ImageError(f"has the colour space {_FOREIGN[space]}: save it as grey, RGB or CMYK")
     if data[start : start + 4] != CODESTREAM or len(data) < start + 46:
         raise ImageError("is damaged: no codestream in the JPEG 2000 file")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     (components,) = struct.unpack_from(">H", data, start + 40)
-    admit(right - left, bottom - top)
+    admit(*stated_size(data, start))
     depths = {data[start + 42 + 3 * number] for number in range(min(components, 4))}
     if len(depths) != 1 or not 1 <= components <= 4:
         raise ImageError(f"has {components} components of different kinds: grey, RGB and CMYK of one depth are read")
@@ -79,6 +78,22 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
         samples, note = cmyk_to_rgb(samples, icc)
         return Raster(samples=samples, bit_depth=depth, notes=(note,))
     return Raster(samples=samples, bit_depth=depth, icc=icc, space=_SPACES.get(space))
+
+
+def stated_size(data: bytes, start: int) -> tuple[int, int]:
+    """Return the width and height that a codestream states.
+
+    Args:
+        data: The file.
+        start: Where its codestream begins.
+
+    Raises:
+        ImageError: It ends before.
+    """
+    if len(data) < start + 24:
+        raise ImageError("is truncated: ends inside the header of its JPEG 2000 codestream")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    return right - left, bottom - top
 
 
 def check_tiles(data: bytes, start: int) -> None:

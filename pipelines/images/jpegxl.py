@@ -74,10 +74,7 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
         ImageError: The file is truncated or damaged, or holds floating point samples or inks.
         JpegxlError: libjxl cannot decode it.
     """
-    codestream, described = (data, {}) if data.startswith(_CODESTREAM) else _unpacked(data)
-    header = read_header(codestream)
-    channels = (1 if header.is_grey else 3) + header.has_alpha + header.others
-    admit_channels(admit, header.width, header.height, channels)
+    codestream, described, header = admit_jpegxl(data, admit)
     if header.is_float:
         raise ImageError(f"has {header.bits}-bit floating point samples, which have no fixed range: save it as 16 bits")
     if header.has_black:
@@ -117,6 +114,22 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
         cicp=code,
         tags=Tags(exif=exif.kept),
     )
+
+
+def admit_jpegxl(data: bytes, admit: Admit) -> tuple[bytes, dict[bytes, bytes], Header]:
+    """Admit a file at the size that it states.
+
+    Returns:
+        Its codestream, the other boxes of its container by kind, and what its header says.
+
+    Raises:
+        ImageError: It is truncated or damaged, or too large.
+    """
+    codestream, described = (data, {}) if data.startswith(_CODESTREAM) else _unpacked(data)
+    header = read_header(codestream)
+    channels = (1 if header.is_grey else 3) + header.has_alpha + header.others
+    admit_channels(admit, header.width, header.height, channels)
+    return codestream, described, header
 
 
 def read_header(codestream: bytes) -> Header:

@@ -61,7 +61,7 @@ def decode_webp(data: bytes, admit: Admit) -> Raster:
     """Decode a WebP file, the first frame of an animated one."""
     from PIL.WebPImagePlugin import WebPImageFile
 
-    admit(*_webp_canvas(data))  # Pillow allocates the canvas as it opens the file
+    admit(*webp_canvas(data))  # Pillow allocates the canvas as it opens the file
     image = WebPImageFile(io.BytesIO(data))
     notes = (f"animated WebP: first of {image.n_frames} frames",) if image.n_frames > 1 else ()
     return raster_of(image, admit, notes)
@@ -167,7 +167,12 @@ def _after_blocks(data: bytes, place: int) -> int:
     return place + 1
 
 
-def _webp_canvas(data: bytes) -> tuple[int, int]:
+def webp_canvas(data: bytes) -> tuple[int, int]:
+    """Return the width and height that a WebP file states.
+
+    Raises:
+        ImageError: It is truncated, or states none.
+    """
     length = 8 + int.from_bytes(data[4:8], "little")
     if length > len(data):
         raise ImageError(f"is truncated: it holds {len(data):,} of {length:,} bytes")

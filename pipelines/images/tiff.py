@@ -136,7 +136,7 @@ def _check_segments(page: TiffPage, data: bytes, admit: Admit) -> tuple[str, ...
         if (offset == 0) != (count == 0):
             raise ImageError("is damaged: a strip or tile without data")
         if count:
-            notes |= dict.fromkeys(check_segment(page, index, data[offset : offset + count]))
+            notes |= dict.fromkeys(check_segment(page, index, data[offset : offset + count], admit))
         empty += not count
     if empty:
         notes[f"sparse TIFF: {empty:,} of {expected:,} strips or tiles are empty"] = None

@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -89,6 +90,41 @@ def test_what_would_take_long_is_refused_soon(make, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         decode_bytes(data, "", max_pixels=250_000_000)
     assert time.process_time() - start < SECONDS
+
+
+def tiff_of_a_strip(strip: bytes, compression: str, channels: int) -> bytes:
+    """64 x 64 pixels, whose only strip is a file of its own."""
+    buffer = io.BytesIO()
+    small = np.zeros((64, 64, channels), np.uint8)
+    tifffile.imwrite(buffer, small if channels > 1 else small[..., 0], compression=compression, rowsperstrip=64)
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tags = file.pages.first.tags
+        for name, value in (("StripByteCounts", len(strip)), ("StripOffsets", len(data))):
+            struct.pack_into("<HII", data, tags[name].offset + 2, 4, 1, value)  # LONG, one
+    return bytes(data) + strip
+
+
+@pytest.mark.parametrize(
+    ("compression", "encode"),
+    [
+        ("jpeg", imagecodecs.jpeg8_encode),
+        ("jpeg2000", lambda pixels: imagecodecs.jpeg2k_encode(pixels, level=40, codecformat="j2k")),
+        ("jpegxl", imagecodecs.jpegxl_encode),
+        ("jpegxr", imagecodecs.jpegxr_encode),
+        ("webp", imagecodecs.webp_encode),
+        ("png", imagecodecs.png_encode),
+        ("lerc", imagecodecs.lerc_encode),
+    ],
+)
+def test_a_strip_is_not_decoded_at_a_size_of_its_own(compression: str, encode) -> None:
+    channels = 3 if compression == "webp" else 1
+    large = np.full((2000, 3000, channels), 77, np.uint8)
+    strip = bytes(encode(large if channels > 1 else large[..., 0]))
+    with pytest.raises(
+        ImageError, match=r"has a strip or tile that is 3000 x 2000 = 6 million pixels, above the limit"
+    ):
+        decode_bytes(tiff_of_a_strip(strip, compression, channels), "", max_pixels=1_000_000)
 
 
 def gif_of_many_frames() -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 
 import pipelines.images.decoding as module
 from pipelines.images import Decoded, Failed, Image, ImageFile, decode, find_images
@@ -180,6 +181,18 @@ def test_large_images_wait_for_room(tmp_path, monkeypatch):
     for taken, _ in enumerate(results, start=1):
         assert len(admissions.admitted) <= taken + 1
     assert len(admissions.admitted) == 12
+
+
+def test_an_image_that_asks_for_less_room_later_keeps_what_it_has(tmp_path, monkeypatch):
+    """A tiled file asks for its size, and then for that of a tile: all of it is decoded."""
+    monkeypatch.setattr(module, "PIXELS_AHEAD", 1463)  # 4096 pixels are 70 % of four times as many
+    admissions = Admissions(monkeypatch)
+    for number in range(12):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.full((64, 64), number, np.uint8), tile=(16, 16))
+    results = decode(find_images(tmp_path), channels=3, dtype=EIGHT, workers=4, max_pixels=10**6)
+    for taken, _ in enumerate(results, start=1):
+        assert admissions.admitted.count(64 * 64) <= taken + 1
+    assert set(admissions.admitted) == {64 * 64, 16 * 16}
 
 
 def test_an_image_larger_than_all_the_room_is_decoded_in_its_turn(tmp_path, monkeypatch):
