@@ -49,5 +49,5 @@ def test_other_text_gets_an_apostrophe_and_what_is_missing_stays_missing() -> No
     assert safe.schema == table.schema
 
 
-def test_the_example_in_the_documentation() -> None:
-    assert doctest.testmod(text) == (0, 1)
+def test_the_examples_in_the_documentation() -> None:
+    assert doctest.testmod(text) == (0, 2)
