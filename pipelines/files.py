@@ -76,14 +76,19 @@ def from_home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
-def make_folders(folder: Path) -> None:
-    """Make a folder and those above it, thousands if need be: Python's own way goes as deep as its stack allows."""
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it, thousands if need be: Python's own way goes as deep as its stack allows.
+
+    Returns:
+        The folders that were missing, the deepest first.
+    """
     missing, above = list[Path](), folder
     while not above.is_dir():
         missing.append(above)
         above = above.parent
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
+    return missing
 
 
 def unfinished(folder: Path) -> Iterator[Path]:

@@ -250,7 +250,7 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work begins. Folders above it that are missing are made.
+    """Refuse a file that cannot be written, before the work begins. Nothing stays behind.
 
     Raises:
         FolderError: It is a folder, or what is above it cannot be written.
@@ -265,17 +265,22 @@ def check_file(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that takes no files, before the work begins. It is made if it is missing.
+    """Refuse a folder that takes no files, before the work begins. Nothing stays behind: the work may be refused yet.
 
     Raises:
         FolderError: It cannot be made, or no file in it.
     """
+    made: list[Path] = []
     try:
-        make_folders(folder)
+        made = make_folders(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY):
             pass
     except OSError as error:
         raise FolderError(f"the folder {folder} cannot be written: {error.strerror}; give another one") from None
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):  # somebody else's by now
+                each.rmdir()
 
 
 def check_own(out: Path, account: str) -> None:

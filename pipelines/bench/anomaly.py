@@ -22,7 +22,7 @@ from pipelines.bench.methods import DEFAULT, Method, choose_methods
 from pipelines.bench.summary import as_published, baseline_of, markdown, ratios, summarise
 from pipelines.cores import usable_cores
 from pipelines.errors import FolderError, OutputError
-from pipelines.files import write_atomically, write_json
+from pipelines.files import make_folders, write_atomically, write_json
 from pipelines.locks import locked
 from pipelines.output import check_writable
 from pipelines.settings import settings
@@ -106,6 +106,7 @@ def _open(out: Path) -> None:
         msg = f"the output folder {out} holds something that is no benchmark: give a new folder"
         raise OutputError(msg)
     check_writable(out)
+    make_folders(out)
 
 
 def _run(setup: Setup, rows: Sequence[Method], seeds: int, *, fresh: bool) -> Bench:

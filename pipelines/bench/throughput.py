@@ -26,7 +26,7 @@ from pipelines.bench.methods import ANOMALIB
 from pipelines.cores import usable_cores
 from pipelines.data import drawn
 from pipelines.errors import DataError, FolderError
-from pipelines.files import write_atomically, write_json
+from pipelines.files import make_folders, write_atomically, write_json
 from pipelines.images import ImageFile, find_images
 from pipelines.modelfile import sha256_of
 from pipelines.models import find_model
@@ -151,6 +151,7 @@ class _Bench:
 
     def __init__(self, out: Path, model: str, *, fresh: bool) -> None:
         self._out, self._model, self._fresh = out, model, fresh
+        make_folders(out)
         self.answers: dict[str, list[dict[str, Any]]] = {}
 
     def measure(self, line: Line, images: Path, run: int, key: str | None = None) -> None:
@@ -159,7 +160,7 @@ class _Bench:
         digest = hashlib.sha256(json.dumps([*measured, line.anomalib]).encode()).hexdigest()[:16]
         kept = self._out / "runs" / f"{name}-{run}-{digest}.json"  # figures of other images, or another model, are not
         if self._fresh or not kept.is_file():
-            kept.parent.mkdir(exist_ok=True)
+            make_folders(kept.parent)
             write_json(kept, self._run(line, images))
         answer = json.loads(kept.read_text(encoding="utf-8"))
         log.info("%s, run %d: %.1f images/s", name, run + 1, answer["images"] / answer["seconds"])
