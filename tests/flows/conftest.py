@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,3 +60,21 @@ def children_environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a process of its own: no server but the embedded one of its own home."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KINTSUGI_"))}
     return environment | {"KINTSUGI_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def kintsugi(tmp_path: Path):
+    """Run the real command in a process and a home of its own."""
+
+    def kintsugi(
+        *arguments: object, home: Path | None = None, largest_file: int = -1, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        environment = clean | {"KINTSUGI_HOME": str(home or tmp_path / "home"), "COLUMNS": "120"} | variables
+        command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+        )  # fmt: skip
+
+    return kintsugi

@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 import shlex
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-import onnxruntime
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
-from flows.cli import REF, app
+from flows.cli import app
 from flows.demo import next_commands
 from pipelines.modelfile import sha256_of
-from pipelines.models import FORMS
 from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import ScoreSummary
-
-
-@pytest.fixture
-def kintsugi(tmp_path: Path):
-    """Run the real command in a process and a home of its own."""
-
-    def kintsugi(
-        *arguments: object, home: Path | None = None, largest_file: int = -1, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-        environment = clean | {"KINTSUGI_HOME": str(home or tmp_path / "home"), "COLUMNS": "120"} | variables
-        command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
-        )  # fmt: skip
-
-    return kintsugi
 
 
 def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Path) -> None:
@@ -346,60 +322,6 @@ def test_the_doctor_reports_and_does_not_alarm(kintsugi) -> None:
     assert done.stderr == ""
     for subject in ("packages", "training", "GPU", "home", "registry", "orchestrator"):
         assert subject in done.stdout
-
-
-def imported_by(code: str) -> set[str]:
-    found = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
-    )
-    return {name.split(".")[0] for name in found.stdout.split()}
-
-
-def test_the_version_is_told_with_what_it_runs_on(kintsugi) -> None:
-    done = kintsugi("--version")
-    python = ".".join(map(str, sys.version_info[:3]))
-    runtime = rf"onnxruntime(-gpu)? {re.escape(onnxruntime.__version__)}"
-    assert re.fullmatch(rf"kintsugi {re.escape(version('kintsugi'))} \(Python {python}, {runtime}\)\n", done.stdout)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_needs_nothing_heavy(option: str) -> None:
-    code = f"from flows.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['{option}'])"
-    heavy = {"torch", "mlflow", "prefect", "onnxruntime", "pyarrow", "numpy", "scipy", "PIL", "pydantic"}
-    assert not heavy & imported_by(code)
-
-
-def test_scoring_imports_neither_torch_nor_mlflow_nor_prefect() -> None:
-    assert not {"torch", "mlflow", "prefect", "vaecore", "lightning"} & imported_by(
-        "import pipelines.score, pipelines.evaluate"
-    )
-
-
-def test_every_command_and_option_has_help() -> None:
-    def walk(command, name: str):
-        yield name, command
-        for inner, sub in getattr(command, "commands", {}).items():
-            yield from walk(sub, f"{name} {inner}")
-
-    for name, command in walk(get_command(app), "kintsugi"):
-        assert command.help, f"{name} has no help"
-        for parameter in command.params:
-            assert parameter.name == "help" or parameter.help, f"{name}: {parameter.name} has no help"
-
-
-def test_the_forms_of_a_reference_are_the_same_everywhere() -> None:
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
-    forms = ("name@champion", "name@alias", "name/3", "models:/name/3", "builtin:NAME")
-    assert f"{', '.join(forms)}, or the path of an .onnx file" == REF
-    assert FORMS.startswith(", ".join(forms))
-    assert f"{', '.join(f'`{form}`' for form in forms)}, or the path of an `.onnx` file" in readme
-
-
-def test_every_command_is_in_the_readme() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for name in get_command(app).commands:
-        assert f"kintsugi {name}" in readme, name
 
 
 def test_a_path_that_no_shell_has_expanded_is_below_the_home(kintsugi, trained, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
 from pipelines.sample import MAGNETIC_TILE
 
 WITHOUT_TRAINING = """
@@ -105,3 +106,49 @@ def run_without_training() -> Callable[..., None]:
         assert done.returncode == 0, done.stderr
 
     return run_without_training
+
+
+@pytest.fixture(scope="session")
+def export_mender() -> Callable[..., ModelFile]:
+    """Export a small network: untrained it changes nothing; otherwise its weights are far from that."""
+    import torch
+
+    from vaecore.export import export_restoration
+    from vaecore.likelihoods import GaussianLikelihood
+    from vaecore.networks import Restorer
+    from vaecore.restoration import OUTPUTS, RestorationGraph
+
+    def export_mender(folder: Path, *, channels: int = 3, scale: int = 1, identity: bool = False) -> ModelFile:
+        torch.manual_seed(0)
+        network = Restorer(channels=channels, outputs=channels, widths=(8, 12), blocks=(1, 1), upscale=scale)
+        if not identity:
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, std=0.05)
+        metadata = RestorationMetadata(
+            name="mender", task="denoise", summary="Mends.", channels=channels, bit_depth=8, value_range=(0, 1),
+            size_multiple=network.multiple, halo=network.halo, likelihood="gaussian", outputs=OUTPUTS, licence=None,
+            git_commit=None, data_digest="", images={"train": 9}, kintsugi="0", scale=scale, damage="gaussian",
+            level="sigma", strengths=(25, 25), levels=(25,), luma=False, intervals={"0.5": 0.6, "0.95": 2.1},
+        )  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        path = folder / "model.onnx"
+        graph = RestorationGraph(network, GaussianLikelihood()).eval()
+        export_restoration(graph, path, metadata.model_dump(mode="json"))
+        return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
+
+    return export_mender
+
+
+@pytest.fixture(scope="session")
+def same(export_mender, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export_mender(tmp_path_factory.mktemp("same"), identity=True)
+
+
+@pytest.fixture(scope="session")
+def other(export_mender, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export_mender(tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture(scope="session")
+def larger(export_mender, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return export_mender(tmp_path_factory.mktemp("larger"), scale=2, identity=True)

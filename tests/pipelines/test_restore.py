@@ -17,61 +17,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
-import torch
 from PIL import Image, ImageCms
 
-from pipelines import folder_run, mend, restore_folder, store
-from pipelines.errors import FolderError, ImageError, OutputError
-from pipelines.files import folded
-from pipelines.images import ImageFile, read_image
-from pipelines.images.image import Image as Decoded
-from pipelines.mend import BLOCK
-from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
-from pipelines.names import OutputNames
+from pipelines import folder_run, restore_folder, store
+from pipelines.errors import FolderError, OutputError
+from pipelines.images import read_image
+from pipelines.modelfile import ModelFile
 from pipelines.output import check_output
 from pipelines.quality import compare
 from pipelines.report import restore_page
-from pipelines.session import RestoringSession
-from vaecore.export import export_restoration
-from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def export(folder: Path, *, channels: int = 3, scale: int = 1, identity: bool = False) -> ModelFile:
-    """A small network: untrained it changes nothing; otherwise its weights are far from that."""
-    torch.manual_seed(0)
-    network = Restorer(channels=channels, outputs=channels, widths=(8, 12), blocks=(1, 1), upscale=scale)
-    if not identity:
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    metadata = RestorationMetadata(
-        name="mender", task="denoise", summary="Mends.", channels=channels, bit_depth=8, value_range=(0, 1),
-        size_multiple=network.multiple, halo=network.halo, likelihood="gaussian", outputs=OUTPUTS, licence=None,
-        git_commit=None, data_digest="", images={"train": 9}, kintsugi="0", scale=scale, damage="gaussian",
-        level="sigma", strengths=(25, 25), levels=(25,), luma=False, intervals={"0.5": 0.6, "0.95": 2.1},
-    )  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    path = folder / "model.onnx"
-    export_restoration(RestorationGraph(network, GaussianLikelihood()).eval(), path, metadata.model_dump(mode="json"))
-    return ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
-
-
-@pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
-    return export(tmp_path_factory.mktemp("same"), identity=True)
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
-    return export(tmp_path_factory.mktemp("other"))
-
-
-@pytest.fixture(scope="module")
-def larger(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
-    return export(tmp_path_factory.mktemp("larger"), scale=2, identity=True)
 
 
 def pixels(height: int = 33, width: int = 47, channels: int = 3, largest: int = 255) -> np.ndarray:
@@ -187,60 +143,6 @@ def test_a_larger_result_has_larger_transparency_and_the_same_size_on_paper(larg
     assert image.dpi == pytest.approx((200, 200), abs=0.1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 3), (321, 481), (4097, 1)])
-def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, int]) -> None:
-    mended = mend.mend(RestoringSession(other, device="cpu", threads=1), image_of(pixels(*size)))
-    assert mended.pixels.shape == (*size, 3)
-    assert mended.blocks.shape == (-(-size[0] // BLOCK), -(-size[1] // BLOCK))
-    assert np.isfinite(mended.blocks).all()
-
-
-@pytest.mark.parametrize("side", [8, 50, 64, 200])
-def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
-    session = RestoringSession(other, device="cpu", threads=1)
-    image = image_of(pixels(211, 167, largest=65535))
-    whole, tiled = mend.mend(session, image, side=10_000), mend.mend(session, image, side=side)
-    assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 65535 // 255 // 50  # of 16 bits
-    assert tiled.mean_scale == pytest.approx(whole.mean_scale, rel=1e-4)
-    np.testing.assert_allclose(tiled.blocks, whole.blocks, rtol=1e-3)
-
-
-def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
-    session, image = RestoringSession(other, device="cpu", threads=1), pixels(48, 72)
-    mended = mend.mend(session, image_of(image))
-    _, scale = session.run(image[None].astype(np.float32) / 255)
-    assert mended.mean_scale == pytest.approx(float(scale.mean()), rel=1e-5)
-    np.testing.assert_allclose(mended.blocks[0, 0], scale[0, :BLOCK, :BLOCK].mean(), rtol=1e-5)
-
-
-@pytest.mark.parametrize(("takes", "has"), [(3, 1), (1, 3)])
-def test_channels_that_the_model_does_not_have(tmp_path: Path, takes: int, has: int) -> None:
-    session = RestoringSession(export(tmp_path / "m", channels=takes, identity=True), device="cpu", threads=1)
-    image = pixels(channels=has)
-    mended = mend.mend(session, image_of(image))
-    np.testing.assert_array_equal(mended.pixels, image)
-    assert "mended" in mended.notes[0]
-
-
-def test_a_tile_that_does_not_fit_is_tried_smaller(other: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, image = RestoringSession(other, device="cpu", threads=1), image_of(pixels(300, 300))
-    expected, run, limit, sides = mend.mend(session, image), session.run, 200 * 200, []
-
-    def scarce(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if tile.shape[1] * tile.shape[2] > limit:
-            raise MemoryError
-        sides.append(tile.shape[1])
-        return run(tile)
-
-    monkeypatch.setattr(session, "run", scarce)
-    found = mend.mend(session, image)
-    assert len(sides) > 1
-    assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
-    limit = 10
-    with pytest.raises(ImageError, match="does not fit into memory"):
-        mend.mend(session, image)
-
-
 def test_a_bad_file_is_a_row_and_a_second_run_does_what_is_missing(same: ModelFile, tmp_path: Path) -> None:
     write_all(tmp_path / "in")
     (tmp_path / "in" / "sub").mkdir()
@@ -319,8 +221,8 @@ def test_a_name_that_became_another_file_s_is_made_again(same: ModelFile, tmp_pa
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_odd_files_do_not_stop_the_others(tmp_path: Path, scale: int) -> None:
-    model, folder = export(tmp_path / "m", scale=scale, identity=True), tmp_path / "in"
+def test_odd_files_do_not_stop_the_others(export_mender, tmp_path: Path, scale: int) -> None:
+    model, folder = export_mender(tmp_path / "m", scale=scale, identity=True), tmp_path / "in"
     (folder / "x.png").mkdir(parents=True)
     Image.fromarray(pixels(1, 1, 1)[..., 0]).save(folder / "one.png")
     Image.fromarray(pixels(9, 9)).save(folder / "x.jpg")
@@ -405,34 +307,6 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog:
     assert f"{expected:.2f}"[:4] in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_names_that_collide_with_folders_come_to_an_end() -> None:
-    files = [ImageFile(Path(), name, 0, 0) for name in ("a.bmp", "a.jpg", "a.jpg.png/x.jpg", "a.jpg.png.png/x.jpg")]
-    names = OutputNames(files, ".png")
-    assert names["a.jpg"].startswith("restored/a.jpg~")
-    assert len({names[file.relative] for file in files}) == 4
-    assert names["a.jpg.png/x.jpg"] == "restored/a.jpg.png/x.png"
-
-
-def test_names_that_would_collide_keep_their_suffix() -> None:
-    files = [ImageFile(Path(), name, 0, 0) for name in ("a.jpg", "a.jpg.png", "a.png", "b.tar.gif", "x/a.jpg")]
-    names = OutputNames(files, ".png")
-    assert len({names[file.relative] for file in files}) == 5
-    assert names["b.tar.gif"] == "restored/b.tar.png"
-    assert names["x/a.jpg"] == "restored/x/a.png"
-
-
-def test_names_that_differ_in_case_alone_collide_where_the_file_system_folds_them() -> None:
-    accents = ("caf\N{LATIN SMALL LETTER E WITH ACUTE}.png", "cafe\N{COMBINING ACUTE ACCENT}.png")
-    files = [
-        ImageFile(Path(), name, 0, 0) for name in ("A.png", "a.JPG", "a.png", "B/x.png", "b.png", "c.png", *accents)
-    ]
-    names = OutputNames(files, ".png", folds=True)
-    found = [names[file.relative] for file in files]
-    assert len({folded(name) for name in found}) == len(files)
-    assert names["c.png"] == "restored/c.png"
-    assert OutputNames(files, ".png")["A.png"] == "restored/A.png"
-
-
 @pytest.mark.parametrize("order", [("a.jpg", "a.png/x.jpg"), ("a.png/x.jpg", "a.jpg")])
 def test_a_result_of_an_image_that_is_gone_is_in_nobody_s_way(
     same: ModelFile, tmp_path: Path, order: tuple[str, str]
@@ -463,10 +337,6 @@ def test_a_fresh_run_mends_all_again_and_leaves_nothing_of_images_that_are_gone(
     restore_folder(folder, same, out, fresh=True)
     assert {path.name for path in (out / "restored").iterdir()} == {"a.png", "mine.txt"}
     np.testing.assert_array_equal(read_image(out / "restored" / "a.png", max_pixels=10**6).pixels, 255 - pixels())
-
-
-def image_of(samples: np.ndarray) -> Decoded:
-    return Decoded(samples, None, 8 * samples.itemsize, "0" * 64, None, None, None)
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("jpg", "jpg"), ("JPEG", "jpg"), ("tif", "tif"), (".png", "png")])

@@ -1,0 +1,78 @@
+"""One image through a model that mends: any size and channels, in tiles that leave no seams, in little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import mend
+from pipelines.errors import ImageError
+from pipelines.images.image import Image
+from pipelines.mend import BLOCK
+from pipelines.modelfile import ModelFile
+from pipelines.session import RestoringSession
+
+
+def pixels(height: int = 33, width: int = 47, channels: int = 3, largest: int = 255) -> np.ndarray:
+    kind = np.uint8 if largest <= 255 else np.uint16
+    return np.random.default_rng(0).integers(0, largest + 1, (height, width, channels), dtype=kind)
+
+
+def image_of(samples: np.ndarray) -> Image:
+    return Image(samples, None, 8 * samples.itemsize, "0" * 64, None, None, None)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (321, 481), (4097, 1)])
+def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, int]) -> None:
+    mended = mend.mend(RestoringSession(other, device="cpu", threads=1), image_of(pixels(*size)))
+    assert mended.pixels.shape == (*size, 3)
+    assert mended.blocks.shape == (-(-size[0] // BLOCK), -(-size[1] // BLOCK))
+    assert np.isfinite(mended.blocks).all()
+
+
+@pytest.mark.parametrize("side", [8, 50, 64, 200])
+def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
+    session = RestoringSession(other, device="cpu", threads=1)
+    image = image_of(pixels(211, 167, largest=65535))
+    whole, tiled = mend.mend(session, image, side=10_000), mend.mend(session, image, side=side)
+    assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 65535 // 255 // 50  # of 16 bits
+    assert tiled.mean_scale == pytest.approx(whole.mean_scale, rel=1e-4)
+    np.testing.assert_allclose(tiled.blocks, whole.blocks, rtol=1e-3)
+
+
+def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
+    session, image = RestoringSession(other, device="cpu", threads=1), pixels(48, 72)
+    mended = mend.mend(session, image_of(image))
+    _, scale = session.run(image[None].astype(np.float32) / 255)
+    assert mended.mean_scale == pytest.approx(float(scale.mean()), rel=1e-5)
+    np.testing.assert_allclose(mended.blocks[0, 0], scale[0, :BLOCK, :BLOCK].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("takes", "has"), [(3, 1), (1, 3)])
+def test_channels_that_the_model_does_not_have(export_mender, tmp_path: Path, takes: int, has: int) -> None:
+    session = RestoringSession(export_mender(tmp_path / "m", channels=takes, identity=True), device="cpu", threads=1)
+    image = pixels(channels=has)
+    mended = mend.mend(session, image_of(image))
+    np.testing.assert_array_equal(mended.pixels, image)
+    assert "mended" in mended.notes[0]
+
+
+def test_a_tile_that_does_not_fit_is_tried_smaller(other: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, image = RestoringSession(other, device="cpu", threads=1), image_of(pixels(300, 300))
+    expected, run, limit, sides = mend.mend(session, image), session.run, 200 * 200, []
+
+    def scarce(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if tile.shape[1] * tile.shape[2] > limit:
+            raise MemoryError
+        sides.append(tile.shape[1])
+        return run(tile)
+
+    monkeypatch.setattr(session, "run", scarce)
+    found = mend.mend(session, image)
+    assert len(sides) > 1
+    assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+    limit = 10
+    with pytest.raises(ImageError, match="does not fit into memory"):
+        mend.mend(session, image)
