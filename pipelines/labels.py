@@ -97,7 +97,11 @@ class LabelFolder:
     def file_of(self, image: ImageFile) -> ImageFile | None:
         """The label image of an image."""
         found = self.named(stem_of(image.relative))
-        return None if found is None or found.path.samefile(image.path) else found
+        try:
+            is_itself = found is not None and found.path.samefile(image.path)
+        except OSError:  # one of them is gone, or a link to nowhere: so they are not the same
+            is_itself = False
+        return None if is_itself else found
 
     def of(self, image: ImageFile, size: tuple[int, ...]) -> Labels:
         """Classes of the pixels of an image, (H, W).

@@ -7,7 +7,7 @@ were decoded follows how many bits their codes take. In two dimensions the white
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ def _code_lengths(black: _Rows) -> tuple[_Numbers, _Numbers]:
     return np.add.reduceat(lengths, first), lengths[np.append(first[1:], len(lengths)) - 1]
 
 
-@cache
+@lru_cache(maxsize=4)  # scans of one folder have a few widths
 def _lengths_by_run(longest: int) -> _Numbers:
     """Return the bits of the codes of each run of white and of black."""
     run = np.arange(longest + 1)

@@ -205,7 +205,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _image_file(entry: os.DirEntry[str], relative: str) -> ImageFile | Reason:
     suffix = suffix_of(entry.name)
     by_name = suffix in IMAGE_SUFFIXES
-    if not by_name and (reason := REASONS.get(suffix)):
+    if not by_name and (reason := REASONS.get(suffix) or _reason_of_copy(entry.name)):
         return reason
     try:
         status = entry.stat()
@@ -216,6 +216,13 @@ def _image_file(entry: os.DirEntry[str], relative: str) -> ImageFile | Reason:
     if not by_name and (reason := _reason_by_content(entry.path, status.st_size)):
         return reason
     return ImageFile(Path(entry.path), relative, status.st_size, status.st_mtime_ns)
+
+
+def _reason_of_copy(name: str) -> Reason | None:
+    """Return why a file is left out that an editor or ExifTool has kept of another; None of all others."""
+    is_of_editor = name.endswith("~") or (name.startswith("#") and name.endswith("#"))
+    is_of_exiftool = name.endswith("_original") and suffix_of(name.removesuffix("_original")) in IMAGE_SUFFIXES
+    return Reason.UNFINISHED if is_of_editor or is_of_exiftool else None
 
 
 def _reason_by_content(path: str, size: int) -> Reason | None:

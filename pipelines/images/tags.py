@@ -102,4 +102,4 @@ def _checked(x: str | float, y: str | float, unit: str, stated: Literal["OME", "
         size = PixelSize(float(x), float(y), unit, stated)
     except ValueError:
         return None
-    return size if min(size.x, size.y) >= _SMALLEST and max(size.x, size.y) <= 1 / _SMALLEST else None
+    return size if all(_SMALLEST <= each <= 1 / _SMALLEST for each in (size.x, size.y)) else None

@@ -122,6 +122,16 @@ def test_a_label_image_that_could_not_be_read_once_is_back_the_next_time(
     assert len(load_photos(find_images(folder), RGB, labels)) == 4
 
 
+def test_a_link_to_a_file_that_is_gone_ends_no_training_with_labels(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for number, size in enumerate(SIZES):
+        Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "labels" / f"{number}.png")
+    (folder / "0.png").unlink()
+    (folder / "0.png").symlink_to(folder / "gone.png")
+    photos = load_photos(find_images(folder), RGB, LabelFolder.find(tmp_path / "labels", 2))
+    assert [file.relative for file in photos.files] == ["1.png", "2.png", "3.png"]
+
+
 def test_a_damaged_file_is_looked_at_again_and_the_others_are_not(
     folder: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_labels_are_files_that_are_read_back(trained: SegmentingSession, tmp_pat
     for kind in ("jpeg", "webp"):
         with pytest.raises(FolderError, match="labels are written as png or tiff"):
             restore_folder(tmp_path / "image", trained.model, tmp_path / "other", kind=kind)
+
+
+def test_results_of_names_that_are_no_utf8_are_compared(trained: SegmentingSession, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 1, seed=2)
+    for folder in ("image", "label"):
+        path = tmp_path / folder / "0.png"
+        path.rename(Path(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9.png")))
+    summary = restore_folder(tmp_path / "image", trained.model, tmp_path / "out", reference=tmp_path / "label")
+    assert summary.dice is not None
 
 
 def test_tiles_show_no_seams_and_any_channels_and_depth_do(trained: SegmentingSession, tmp_path: Path) -> None:

@@ -92,6 +92,16 @@ def test_different_names_stay_different(tmp_path):
         relative.encode()  # fit for Parquet and CSV
 
 
+def test_copies_that_programs_keep_are_no_images_of_their_own(tmp_path):
+    picture = b"P5 1 1 255\n\0"
+    for name in ("a.png", "scan_original", "a.png~", "b.jpg_original", "#c.png#"):
+        (tmp_path / name).write_bytes(picture)
+    found = list_images(tmp_path)
+    assert [file.relative for file in found.files] == ["a.png", "scan_original"]
+    assert {row["why"] for row in found.left_out.rows} == {"unfinished or a backup"}
+    assert found.left_out.files == 3
+
+
 def test_a_pipe_is_not_an_image(tmp_path):
     touch(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")

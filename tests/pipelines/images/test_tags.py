@@ -234,6 +234,7 @@ def test_a_turned_picture_has_turned_pixels():
     [
         "<OME><Pixels/></OME>",
         *(f'<Pixels PhysicalSizeX="{x}" PhysicalSizeY="1">' for x in ("0", "a", "inf", "nan", "1e-12", "1e12")),
+        '<Pixels PhysicalSizeX="1" PhysicalSizeY="nan">',
     ],
 )
 def test_ome_without_a_size_states_none(description):
