@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pipelines.errors import FolderError
 from pipelines.parquet import open_parquet
@@ -51,7 +51,7 @@ class GroupFacts(Record):
     threshold: float | None = None  # its own; None: that of all others
     images: int = 0
     judged_by: JudgeFacts | None = None  # None: an older run's
-    promised: bool = True
+    promised: bool = False
 
 
 class OtherFacts(Record):
@@ -65,9 +65,23 @@ class GroupedFacts(Record):
     """How a run judged by group."""
 
     needed: int = 0  # calibration images that a group needs
-    groups: tuple[GroupFacts, ...] = ()
     others: OtherFacts = OtherFacts()
+    groups: tuple[GroupFacts, ...] = ()
     unpromised: int = 0  # images judged by calibration images of other sub-folders
+
+    @field_validator("groups")
+    @classmethod
+    def _older_runs_say_it_otherwise(
+        cls, groups: tuple[GroupFacts, ...], info: ValidationInfo
+    ) -> tuple[GroupFacts, ...]:
+        """Find whether the rate is promised in sub-folders of an older run: not, where calibration never saw one."""
+        pooled = info.data.get("others", OtherFacts()).promised
+        return tuple(
+            each
+            if each.judged_by
+            else each.model_copy(update={"promised": each.threshold is not None or (pooled and each.n > 0)})
+            for each in groups
+        )
 
 
 class HeatFacts(Record):

@@ -88,6 +88,25 @@ def test_a_run_by_groups_has_no_movable_threshold_even_where_all_images_are_of_o
     assert "Drag the golden line" in report(make.folder(rows, name="plain")).text
 
 
+@pytest.mark.parametrize("promised", [True, False])
+def test_groups_of_an_older_run_are_told_as_they_were_judged(make, promised: bool) -> None:
+    rows = make.rows(make.scores)
+    run = make.run(rows)
+    groups = [
+        {"name": name, "n": n, "threshold": threshold, "images": 5}
+        for name, n, threshold in (("own", 99, make.threshold), ("few", 5, None), ("unknown", 0, None))
+    ]
+    grouped = {"needed": 99, "groups": groups, "others": {"n": 99, "promised": promised}}
+    run["calibration"] |= {"grouped": grouped}
+    text = report(make.folder(rows, run=run)).text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    assert text.count("its own images") == 1
+    assert text.count("all such sub-folders' images together") == promised
+    assert text.count("others' images, without a promise") == promised
+    assert text.count("all images, without a promise") == 2 * (not promised)
+    assert "no rate is promised for them." in text
+    assert "have no p-value" not in text
+
+
 def test_the_model_is_told_for_people_first_and_in_full_below(make) -> None:
     rows = make.rows(make.scores)
     run = make.run(rows)
