@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 FACTS = ("brightness", "contrast", "detail")
 STATISTICS = ("score", "rate", "distortion", *FACTS)
 FEWEST = 20  # images on either side: below, the normal approximation of the test is not good
-MOST = 65_536  # images of a batch that are compared: of a larger one so many, drawn at random
+MOST = 65_536  # images of a batch that are compared; a larger batch is sampled at random
 LEVEL = 0.01  # share of unchanged batches that are reported all the same
 _LONGEST = 256  # pixels looked at along each side
 
@@ -90,7 +90,7 @@ class Sample:
         self._held = 0
 
     def add(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Look at some images more.
+        """Look at more images.
 
         Args:
             values: By name, one for each of `STATISTICS`.

@@ -292,9 +292,10 @@ class Scoring(FolderRun):
     def _draw_missing(self) -> None:
         """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
 
-        New images can lower a threshold of false discoveries; those that were drawn in this run have their maps.
+        New images can lower a threshold of false discoveries. An image that fails now, and did not before, makes room
+        in a budget. Those that were drawn in this run have their maps.
         """
-        if not self.verdicts.discoveries:
+        if not self.verdicts.moves:
             return
         self.look_back()
         for shard in self.cut(self.output.store.without(self.files, self.holds)):

@@ -148,11 +148,11 @@ class RowStore:
         return np.flatnonzero(~done), [-rank for rank, _, _, pictured in worst if pictured]
 
     def without(self, files: FileList, holds: Callable[[Row], bool]) -> NDArray[np.int64]:
-        """Files with a finished row that tells of what is not there.
+        """Find the files whose finished row names what is not there.
 
         Args:
             files: What is asked for.
-            holds: Whether what a finished row tells of is still there.
+            holds: Whether what a finished row names is still there.
 
         Returns:
             Indices of files, ascending.

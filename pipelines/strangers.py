@@ -69,7 +69,7 @@ class Strangers:
         )
 
     def _nearly_all(self, count: int) -> bool:
-        """Whether so many are beyond the calibration images that images like those hardly ever are.
+        """Return whether images like those of calibration would hardly ever lie beyond them in this number.
 
         Of m exchangeable images, the number above the highest of n others is BetaBinomial(m, 1, n).
         """

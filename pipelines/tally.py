@@ -37,7 +37,7 @@ class Tally:
         return int(self._counts.sum())
 
     def add(self, scores: Floats) -> None:
-        """Count some scores more: the order does not matter."""
+        """Count more scores: the order does not matter."""
         if not len(scores):
             return
         slots = np.rint(self._calibration.p_values(scores) * len(self._counts)).astype(np.int64) - 1
@@ -48,11 +48,11 @@ class Tally:
             self._largest = np.sort(np.concatenate([self._largest, scores]))[-self._keep :]
 
     def largest(self, rank: int) -> float | None:
-        """The score of that rank, 0 being the largest; None where there are fewer scores."""
+        """Return the score of that rank, 0 being the largest; None where there are fewer scores."""
         return float(self._largest[-1 - rank]) if rank < len(self._largest) else None
 
     def step_up(self, share: float) -> float:
-        """The highest score that Benjamini and Hochberg's procedure does not reject: those above it are.
+        """Return the highest score that Benjamini and Hochberg's procedure does not reject: those above it are.
 
         Args:
             share: Of false discoveries.

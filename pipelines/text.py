@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def some_of(names: Sequence[str], most: int = 3, room: int = 100) -> str:
-    """The first of some names, as examples in a line of text: so many, and as many as there is room for.
+    """Return the first of some names, as examples in a line of text, as far as there is room.
 
     Args:
         names: At least one.

@@ -150,7 +150,7 @@ class Verdicts:
 
     def tally(self) -> Tally | None:
         """Return an empty count of scores for `settle`; None where the threshold does not depend on them."""
-        if self.calibration is None or not (self.discoveries or self.budget is not None):
+        if self.calibration is None or not self.moves:
             return None
         return Tally(self.calibration, 0 if self.budget is None else self.budget + 1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -113,6 +115,28 @@ def test_more_images_can_lower_a_threshold_of_false_discoveries_and_maps_follow(
     assert stable_bytes(out) == stable_bytes(whole)
 
 
+def test_an_image_that_moves_up_in_a_budget_has_its_map(
+    trained, images: Path, rows_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst image is done again, since its map is gone, and cannot be read any more."""
+    out, rule = tmp_path / "out", {"false_alarms": 0.9, "budget": 1}
+    score_folder(images, trained.model, out, **rule)
+    worst, second = sorted(rows_of(out), key=lambda row: -row["score"])[:2]
+    (out / "maps" / f"{worst['path']}.png").unlink()
+    read = Path.read_bytes
+
+    def read_or_fail(path: Path) -> bytes:
+        if path == images / worst["path"]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_or_fail)
+    summary = score_folder(images, trained.model, out, **rule)
+    assert (summary.failed, summary.flagged) == (1, 1)
+    (drawn,) = (out / "maps").rglob("*.png")
+    assert drawn == out / "maps" / f"{second['path']}.png"
+
+
 def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
     trained, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -120,7 +144,7 @@ def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
     score_folder(images, trained.model, tmp_path / "out", false_discoveries=0.5)
     warning, no_drift = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert warning.startswith(caution)
-    assert "takes 20 of them, and the model has 18" in no_drift
+    assert "needs 20 calibration images and this model has 18" in no_drift
     assert warning in caplog.messages
     assert caution in (tmp_path / "out" / "report.html").read_text()
 
