@@ -26,7 +26,7 @@ def check_bits(asked: int | None) -> int | None:
     """Return the bits that somebody asks for.
 
     Raises:
-        FolderError: No file fills so many.
+        FolderError: No 16-bit file fills that number.
     """
     if asked is not None and not NARROW[0] <= asked <= ALL:
         raise FolderError(f"bits is {asked}: from {NARROW[0]} to {ALL}")

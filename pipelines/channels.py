@@ -13,7 +13,7 @@ from pipelines.images.image import Samples
 from pipelines.tiles import Place
 
 TINT = 3  # levels between the channels of a grey image that was stored as YCbCr: each of Cb and Cr is rounded once
-_ROWS = 64  # looked at together: an ordinary photograph is told by the first of them
+_ROWS = 64  # compared at a time: the first of them show that an ordinary photograph is not grey
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,7 +33,7 @@ DECODERS = {"PNG": decode_png, "BMP": decode_bmp, "PNM": decode_pnm}
 PNG_PALETTE, PHOTOMETRIC_PALETTE = 3, 3  # colour type of the one, photometric interpretation of the other
 ORIENTATION = 274  # tag of TIFF
 MARK = re.compile(r"_(mask|gt)$", re.IGNORECASE)  # behind the name of an image, in the name of its label image
-FEW_VALUES = 16  # up to so many are classes or instances, however they lie; more may be shades of grey
+FEW_VALUES = 16  # at most, of classes or instances, however they lie; more may be shades of grey
 
 Labels = NDArray[np.uint8]
 
@@ -204,7 +204,7 @@ def _stored(data: bytes, admit: Callable[[int, int], None]) -> _Stored:
     else:
         raster = DECODERS[kind](data, admit)
         samples, orientation = raster.samples, raster.orientation
-        if kind == "PNG" and (data[25] == PNG_PALETTE or data[24] < 8):  # of which that made colours, or 8 bits
+        if kind == "PNG" and (data[25] == PNG_PALETTE or data[24] < 8):  # the decoder made colours or 8 bits of these
             samples, palette = _narrow_png(data)
     if samples.ndim == 3 and samples.shape[2] in (2, 4):
         colour, alpha = samples[..., :-1], samples[..., -1]

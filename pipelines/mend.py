@@ -163,7 +163,7 @@ def as_file(values: Floats, kind: np.dtype[Any]) -> Samples:
 
 
 def adapted(session: RestoringSession, channels: int) -> tuple[Callable[[Floats], tuple[Floats, ...]], str | None]:
-    """Return how tiles of so many channels go through a model of others, and a note on it."""
+    """Return a function that runs the model on tiles of other channels, and a note on it."""
     takes = session.metadata.channels
     if takes == channels:
         return session.run, None

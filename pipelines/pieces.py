@@ -109,7 +109,7 @@ def split_pieces(digests: Sequence[str], pieces: Sequence[str], calibrate: int, 
     Args:
         digests: sha256 of each image; all different.
         pieces: What each shows.
-        calibrate: Images to calibrate, at least: pieces are added until there are so many, and two at least.
+        calibrate: Images to calibrate, at least: pieces are added until they have these, and two at least.
         select: Images to select, likewise; one piece at least.
 
     Raises:

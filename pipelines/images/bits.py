@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.images.image import Image, Samples
 
 ALL = 16
-NARROW = (8, 10, 12)  # what a 16-bit file may plainly fill instead; of 14 bits, a dark picture cannot be told
+NARROW = (8, 10, 12)  # what a 16-bit file may plainly fill instead; a dark picture of 16 bits may look like one of 14
 _ROWS = 64  # converted at a time, so that the wide values stay in the cache
 
 
@@ -39,7 +39,7 @@ def bits_of(image: Image, bits: int) -> int:
 
 
 def stretch(pixels: Samples, bits: int) -> Samples:
-    """Bring values of so many bits to all 16, rounded: `shrink` gives them back to the bit."""
+    """Bring values of fewer bits to all 16, rounded: `shrink` gives the same values back."""
     return pixels if bits == ALL else _scaled(pixels, (1 << bits) - 1, (1 << ALL) - 1)
 
 

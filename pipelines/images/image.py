@@ -26,10 +26,10 @@ _CHANNELS = 4  # that the largest number of pixels allows for
 
 
 def admit_channels(admit: Admit, width: int, height: int, channels: int) -> None:
-    """Admit an image of so many channels; those that are dropped later are decoded all the same.
+    """Admit an image with all its channels; decoders decode those too that are dropped later.
 
     Raises:
-        ImageError: It has too many pixels, or too many channels for so many pixels.
+        ImageError: It has too many pixels, or too many channels for its size.
     """
     admit(width, height)
     if channels > _CHANNELS:

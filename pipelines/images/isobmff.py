@@ -139,8 +139,14 @@ def read_picture(data: bytes) -> Picture:
     return picture
 
 
-def boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, place: int, stop: int, *, clips: bool = False) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind of each box, where its content starts, and where it ends.
+
+    Args:
+        data: The file.
+        place: Where the first box begins.
+        stop: Where what the boxes are in ends.
+        clips: Whether the last box may be longer than that: its content says better what is missing.
 
     Raises:
         ImageError: A box is longer than what it is in, or there are too many.
@@ -153,6 +159,7 @@ def boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]
             (length,) = struct.unpack_from(">Q", data, place + 8)
             head = 16
         end = place + length if length else stop
+        end = min(end, stop) if clips else end
         if end < place + head or (count := count + 1) > _MOST_BOXES:
             raise ImageError(f"is damaged: a box of {length} bytes at byte {place:,}")
         if end > stop:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, to_full_range
 from pipelines.images.colour_space import ROMM_RGB, SRGB
 from pipelines.images.image import Admit, Raster
+from pipelines.images.isobmff import boxes
 
 CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, then the image's size
 _END = b"\xff\xd9"  # never inside the compressed data
@@ -36,9 +36,9 @@ def decode_jpeg2000(data: bytes, admit: Admit) -> Raster:
     space = start = 0
     profiles: list[int] = []  # where their boxes have their name
     if not data.startswith(CODESTREAM):
-        for kind, first, last in _boxes(data, 0, len(data)):
+        for kind, first, last in boxes(data, 0, len(data), clips=True):
             if kind == b"jp2h":
-                for inner, begin, end in _boxes(data, first, last):
+                for inner, begin, end in boxes(data, first, last, clips=True):
                     if inner == b"colr" and data[begin] == 1:
                         space = int.from_bytes(data[begin + 3 : begin + 7], "big")
                     elif inner == b"colr" and data[begin] in {2, 3}:  # restricted profiles, and any
@@ -129,17 +129,3 @@ def check_tiles(data: bytes, start: int) -> None:
     whole = sum(parts[tile] >= stated[tile] for tile in parts if tile < tiles)
     if whole < tiles:
         raise ImageError(f"is damaged: {tiles - whole:,} of {tiles:,} tiles lack data")
-
-
-def _boxes(data: bytes, place: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    while place + 8 <= stop:
-        length, kind = struct.unpack_from(">I4s", data, place)
-        head = 8
-        if length == 1 and place + 16 <= stop:
-            (length,) = struct.unpack_from(">Q", data, place + 8)
-            head = 16
-        end = min(place + length, stop) if length else stop  # 0: to the end of the file
-        if end < place + head:
-            raise ImageError(f"is damaged: a box of {length} bytes in the JPEG 2000 file")
-        yield kind, place + head, end
-        place = end

@@ -45,7 +45,7 @@ class Header:
         others: Channels that are neither colour nor alpha.
         is_grey: Whether there is one colour.
         is_transformed: Whether the pixels are stored in a colour space of the format's own, which decoding leaves.
-        has_profile: Whether the colour is told by an ICC profile.
+        has_profile: Whether an ICC profile states the colour.
         code: Code points of the colour otherwise: primaries, transfer; None for a colour space of the file's own.
     """
 
@@ -87,7 +87,7 @@ def decode_jpegxl(data: bytes, admit: Admit) -> Raster:
     notes: tuple[str, ...] = ("animated JPEG XL: first frame",) if header.is_animated else ()
     depth = header.bits
     if is_linear := header.has_profile and header.is_transformed:
-        if depth in _REPLACED:  # without the profile libjxl gives linear light, of which 8 bits hold too little
+        if depth in _REPLACED:  # without the profile libjxl gives linear light: 8 bits have too few steps of it
             codestream, depth = _with_bits(codestream, header, _TWELVE), 12
         notes += ("colours converted from the embedded profile to sRGB",)
     elif header.has_profile:
@@ -191,7 +191,7 @@ class _Bits:
         return value
 
     def number(self, *choices: tuple[int, int]) -> int:
-        """Take one of four kinds of numbers: so much, and what so many bits say."""
+        """Take a number: two bits choose its least value, and how many bits are added to that."""
         least, count = choices[self.take(2)]
         return least + self.take(count)
 
@@ -299,7 +299,7 @@ def _with_bits(codestream: bytes, header: Header, choice: int) -> bytes:
 
 
 def _companded(samples: NDArray[np.uint16], depth: int, bits: int) -> Samples:
-    """Return linear light of so many bits with the curve of sRGB; alpha, where there is some, without it."""
+    """Return linear light of `depth` bits with the curve of sRGB at `bits`; alpha stays linear."""
     curved = _curve(depth, bits)[samples]
     has_alpha = samples.ndim == 3 and samples.shape[2] in (2, 4)
     if has_alpha:

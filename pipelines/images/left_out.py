@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict
 
-_MOST_GROUPS = 1000  # that are told apart: names are anybody's
+_MOST_GROUPS = 1000  # that are counted apart: anybody chooses names
 _SHOWN_GROUPS = 6  # in a line
 _LONGEST_SUFFIX = 12  # characters: what is longer is a part of the name
 
