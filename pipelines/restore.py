@@ -170,7 +170,7 @@ def open_restoring(
             folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
             model=file, output=output, session=session,
             kind=written, names=OutputNames(found.files, SUFFIXES[written], folds=output.folds), reference=reference,
-            samples=samples, bits=used, gps=gps, alarm=alarm, series=series,
+            samples=samples, bits=used, bits_given=bits is not None, gps=gps, alarm=alarm, series=series,
         )  # fmt: skip
         output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
         yield restoring
@@ -186,6 +186,7 @@ class Restoring(FolderRun):
     reference: Path | None = None
     samples: int = 0  # that are drawn beside each result
     bits: int = ALL  # that 16-bit files fill
+    bits_given: bool = False  # by the user: else they are those that files of the folder show
     gps: bool = True  # whether results state where a photograph was taken
     not_compared: int = 0  # images without a reference that is of use
 
@@ -271,7 +272,9 @@ class Restoring(FolderRun):
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
         """The document of run.json."""
         words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
-        words += ["--out", str(self.output.out.resolve()), "--format", self.kind, "--bits", str(self.bits)]
+        words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
+        bits = self.bits if self.bits_given or self.bits < ALL else None  # of a folder of 8-bit files they say nothing
+        words += [] if bits is None else ["--bits", str(bits)]
         words += ["--samples", str(self.samples)] * bool(self.samples)
         words += ["--no-gps"] * (not self.gps)
         if self.reference is not None:
@@ -281,7 +284,7 @@ class Restoring(FolderRun):
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] * bool(missing) + [describe_bits(self.bits)] * (self.bits < ALL and finished)
         document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
-        return document | {"command": shlex.join(words), "bits": self.bits}
+        return document | {"command": shlex.join(words), "bits": bits}
 
     def _open_reference(self) -> Reference | None:
         metadata = self.session.metadata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from pathlib import Path
 
 import imagecodecs
@@ -195,6 +196,26 @@ def test_training_to_score_warns_of_dark_images(tmp_path: Path, caplog: pytest.L
     assert "Multiply them by 64" in caplog.text
     write(tmp_path / "in" / "bright.png", photograph(16))
     assert survey(job_from_document(document, tmp_path / "job.toml")).bits == 16
+
+
+def test_bits_are_named_where_files_were_scaled_or_the_user_gave_them(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png", nuclei())
+    write(tmp_path / "deep" / "a.png", nuclei(12))
+
+    def run_of(folder: str, out: str, **options: int) -> tuple[int | None, list[str]]:
+        restore_folder(tmp_path / folder, NUCLEI, tmp_path / out, **options)
+        run = json.loads((tmp_path / out / "run.json").read_text())
+        return run["bits"], shlex.split(run["command"])
+
+    bits, words = run_of("in", "out")
+    assert bits is None
+    assert "--bits" not in words
+    written = (tmp_path / "out" / "restored" / "a.png").stat().st_mtime_ns
+    bits, words = run_of("in", "out", bits=16)  # as the command of an earlier version said
+    assert (bits, words[words.index("--bits") + 1]) == (16, "16")
+    assert (tmp_path / "out" / "restored" / "a.png").stat().st_mtime_ns == written
+    bits, words = run_of("deep", "out-deep")
+    assert (bits, words[words.index("--bits") + 1]) == (12, "12")
 
 
 @pytest.mark.parametrize("bits", [7, 17])
