@@ -66,10 +66,10 @@ def read_images(
     names, pieces = [file.relative for file in photos.files], pieces_in(job, photos)
     split = split_by_content(photos.pixel_sha256, job.calibrate.fraction, pieces)
     _announce(photos, split, rests)
-    if pieces:
-        announce_pieces(pieces, split["calibrate"], split["train"])
+    if job.data.group is not None:
+        announce_pieces(pieces, split["calibrate"], split["train"], job.data.group)
     held = [*split["calibrate"], *split["select"]]
-    warn_of_crossing(_small(photos), names, held, split["train"], grouped=bool(pieces), most=MOST_COMPARED)
+    warn_of_crossing(_small(photos), names, held, split["train"], group=job.data.group, most=MOST_COMPARED)
     return photos, split
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError
 from pipelines.spacing import evenly_spaced
+from pipelines.text import plural
 
 log = logging.getLogger(__name__)
 FOLDERS, FIELD = "folders", "{piece}"
@@ -136,16 +137,24 @@ def split_pieces(digests: Sequence[str], pieces: Sequence[str], calibrate: int, 
     if len(waiting) < 2:
         largest, most = Counter(pieces).most_common(1)[0]
         raise DataError(
-            f"{len(pieces)} images show {len(members)} pieces by 'data.group' (of '{largest}' there are {most}): "
-            f"{counts[0]} to calibrate and {counts[1]} to select leave {len(waiting)} to train, and 2 are needed. Add "
-            "images of other pieces, lower 'calibrate.fraction', or give another 'data.group'"
+            f"{len(pieces)} images show {plural(len(members), 'piece')} by 'data.group' (of '{largest}' there are "
+            f"{plural(most, 'image')}): {plural(counts[0], 'piece')} to calibrate and {plural(counts[1], 'piece')} "
+            f"to select leave {plural(len(waiting), 'piece')} to train, and 2 pieces are needed. Add images of other "
+            "pieces, lower 'calibrate.fraction', or give another 'data.group'"
         )
     train = [index for piece in waiting for index in members[piece]]
     return PieceSplit(parts[0], parts[1], train, (counts[0], counts[1], len(waiting)))
 
 
-def announce_pieces(pieces: Sequence[str], calibrate: Iterable[int], train: Iterable[int]) -> None:
-    """Say how many pieces there are, so that a person can see whether the rule finds them."""
+def announce_pieces(pieces: Sequence[str], calibrate: Iterable[int], train: Iterable[int], rule: str) -> None:
+    """Say how many pieces there are, so that a person can see whether the rule finds them, and warn if it finds none.
+
+    Args:
+        pieces: What each image shows.
+        calibrate: Images to calibrate.
+        train: Images to train.
+        rule: What the job says of pieces: see `pieces_of`.
+    """
     counts = Counter(pieces)
     shown, held = (len({pieces[index] for index in part}) for part in (train, calibrate))
     examples = ", ".join(f"'{piece}' {count}" for piece, count in list(counts.items())[:3])
@@ -154,6 +163,11 @@ def announce_pieces(pieces: Sequence[str], calibrate: Iterable[int], train: Iter
         "of these, %d to train and %d to calibrate: the promise rests on %d pieces, since images of one are alike",
         shown, held, held,
     )  # fmt: skip
+    if len(counts) == len(pieces):
+        log.warning(
+            "each of the %d pieces has one image: data.group = '%s' keeps nothing together; give the rule that finds "
+            "the name of the piece, or leave it out if no two images show one piece", len(counts), rule,
+        )  # fmt: skip
 
 
 def warn_of_crossing(
@@ -162,7 +176,7 @@ def warn_of_crossing(
     held: Sequence[int],
     train: Sequence[int],
     *,
-    grouped: bool,
+    group: str | None,
     most: int = MOST_KNOWN,
 ) -> int:
     """Warn if images that are held out are nearly the same as images that are trained on.
@@ -172,7 +186,7 @@ def warn_of_crossing(
         names: Of the images.
         held: Images that are held out.
         train: Images that are trained on.
-        grouped: Whether the job says which images show one piece.
+        group: The job's rule of which images show one piece, if there is one.
         most: Images that are trained on and looked at, at most.
 
     Returns:
@@ -189,8 +203,13 @@ def warn_of_crossing(
         "%d of %d held-out images look nearly like one that is trained on (%s): a new piece may be flagged more often "
         "than promised", len(found), len(some), " and ".join(found[0]),
     )  # fmt: skip
-    if not grouped:
+    if group is None:
         log.warning("where several images show one piece, 'data.group' in the job file keeps them together (README.md)")
+    else:
+        log.warning(
+            "'data.group' is '%s' and does not keep these together: if they show one piece, give a rule that finds its "
+            "name in both (README.md)", group,
+        )  # fmt: skip
     return len(found)
 
 

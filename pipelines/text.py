@@ -1,4 +1,4 @@
-"""Text from file names and libraries, made safe for people to read: on one line, in one direction, and no formula."""
+"""Text for people: counts, and names made safe to read (on one line, in one direction, and no formula)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ def some_of(names: Sequence[str], most: int = 3, room: int = 100) -> str:
             break
         shown.append(name if len(name) <= room else f"...{name[3 - room :]}")
     return ", ".join(shown) + ", ..." * (len(names) > len(shown))
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "file"), plural(12000, "file")
+    ('1 file', '12,000 files')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def for_spreadsheets(table: pa.Table) -> pa.Table:

@@ -119,7 +119,7 @@ def prepare(job: Job) -> Prepared:
             _announce_images(job, plan, data)  # a large folder may be cut to fewer images
     for line in plan.reasons:
         log.info("%s", line)
-    _announce_pieces(data)
+    _announce_pieces(job, data)
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     model = build_network(job, plan, representation, classes=len(data.classes))
@@ -289,12 +289,13 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
     )
 
 
-def _announce_pieces(data: TrainingData) -> None:
+def _announce_pieces(job: Job, data: TrainingData) -> None:
     """Say which images belong together, and warn if images that are nearly the same do not."""
-    if data.pieces:
-        announce_pieces(data.pieces, data.split["calibrate"], data.split["train"])
+    group = job.data.group
+    if group is not None:
+        announce_pieces(data.pieces, data.split["calibrate"], data.split["train"], group)
     names, held = [file.relative for file in data.files], [*data.split["calibrate"], *data.split["select"]]
-    warn_of_crossing(lambda index: data.pixels[index], names, held, data.split["train"], grouped=bool(data.pieces))
+    warn_of_crossing(lambda index: data.pixels[index], names, held, data.split["train"], group=group)
 
 
 def _chosen(prepared: Prepared) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Context
 
 from pipelines import rates
+from pipelines.text import plural as plural  # pages write it as a word, too
 from pipelines.text import printable
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
@@ -90,15 +91,6 @@ def moment(text: str | None) -> str:
     except ValueError:
         return text
     return f"{when:%Y-%m-%d %H:%M}" if when.tzinfo is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
-
-    >>> plural(1, "file"), plural(12000, "file")
-    ('1 file', '12,000 files')
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def headline(

@@ -18,7 +18,7 @@ from pipelines.contents import contents_of
 from pipelines.data import load_training_data, split_by_content
 from pipelines.errors import DataError, JobError
 from pipelines.job import Job, job_from_document
-from pipelines.pieces import pieces_of, warn_of_crossing
+from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
 from pipelines.plan import make_plan, survey
 from pipelines.promotion import unseen_by
 from pipelines.train import prepare
@@ -99,7 +99,8 @@ def test_without_groups_the_split_is_what_it_was() -> None:
 
 def test_too_few_pieces_are_refused_with_the_counts() -> None:
     pieces = [str(number // 10) for number in range(40)]
-    with pytest.raises(DataError, match=r"40 images show 4 pieces .*2 to calibrate and 1 to select leave 1 to train"):
+    told = r"40 images show 4 pieces .*: 2 pieces to calibrate and 1 piece to select leave 1 piece to train, and 2 pieces"
+    with pytest.raises(DataError, match=told):
         split_by_content(digests(40), None, pieces)
 
 
@@ -135,6 +136,22 @@ def test_a_training_warns_when_photographs_of_one_piece_are_on_both_sides(
     assert sum("'data.group' in the job file keeps them together" in other for other in told) == 1
     one, other = line.split("(")[1].split(")")[0].split(" and ")
     assert one.split("_")[0] == other.split("_")[0]
+
+
+def test_a_rule_that_keeps_nothing_together_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_pieces(tmp_path, 20, 4, name="good/piece{piece}_view_{view}{piece}.png")
+    prepare(job_of(folder, group="*_view_{piece}"))
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (alone,) = (line for line in warnings if "keeps nothing together" in line)
+    assert alone.startswith("each of the 80 pieces has one image: data.group = '*_view_{piece}' keeps nothing together")
+    (advice,) = (line for line in warnings if "'data.group'" in line)
+    assert "'*_view_{piece}'" in advice
+    assert "does not keep" in advice
+
+
+def test_a_rule_that_keeps_images_together_raises_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    announce_pieces(["a", "a", "b", "c"], [0, 1], [2, 3], "{piece}_*")
+    assert [record for record in caplog.records if record.levelno == logging.WARNING] == []
 
 
 def test_weights_that_saw_images_which_are_held_out_now_are_not_gone_on_with(tmp_path: Path) -> None:
@@ -175,7 +192,7 @@ def test_different_images_are_no_twins(kind: str) -> None:
             "noise alone": base + noise,
         }[kind][..., None]
 
-    assert warn_of_crossing(image, [""] * 200, range(50), range(50, 200), grouped=False) == 0
+    assert warn_of_crossing(image, [""] * 200, range(50), range(50, 200), group=None) == 0
 
 
 def test_digits_of_ten_kinds_raise_no_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -183,5 +200,5 @@ def test_digits_of_ten_kinds_raise_no_warning(caplog: pytest.LogCaptureFixture) 
 
     images = load_digits().images[..., None] * 15
     names = [""] * len(images)
-    warn_of_crossing(lambda index: images[index], names, range(0, 1797, 5), range(1, 1797, 5), grouped=False)
+    warn_of_crossing(lambda index: images[index], names, range(0, 1797, 5), range(1, 1797, 5), group=None)
     assert not caplog.records
