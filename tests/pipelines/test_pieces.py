@@ -99,7 +99,7 @@ def test_without_groups_the_split_is_what_it_was() -> None:
 
 def test_too_few_pieces_are_refused_with_the_counts() -> None:
     pieces = [str(number // 10) for number in range(40)]
-    told = r"40 images show 4 pieces .*: 2 pieces to calibrate and 1 piece to select leave 1 piece to train, and 2 pieces"
+    told = r"40 images show 4 pieces .*: 2 pieces to calibrate and 1 piece to select leave 1 piece to train, and 2"
     with pytest.raises(DataError, match=told):
         split_by_content(digests(40), None, pieces)
 
