@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.classes import named
 from pipelines.errors import ModelError
-from pipelines.files import write_atomically, write_json
+from pipelines.files import make_folders, write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
@@ -110,6 +110,7 @@ def _make_room(out: Path, file: ModelFile) -> None:
     check_own(out, ACCOUNT)
     check_writable(out)
     tell_replaced(out / ACCOUNT, file)
+    make_folders(out)
     for path in list(out.iterdir()):
         if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name):
             path.unlink()
