@@ -158,20 +158,30 @@ def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
         np.arange(length) * full // length // BLOCK
         for length, full in zip((height, width), before.shape[:2], strict=True)
     ]
+    clear = None if mended.alpha is None else mended.alpha[..., 0] == 0
     return {
-        "thumbnail": picture_of_colours(before, before),
-        "restored": picture_of_colours(mended.pixels, before),
+        "thumbnail": picture_of_colours(before, before, clear),
+        "restored": picture_of_colours(mended.pixels, before, clear),
         "heatmap": png(colourise(mended.blocks[np.ix_(*index)], HeatScale(0.0, WIDE))),
     }
 
 
-def picture_of_colours(pixels: Samples, before: Samples) -> bytes:
-    """An image as `pictures_of_colours` shows it (WebP), 16 bits being stretched as those of the one before are."""
+def picture_of_colours(pixels: Samples, before: Samples, clear: NDArray[np.bool_] | None = None) -> bytes:
+    """An image as `pictures_of_colours` shows it (WebP), 16 bits being stretched as those of the one before are.
+
+    Args:
+        pixels: (H, W, C).
+        before: The grey image, of the same size.
+        clear: (H, W), where it is fully transparent.
+    """
     step = max(1, *(length // shown for length, shown in zip(pixels.shape[:2], SHOWN, strict=True)))
     few, seen_before = pixels[::step, ::step], before[::step, ::step]
     like = np.broadcast_to(seen_before, (*seen_before.shape[:2], few.shape[2]))
-    rows, columns = _shown(pixels.shape)
-    return webp(seen_alike(like, few)[1], (rows.stop, columns.stop))
+    size = tuple(part.stop for part in _shown(pixels.shape))
+    if clear is not None:
+        near = (np.arange(length) * full // length for length, full in zip(size, clear.shape, strict=True))
+        clear = clear[np.ix_(*near)]
+    return webp(seen_alike(like, few)[1], (size[0], size[1]), clear)
 
 
 def _shown(shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -24,6 +24,8 @@ BLOCK = 8  # pixels of the result along a side of a block, for which one error b
 SHOWN = (420, 552)  # rows and columns of the part that the report shows, pixel for pixel: multiples of every scale
 WIDE = 0.1  # of the range: an error bar that is drawn in the darkest colour
 WIDE_OF_LABELS = 0.5  # the widest that the indicator of a class can have
+CHECKER = np.array([255, 232], np.uint8)  # greys of the squares that stand for full transparency
+SQUARE = 8  # pixels along a side of them
 OPACITY = 0.45  # of classes over their image
 # Of classes, black for background, told apart without red and green (Okabe and Ito 2008, "Color universal design").
 _DISTINCT = np.array(
@@ -205,6 +207,7 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
         `thumbnail` and `restored` (WebP), and `heatmap` (PNG with transparency), all of one size.
     """
     part, size = shown_part(before, mended)
+    clear = None if mended.alpha is None else mended.alpha[part.after][..., 0] == 0
     if mended.labels is None:
         seen, wide = seen_alike(before[part.before], mended.pixels[part.after]), WIDE
     else:
@@ -213,8 +216,8 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
             WIDE_OF_LABELS,
         )
     return {
-        "thumbnail": webp(seen[0], size),
-        "restored": webp(seen[1], size),
+        "thumbnail": webp(seen[0], size, clear),
+        "restored": webp(seen[1], size, clear),
         "heatmap": png(_error_bars(mended.blocks, *part.after, wide)),
     }
 
@@ -277,13 +280,23 @@ def _error_bars(blocks: Floats, rows: slice, columns: slice, wide: float) -> NDA
     return colourise(blocks[np.ix_(*index)], HeatScale(0.0, wide))
 
 
-def webp(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
-    """A picture for the report, of so many rows and columns."""
+def webp(pixels: NDArray[np.uint8], size: tuple[int, int], clear: NDArray[np.bool_] | None = None) -> bytes:
+    """A picture for the report, of so many rows and columns.
+
+    Args:
+        pixels: (H, W, 1 or 3).
+        size: Rows and columns of the picture.
+        clear: Where it is fully transparent, of that size: a light checker is shown there, not what fills it.
+    """
     from PIL import Image as PillowImage
 
     picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), PillowImage.Resampling.BICUBIC)
+    if clear is not None and clear.any():
+        rows, columns = np.ogrid[: size[0], : size[1]]
+        squares = CHECKER[(rows // SQUARE + columns // SQUARE) % 2]
+        picture.paste(PillowImage.fromarray(squares).convert(picture.mode), mask=PillowImage.fromarray(clear))
     buffer = io.BytesIO()
     picture.save(buffer, "webp", quality=90, method=1)  # a third of the time of the usual one, a little larger
     return buffer.getvalue()

@@ -381,7 +381,8 @@ class Restoring(FolderRun):
     def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
         if sample.ndim == 2:
             return picture_of_labels(image.pixels, mended, sample)
-        return picture_of_colours(sample, image.pixels)
+        clear = None if image.alpha is None else image.alpha[..., 0] == 0
+        return picture_of_colours(sample, image.pixels, clear)
 
     def _encoded(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
         return encode_result(
