@@ -28,6 +28,7 @@ from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, Session, kind_of
+from pipelines.text import plural
 from pipelines.verdicts import Verdicts, check_rule
 
 log = logging.getLogger(__name__)
@@ -271,16 +272,23 @@ def describe_scores(figures: dict[str, Any]) -> Iterator[str]:
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
 
+    def by_masks(value: float | None, used: int | None, images: int) -> str:
+        partly = value is not None and used is not None and used < images
+        return f" ({plural(used or 0, 'mask')} of {plural(images, 'image')})" if partly else ""
+
     interval = figures["image_auroc_interval"]
     spread = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     images = f"{figures['n_good']} good and {figures['n_bad']} defective images"
     yield f"image AUROC {text(figures['image_auroc'])}{spread} on {images}"
+    masks = figures.get("masks", {}).get("used")
     for key in ("image_ap", "pixel_auroc", "aupro", "fpr_at_threshold", "tpr_at_threshold", "images_per_second"):
-        yield f"{key:18} {text(figures[key])}"
+        partly = by_masks(figures[key], masks, figures["n_bad"]) if key in ("pixel_auroc", "aupro") else ""
+        yield f"{key:18} {text(figures[key])}{partly}"
     others = ", ".join(f"{name} {text(block['image_auroc'])}" for name, block in figures["quantities"].items())
     yield f"image AUROC of other quantities of the bound: {others}"
     for name, block in figures["defects"].items():
-        yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}"
+        partly = by_masks(block["aupro"], block.get("n_masks"), block["n"])
+        yield f"  {name:16} n {block['n']:<4} AUROC {text(block['image_auroc'])}  AUPRO {text(block['aupro'])}{partly}"
 
 
 def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dict[str, Any]:
@@ -313,6 +321,7 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
         "defects": {
             defect: {
                 "n": int((labels == defect).sum()),
+                "n_masks": pixels.masked[defect],
                 **_ranking(scores[among], bad[among]),
                 **_pixel(by_defect.get(defect)),
                 "tpr_at_threshold": share_of(flagged, labels == defect),

@@ -9,6 +9,7 @@ the mean of the areas under these steps and ramps: exact, without a list of thre
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -173,6 +174,8 @@ class PixelFigures:
         """Start with no images."""
         self.unmasked = 0
         """Images of defects that came without a mask: they are in no pixel figure."""
+        self.masked: Counter[str] = Counter()
+        """Images of each kind of defect that came with a mask."""
         self._good = _Group()
         self._defects: dict[str, _Group] = {}
 
@@ -201,6 +204,7 @@ class PixelFigures:
         elif mask is None:
             self.unmasked += 1
         else:
+            self.masked[defect] += 1
             self._defects.setdefault(defect, _Group()).add(values, np.asarray(mask, dtype=bool))
 
     def results(self) -> tuple[PixelResult, dict[str, PixelResult]]:

@@ -38,6 +38,10 @@ FEW_VALUES = 16  # at most, of classes or instances, however they lie; more may 
 Labels = NDArray[np.uint8]
 
 
+class UnclearError(ImageError):
+    """A label image can be read, but what its values stand for is not clear."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelFolder:
     """Label images under the names of the images, whatever their suffix, or with `_mask` or `_gt` behind.
@@ -141,8 +145,9 @@ def read_labels(path: Path, classes: int) -> Labels:
         (H, W), values below `classes`.
 
     Raises:
-        ImageError: It cannot be read, is in colours, may have lost values, has some beyond the classes, or of two
-            classes it is not clear which is which.
+        UnclearError: It is in colours, may have lost values, has some beyond the classes, or of two classes it is not
+            clear which is which.
+        ImageError: It cannot be read.
     """
     limit = settings().max_pixels
     try:
@@ -154,12 +159,14 @@ def read_labels(path: Path, classes: int) -> Labels:
         values = upright(stored.values[..., None], stored.orientation)[..., 0]
         if classes == 2:
             return _foreground(stored._replace(values=values)).astype(np.uint8)
+    except UnclearError as error:
+        raise UnclearError(f"label image {path.name}: {error}") from None
     except ImageError as error:
         raise ImageError(f"label image {path.name}: {error}") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         raise ImageError(f"label image {path.name} cannot be read: {one_line(error)}") from None
     if values.min(initial=0) < 0 or values.max(initial=0) >= classes:
-        raise ImageError(
+        raise UnclearError(
             f"label image {path.name} has values up to {values.max()}: with model.classes of {classes} names they end "
             f"at {classes - 1}"
         )
@@ -187,14 +194,14 @@ def _stored(data: bytes, admit: Callable[[int, int], None]) -> _Stored:
     """What a lossless file holds."""
     kind = sniff(data)
     if kind not in EXACT:
-        raise ImageError(f"is {kind}, which may change values: save label images as {' or '.join(EXACT[:2])}")
+        raise UnclearError(f"is {kind}, which may change values: save label images as {' or '.join(EXACT[:2])}")
     palette = None
     if kind == "TIFF":
         from tifffile import TiffFile
 
         with TiffFile(io.BytesIO(data)) as file:
             if len(file.pages) > 1:
-                raise ImageError(f"holds {len(file.pages)} pages: give one label image for each image")
+                raise UnclearError(f"holds {len(file.pages)} pages: give one label image for each image")
             page = file.pages.first
             admit(page.imagewidth, page.imagelength)
             samples = page.asarray()
@@ -209,11 +216,11 @@ def _stored(data: bytes, admit: Callable[[int, int], None]) -> _Stored:
     if samples.ndim == 3 and samples.shape[2] in (2, 4):
         colour, alpha = samples[..., :-1], samples[..., -1]
         if (colour == colour[0, 0]).all() and (alpha != alpha[0, 0]).any():
-            raise ImageError("has one colour, and differs in its transparency alone: fill what is transparent")
+            raise UnclearError("has one colour, and differs in its transparency alone: fill what is transparent")
         samples = colour  # transparency says nothing of classes
     values = _grey(samples)
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ImageError("holds fractions: give the number of its class to each pixel instead")
+        raise UnclearError("holds fractions: give the number of its class to each pixel instead")
     return _Stored(values, palette, orientation if orientation in range(1, 9) else 1)
 
 
@@ -233,12 +240,12 @@ def _grey(samples: NDArray[Any]) -> NDArray[Any]:
     """Samples (H, W) of (H, W) or (H, W, C).
 
     Raises:
-        ImageError: They are in colours.
+        UnclearError: They are in colours.
     """
     if samples.ndim == 3 and (samples == samples[..., :1]).all():
         samples = samples[..., 0]  # grey, saved as colours
     if samples.ndim != 2:
-        raise ImageError("is in colours: give the number of its class to each pixel instead")
+        raise UnclearError("is in colours: give the number of its class to each pixel instead")
     return samples
 
 
@@ -249,7 +256,7 @@ def _foreground(stored: _Stored) -> NDArray[np.bool_]:
     zero, few, or alike at pixels side by side.
 
     Raises:
-        ImageError: It is not clear.
+        UnclearError: It is not clear.
     """
     values = stored.values
     foreground: NDArray[np.bool_]
@@ -262,9 +269,9 @@ def _foreground(stored: _Stored) -> NDArray[np.bool_]:
     high = values.dtype.kind == "u" and top > np.iinfo(values.dtype).max // 2
     if stored.lossy:
         if not high and top:
-            raise ImageError(f"is lossy, and its values end at {top}: save masks as {' or '.join(EXACT[:2])}")
+            raise UnclearError(f"is lossy, and its values end at {top}: save masks as {' or '.join(EXACT[:2])}")
         if not _is_black_and_white(values, top):
-            raise ImageError("holds shades of grey: a mask is black and white")
+            raise UnclearError("holds shades of grey: a mask is black and white")
         foreground = values > top / 2
         return foreground
     if np.count_nonzero(values == top) > np.count_nonzero(values) / 2:
@@ -274,7 +281,7 @@ def _foreground(stored: _Stored) -> NDArray[np.bool_]:
     elif high and _is_black_and_white(values, top):
         soft = True
     else:
-        raise ImageError(f"holds shades of grey up to {top}, neither a mask nor numbers of classes")
+        raise UnclearError(f"holds shades of grey up to {top}, neither a mask nor numbers of classes")
     foreground = values > top / 2 if soft else _above_zero(values)
     return foreground
 
@@ -288,7 +295,7 @@ def _is_black_and_white(values: NDArray[Any], top: float) -> bool:
 def _above_zero(values: NDArray[Any]) -> NDArray[np.bool_]:
     low, top = values.min(), values.max()
     if 0 < low < top:
-        raise ImageError(f"has no pixel of value 0, only {low} to {top}: give 0 to what is background")
+        raise UnclearError(f"has no pixel of value 0, only {low} to {top}: give 0 to what is background")
     found: NDArray[np.bool_] = values > 0
     return found
 

@@ -14,20 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import EmptyFolderError, ImageError
-from pipelines.labels import LabelFolder, read_labels, stem_of
-from pipelines.text import some_of
+from pipelines.labels import LabelFolder, UnclearError, read_labels, stem_of
+from pipelines.text import plural, some_of
 
 log = logging.getLogger(__name__)
 GOOD = "good"  # sub-folder of the images without defect
 
-# What can be wrong, and how a person hears of it; "{}" stands for some names.
+# What can be wrong, and how a person hears of one and of several such; "{}" stands for some names.
 PROBLEMS = {
-    "missing": "images of defects have no mask ({}): they are in no pixel figure",
-    "all_black": "masks mark no pixel ({}): their images are in no pixel figure. Mark the defects",
-    "unclear": "masks are of no use ({}): their images are in no pixel figure",
-    "other_size": "masks have another size than their images ({}): these are in no pixel figure",
-    "marked_good": "images in test/good have a mask that marks pixels ({}): they count as good all the same",
-    "unused": "masks belong to no image ({}): a mask has the name of its image, or NAME_mask, or NAME_gt",
+    "missing": (
+        "image of a defect has no mask ({}): it is in no pixel figure",
+        "images of defects have no mask ({}): they are in no pixel figure",
+    ),
+    "all_black": (
+        "mask marks no pixel ({}): its image is in no pixel figure. Mark the defect",
+        "masks mark no pixel ({}): their images are in no pixel figure. Mark the defects",
+    ),
+    "unreadable": (
+        "mask cannot be read ({}): no pixel figure uses it",
+        "masks cannot be read ({}): no pixel figure uses them",
+    ),
+    "unclear": ("mask is unclear ({}): no pixel figure uses it", "masks are unclear ({}): no pixel figure uses them"),
+    "other_size": (
+        "mask has another size than its image ({}): no pixel figure uses it",
+        "masks have another size than their images ({}): no pixel figure uses them",
+    ),
+    "marked_good": (
+        "image in test/good has a mask that marks pixels ({}): it counts as good all the same",
+        "images in test/good have a mask that marks pixels ({}): they count as good all the same",
+    ),
+    "unused": (
+        "mask belongs to no image ({}): a mask has the name of its image, or NAME_mask, or NAME_gt",
+        "masks belong to no image ({}): a mask has the name of its image, or NAME_mask, or NAME_gt",
+    ),
 }
 
 
@@ -47,7 +66,7 @@ class Masks:
         self._labels = masks_under(folder)
         self._stems: set[str] = set()
         self._found: dict[str, list[str]] = {name: [] for name in PROBLEMS}
-        self._reason: str | None = None
+        self._reasons: dict[str, str] = {}  # of a problem: why, of the first file that has it
         self._used = 0
 
     def of(self, relative: str, size: Sequence[int]) -> NDArray[np.bool_] | None:
@@ -67,8 +86,9 @@ class Masks:
         try:
             mask = read_labels(file.path, 2) > 0
         except ImageError as error:
-            self._reason = self._reason or str(error)
-            self._found["unclear"].append(file.relative)
+            problem = "unclear" if isinstance(error, UnclearError) else "unreadable"
+            self._reasons.setdefault(problem, str(error))
+            self._found[problem].append(file.relative)
             return None
         if good:
             self._found["marked_good"] += [file.relative] * bool(mask.any())
@@ -95,9 +115,9 @@ class Masks:
             self._found["unused"] = self._labels.unused(self._stems)
         counts = Counter({name: len(names) for name, names in self._found.items() if names})
         for name in counts:
-            log.warning("%d %s", counts[name], PROBLEMS[name].format(some_of(self._found[name])))
-        if self._reason:
-            log.warning("the first of these masks: %s", self._reason)
+            text = plural(counts[name], *PROBLEMS[name]).format(some_of(self._found[name]))
+            reason = self._reasons.get(name)
+            log.warning("%s%s", text, f". {reason[0].upper()}{reason[1:]}" if reason else "")
         return {"used": self._used, **counts}
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.bench.measure import Figures
 from pipelines.errors import DataError, ImageError
-from pipelines.evaluate import evaluate_model
+from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.labels import LabelFolder, read_labels
 from pipelines.masks import Masks
 from pipelines.sample import MAGNETIC_TILE
@@ -131,9 +131,12 @@ def test_what_is_of_no_use_is_named_once_each(tmp_path: Path, caplog: pytest.Log
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         _grey(values)(folder / f"{name}.png")
+    (folder / "crack/broken.png").write_bytes((folder / "crack/fine.png").read_bytes()[:60])
     masks = Masks(tmp_path)
     square, wide = (SIDE, SIDE), (20, SIDE)
-    for name in ("crack/black", "crack/small", "crack/shades", "scratch/1", "good/black", "good/marked", "good/2"):
+    for name in ("black", "small", "broken", "shades"):
+        assert masks.of(f"crack/{name}.jpg", square) is None
+    for name in ("scratch/1", "good/black", "good/marked", "good/2"):
         assert masks.of(f"{name}.jpg", square) is None
     assert masks.of("crack/turned.jpg", wide) is None
     assert masks.of("crack/wide.jpg", wide) is not None
@@ -141,19 +144,22 @@ def test_what_is_of_no_use_is_named_once_each(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         counts = masks.report()
     assert counts == {
-        "used": 2, "missing": 1, "all_black": 1, "unclear": 1, "other_size": 2, "marked_good": 1, "unused": 2
+        "used": 2, "missing": 1, "all_black": 1, "unreadable": 1, "unclear": 1, "other_size": 2, "marked_good": 1,
+        "unused": 2,
     }  # fmt: skip
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 7  # one for each, and the first reason
+    assert len(lines) == 7  # one for each
     for told in (
-        "1 images of defects have no mask (scratch/1.jpg)", "1 masks mark no pixel (crack/black.png)",
-        "1 masks are of no use (crack/shades.png)", "2 masks have another size than their images (crack/small.png is 6",
-        "1 images in test/good have a mask that marks pixels (good/marked.png)",
+        "1 image of a defect has no mask (scratch/1.jpg): it", "1 mask marks no pixel (crack/black.png): its image is",
+        "1 mask is unclear (crack/shades.png): no pixel figure uses it. Label image shades.png: holds shades of grey",
+        "1 mask cannot be read (crack/broken.png): no pixel figure uses it. Label image broken.png",
+        "2 masks have another size than their images (crack/small.png is 6",
+        "1 image in test/good has a mask that marks pixels (good/marked.png): it counts",
         "2 masks belong to no image (Scratch/1.png, crack/nobody.png)",
     ):  # fmt: skip
         assert sum(told in line for line in lines) == 1, (told, lines)
     assert any("turned" in line for line in lines)
-    assert max(map(len, lines)) <= 200
+    assert max(map(len, lines)) <= 220
 
 
 def test_the_evaluation_goes_on_without_masks_of_no_use(
@@ -175,8 +181,12 @@ def test_the_evaluation_goes_on_without_masks_of_no_use(
     with caplog.at_level(logging.WARNING):
         less = evaluate_model(tmp_path, trained.model)
     assert less["masks"] == {"used": 3, "other_size": 1}
+    assert less["defects"]["crack"]["n_masks"] == 3
+    assert [line for line in describe_evaluation(before) if "masks" in line] == []
+    partly = [line.split()[0] for line in describe_evaluation(less) if line.endswith("(3 masks of 4 images)")]
+    assert partly == ["pixel_auroc", "aupro", "crack"]
     assert less["aupro"] != before["aupro"]
-    assert sum("another size than their images" in record.getMessage() for record in caplog.records) == 1
+    assert sum("another size than its image" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_baselines_of_the_benchmark_read_masks_by_the_same_rule(tmp_path: Path) -> None:
