@@ -10,7 +10,7 @@ import typer
 
 from flows.options import FreshOption
 from flows.paths import App
-from flows.terminal import SOME_FAILED, terminated_as_by_ctrl_c, told_plainly
+from flows.terminal import SOME_FAILED, tell_end, terminated_as_by_ctrl_c, told_plainly
 
 app = App(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
 
@@ -77,7 +77,7 @@ def anomaly(
         typer.echo(done.text)
         typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
         if done.failed:
-            typer.echo(f"{done.failed} runs failed; the same command tries them again", err=True)
+            tell_end(f"{done.failed} runs failed; the same command tries them again")
             raise typer.Exit(SOME_FAILED)
 
 
@@ -103,7 +103,7 @@ def restore(
         typer.echo(done.text)
         typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
         if done.failed:
-            typer.echo(f"{done.failed} images could not be read", err=True)
+            tell_end(f"{done.failed} images could not be read")
             raise typer.Exit(SOME_FAILED)
 
 

@@ -18,7 +18,7 @@ from flows.models import app as models_app
 from flows.options import EngineOption, FreshOption, GroupsOption, ModelOption, OutOption, RateOption
 from flows.paths import App
 from flows.streams import log_uncaught, prepare_streams
-from flows.terminal import DONE, SOME_FAILED, WRONG, terminated_as_by_ctrl_c, told_plainly
+from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
 from pipelines.progress import as_json
 
 app = App(
@@ -369,7 +369,7 @@ def doctor() -> None:
 def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "scored") -> None:
     if failed:
         where = f"; the reasons are in {out / 'results.csv'} and the report" if out else ""
-        typer.echo(f"{failed} of {files} files could not be {done}{where}", err=True)
+        tell_end(f"{failed} of {files} files could not be {done}{where}")
         raise typer.Exit(SOME_FAILED)
 
 

@@ -107,10 +107,10 @@ def _with_plain_errors(stopped: str) -> Iterator[None]:
         explained = _explain(error)
         if explained is None:
             raise  # a bug, or how typer ends
-        _tell_error(explained)
+        tell_end(explained, word="error: ")
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {stopped}", err=True)
+        tell_end(f"stopped; {stopped}", level=logging.WARNING)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -131,12 +131,18 @@ def _explain(error: Exception) -> str | None:
     return f"{place}{_reason(error)}; free space or mend the rights, then start the same command again"
 
 
-def _tell_error(text: str) -> None:
-    """What went wrong, as the last line on stderr."""
+def tell_end(text: str, *, word: str = "", level: int = logging.ERROR) -> None:
+    """Write why a command did not do everything, as the last line on stderr.
+
+    Args:
+        text: The reason.
+        word: What comes before it in a line for people.
+        level: Of the object, where lines are for programs.
+    """
     if as_json():
-        logging.getLogger("flows").error("%s", text)
+        logging.getLogger("flows").log(level, "%s", text)
     else:
-        typer.echo(f"error: {text}", err=True)
+        typer.echo(f"{word}{text}", err=True)
 
 
 def _reason(error: OSError) -> str:

@@ -119,6 +119,18 @@ def test_every_verb_s_lines_are_objects(as_json, trained, tmp_path: Path) -> Non
         assert not expected or lines, f"{words}: an error without a word"
 
 
+def test_the_last_line_of_a_run_with_failures_is_the_tool_s_own(as_json, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8")
+    code, lines = as_json(*COMMAND, "restore", "images", "--model", "builtin:denoise", "--out", "out")
+    assert (code, lines[-1]["logger"], lines[-1]["level"]) == (3, "flows", "error")
+    assert lines[-1]["message"].startswith("1 of 1 files could not be restored; the reasons are in ")
+    assert (
+        '<p class="count-note" id="count-failed-note">could not be restored</p>'
+        in (tmp_path / "out" / "report.html").read_text()
+    )
+
+
 EVERYBODY = """
 import atexit, logging, os, subprocess, sys, threading, warnings
 from flows.streams import prepare_streams
