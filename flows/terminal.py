@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,17 +16,16 @@ from flows.shortage import require_memory, shortage_of
 from pipelines.errors import KintsugiError
 from pipelines.progress import as_json
 
-LONGEST = 200  # characters of a line
 DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 
 class _Plain(logging.Formatter):
-    """The message alone, and before a warning the word; in lines that a terminal can show."""
+    """The message alone, in one line however long, and before a warning the word."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
         text = super().format(record)
-        return in_lines(f"warning: {text}" if record.levelno == logging.WARNING else text)
+        return f"warning: {text}" if record.levelno == logging.WARNING else text
 
 
 class _Once(logging.Filter):
@@ -46,20 +44,6 @@ class _Once(logging.Filter):
         new = text not in self._passed
         self._passed.add(text)
         return new
-
-
-def in_lines(text: str) -> str:
-    """Break lines of more than 200 characters between words, never in a name.
-
-    >>> len(in_lines("word " * 60).splitlines())
-    2
-    """
-    return "\n".join(
-        textwrap.fill(line, LONGEST, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        if len(line) > LONGEST
-        else line
-        for line in text.split("\n")
-    )
 
 
 @contextmanager
