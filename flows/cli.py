@@ -167,7 +167,10 @@ def restore(
     model: ModelOption,
     out: OutOption,
     kind: Annotated[
-        str, typer.Option("--format", metavar="KIND", help="Of the files that are written: png, tiff, webp or jpeg.")
+        str,
+        typer.Option(
+            "--format", metavar="KIND", help="Of the files that are written: png, tiff (tif), webp or jpeg (jpg)."
+        ),
     ] = "png",
     reference: Annotated[
         Path | None,

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import TypedDict
 
 _MOST_GROUPS = 1000  # that are counted apart: anybody chooses names
@@ -91,7 +93,7 @@ class LeftOut:
         if not self.rows:
             return ""
         shown, rest = self.rows[:_SHOWN_GROUPS], self.rows[_SHOWN_GROUPS:]
-        parts = [_in_words(row) for row in shown]
+        parts = [_in_words(list(rows)) for _, rows in groupby(shown, key=itemgetter("why"))]  # rows are sorted by it
         if rest:
             parts.append(f"{sum(row['files'] for row in rest)} of other kinds")
         advice = "; save as TIFF or PNG what should be read" if self.has_pictures else ""
@@ -146,7 +148,13 @@ def suffix_of(name: str) -> str:
     return f".{suffix.lower()}" if stem and dot and 0 < len(suffix) <= _LONGEST_SUFFIX and " " not in suffix else ""
 
 
-def _in_words(row: LeftOutRow) -> str:
-    if row["why"] in (Reason.HIDDEN, Reason.OUTPUT):
-        return f"{row['files']} {row['why']}"
-    return f"{row['files']} {row['suffix'] or 'without a suffix'} ({row['why']})"
+def _in_words(rows: list[LeftOutRow]) -> str:
+    """Name files that are left out for one reason."""
+    why = rows[0]["why"]
+    if why in (Reason.HIDDEN, Reason.OUTPUT):
+        return f"{sum(row['files'] for row in rows)} {why}"
+    return f"{', '.join(_of_suffix(row) for row in rows)} ({why})"
+
+
+def _of_suffix(row: LeftOutRow) -> str:
+    return f"{row['files']} {row['suffix'] or 'without a suffix'}"
