@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
     """Record the counts of a finished scoring job, and where its report is."""
     key = artifact_key("score", folder.name, model)
+    rate = None if 0 < summary.unpromised == summary.ok else summary.false_alarms
     counts: dict[str, object] = {
         "files": summary.files,
         "scored": summary.ok,
         "failed": summary.failed,
         "flagged": summary.flagged,
-        **({"rule": summary.rule} if summary.rule else {"promised false-alarm rate": summary.false_alarms}),
+        **({"rule": summary.rule} if summary.rule else {"promised false-alarm rate": rate}),
+        **({"without a promise": summary.unpromised} if summary.unpromised else {}),
         "threshold": summary.threshold,
         "images per second": summary.images_per_second,
     }

@@ -152,9 +152,11 @@ def score(
         else:
             rule = summary.rule or f"promised false-alarm rate {promised(summary.false_alarms)}"
             which = "threshold of all other images" if summary.by_group else "threshold"
-            if summary.by_group + summary.unpromised < summary.ok:
+            if summary.unpromised == summary.ok:
+                rule = "no rate promised for their sub-folders"
+            elif summary.by_group + summary.unpromised < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"
-            if summary.unpromised:
+            if 0 < summary.unpromised < summary.ok:
                 rule += f", no rate promised for {summary.unpromised} images of other sub-folders"
             typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
         typer.echo(f"report: {summary.report}")

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
+from pipelines.rates import promised
 from pipelines.text import printable
 
 SHOWN = 5  # sub-folders that a warning names
@@ -63,7 +64,7 @@ class GroupThresholds:
         rest: What the groups in `few` are judged by together: their calibration images, or all of them, without a
             promise, where these cannot promise the rate.
         strange: What groups without calibration images are judged by: all of them, without a promise. Where the
-            calibration knows no groups, all images are judged so, with the promise that a run without groups has.
+            calibration knows no groups, every sub-folder is one of these.
     """
 
     rate: float
@@ -89,7 +90,7 @@ class GroupThresholds:
                 own[name] = Judge(group, group.threshold(rate), promised=True)
             except CalibrationError:
                 few[name] = group.n
-        strange = Judge(calibration, calibration.threshold(rate), promised=not calibration.groups)
+        strange = Judge(calibration, calibration.threshold(rate), promised=False)
         together, rest = calibration.of_groups(few), strange
         if together is not None and together.smallest_rate <= rate:
             rest = Judge(together, together.threshold(rate), promised=True)
@@ -102,7 +103,14 @@ class GroupThresholds:
 
     def judge(self, group: str) -> Judge:
         """Return what images of a group are judged by."""
+        if not group and not self.knows_groups:  # in no sub-folder, as in a run without groups
+            return replace(self.strange, promised=True)
         return self.own.get(group) or (self.rest if group in self.few else self.strange)
+
+    @property
+    def knows_groups(self) -> bool:
+        """Whether the calibration tells sub-folders apart."""
+        return bool(self.own or self.few)
 
     @property
     def needed(self) -> int:
@@ -129,6 +137,14 @@ class GroupThresholds:
         """Warn where images are judged by calibration images of other kinds, which promise nothing for them."""
         records = [record for record in self.describe(paths) if record["images"] and not record["promised"]]
         by_all = f"judged by all {self.strange.calibration.n} calibration images, and have no p-value"
+        if records and not self.knows_groups:
+            yield (
+                f"{_images(records)} in sub-folders, and the model's calibration knows none, so no false-alarm rate is "
+                f"promised for them: {_listed(records)}. They are {by_all}. Train with good images in these "
+                "sub-folders, or score without --groups: the rate then holds for images like the calibration images, "
+                "all as one"
+            )
+            return
         if strange := [record for record in records if not record["n"]]:
             yield (
                 f"{_images(strange)} in sub-folders that the model was not calibrated on, so no false-alarm rate is "
@@ -136,38 +152,21 @@ class GroupThresholds:
             )
         if few := [record for record in records if record["n"]]:
             yield (
-                f"{_images(few)} in sub-folders for which no false-alarm rate is promised: {self.rate:g} takes "
-                f"{self.needed} calibration images, and all such sub-folders together have {sum(self.few.values())}. "
-                f"They are {by_all}"
+                f"{_images(few)} in sub-folders for which no false-alarm rate is promised: {promised(self.rate)} needs "
+                f"{self.needed} calibration images, and all such sub-folders together have {sum(self.few.values())}: "
+                f"{_counted(few)}. They are {by_all}"
             )
 
     def explain(self, paths: Iterable[str]) -> Iterator[str]:
-        """Say the same in sentences."""
-        if not self.own and not self.few:
+        """Say what judges the groups of these images that have a promise; `without_promise` warns of all others."""
+        records = [record for record in self.describe(paths) if record["images"] and record["promised"]]
+        if with_own := [record for record in records if record["name"] in self.own]:
+            yield f"with a threshold of their own (calibration images): {_counted(with_own)}"
+        if few := [record for record in records if record["name"] in self.few]:
             yield (
-                "not known to the model's calibration, so one threshold judges all images: its good images lay in one "
-                "folder, or an earlier version made it; train again with good images in sub-folders"
-            )
-            return
-        records = self.describe(paths)
-        rest = self.rest.calibration.n
-        if with_own := [f"{_shown(r['name'])} ({r['n']})" for r in records if r["name"] in self.own]:
-            yield f"with a threshold of their own (calibration images): {', '.join(with_own)}"
-        few = ", ".join(f"{_shown(r['name'])} ({r['n']})" for r in records if r["name"] in self.few)
-        if few and self.rest.promised:
-            yield (
-                f"judged together by their {rest} calibration images, since {self.rate:g} takes {self.needed} "
-                f"of a group; the rate is promised for all of them as one, not for each: {few}"
-            )
-        elif few:
-            yield (
-                f"without a promise of their own, judged by all {rest} calibration images, since {self.rate:g} "
-                f"takes {self.needed} of a group or of all these together: {few}"
-            )
-        if strange := [_shown(r["name"]) for r in records if not r["n"]]:
-            yield (
-                f"without calibration images and so without a promise, judged by all {self.strange.calibration.n} "
-                f"calibration images: {', '.join(strange)}"
+                f"judged together by {self.rest.calibration.n} calibration images of small groups, since "
+                f"{promised(self.rate)} needs {self.needed} images in the group; the rate is promised for all of them "
+                f"as one, not for each: {_counted(few)}"
             )
 
 
@@ -179,6 +178,10 @@ def _images(records: Sequence[Mapping[str, Any]]) -> str:
 def _listed(records: Sequence[Mapping[str, Any]]) -> str:
     names = [_shown(record["name"]) for record in records]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _counted(records: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{_shown(record['name'])} ({record['n']})" for record in records)
 
 
 def _shown(name: str) -> str:

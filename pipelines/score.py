@@ -100,7 +100,8 @@ def score_folder(
         false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
         groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
             calibrated on enough of them to promise the rate for it; those with fewer together by theirs. Sub-folders
-            that the model was not calibrated on are judged by all calibration images, without a promise.
+            that the model was not calibrated on are judged by all calibration images, without a promise: all of them,
+            where its calibration images lay in one folder.
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
@@ -212,7 +213,7 @@ class Scoring(FolderRun):
         return self.session.provider
 
     def tell_groups(self) -> None:
-        """Say once which sub-folders have a threshold of their own, which have none, and why."""
+        """Say once which sub-folders have a threshold of their own, and which are judged together, and why."""
         if self.verdicts.groups is not None:
             for line in self.verdicts.groups.explain(file.relative for file in self.files):
                 log.info("groups %s", line)

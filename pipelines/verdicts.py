@@ -86,7 +86,7 @@ class Verdicts:
         return self.groups.judge(group_of(path, self.groups.level)).threshold if self.groups else self.threshold
 
     def promises(self, path: str) -> bool:
-        """Return whether the rule's promise holds for an image: its sub-folder is one that calibration knows."""
+        """Return whether the rule's promise holds for an image: calibration knows its sub-folder, if it has one."""
         return self.groups is None or self.groups.judge(group_of(path, self.groups.level)).promised
 
     def flags(self, path: str, score: float) -> bool:

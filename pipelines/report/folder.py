@@ -69,6 +69,21 @@ class GroupedFacts(Record):
     groups: tuple[GroupFacts, ...] = ()
     unpromised: int = 0  # images judged by calibration images of other sub-folders
 
+    @property
+    def seen(self) -> tuple[GroupFacts, ...]:
+        """The groups that the run has images of."""
+        return tuple(group for group in self.groups if group.images)
+
+    @property
+    def knows_groups(self) -> bool:
+        """Whether the calibration tells sub-folders apart."""
+        return any(group.n for group in self.groups)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all images were judged as in a run without groups: they lie in no sub-folder that is known."""
+        return bool(self.groups) and not self.knows_groups and all(group.promised for group in self.groups)
+
     @field_validator("groups")
     @classmethod
     def _older_runs_say_it_otherwise(

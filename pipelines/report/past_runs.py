@@ -22,7 +22,7 @@ from pipelines.report.folder import RESULTS, RUN, CalibrationFacts, DriftFacts, 
 from pipelines.report.rows import floats
 
 KEPT = ".history.json"
-FORMAT = 1  # another one when summaries must be made again
+FORMAT = 2  # another one when summaries must be made again
 QUANTILES = (0.5, 0.9, 0.99)
 _MEANS = ("mean_scale", "psnr", "dice")
 _BATCH = 65_536
@@ -194,6 +194,10 @@ def _read(folder: Path, key: str) -> PastRun | None:
         raise FolderError(f"{folder / RUN} lacks the model's name or its counts")
     sha256, version = run.model.sha256, run.model.version
     alarms = run.alarms if isinstance(run.alarms, list) else []
+    # A share of false discoveries promises nothing of the share that is flagged; nor do sub-folders not calibrated on.
+    is_promised = judged and "false_discoveries" not in judged.options
+    if judged and judged.grouped and 0 < judged.grouped.unpromised == ok:
+        is_promised = False
     return PastRun(
         folder=key,
         model=run.model.name,
@@ -202,8 +206,7 @@ def _read(folder: Path, key: str) -> PastRun | None:
         ok=ok,
         failed=failed,
         flagged=flagged,
-        # A share of false discoveries promises nothing of the share that is flagged.
-        promised=_finite(judged.false_alarms) if judged and "false_discoveries" not in judged.options else None,
+        promised=_finite(judged.false_alarms) if judged and is_promised else None,
         threshold=_finite(judged.threshold) if judged else None,
         drift=run.drift,
         labels=isinstance(run.model.metadata.get("classes"), list),

@@ -87,6 +87,7 @@ def _facts(
     ok = rows.total - failed
     rate = calibration.false_alarms if calibration else None
     rule = None if calibration is None or calibration.grouped else calibration.rule
+    grouped = calibration.grouped if calibration and calibration.grouped and not calibration.grouped.is_plain else None
     judged = ok - rows.count(UNJUDGED)
     mapped = not gallery or any(picture.heatmap for picture in gallery)
     return {
@@ -100,7 +101,7 @@ def _facts(
             flagged=flagged,
             rate=rate,
             rule=rule,
-            unpromised=calibration.grouped.unpromised if calibration and calibration.grouped else 0,
+            unpromised=grouped.unpromised if grouped else 0,
         ),
         "partial": missing(rows, run, pictured=gallery is not None or not len(rows.known_scores)),
         "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
@@ -114,7 +115,7 @@ def _facts(
         "threshold": rows.threshold if _movable(rows, run) else None,
         "promised": rate,
         "calibration": calibration,
-        "grouped": calibration.grouped if calibration else None,
+        "grouped": grouped,
         "has_gallery": bool(gallery),
         "mapped": mapped,
         "legend": legend(known.heat) if known.heat and mapped else None,
@@ -182,6 +183,7 @@ def _histogram_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
         "beyond": bins.beyond,
         "scored": len(scores),
         "normal": rows.count(NORMAL),
+        "threshold": rows.threshold if rows.has_threshold else None,
     }
 
 
@@ -211,7 +213,9 @@ def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
 def _movable(rows: Rows, run: Run | None) -> bool:
     """Whether one threshold judged all images and promises a rate: not so by groups, or under another rule."""
     calibration = run.calibration if run else None
-    return rows.has_threshold and not (calibration and (calibration.grouped or calibration.rule))
+    if calibration and calibration.grouped and not calibration.grouped.is_plain:
+        return False
+    return rows.has_threshold and not (calibration and calibration.rule)
 
 
 def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:

@@ -36,6 +36,7 @@ def test_score_ends_with_0_and_names_the_report(kintsugi, trained, tmp_path: Pat
         (4, 0, "(by group, threshold of all other images 1.5000)"),
         (0, 0, "(by group, threshold 1.5000)"),
         (7, 3, "(by group, no rate promised for 3 images of other sub-folders)"),
+        (0, 10, "(no rate promised for their sub-folders)"),
     ],
 )
 def test_the_threshold_of_other_images_is_told_where_there_are_any(

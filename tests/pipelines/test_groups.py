@@ -128,9 +128,8 @@ def test_a_group_that_calibration_never_saw_has_a_verdict_and_no_promise() -> No
         "them: unknown. They are judged by all 70 calibration images, and have no p-value. Train with good images of "
         "these sub-folders"
     )
-    together, alone = list(verdicts.groups.explain(["a/1.png", "unknown/1.png"]))[1:]
-    assert together.endswith("the rate is promised for all of them as one, not for each: a (10), b (10)")
-    assert alone.endswith("so without a promise, judged by all 70 calibration images: unknown")
+    (together,) = verdicts.groups.explain(["a/1.png", "unknown/1.png"])
+    assert together.endswith("the rate is promised for all of them as one, not for each: a (10)")
     by_name = {each["name"]: each for each in verdicts.groups.describe(["unknown/1.png"])}
     assert (by_name["unknown"]["promised"], by_name["unknown"]["n"], by_name["b"]["promised"]) == (False, 0, True)
 
@@ -146,11 +145,12 @@ def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_say
         "4 images lie in sub-folders that the model was not calibrated on, so no false-alarm rate is promised for "
         "them: crack. They are judged by all 28 calibration images, and have no p-value. Train with good images of "
         "these sub-folders",
-        "1 image lies in sub-folders for which no false-alarm rate is promised: 0.1 takes 9 calibration images, and "
-        "all such sub-folders together have 4. They are judged by all 28 calibration images, and have no p-value",
+        "1 image lies in sub-folders for which no false-alarm rate is promised: 10 % needs 9 calibration images, and "
+        "all such sub-folders together have 4: (no sub-folder) (2). They are judged by all 28 calibration images, and "
+        "have no p-value",
     ]
     told = [record.getMessage() for record in caplog.records]
-    assert any("groups without a promise of their own, judged by all 28 calibration images" in line for line in told)
+    assert [sum("crack" in line for line in told), sum("(no sub-folder)" in line for line in told)] == [1, 1]
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["warnings"] == warnings
     assert run["calibration"]["grouped"]["unpromised"] == summary.unpromised == 5
@@ -194,7 +194,7 @@ def test_names_with_odd_characters_are_groups_like_others() -> None:
     for name, rows in found.items():
         assert [(row["group"], row["is_anomaly"]) for row in rows] == [(name, True), (name, False)]
     assert verdicts.groups is not None
-    (line,) = verdicts.groups.explain([])
+    (line,) = verdicts.groups.explain(f"{name}/1.png" if name else "1.png" for name in ODD)
     assert "\n" not in line
     assert "\u202e" not in line
     assert "(no sub-folder) (20)" in line
@@ -246,11 +246,9 @@ def test_a_run_judges_by_group_and_says_so_once(
         summary = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2, groups=True)
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("groups ")]
     assert told == [
-        "groups with a threshold of their own (calibration images): line 1 (12), línea (12)",
-        "groups judged together by their 4 calibration images, since 0.2 takes 4 of a group; the rate is promised for "
-        "all of them as one, not for each: (no sub-folder) (2), few (2)",
-        "groups without calibration images and so without a promise, judged by all 28 calibration images: crack",
+        "groups with a threshold of their own (calibration images): line 1 (12)",
     ]
+    assert sum("crack" in record.getMessage() for record in caplog.records) == 1
     rows = rows_of(tmp_path / "out")
     assert {row["group"] for row in rows if row["path"].startswith("line 1/")} == {"line 1"}
     cracks = [row for row in rows if row["path"].startswith("crack/")]
@@ -271,6 +269,7 @@ def test_a_run_judges_by_group_and_says_so_once(
     assert run["calibration"]["grouped"]["others"] == {"n": 4, "promised": True}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Thresholds by group" in page
+    assert '<th scope="row">línea</th>' not in page
     assert "Sub-folders with fewer are judged together, by 4 calibration images" in page
     assert "none is promised for 4 of them" in page
     plain = score_folder(images, grouped / "model.onnx", tmp_path / "out", false_alarms=0.2)
@@ -319,14 +318,67 @@ def test_no_interval_is_told_of_a_rate_that_is_not_promised(name: str, is_told: 
     assert (figures_of(rows, PixelFigures(), verdicts)["fpr_interval"] is not None) == is_told
 
 
-def test_a_model_of_one_group_judges_by_all_and_says_why(
+def test_small_groups_are_named_where_the_folder_has_images_of_them() -> None:
+    calibration = calibration_of({"large": np.arange(50.0), "a": np.arange(100.0, 110), "b": np.arange(110.0, 120)})
+    groups = GroupThresholds.of(calibration, 0.0625)
+    assert list(groups.explain(["a/1.png"])) == [
+        "judged together by 20 calibration images of small groups, since 6.25 % needs 15 images in the group; the rate "
+        "is promised for all of them as one, not for each: a (10)"
+    ]
+    assert list(groups.explain(["large/1.png"])) == ["with a threshold of their own (calibration images): large (50)"]
+
+
+def test_calibration_without_groups_promises_nothing_for_a_sub_folder() -> None:
+    """Whether a sub-folder is like the one folder that the model knows, nobody can say."""
+    calibration = Calibration(model_sha256="", scores=tuple(np.arange(50.0)), map_quantiles={})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    found = filled(verdicts, {"cam1": [48.5], "": [48.5]})
+    assert [found[name][0]["promised"] for name in ("cam1", "")] == [False, True]
+    assert (found["cam1"][0]["p_value"], found[""][0]["p_value"]) == (None, 2 / 51)
+    for (row,) in found.values():
+        assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, calibration.threshold(0.05), True)
+    assert [verdicts.promises(path) for path in ("cam1/1.png", "1.png")] == [False, True]
+
+
+def test_a_model_of_one_folder_judges_sub_folders_by_all_and_promises_nothing(
     trained, images: Path, rows_of, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="pipelines.score"):
         summary = score_folder(images, trained.model, tmp_path / "out", groups=True)
-    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("groups ")]
-    assert len(told) == 1
-    assert "train again with good images in sub-folders" in told[0]
+    told = [record.getMessage() for record in caplog.records if "sub-folder" in record.getMessage()]
+    n = Calibration.load(trained.bundle / "calibration.json", model_sha256=sha256_of(trained.model)).n
+    assert told == [
+        f"{summary.ok} images lie in sub-folders, and the model's calibration knows none, so no false-alarm rate is "
+        f"promised for them: crack, good. They are judged by all {n} calibration images, and have no p-value. Train "
+        "with good images in these sub-folders, or score without --groups: the rate then holds for images like the "
+        "calibration images, all as one"
+    ]
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [warning for warning in run["warnings"] if "sub-folder" in warning] == told
+    assert run["calibration"]["grouped"]["unpromised"] == summary.unpromised == summary.ok
     assert summary.rule is None
-    assert {row["group"] for row in rows_of(tmp_path / "out")} == {None}
+    rows = rows_of(tmp_path / "out")
+    assert {(row["group"], row["promised"], row["p_value"]) for row in rows} == {(None, False, None)}
+    assert {row["threshold"] for row in rows} == {summary.threshold}
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert f"of {summary.ok} images look" in page
+    assert " abnormal, without a promise" in page
+    assert "calibration knows no sub-folders, so all images are judged by all" in page
+    assert "is judged by these alone" not in page
     assert summary.flagged == score_folder(images, trained.model, tmp_path / "plain").flagged
+
+
+def test_a_folder_without_sub_folders_keeps_the_promise_of_a_plain_run(
+    trained, images: Path, rows_of, tmp_path: Path
+) -> None:
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    summary = score_folder(images / "good", trained.model, out, groups=True)
+    score_folder(images / "good", trained.model, plain)
+    assert summary.unpromised == 0
+    assert rows_of(out) == rows_of(plain)
+    warnings = [json.loads((each / "run.json").read_text())["warnings"] for each in (out, plain)]
+    assert warnings[0] == warnings[1]
+    page = (out / "report.html").read_text()
+    assert "at a promised false-alarm rate of" in page
+    assert "Thresholds by group" not in page
+    assert "Drag the golden line" in page

@@ -2,7 +2,7 @@
 
 const MARGIN = { top: 16, right: 12, bottom: 44, left: 46 };
 
-/** Draws into #histogram. `threshold` is null where the run has no verdicts. */
+/** Draws into #histogram. `threshold` is null where none can be moved; one that judged all images is shown even so. */
 function startHistogram(data, threshold) {
   const box = byId('histogram');
   const stretch = byId('histogram-log');
@@ -16,6 +16,7 @@ function startHistogram(data, threshold) {
   let plot = { left: 0, width: 1, height: 1 };
   let split = null; // the clip that divides golden from grey bars
   let line = null; // the threshold itself: part of the drawing, so that it is printed
+  const shown = threshold ?? (data.threshold === null ? null : { origin: data.threshold, value: data.threshold });
   const handle = threshold ? createHandle(box, threshold, () => plot) : null;
 
   const share = (score) => clamp((score - low) / (high - low), 0, 1);
@@ -41,7 +42,7 @@ function startHistogram(data, threshold) {
     }
     split = drawing('rect', { y: 0, height });
     svg.append(drawing('clipPath', { id: 'abnormal-part' }, split), bars('bars-normal', null));
-    if (threshold) svg.append(bars('bars-abnormal', 'url(#abnormal-part)'));
+    if (shown) svg.append(bars('bars-abnormal', 'url(#abnormal-part)'));
     if (held) {
       const steps = outline.map((count, i) => `L${edge(i)} ${y(count)}L${edge(i + 1)} ${y(count)}`).join('');
       svg.append(drawing('path', { class: 'bars-calibration', d: `M${edge(0)} ${y(0)}${steps}L${edge(bins)} ${y(0)}` }));
@@ -53,9 +54,9 @@ function startHistogram(data, threshold) {
     }
     svg.append(drawing('text', { class: 'axis', x: plot.left + plot.width / 2, y: height - 4, 'text-anchor': 'middle' }, 'score (higher = more abnormal)'),
       drawing('text', { class: 'axis', transform: `translate(11 ${MARGIN.top + plot.height / 2}) rotate(-90)`, 'text-anchor': 'middle' }, 'images'));
-    if (threshold) {
+    if (shown) {
       line = drawing('path', { class: 'threshold-line', d: `M0 ${MARGIN.top}v${plot.height}` });
-      svg.append(drawing('path', { class: 'threshold-origin', d: `M${x(threshold.origin)} ${MARGIN.top}v${plot.height}` }), line);
+      svg.append(drawing('path', { class: 'threshold-origin', d: `M${x(shown.origin)} ${MARGIN.top}v${plot.height}` }), line);
     }
     svg.append(...data.images.map((count, i) => drawing('rect', { class: 'bars-touch', x: edge(i), y: MARGIN.top, width: plot.width / bins, height: plot.height, 'data-tip': say(count, i) })));
     box.querySelector('svg')?.remove();
@@ -76,11 +77,12 @@ function startHistogram(data, threshold) {
 
   /** Follow the threshold without drawing anew. */
   function move() {
-    if (!threshold) return;
-    const left = plot.left + share(threshold.value) * plot.width;
+    if (!shown) return;
+    const left = plot.left + share(shown.value) * plot.width;
     line.setAttribute('transform', `translate(${left} 0)`);
     split.setAttribute('x', left);
     split.setAttribute('width', Math.max(plot.left + plot.width - left, 0));
+    if (!threshold) return;
     handle.style.setProperty('left', `${(100 * left) / (plot.left + plot.width + MARGIN.right)}%`);
     handle.style.setProperty('top', `${MARGIN.top}px`);
     handle.style.setProperty('height', `${plot.height}px`);
@@ -91,8 +93,8 @@ function startHistogram(data, threshold) {
 
   const key = (kind, text) => element('span', {}, element('i', { class: `swatch ${kind}` }), text);
   box.after(element('div', { class: 'legend' },
-    key('', threshold ? 'normal images' : 'images'),
-    threshold ? key('swatch-abnormal', 'abnormal images') : null,
+    key('', shown ? 'normal images' : 'images'),
+    shown ? key('swatch-abnormal', shown === threshold ? 'abnormal images' : `abnormal images, above the threshold ${formatNumber(shown.value)}`) : null,
     held ? key('swatch-calibration', `${held} calibration images${held === likened ? '' : `, scaled to the ${grouped.format(likened)} ${data.normal ? 'normal images' : 'images'}`}`) : null,
     data.below + data.beyond ? element('span', {}, `${formatCount(data.below + data.beyond, 'image')} beyond the axis, counted in its end bars`) : null));
   stretch.addEventListener('change', draw);

@@ -63,3 +63,21 @@ def test_thresholds_of_groups_are_listed_and_none_can_be_moved(make, show) -> No
     assert "<b>" in table
     assert "(none)" in table
     assert "its own images" in table
+
+
+@pytest.mark.parametrize("thresholds", [1, 2])
+def test_the_histogram_shows_a_threshold_that_all_groups_have(make, show, thresholds: int) -> None:
+    rows = make.rows(make.scores)
+    for i, row in enumerate(rows):
+        row["threshold"] = make.threshold - 0.5 * (i % thresholds)
+        row["is_anomaly"] = row["score"] > row["threshold"]
+    judged = {"n": 99, "threshold": make.threshold}
+    groups = [{"name": "cam1", "n": 0, "threshold": None, "images": 5, "judged_by": judged, "promised": False}]
+    facts = make.run(rows)["calibration"] | {"grouped": {"needed": 99, "groups": groups, "unpromised": len(rows)}}
+    page = show(make.folder(rows, run=make.run(rows, calibration=facts)))
+    is_common = thresholds == 1
+    assert page.locator("#threshold").count() == 0
+    assert page.locator("#histogram .threshold-line").count() == is_common
+    assert page.locator("#histogram .bars-abnormal").count() == is_common
+    legend = page.locator("#distribution .legend").inner_text()
+    assert ("abnormal images" in legend) == ("threshold" in legend) == is_common

@@ -163,6 +163,15 @@ def test_runs_that_mend_have_what_they_have(make, out: Path) -> None:
     assert 'id="error-bars"' in page.html
 
 
+@pytest.mark.parametrize("unpromised", [0, 3, 4])
+def test_the_rate_is_drawn_as_promised_where_it_is_promised_for_some_image(
+    add, make, out: Path, unpromised: int
+) -> None:
+    facts = make.run(make.rows((0.1, 0.2, 0.3, 1.5)))["calibration"]
+    add(1, calibration=facts | {"grouped": {"needed": 99, "unpromised": unpromised}})
+    assert ("promised false-alarm rate" in Page(write_history(out)[0]).text) == (unpromised < 4)
+
+
 def test_versions_are_marked_where_they_change(add, out: Path) -> None:
     for day, version in enumerate((3, 3, 4, 5, 5), start=1):
         add(day, version=version)
