@@ -329,7 +329,7 @@ def test_a_run_that_is_gone_is_on_no_page_and_its_model_has_none(add, out: Path)
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[1]", b"[" * 100_000, b'{"format": 0, "runs": {"x": 1}}', b'{"format": 1, "pages": ["../mine.html"]}'],
+    [b"", b"[1]", b"[" * 100_000, b'{"format": 0, "runs": {"x": 1}}', b'{"format": 2, "pages": ["../mine.html"]}'],
 )
 def test_a_kept_file_of_no_use_is_made_again(add, out: Path, content: bytes) -> None:
     add(1)
