@@ -57,7 +57,6 @@ def test_a_model_without_its_calibration_ends_with_a_warning(kintsugi, trained, 
     assert done.returncode == 0
     (warning,) = (line for line in done.stderr.splitlines() if line.startswith("warning: "))
     assert warning.startswith("warning: no image has a verdict or a p-value, since calibration.json")
-    assert max(map(len, done.stderr.splitlines())) <= 200
     assert "12 of 12 images scored, no verdicts" in done.stdout
 
 

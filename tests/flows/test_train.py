@@ -149,7 +149,7 @@ def test_a_broken_job_file_fails_with_the_jobs_message_and_the_files_name(traini
 def test_a_training_that_is_terminated_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As service managers end it: without this, a signal outside the training loop would end the process at once."""
 
-    def terminated(_: object, *, why: str | None) -> None:
+    def terminated(_: object, *, why: str | None, fresh: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
