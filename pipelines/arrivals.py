@@ -64,7 +64,7 @@ class Inbox:
     def arrived(self) -> Path | None:
         """The first delivery that is whole and that nothing has been made of; None while there is none.
 
-        It is not given out again unless something comes into it, or `failed` is told. One that cannot be read in full,
+        It is not given out again unless something comes into it, or `failed` is called. What is not readable in full,
         for want of rights or on a share that is away, waits until it can be: the others go on.
         """
         now = self.clock()

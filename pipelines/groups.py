@@ -109,7 +109,7 @@ class GroupThresholds:
 
     @property
     def knows_groups(self) -> bool:
-        """Whether the calibration tells sub-folders apart."""
+        """Return whether the calibration knows sub-folders."""
         return bool(self.own or self.few)
 
     @property

@@ -281,7 +281,7 @@ def _error_bars(blocks: Floats, rows: slice, columns: slice, wide: float) -> NDA
 
 
 def webp(pixels: NDArray[np.uint8], size: tuple[int, int], clear: NDArray[np.bool_] | None = None) -> bytes:
-    """A picture for the report, of so many rows and columns.
+    """Return a picture for the report, of a given size.
 
     Args:
         pixels: (H, W, 1 or 3).

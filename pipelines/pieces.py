@@ -186,7 +186,7 @@ def warn_of_crossing(
         names: Of the images.
         held: Images that are held out.
         train: Images that are trained on.
-        group: The job's rule of which images show one piece, if there is one.
+        group: The job's rule for images of one piece, if there is one.
         most: Images that are trained on and looked at, at most.
 
     Returns:

@@ -207,7 +207,7 @@ class _PixelBudget:
         self._changed = threading.Condition()
 
     def wait(self, index: int, pixels: int) -> None:
-        """Wait until the file may hold so many pixels; where it has asked before, the most that it asked for.
+        """Wait until the file may hold a number of pixels; of several requests the largest counts.
 
         Raises:
             ImageError: nobody wants the result any more.

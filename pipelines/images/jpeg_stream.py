@@ -165,7 +165,7 @@ class JpegStream:
         self._pieces.append(segment)
 
     def _take_scan(self, segment: bytes) -> bytes:
-        """Note which bits of which coefficients it sends; return it as every decoder expects it."""
+        """Note the bits of coefficients that it sends; return it as every decoder expects it."""
         count = segment[4] if len(segment) > 4 else 0
         if len(segment) < 8 + 2 * count:
             raise ImageError("is damaged: the header of a scan ends early")

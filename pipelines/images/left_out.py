@@ -1,4 +1,4 @@
-"""Files that are not read: how many, of which suffix, and why. And suffixes of files that need no look inside."""
+"""Count the files that are not read by suffix and reason; name the suffixes of files that need no look inside."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class GroupedFacts(Record):
 
     @property
     def knows_groups(self) -> bool:
-        """Whether the calibration tells sub-folders apart."""
+        """Return whether the calibration knows sub-folders."""
         return any(group.n for group in self.groups)
 
     @property

@@ -15,7 +15,7 @@ from pipelines import train_crops
 from pipelines.errors import RegistryError
 from pipelines.job import Job, load_job
 from pipelines.promotion import Decision
-from pipelines.registry import Registry
+from pipelines.registry import Registry, Version
 from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.trained import MadeBundle, train_once
 
@@ -200,15 +200,21 @@ def test_a_version_that_was_not_made_is_an_error_and_its_checkpoints_stay(
     assert len(registry.versions(training.job.name)) == 1
 
 
-def test_another_champion_meanwhile_makes_a_decision_void(
-    registry: Registry, server: Server, trainings: Iterator[Training]
-) -> None:
-    training = next(trainings)
+def killed_after_registration(training: Training, server: Server, registry: Registry) -> Version:
+    """Run a training that is killed at its second request after registration, and return its version."""
     server.begin(range(2, 10_000), Killed())
     with pytest.raises(Killed):
         training.run()
     server.end()
     (version,) = registry.versions(training.job.name)
+    return version
+
+
+def test_another_champion_meanwhile_makes_a_decision_void(
+    registry: Registry, server: Server, trainings: Iterator[Training]
+) -> None:
+    training = next(trainings)
+    version = killed_after_registration(training, server, registry)
     assert version.aliases == ()
     other = Training(training.home, load_job(training.job.path, ["train.steps=7"]), training.make_bundle)
     assert other.run().version.aliases == ("champion",)
@@ -250,11 +256,7 @@ def test_a_version_that_is_damaged_in_the_registry_is_made_again(
     registry: Registry, server: Server, trainings: Iterator[Training], caplog: pytest.LogCaptureFixture
 ) -> None:
     training = next(trainings)
-    server.begin(range(2, 10_000), Killed())
-    with pytest.raises(Killed):
-        training.run()
-    server.end()
-    (version,) = registry.versions(training.job.name)
+    version = killed_after_registration(training, server, registry)
     (stored,) = training.home.glob(f"artifacts/*/{version.run_id}/artifacts/model/model.onnx")
     stored.write_bytes(stored.read_bytes()[:-1])
     trained = training.run()
