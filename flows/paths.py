@@ -1,20 +1,45 @@
-"""Paths of the command line, where a shell leaves `~` as it is: in `--out=~/x`, in quotes, in a service's file."""
+"""Paths of the command line: `~` is the user's home, and what can be no local path is refused before the work.
+
+A shell leaves `~` as it is in `--out=~/x`, in quotes and in a service's file. It gives an empty argument for a variable
+that is not set, and Python reads an empty path as the current folder.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
 from pipelines.files import from_home
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters at least: one may be a drive's
+
+
+class Command(TyperCommand):
+    """A command that refuses empty arguments."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer has its own copy of click
+        """Read the arguments.
+
+        Raises:
+            typer.BadParameter: One is empty.
+        """
+        for before, argument in zip(["", *args], args, strict=False):
+            if not argument or re.fullmatch(r"--[a-z-]+=", argument):
+                name = argument[:-1] or (before if before.startswith("-") else "an argument")
+                raise typer.BadParameter(f"{name} is empty: is a variable of the shell not set?", ctx)
+        read: list[str] = super().parse_args(ctx, args)
+        return read
+
 
 class App(typer.Typer):
-    """A command line whose commands are given paths with the user's home in the place of `~`."""
+    """A command line whose commands are given local paths, with the user's home in the place of `~`."""
 
     def command(
         self,
@@ -22,7 +47,7 @@ class App(typer.Typer):
         **options: Any,  # noqa: ANN401 - as Typer has them
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Return a decorator that registers a function as a command; the function itself stays as it is."""
-        register = super().command(name, **options)
+        register = super().command(name, cls=Command, **options)
 
         def add(function: CommandFunctionType) -> CommandFunctionType:
             register(_with_homes(function))
@@ -42,4 +67,8 @@ def _with_homes(function: Callable[..., Any]) -> Callable[..., Any]:
 def _expanded(value: object) -> object:
     if isinstance(value, list):
         return [_expanded(each) for each in value]
-    return from_home(value) if isinstance(value, Path) else value
+    if not isinstance(value, Path):
+        return value
+    if ADDRESS.match(str(value)) and not value.parents[-2].exists():
+        raise typer.BadParameter(f"{value} is an address, not a local path: mount or copy it, and give that folder")
+    return from_home(value)

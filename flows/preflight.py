@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING
 
 from pipelines.errors import KintsugiError
@@ -10,6 +11,7 @@ from pipelines.errors import KintsugiError
 if TYPE_CHECKING:
     from pipelines.job import Job
 
+log = logging.getLogger(__name__)
 # What each extra of pyproject.toml brings, by the names that are imported, and what is not possible without it.
 EXTRAS = {
     "train": (
@@ -47,18 +49,25 @@ def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
 
 
 def check_job(job: Job) -> None:
-    """Find what would stop a training job as soon as it has imported torch.
+    """Find what would stop a training job as soon as it has imported torch, and log what it is going to train on.
 
     Raises:
+        DataError: There are too few images, or some do not fit the pattern of `data.group`.
         FolderError: The folder of images is missing, or holds none.
         MissingPackageError: This machine cannot train.
     """
-    from pipelines.images import expect_images
+    from pipelines.images import expect_images, find_images
+    from pipelines.pieces import pieces_of
+    from pipelines.splits import expect_enough
 
-    for folder in job.data.folders:
-        expect_images(folder)
     if job.data.labels is not None:
         expect_images(job.data.labels)
+    for folder in job.data.folders:
+        files = find_images(folder)
+        expect_enough(len(files), f"images under {folder}")
+        log.info("%s: %d images under %s", job.name, len(files), folder)
+        if job.data.group is not None:
+            pieces_of([file.relative for file in files], job.data.group)
     require(*TO_TRAIN)
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from pipelines.build import likelihood_name, uses_embedded_backbone
 from pipelines.calibration import MAP_QUANTILES, Calibration
-from pipelines.data import SplitName, TrainingData
+from pipelines.data import TrainingData
 from pipelines.drift import STATISTICS, image_facts
 from pipelines.errors import ModelError
 from pipelines.groups import group_of
@@ -42,6 +42,7 @@ from pipelines.plan import Plan
 from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.session import SCORES, Session, keyed_noise
 from pipelines.spacing import evenly_spaced
+from pipelines.splits import SplitName
 from vaecore.export import export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Representation

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data import FEWEST_IMAGES, FEWEST_SELECT, SplitName, drawn, split_by_content
+from pipelines.data import drawn
 from pipelines.errors import DataError
 from pipelines.files import write_json
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
@@ -24,6 +24,7 @@ from pipelines.labels import LabelFolder
 from pipelines.leakage import check_leakage
 from pipelines.photos import Photos, load_photos
 from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
+from pipelines.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)

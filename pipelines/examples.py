@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.data import SplitName, TrainingData, require_space
+from pipelines.data import TrainingData, require_space
 from pipelines.locks import locked
 from pipelines.progress import progress
 from pipelines.spacing import evenly_spaced
+from pipelines.splits import SplitName
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 

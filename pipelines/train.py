@@ -43,7 +43,7 @@ from pipelines.choose import choose_score
 from pipelines.classes import named
 from pipelines.contents import contents_of
 from pipelines.crop_training import AnyTraining
-from pipelines.data import TrainingData, load_training_data, write_split
+from pipelines.data import TrainingData, load_training_data
 from pipelines.error_bars import set_temperature
 from pipelines.errors import JobError
 from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
@@ -59,6 +59,7 @@ from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings
+from pipelines.splits import write_split
 from pipelines.tracking import TrackedRun
 from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops

@@ -24,7 +24,6 @@ from pipelines.bundle import common_fields, write_job
 from pipelines.contents import contents_of
 from pipelines.crop_plan import Split, data_digest, pieces_in, steps_of, work_key
 from pipelines.crop_training import AnyTraining
-from pipelines.data import write_split
 from pipelines.errors import JobError, ModelError
 from pipelines.fit_crops import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.loop import run
@@ -34,6 +33,7 @@ from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
 from pipelines.settings import settings
+from pipelines.splits import write_split
 from pipelines.tracking import TrackedRun
 from pipelines.trained import MadeBundle, TrainedModel, champion_of, flatten, train_once
 from pipelines.warm_start import held_apart, start_of, take_weights

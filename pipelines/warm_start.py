@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from pipelines.crop_plan import Split
-from pipelines.data import SplitName
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.pieces import with_their_pieces
+from pipelines.splits import SplitName
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
     "train": ("select", "calibrate"),

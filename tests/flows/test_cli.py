@@ -194,19 +194,22 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("train", "task", "says"),
+    ("data", "task", "says"),
     [
-        ("nowhere", "reconstruct", "nowhere does not exist"),
-        ("empty", "reconstruct", "it holds no files"),
-        ("images", "sing", "'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise"),
+        ('train = "nowhere"', "reconstruct", "nowhere does not exist"),
+        ('train = "empty"', "reconstruct", "it holds no files"),
+        ('train = "few"', "reconstruct", "few; training needs at least 10, 400 to promise 1 %"),
+        ('train = "images"\ngroup = "part-{piece}"', "reconstruct", "images do not fit it ("),
+        ('train = "images"', "sing", "'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise"),
     ],
 )
 def test_cheap_mistakes_are_told_before_torch_is_imported(
-    trained, tmp_path: Path, train: str, task: str, says: str
+    trained, tmp_path: Path, data: str, task: str, says: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     shutil.copytree(trained.images, tmp_path / "images")
-    (tmp_path / "job.toml").write_text(f'name = "x"\ntask = "{task}"\n[data]\ntrain = "{train}"\n')
+    shutil.copytree(MAGNETIC_TILE / "test" / "crack", tmp_path / "few")
+    (tmp_path / "job.toml").write_text(f'name = "x"\ntask = "{task}"\n[data]\n{data}\n')
     code = (
         "import sys\nfrom flows.cli import app\ntry:\n    app(['train', 'job.toml'])\n"
         "finally:\n    print(sorted({'torch', 'mlflow', 'lightning'} & set(sys.modules)))"
@@ -332,6 +335,24 @@ def test_a_path_that_no_shell_has_expanded_is_below_the_home(kintsugi, trained, 
     assert done.returncode == 0, done.stderr
     assert (home / "out" / "report.html").is_file()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["", "--out", "o"], "an argument is empty"),
+        (["images", "--out", ""], "--out is empty"),
+        (["images", "--out="], "--out is empty"),
+        (["images", "--out", "s3://bucket/o"], "s3:/bucket/o is an address"),
+        (["images", "--out", "file:///o"], "file:/o is an address"),
+        (["https://host/images", "--out", "o"], "https:/host/images is an address"),
+    ],
+)
+def test_a_path_that_is_empty_or_an_address_is_refused(kintsugi, trained, words: list[str], says: str) -> None:
+    done = kintsugi("score", *words, "--model", trained.model)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_home_of_everything_is_no_folder_called_tilde(kintsugi, tmp_path: Path) -> None:

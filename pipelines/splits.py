@@ -1,0 +1,96 @@
+"""Which images train, select and calibrate: three splits by content.
+
+Membership depends on contents alone, never on names or order: the same images give the same splits. It is by rank among
+them, so that images change splits when the folder grows. Each bundle therefore records what its model was trained on
+(`write_split`), and a comparison of two versions leaves out what the older one was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pipelines.errors import DataError
+from pipelines.files import write_atomically
+from pipelines.modelfile import FILES
+from pipelines.pieces import split_pieces
+
+FEWEST_IMAGES = 10
+FEWEST_SELECT = 4
+FEWEST_TRAIN = 4
+ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
+
+SplitName = Literal["train", "select", "calibrate", "degraded", "degraded_select"]
+
+
+def expect_enough(count: int, what: str) -> None:
+    """Refuse to train on too few images.
+
+    Args:
+        count: Of the images.
+        what: They are, for the message.
+
+    Raises:
+        DataError: There are fewer than ten.
+    """
+    if count < FEWEST_IMAGES:
+        raise DataError(f"there are {count} {what}; training needs at least {FEWEST_IMAGES}, 400 to promise 1 %")
+
+
+def split_by_content(
+    digests: Sequence[str], calibrate_fraction: float | None = None, pieces: Sequence[str] = ()
+) -> dict[SplitName, tuple[int, ...]]:
+    """Divide images into calibrate, select and train by the order of their digests.
+
+    Args:
+        digests: sha256 of each image; all different.
+        calibrate_fraction: Share for calibration; default: 15 %, more where 99 images are at most a quarter.
+        pieces: What each image shows: all images of one piece are in one split. Empty: each image alone.
+
+    Returns:
+        Indices of each split; disjoint, all images in one of them.
+
+    Raises:
+        DataError: Fewer than ten images, fewer than four left to train, or too few pieces.
+    """
+    count = len(digests)
+    expect_enough(count, "different readable images")
+    if calibrate_fraction is None:  # what is not trained on is not known, so no more than the promise needs
+        calibrate = min(max(ONE_PERCENT_NEEDS, round(count * 0.15)), round(count * 0.25))
+    else:
+        calibrate = round(count * calibrate_fraction)
+    select = max(FEWEST_SELECT, round(min(count * 0.1, 20 + count * 0.03)))
+    if (train := count - calibrate - select) < FEWEST_TRAIN:
+        msg = (
+            f"{count} different readable images less {calibrate} to calibrate and {select} to select leave "
+            f"{max(0, train)} to train, and at least {FEWEST_TRAIN} are needed: add good images, or lower "
+            f"'calibrate.fraction'"
+        )
+        raise DataError(msg)
+    if pieces:
+        parts = split_pieces(digests, pieces, calibrate, select)
+        return {name: tuple(sorted(getattr(parts, name))) for name in ("calibrate", "select", "train")}
+    order = sorted(range(count), key=lambda position: digests[position])
+    return {
+        "calibrate": tuple(sorted(order[:calibrate])),
+        "select": tuple(sorted(order[calibrate : calibrate + select])),
+        "train": tuple(sorted(order[calibrate + select :])),
+    }
+
+
+def write_split(
+    path: Path, digests: Sequence[str], split: Mapping[SplitName, Sequence[int]], seen: frozenset[str]
+) -> None:
+    """Record which contents were trained on, so that a later version can be compared on others.
+
+    Args:
+        path: Of the file.
+        digests: Of the images.
+        split: Which of them were for what.
+        seen: Digests of all files that there were, images or not: what is new later is told by them.
+    """
+    document: dict[str, list[str]] = {name: [digests[index] for index in indices] for name, indices in split.items()}
+    document[FILES] = sorted(seen)
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(document, sort_keys=True)))
