@@ -40,9 +40,11 @@ def decode_tiff(data: bytes, admit: Admit) -> Raster:
     import tifffile
 
     picture = find_picture(data)
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with np.errstate(all="ignore"):  # long tags are arrays, in damaged files of numbers that overflow
+        file = tifffile.TiffFile(io.BytesIO(data))
         file.filehandle.seek(picture.offset)
         page = tifffile.TiffPage(file, 0)
+    with file:
         if page.imagedepth != 1:
             raise ImageError(f"is a volume of {page.imagedepth} slices: save each slice as an image")
         admit_channels(admit, page.imagewidth, page.imagelength, page.samplesperpixel)

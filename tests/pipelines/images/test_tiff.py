@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import Any
 
 import imagecodecs
@@ -307,3 +308,18 @@ def test_the_oddities_that_tifffile_logs_stay_quiet(read, noise16, capfd):
     with pytest.raises(ImageError):
         read(data[: start + 20])
     assert capfd.readouterr().err == ""
+
+
+def test_a_long_tag_of_numbers_that_overflow_prints_nothing(read):
+    array = np.zeros((64, 64, 3), np.uint8)
+    array[0, 0] = 9
+    data = bytearray(tiff(array))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        at, pixels = page.tags["BitsPerSample"].offset, page.dataoffsets[0]
+    data[at + 4 : at + 12] = struct.pack("<II", 2051, pixels)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(ImageError):
+            read(bytes(data))
+    assert not seen
