@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 SMALL_JOB = """
 name = "tiles"

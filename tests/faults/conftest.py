@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from PIL import Image, ImageCms
 from safetensors.numpy import save
 
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.images.write import encode_image
 from pipelines.modelfile import METADATA_KEY
-from pipelines.sample import MAGNETIC_TILE
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (19, 23), np.uint8)

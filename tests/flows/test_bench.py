@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from flows.bench import app
 from pipelines.bench.methods import DEFAULT, METHODS
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 
 def test_help_names_every_method() -> None:

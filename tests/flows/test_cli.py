@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.demo import next_commands
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.modelfile import sha256_of
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import ScoreSummary
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.score import score_folder
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.shortage import shortage_of
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 
 @pytest.fixture

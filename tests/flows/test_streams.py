@@ -16,7 +16,7 @@ import pytest
 from typer.main import get_command
 
 from flows.cli import app
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 GOOD = MAGNETIC_TILE / "test" / "good"
 COMMAND = [sys.executable, "-m", "flows.cli"]

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import flows.train
 from flows.cli import app
 from flows.train import train_flow
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError
-from pipelines.sample import MAGNETIC_TILE
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 
 from .interfaces import Timings
 from .stack import Stack

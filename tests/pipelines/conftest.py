@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
-from pipelines.sample import MAGNETIC_TILE
 
 WITHOUT_TRAINING = """
 import sys

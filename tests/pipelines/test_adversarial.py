@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipelines import restore_folder, train_model
 from pipelines.adversary import PATIENCE, Adversary
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
@@ -20,7 +21,6 @@ from pipelines.job import Job, load_job
 from pipelines.loop import run
 from pipelines.models import find_model
 from pipelines.photos import Photos, load_photos
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession
 from pipelines.train import crop_training
 from vaecore.degradations import gaussian_noise, smaller

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import restore_folder
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.job import load_job
 from pipelines.models import BUILTIN, find_model
 from pipelines.quality import compare
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession, open_restoring_session
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())

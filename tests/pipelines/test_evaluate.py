@@ -14,13 +14,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pipelines.bench.anomaly import bench_anomaly
 from pipelines.bench.restoration import bench_restoration
 from pipelines.bench.throughput import bench_throughput
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.embed import embed_folder
 from pipelines.errors import FolderError, KintsugiError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.explore import explore_model
 from pipelines.generate import sample_images
 from pipelines.modelfile import ModelFile, sha256_of
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import score_folder
 
 

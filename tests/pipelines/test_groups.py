@@ -14,6 +14,7 @@ import pytest
 from pipelines import score
 from pipelines.bundle import calibrate
 from pipelines.calibration import Calibration
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
 from pipelines.evaluate import evaluate_model, figures_of
 from pipelines.figures import PixelFigures
@@ -21,7 +22,6 @@ from pipelines.groups import GroupThresholds, group_of
 from pipelines.images import find_images
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.rebuild import rebuild_report
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import score_folder
 from pipelines.session import Session
 from pipelines.verdicts import Verdicts

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.bench.measure import Figures
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, ImageError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.labels import LabelFolder, read_labels
 from pipelines.masks import Masks
-from pipelines.sample import MAGNETIC_TILE
 
 SIDE = 48
 DEFECT = np.zeros((SIDE, SIDE), bool)

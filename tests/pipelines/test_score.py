@@ -15,8 +15,8 @@ import tifffile
 from PIL import Image
 
 from pipelines.calibration import Calibration
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError, EmptyFolderError, FolderError
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.score import ScoreSummary, score_folder
 
 TEST_IMAGES = MAGNETIC_TILE / "test"

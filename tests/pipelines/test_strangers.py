@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines import score_folder
 from pipelines.calibration import Calibration
-from pipelines.sample import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.strangers import Strangers
 
 

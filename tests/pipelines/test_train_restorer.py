@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from pipelines import train_model
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.job import Job, load_job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.registry import Registry
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession, Session
 from pipelines.train_restorer import RestorerTraining
 from pipelines.warm_start import held_apart

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines import evaluate_model, restore_folder, train_model
 from pipelines.contents import contents_of
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
@@ -23,7 +24,6 @@ from pipelines.loop import run
 from pipelines.models import find_model
 from pipelines.photos import Photos, load_photos
 from pipelines.plan import survey
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import RestoringSession
 from pipelines.train_unpaired import UnpairedTraining, first_guess
 from vaecore.image_format import ImageFormat

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import OUTPUT_MARKER, find_images
 from pipelines.inputs import decode_for
 from pipelines.modelfile import WEIGHTS_FILE, ModelFile, sha256_of
 from pipelines.regret import regret_of
-from pipelines.sample import MAGNETIC_TILE
 from pipelines.session import Session, keyed_noise
 from pipelines.train import train_model
 from pipelines.weights import load_network

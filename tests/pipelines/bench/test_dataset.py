@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.bench.dataset import check_layout, fingerprint, half_of, published_for, view_of
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, FolderError
 from pipelines.images import find_images
-from pipelines.sample import MAGNETIC_TILE
 
 
 def test_halves_are_disjoint_and_complete(tmp_path: Path) -> None:
