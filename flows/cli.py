@@ -19,7 +19,7 @@ from flows.options import EngineOption, FreshOption, GroupsOption, ModelOption, 
 from flows.paths import App
 from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
-from pipelines.progress import as_json
+from pipelines.base.progress import as_json
 
 app = App(
     name="kintsugi",
@@ -136,8 +136,8 @@ def score(
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
+        from pipelines.base.percentages import promised
         from pipelines.engines import check_engine
-        from pipelines.rates import promised
         from pipelines.score import score_folder
 
         summary = score_folder(

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from flows.server import orchestrator
+from pipelines.base.files import write_atomically
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from prefect import task
 from flows.notify import announce, notify
 from flows.retries import TRIES
 from flows.runs import only_warned
+from pipelines.base.progress import Advance, progress
 from pipelines.engines import Engine, RunAll, open_engine
 from pipelines.folder_run import FolderRun, Shard
-from pipelines.progress import Advance, progress
 from pipelines.timing import interval
 
 log = logging.getLogger("pipelines.publish")

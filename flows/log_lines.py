@@ -8,7 +8,7 @@ import os
 import secrets
 from datetime import UTC, datetime
 
-from pipelines.progress import as_json
+from pipelines.base.progress import as_json
 
 RUN = secrets.token_hex(6)  # of this process, where no flow run has an id of its own
 

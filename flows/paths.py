@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
-from pipelines.files import from_home
+from pipelines.base.files import from_home
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters at least: one may be a drive's
 

@@ -15,8 +15,8 @@ from prefect.runtime import flow_run
 
 from flows.log_lines import JsonLines
 from flows.retries import cause
+from pipelines.base.progress import as_json
 from pipelines.errors import KintsugiError
-from pipelines.progress import as_json
 
 SERVE_PID = "KINTSUGI_SERVE_PID"  # set by `kintsugi serve` for the runs that it starts
 ACTOR = "KINTSUGI_ACTOR"  # read by the registry's trail

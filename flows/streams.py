@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import IO, TextIO
 
 from flows.log_lines import JsonLines
-from pipelines.progress import as_json
+from pipelines.base.progress import as_json
 
 STDERR = 2
 RAW = "stderr"  # the logger of lines that no logger wrote

@@ -13,8 +13,8 @@ import typer
 
 from flows.log_lines import JsonLines, root_speaks_json
 from flows.shortage import require_memory, shortage_of
+from pipelines.base.progress import as_json
 from pipelines.errors import KintsugiError
-from pipelines.progress import as_json
 
 DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 

@@ -15,7 +15,7 @@ from flows.artifacts import record_training
 from flows.notify import announce, notify, tell_failure
 from flows.retries import TRIES
 from flows.runs import only_warned, recorded_run
-from pipelines.files import read_text
+from pipelines.base.files import read_text
 
 if TYPE_CHECKING:
     from pipelines.lifecycle import Need

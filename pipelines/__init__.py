@@ -11,7 +11,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cores import prepare_threads
+from pipelines.base.cores import prepare_threads
 
 if TYPE_CHECKING:
     from pipelines.embed import EmbedSummary, embed_folder

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipelines.base.percentages import percent
 from pipelines.drift import Drift
 from pipelines.job_tables import AlarmTable
-from pipelines.rates import percent
 
 
 def alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | None = None) -> list[str]:

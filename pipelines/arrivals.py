@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from pipelines.files import write_json
+from pipelines.base.files import write_json
 from pipelines.images import OUTPUT_MARKER
 
 log = logging.getLogger(__name__)

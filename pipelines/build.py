@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipelines.base.subsample import evenly_spaced
 from pipelines.choose import wanted_pooling
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.settings import settings
-from pipelines.spacing import evenly_spaced
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
+from pipelines.base.subsample import evenly_spaced
 from pipelines.build import likelihood_name, uses_embedded_backbone
 from pipelines.calibration import MAP_QUANTILES, Calibration
 from pipelines.data import TrainingData
@@ -41,7 +42,6 @@ from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
 from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.session import SCORES, Session, keyed_noise
-from pipelines.spacing import evenly_spaced
 from pipelines.splits import SplitName
 from vaecore.export import export_decoder, export_scoring
 from vaecore.image_format import ImageFormat

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from pipelines.base.files import TextError, read_text
 from pipelines.errors import CalibrationError
-from pipelines.files import TextError, read_text
 from pipelines.places import GoodPlaces
 
 MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")

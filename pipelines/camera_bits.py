@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
+from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import FolderError, ImageError
 from pipelines.images import Failed, Image, ImageFile, open_images
 from pipelines.images.bits import ALL, NARROW, bits_of, is_deep, narrowest, stretch
@@ -13,7 +14,6 @@ from pipelines.images.convert import hardly_used
 from pipelines.images.header import sniff
 from pipelines.modelfile import CommonMetadata
 from pipelines.settings import settings
-from pipelines.spacing import evenly_spaced
 
 LOOKED_AT = 24  # images of a folder
 _START = 64  # bytes of a file: its format, and of a PNG its depth

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.base.percentages import percent, promised
+from pipelines.base.safe_text import printable
 from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
@@ -21,8 +23,6 @@ from pipelines.modelfile import (
 )
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
-from pipelines.rates import percent, promised
-from pipelines.text import printable
 
 UNKNOWN = "not stated: ask whoever owns the images"
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.base.progress import progress
+from pipelines.base.subsample import evenly_spaced
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
@@ -19,8 +21,6 @@ from pipelines.figures import separation
 from pipelines.images import Decoded
 from pipelines.job_tables import ModelTable
 from pipelines.plan import Plan
-from pipelines.progress import progress
-from pipelines.spacing import evenly_spaced
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipelines.base.safe_text import printable
 from pipelines.errors import DataError
 from pipelines.groups import group_of
 from pipelines.images import ImageFile
-from pipelines.text import printable
 
 MOST_CLASSES = 256
 FEWEST_OF_CLASS = 4  # to train on

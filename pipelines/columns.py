@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.base.parquet import open_parquet
 from pipelines.drift import FACTS
-from pipelines.parquet import open_parquet
 
 Row = dict[str, Any]
 

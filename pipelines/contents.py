@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from pipelines.base.files import write_json
+from pipelines.base.progress import progress
 from pipelines.data import drawn
 from pipelines.errors import DataError
-from pipelines.files import write_json
 from pipelines.images import ImageFile, list_images
 from pipelines.job import Job
 from pipelines.labels import stem_of
 from pipelines.modelfile import sha256_of
-from pipelines.progress import progress
 from pipelines.prune import reads_anew
 from pipelines.settings import settings
 

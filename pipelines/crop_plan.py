@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_json
 from pipelines.data import drawn
 from pipelines.errors import DataError
-from pipelines.files import write_json
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.images import find_images
 from pipelines.job import Job

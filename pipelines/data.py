@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_json
+from pipelines.base.progress import progress
 from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError
-from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.job import Job
 from pipelines.pieces import pieces_of
 from pipelines.plan import Plan
-from pipelines.progress import progress
 from pipelines.prune import cache_folder
 from pipelines.splits import SplitName, split_by_content
 from vaecore.image_format import resize

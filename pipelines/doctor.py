@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from pipelines.cores import affine_cores, core_limit, usable_cores
+from pipelines.base.cores import affine_cores, core_limit, usable_cores
 from pipelines.errors import SettingsError
 from pipelines.providers import probe
 from pipelines.settings import settings

@@ -19,9 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.base.concurrency import in_order
+from pipelines.base.files import appearing
+from pipelines.base.parquet import write_parquet
+from pipelines.base.progress import progress
+from pipelines.base.subsample import evenly_spaced
 from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
-from pipelines.files import appearing
 from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
 from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
@@ -29,13 +33,9 @@ from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.output import check_file
-from pipelines.parquet import write_parquet
-from pipelines.progress import progress
 from pipelines.resaved import SIDE, alike, coarse, saved_again
 from pipelines.session import DOES, Session, kind_of
 from pipelines.settings import settings
-from pipelines.spacing import evenly_spaced
-from pipelines.stages import in_order
 from pipelines.vectors import StoredVectors
 
 log = logging.getLogger(__name__)

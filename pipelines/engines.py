@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
+from pipelines.base.progress import Advance
 from pipelines.errors import EngineError, KintsugiError
 from pipelines.folder_run import STAGES, FolderRun, Shard
-from pipelines.progress import Advance
 from pipelines.settings import PREFIX, settings
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.files import keep_figures
+from pipelines.base.safe_text import plural
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError
 from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
-from pipelines.files import keep_figures
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.masks import GOOD, Masks
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
@@ -28,7 +29,6 @@ from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, Session, kind_of
-from pipelines.text import plural
 from pipelines.verdicts import Verdicts, check_rule
 
 log = logging.getLogger(__name__)

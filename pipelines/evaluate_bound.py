@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.base.files import keep_figures
+from pipelines.base.progress import progress
 from pipelines.errors import DataError, ModelError
-from pipelines.files import keep_figures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.modelfile import ModelFile
-from pipelines.progress import progress
 from pipelines.weights import load_network
 from vaecore.bound import bound_maps, iwae
 from vaecore.priors import Autoencoder

@@ -20,18 +20,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 
+from pipelines.base.files import keep_figures
+from pipelines.base.progress import progress
+from pipelines.base.safe_text import printable
+from pipelines.base.subsample import evenly_spaced
 from pipelines.classes import classes_of, named
 from pipelines.errors import DataError
-from pipelines.files import keep_figures
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.modelfile import ModelFile
-from pipelines.progress import progress
 from pipelines.session import Session
 from pipelines.settings import settings
-from pipelines.spacing import evenly_spaced
-from pipelines.text import printable
 from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.files import keep_figures
+from pipelines.base.progress import progress
 from pipelines.camera_bits import bits_for
 from pipelines.errors import DataError, FolderError, ImageError
-from pipelines.files import keep_figures
 from pipelines.images import Failed, find_images
 from pipelines.images.image import Samples
 from pipelines.inputs import decode_for
@@ -23,7 +24,6 @@ from pipelines.labels import LabelFolder, Labels
 from pipelines.leakage import Tested
 from pipelines.mend import Floats, in_smaller_tiles, in_tiles
 from pipelines.modelfile import ModelFile
-from pipelines.progress import progress
 from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
 from pipelines.settings import settings

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.base.locks import locked
+from pipelines.base.progress import progress
+from pipelines.base.subsample import evenly_spaced
 from pipelines.data import TrainingData, require_space
-from pipelines.locks import locked
-from pipelines.progress import progress
-from pipelines.spacing import evenly_spaced
 from pipelines.splits import SplitName
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation

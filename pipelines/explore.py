@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from pipelines import explore_sections as sections
+from pipelines.base.files import write_json
+from pipelines.base.percentages import percent
 from pipelines.build import prior_words
 from pipelines.calibration import Calibration
 from pipelines.errors import ModelError
-from pipelines.files import write_json
 from pipelines.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.output import check_own, check_writable, tell_replaced
-from pipelines.rates import percent
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
 from pipelines.session import DOES, Session, kind_of

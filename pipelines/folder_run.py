@@ -17,15 +17,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.concurrency import Clock
+from pipelines.base.progress import Advance
 from pipelines.columns import Row
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
 from pipelines.job_tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.output import OutputFolder
-from pipelines.progress import Advance
 from pipelines.rows import unreadable_row
-from pipelines.stages import Clock
 from pipelines.store import GALLERY_ROWS
 
 log = logging.getLogger(__name__)

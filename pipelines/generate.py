@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.base.files import make_folders, write_atomically, write_json
+from pipelines.base.safe_text import printable
 from pipelines.classes import named
 from pipelines.errors import ModelError
-from pipelines.files import make_folders, write_atomically, write_json
 from pipelines.images.write import encode_image
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model
 from pipelines.output import check_own, check_writable, tell_replaced
 from pipelines.session import DOES, Session, kind_of
-from pipelines.text import printable
 from pipelines.weights import load_network
 from vaecore.bound import GenerativeModel
 from vaecore.networks import ClassPrior

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.base.percentages import promised
+from pipelines.base.safe_text import printable
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
-from pipelines.rates import promised
-from pipelines.text import printable
 
 SHOWN = 5  # sub-folders that a warning names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pipelines.rates import percent, promised
+from pipelines.base.percentages import percent, promised
 from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGURE, PARENT, WHY
 from pipelines.registry.search import job_of
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from pipelines.base.safe_text import some_of
 from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.images.bits import ALL
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.settings import settings
-from pipelines.text import some_of
 
 if TYPE_CHECKING:  # scoring runs without vaecore
+    from pipelines.base.concurrency import Clock
     from pipelines.modelfile import CommonMetadata
-    from pipelines.stages import Clock
     from vaecore.image_format import ImageFormat
 
 _Values = TypeVar("_Values")

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipelines.base.files import TextError, from_home, read_text
 from pipelines.errors import JobError
-from pipelines.files import TextError, from_home, read_text
 from pipelines.job_problems import explain, unknown_key
 from pipelines.job_tables import (
     AlarmTable,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.safe_text import some_of
 from pipelines.errors import DataError, ImageError
 from pipelines.images import Image, ImageFile, list_images
 from pipelines.images.convert import luma
@@ -24,7 +25,6 @@ from pipelines.images.png import decode_png
 from pipelines.images.pnm import decode_pnm
 from pipelines.images.read import decode_bytes, read_bytes
 from pipelines.settings import settings
-from pipelines.text import some_of
 
 log = logging.getLogger(__name__)
 EXACT = ("PNG", "TIFF", "BMP", "PNM")

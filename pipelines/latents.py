@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.base.progress import progress
+from pipelines.base.subsample import evenly_spaced
 from pipelines.decoded import small
 from pipelines.errors import DataError
 from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
 from pipelines.inputs import decode_for
-from pipelines.progress import progress
 from pipelines.session import keyed_noise
-from pipelines.spacing import evenly_spaced
 from vaecore.bound import DiagonalGaussian
 from vaecore.scoring import ScoringGraph
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_json
 from pipelines.errors import DataError
-from pipelines.files import write_json
 from pipelines.images import Decoded, ImageFile
 from pipelines.images.convert import luma
 from pipelines.modelfile import ModelFile

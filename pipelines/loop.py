@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from pipelines.progress import Advance, progress
+from pipelines.base.progress import Advance, progress
 from vaecore.quiet import quiet
 
 log = logging.getLogger(__name__)

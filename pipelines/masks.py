@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.safe_text import plural, some_of
 from pipelines.errors import EmptyFolderError, ImageError
 from pipelines.labels import LabelFolder, UnclearError, read_labels, stem_of
-from pipelines.text import plural, some_of
 
 log = logging.getLogger(__name__)
 GOOD = "good"  # sub-folder of the images without defect

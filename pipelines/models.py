@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pipelines.base.files import from_home
 from pipelines.errors import ModelError
-from pipelines.files import from_home
 from pipelines.modelfile import MODEL_FILE, ModelFile, sha256_of
 
 BUILTIN = Path(__file__).parent / "builtin"

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.files import fitting, folded
+from pipelines.base.files import fitting, folded
 from pipelines.images import ImageFile
 from pipelines.labels import stem_of
 

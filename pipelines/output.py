@@ -19,13 +19,21 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipelines.base.files import (
+    TEMPORARY,
+    folds_names,
+    make_folders,
+    map_name,
+    unfinished,
+    write_atomically,
+    write_json,
+)
+from pipelines.base.parquet import write_table
 from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
-from pipelines.files import TEMPORARY, folds_names, make_folders, map_name, unfinished, write_atomically, write_json
 from pipelines.images import OUTPUT_MARKER
 from pipelines.modelfile import ModelFile
 from pipelines.names import NameSet
-from pipelines.parquet import write_table
 from pipelines.store import RowStore
 
 log = logging.getLogger(__name__)

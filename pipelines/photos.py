@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_json
+from pipelines.base.progress import progress
 from pipelines.camera_bits import survey_bits
 from pipelines.errors import DataError, ImageError
-from pipelines.files import write_json
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.images.bits import ALL
 from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.labels import LabelFolder
-from pipelines.progress import progress
 from pipelines.prune import cache_folder
 from pipelines.tiles import padded
 from vaecore.image_format import ImageFormat, resize

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.safe_text import plural
+from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError
-from pipelines.spacing import evenly_spaced
-from pipelines.text import plural
 
 log = logging.getLogger(__name__)
 FOLDERS, FIELD = "folders", "{piece}"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
 from pipelines.inputs import decode_for
 from pipelines.job import Job
-from pipelines.spacing import evenly_spaced
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.base.progress import progress
+from pipelines.base.subsample import evenly_spaced
 from pipelines.build import build_features
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
@@ -21,8 +23,6 @@ from pipelines.errors import JobError
 from pipelines.figures import separation
 from pipelines.job import Job
 from pipelines.plan import Plan
-from pipelines.progress import progress
-from pipelines.spacing import evenly_spaced
 from vaecore.image_format import resize
 from vaecore.moments import Moments
 from vaecore.pooling import POOLINGS

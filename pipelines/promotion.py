@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
+from pipelines.base.percentages import percent
+from pipelines.base.safe_text import printable
 from pipelines.calibration import Calibration
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
@@ -24,10 +26,8 @@ from pipelines.images import ImageFile
 from pipelines.job_tables import PromoteTable
 from pipelines.modelfile import ModelFile
 from pipelines.pieces import with_their_pieces
-from pipelines.rates import percent
 from pipelines.session import Session
 from pipelines.settings import settings
-from pipelines.text import printable
 
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2

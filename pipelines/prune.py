@@ -13,7 +13,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from pipelines.locks import locked
+from pipelines.base.locks import locked
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.base.files import write_json
+from pipelines.base.progress import progress
 from pipelines.build import training_device
-from pipelines.files import write_json
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for
-from pipelines.progress import progress
 from vaecore.regret import STEPS, likelihood_regret
 from vaecore.scoring import ScoringGraph
 

@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from pipelines.account import describe_run
+from pipelines.base.concurrency import in_order
+from pipelines.base.files import write_atomically
+from pipelines.base.progress import progress
 from pipelines.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
 from pipelines.errors import FolderError, ImageError
-from pipelines.files import write_atomically
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
@@ -41,7 +43,6 @@ from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMet
 from pipelines.models import find_model
 from pipelines.names import OutputNames
 from pipelines.output import OutputFolder, check_output, outputs_of
-from pipelines.progress import progress
 from pipelines.reference import CleanImages, Reference, TrueLabels
 from pipelines.result_file import encode_result
 from pipelines.results import open_results
@@ -54,7 +55,6 @@ from pipelines.session import (
     open_restoring_session,
 )
 from pipelines.settings import settings
-from pipelines.stages import in_order
 from pipelines.verdicts import OF_ROWS
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from pipelines.base.files import appearing
+from pipelines.base.parquet import write_parquet
+from pipelines.base.safe_text import for_spreadsheets
 from pipelines.columns import FIGURES_OF_REFERENCE, RESULTS, Row
-from pipelines.files import appearing
-from pipelines.parquet import write_parquet
 from pipelines.store import worst_of
-from pipelines.text import for_spreadsheets
 
 COUNTED = ("ok", "failed", "flagged")  # of rows that were scored, in run.json
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pipelines.base.locks import locked
 from pipelines.images import OUTPUT_MARKER
-from pipelines.locks import locked
 
 log = logging.getLogger(__name__)
 OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")  # folders that a schedule names

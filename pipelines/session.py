@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipelines.cores import usable_cores
+from pipelines.base.cores import usable_cores
 from pipelines.errors import ModelError
 from pipelines.images import Decoded
 from pipelines.images.header import one_line

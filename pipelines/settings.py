@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.cores import usable_cores
+from pipelines.base.cores import usable_cores
+from pipelines.base.files import from_home
 from pipelines.errors import SettingsError
-from pipelines.files import from_home
 
 PREFIX = "KINTSUGI_"
 

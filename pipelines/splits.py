@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pipelines.base.files import write_atomically
 from pipelines.errors import DataError
-from pipelines.files import write_atomically
 from pipelines.modelfile import FILES
 from pipelines.pieces import split_pieces
 

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_atomically
+from pipelines.base.parquet import open_parquet, write_table
 from pipelines.columns import FIGURES_OF_REFERENCE, GALLERY, PICTURES, SHARD, Row, rank_of, read_shard, worst_first
 from pipelines.errors import OutputError
-from pipelines.files import write_atomically
 from pipelines.images import FileList, ImageFile
-from pipelines.parquet import open_parquet, write_table
 
 log = logging.getLogger(__name__)
 GALLERY_ROWS = 64

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.stages import in_order
+from pipelines.base.concurrency import in_order
 
 Floats = NDArray[np.float32]
 Place = tuple[slice, slice]  # rows and columns

@@ -25,6 +25,7 @@ from torchvision.utils import make_grid
 
 from pipelines import bundle
 from pipelines.adversary import announce
+from pipelines.base.percentages import promised
 from pipelines.build import (
     build_network,
     build_representation,
@@ -55,7 +56,6 @@ from pipelines.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.probe import details_help
 from pipelines.promotion import decide
 from pipelines.prune import reading_anew
-from pipelines.rates import promised
 from pipelines.registry import Registry
 from pipelines.session import Session
 from pipelines.settings import settings

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.base.locks import locked
 from pipelines.bundle import git_commit
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
 from pipelines.job import Job
-from pipelines.locks import locked
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.base.percentages import percent, promised
 from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
 from pipelines.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.errors import CalibrationError
 from pipelines.groups import GroupThresholds, Judge, group_of
-from pipelines.rates import percent, promised
 from pipelines.store import Block
 from pipelines.tally import Tally
 

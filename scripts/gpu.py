@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from pipelines.base.subsample import evenly_spaced
 from pipelines.bench.restoration import operations
 from pipelines.errors import KintsugiError
 from pipelines.images import Decoded, find_images
@@ -39,7 +40,6 @@ from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model_file
 from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.session import RestoringSession, Session, kind_of
-from pipelines.spacing import evenly_spaced
 from pipelines.train import crop_training
 from pipelines.train_crops import make_bundle, prepare
 

@@ -9,9 +9,9 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from pipelines.base.locks import locked
 from pipelines.bench.methods import ANOMALIB
 from pipelines.errors import KintsugiError
-from pipelines.locks import locked
 
 log = logging.getLogger(__name__)
 

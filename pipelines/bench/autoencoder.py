@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.base.files import write_atomically
+from pipelines.base.progress import progress
 from pipelines.bench.measure import Scored
 from pipelines.examples import Examples
-from pipelines.files import write_atomically
 from pipelines.fit import Recipe, shuffled
-from pipelines.progress import progress
 
 log = logging.getLogger(__name__)
 

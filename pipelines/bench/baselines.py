@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pipelines.base.files import write_json
 from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
 from pipelines.bench.measure import Material, Scorer, read_material, score_images
 from pipelines.bench.memory import (
@@ -23,7 +24,6 @@ from pipelines.bench.memory import (
 from pipelines.bench.peak import peak_memory
 from pipelines.build import build_representation, standardises, training_device
 from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
-from pipelines.files import write_json
 from pipelines.fit import Recipe
 from pipelines.job import Job
 from pipelines.plan import Plan

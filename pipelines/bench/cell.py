@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.base.files import write_json
 from pipelines.bench.jobs import for_pixels, overrides_for, write_job_file
 from pipelines.bench.methods import Method, method_of
 from pipelines.build import find_task
 from pipelines.errors import KintsugiError
-from pipelines.files import write_json
 from pipelines.job import Job
 from pipelines.plan import make_plan, survey
 

@@ -19,10 +19,10 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from pipelines.base.files import write_json
 from pipelines.bench.dataset import Half
 from pipelines.bench.jobs import overrides_for
 from pipelines.bench.methods import Method
-from pipelines.files import write_json
 
 log = logging.getLogger(__name__)
 

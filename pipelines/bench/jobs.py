@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.base.files import write_atomically
 from pipelines.bench.methods import METHODS, Method
 from pipelines.errors import JobError
-from pipelines.files import write_atomically
 from pipelines.job import Job, load_job
 
 SET_BY_BENCH = {

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.base.progress import progress
 from pipelines.bench.peak import peak_memory
 from pipelines.build import find_task
 from pipelines.columns import Row
@@ -25,7 +26,6 @@ from pipelines.inputs import decode_for
 from pipelines.job import Job
 from pipelines.masks import GOOD, Masks
 from pipelines.plan import Plan, make_plan, survey
-from pipelines.progress import progress
 from pipelines.verdicts import Verdicts
 from vaecore.image_format import resize
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from pipelines.base.progress import progress
 from pipelines.bench.measure import Scored
-from pipelines.progress import progress
 from vaecore.backbones import Backbone
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipelines.base.files import write_json
 from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
 from pipelines.build import training_device
 from pipelines.evaluate import evaluate_model
-from pipelines.files import write_json
 from pipelines.models import find_model
 from pipelines.session import Session
 from pipelines.settings import settings

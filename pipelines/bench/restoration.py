@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from pipelines.base.files import write_atomically, write_json
 from pipelines.classical import choose_classical
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluate_restorer import evaluate_restorer
-from pipelines.files import write_atomically, write_json
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.output import check_writable

@@ -21,18 +21,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipelines.base.cores import usable_cores
+from pipelines.base.files import make_folders, write_atomically, write_json
+from pipelines.base.parquet import open_parquet
+from pipelines.base.progress import progress
 from pipelines.bench.anomalib_environment import ensure_anomalib
 from pipelines.bench.methods import ANOMALIB
-from pipelines.cores import usable_cores
 from pipelines.data import drawn
 from pipelines.errors import DataError, FolderError
-from pipelines.files import make_folders, write_atomically, write_json
 from pipelines.images import ImageFile, find_images
 from pipelines.modelfile import sha256_of
 from pipelines.models import find_model
 from pipelines.output import check_writable
-from pipelines.parquet import open_parquet
-from pipelines.progress import progress
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

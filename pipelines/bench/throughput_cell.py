@@ -75,11 +75,11 @@ def naive(request: Answer) -> Answer:
 
 def limits(request: Answer) -> Answer:
     """Each stage by itself on the same images, with all cores: what the job would take if the stages were all."""
+    from pipelines.base.concurrency import in_order
     from pipelines.images import Failed
     from pipelines.inputs import decode_for
     from pipelines.score import open_scoring
     from pipelines.settings import settings
-    from pipelines.stages import in_order
 
     with open_scoring(request["images"], request["model"], Path(request["work"]) / "out", fresh=True) as job:
         workers = settings().workers

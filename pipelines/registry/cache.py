@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipelines.locks import locked
+from pipelines.base.locks import locked
 from pipelines.modelfile import MODEL_FILE
 from pipelines.registry.bundle import first_mismatch
 

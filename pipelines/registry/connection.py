@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipelines.base.locks import locked
 from pipelines.errors import KintsugiError, RegistryError
-from pipelines.locks import locked
 from pipelines.settings import settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.safe_text import printable
 from pipelines.report import words
 from pipelines.report.page import render_page, write_page
-from pipelines.text import printable
 
 EXPLORE_PAGE = "explore.html"
 COLOURS = 10  # labels that have one of their own; all others share the last

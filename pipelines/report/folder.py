@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
-from pipelines.parquet import open_parquet
 
 RESULTS = "results.parquet"
 RUN = "run.json"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from pipelines.base.files import shortened, write_json
+from pipelines.base.locks import locked
 from pipelines.errors import FolderError
-from pipelines.files import shortened, write_json
-from pipelines.locks import locked
 from pipelines.report import words
 from pipelines.report.comparison import compared
 from pipelines.report.page import render_page, write_page

@@ -17,11 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipelines.base.files import write_atomically
+from pipelines.base.safe_text import printable
 from pipelines.errors import FolderError
-from pipelines.files import write_atomically
 from pipelines.report import words
 from pipelines.report.card import render_card
-from pipelines.text import printable
 
 _HERE = Path(__file__).parent
 # "<" ends a script element early, "&" is for readers that decode entities, the line separators end a line of script.

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
-from pipelines.parquet import open_parquet
 from pipelines.report.folder import RESULTS, RUN, CalibrationFacts, DriftFacts, Record, Run, read_record
 from pipelines.report.rows import floats
 

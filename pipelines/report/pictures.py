@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipelines.files import folds_names, map_name
+from pipelines.base.files import folds_names, map_name
+from pipelines.base.safe_text import printable
 from pipelines.heatmap import position, ramp_colours
 from pipelines.images import OUTPUT_MARKER
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture
-from pipelines.text import printable
 
 _APART = 0.15  # of the legend's width between two marks
 

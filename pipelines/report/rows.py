@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
-from pipelines.parquet import open_parquet
 
 NORMAL, ABNORMAL, FAILED, UNJUDGED = range(4)
 SHOWN_FAILURES = 500

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.base.safe_text import printable
 from pipelines.report import words
 from pipelines.report.charts import evaluation_figures
 from pipelines.report.facts import cautions_of_scores, describe_metadata, missing
@@ -36,7 +37,6 @@ from pipelines.report.rows import (
     floats,
     read_rows,
 )
-from pipelines.text import printable
 
 SHOWN_ROWS = 10_000  # more would take more memory than the model, and nobody reads them here
 REPORT = "report.html"

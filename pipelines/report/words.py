@@ -6,9 +6,9 @@ import math
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Context
 
-from pipelines import rates
-from pipelines.text import plural as plural  # pages write it as a word, too
-from pipelines.text import printable
+from pipelines.base import percentages
+from pipelines.base.safe_text import plural as plural  # pages write it as a word, too
+from pipelines.base.safe_text import printable
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -49,7 +49,7 @@ def percent(rate: float | None, digits: int = 2) -> str:
     >>> percent(0.01), percent(None)
     ('1\xa0%', '–')
     """
-    return NONE if rate is None or not math.isfinite(rate) else rates.percent(rate, digits).replace(" ", _NBSP)
+    return NONE if rate is None or not math.isfinite(rate) else percentages.percent(rate, digits).replace(" ", _NBSP)
 
 
 def promised(rate: float | None) -> str:
@@ -58,7 +58,7 @@ def promised(rate: float | None) -> str:
     >>> promised(0.0625), promised(None)
     ('6.25\xa0%', '–')
     """
-    return NONE if rate is None or not math.isfinite(rate) else rates.promised(rate).replace(" ", _NBSP)
+    return NONE if rate is None or not math.isfinite(rate) else percentages.promised(rate).replace(" ", _NBSP)
 
 
 def duration(seconds: float | None) -> str:

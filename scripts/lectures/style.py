@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.files import write_atomically
+from pipelines.base.files import write_atomically
 
 # Okabe and Ito's colours, which people who see fewer colours can tell apart.
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"

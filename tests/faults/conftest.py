@@ -53,7 +53,7 @@ class Verb:
 def _isolated(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read from, or left in, the user's own KINTSUGI_HOME."""
     monkeypatch.setenv("KINTSUGI_WORKERS", "2")
-    monkeypatch.setattr("pipelines.progress.SECONDS_BETWEEN_LINES", 1e9)  # a slow machine says no more than others
+    monkeypatch.setattr("pipelines.base.progress.SECONDS_BETWEEN_LINES", 1e9)  # a slow machine says no more than others
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from ray.exceptions import RayActorError, RayTaskError
 
 import pipelines.engines
 import pipelines.folder_run
+from pipelines.base.concurrency import Clock
 from pipelines.engines import check_engine, on_ray
 from pipelines.errors import EngineError
 from pipelines.folder_run import Shard
 from pipelines.images import FileList
 from pipelines.score import score_folder
-from pipelines.stages import Clock
 
 SMALL_SHARDS = "import pipelines.folder_run; pipelines.folder_run.SHARD_FILES = 3; from flows.cli import main; main()"
 pytestmark = pytest.mark.filterwarnings("ignore:::ray")  # its own deprecations

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.files import TEMPORARY
+from pipelines.base.files import TEMPORARY
 
 LIMITED = """
 import resource, sys

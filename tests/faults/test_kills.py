@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.files import TEMPORARY
+from pipelines.base.files import TEMPORARY
 
 KILLS = 10  # of each batch job
 FORKING = """

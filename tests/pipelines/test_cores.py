@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cores import core_limit, prepare_threads, usable_cores
+from pipelines.base.cores import core_limit, prepare_threads, usable_cores
 from pipelines.doctor import examine
 
 
@@ -65,8 +65,8 @@ def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("limit", "usable"), [(0.1, 1), (1.5, 2), (3.0, 3), (math.inf, 64)])
 def test_a_part_of_a_core_is_rounded_up(monkeypatch: pytest.MonkeyPatch, limit: float, usable: int) -> None:
-    monkeypatch.setattr("pipelines.cores.affine_cores", lambda: 64)
-    monkeypatch.setattr("pipelines.cores.core_limit", lambda: limit)
+    monkeypatch.setattr("pipelines.base.cores.affine_cores", lambda: 64)
+    monkeypatch.setattr("pipelines.base.cores.core_limit", lambda: limit)
     assert usable_cores() == usable
     environment: dict[str, str] = {}
     prepare_threads(environment)
@@ -74,7 +74,7 @@ def test_a_part_of_a_core_is_rounded_up(monkeypatch: pytest.MonkeyPatch, limit: 
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.cores.core_limit", lambda: 0.5)
+    monkeypatch.setattr("pipelines.base.cores.core_limit", lambda: 0.5)
     asked = {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}
     environment = dict(asked)
     prepare_threads(environment)

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pipelines.base.locks import locked
 from pipelines.build import find_task
 from pipelines.data import load_training_data
 from pipelines.demo_images import MAGNETIC_TILE
@@ -21,7 +22,6 @@ from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.inputs import decode_for
 from pipelines.job import Job, job_from_document
-from pipelines.locks import locked
 from pipelines.plan import Plan, make_plan, survey, working_size
 from pipelines.splits import split_by_content
 from vaecore.image_format import ImageFormat

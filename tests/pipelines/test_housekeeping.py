@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.base.locks import locked
 from pipelines.contents import UNUSED, contents_of
 from pipelines.job import load_job
-from pipelines.locks import locked
 from pipelines.prune import cache_folder
 from pipelines.publish import experiment_of, forget_published, publish_run
 from pipelines.settings import settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.files import folded
+from pipelines.base.files import folded
 from pipelines.images import ImageFile
 from pipelines.names import OutputNames
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import folder_run, score, store
+from pipelines.base.files import TEMPORARY
 from pipelines.errors import EngineError, OutputError
 from pipelines.evaluate import evaluate_model
-from pipelines.files import TEMPORARY
 from pipelines.folder_run import Shard
 from pipelines.score import score_folder
 

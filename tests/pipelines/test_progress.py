@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from pipelines import progress
+from pipelines.base import progress
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import doctest
 import numpy as np
 import pytest
 
-from pipelines import rates
+from pipelines.base import percentages
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from pipelines import rates
     ],
 )
 def test_nearest_and_promised(rate: float, nearest: str, promised: str) -> None:
-    assert (rates.percent(rate), rates.promised(rate)) == (nearest, promised)
+    assert (percentages.percent(rate), percentages.promised(rate)) == (nearest, promised)
 
 
 def test_no_promise_is_shown_lower_than_it_is() -> None:
     for rate in np.random.default_rng(0).random(2000) ** 4:
-        shown = float(rates.promised(rate).removesuffix(" %"))
+        shown = float(percentages.promised(rate).removesuffix(" %"))
         assert 100 * rate * (1 - 1e-11) <= shown <= 100 * rate * 1.01
 
 
 def test_examples_in_the_documentation() -> None:
-    result = doctest.testmod(rates)
+    result = doctest.testmod(percentages)
     assert (result.failed, result.attempted) == (0, 2)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.base.concurrency import AHEAD, Clock, in_order
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.inputs import batches
-from pipelines.stages import AHEAD, Clock, in_order
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

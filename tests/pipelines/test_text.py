@@ -7,8 +7,8 @@ import doctest
 import pyarrow as pa
 import pytest
 
-from pipelines import text
-from pipelines.text import for_spreadsheets, printable
+from pipelines.base import safe_text
+from pipelines.base.safe_text import for_spreadsheets, printable
 
 
 def test_characters_that_hide_or_turn_text_are_spelled_out() -> None:
@@ -50,4 +50,4 @@ def test_other_text_gets_an_apostrophe_and_what_is_missing_stays_missing() -> No
 
 
 def test_the_examples_in_the_documentation() -> None:
-    assert doctest.testmod(text) == (0, 3)
+    assert doctest.testmod(safe_text) == (0, 3)

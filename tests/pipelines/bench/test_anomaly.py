@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.base.locks import locked
 from pipelines.bench import anomaly, cells
 from pipelines.bench.anomalib_environment import EnvironmentFailedError
 from pipelines.bench.anomaly import Bench, bench_anomaly
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError, OutputError
-from pipelines.locks import locked
 
 SMALL = (
     "model.size=[64, 64]", "train.steps=4", "ours.model.target=pixels", "ours.model.width=4", "ours.model.pooling=mean",

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.base.files import map_name
 from pipelines.errors import FolderError
-from pipelines.files import map_name
 from pipelines.report import score_page, write_report
 
 HOSTILE = "<script>alert(1)</script>\"'>&<img src=x onerror=alert(2)>\u2028"
