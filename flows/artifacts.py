@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipelines.job import verb_of
+from pipelines.jobfile.job import verb_of
 
 if TYPE_CHECKING:
     from pipelines.registry import Version

@@ -87,7 +87,7 @@ def train(
     """Run one training job, from a folder of images to a registered model."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import check_job
-        from pipelines.job import load_job
+        from pipelines.jobfile.job import load_job
 
         asked = load_job(job, overrides or ())
         check_job(asked)

@@ -24,7 +24,7 @@ from flows.runs import only_warned
 from pipelines.base.progress import Advance, progress
 from pipelines.engines import Engine, RunAll, open_engine
 from pipelines.folder_run import FolderRun, Shard
-from pipelines.timing import interval
+from pipelines.jobfile.recurrence import interval
 
 log = logging.getLogger("pipelines.publish")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import KintsugiError
 
 if TYPE_CHECKING:
-    from pipelines.job import Job
+    from pipelines.jobfile.job import Job
 
 log = logging.getLogger(__name__)
 # What each extra of pyproject.toml brings, by the names that are imported, and what is not possible without it.

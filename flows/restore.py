@@ -13,7 +13,7 @@ from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import only_warned, recorded_run
 from pipelines.engines import Engine
-from pipelines.job_tables import Age, AlarmTable
+from pipelines.jobfile.tables import Age, AlarmTable
 from pipelines.restore import RestoreSummary, open_restoring
 
 

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from prefect.schedules import Schedule
 
 from pipelines.errors import JobError
-from pipelines.job import Job
-from pipelines.timing import interval
+from pipelines.jobfile.job import Job
+from pipelines.jobfile.recurrence import interval
 
 JOBS = Path("jobs")
 GIVE = "give job files, or folders that hold some"

@@ -46,9 +46,9 @@ from flows.server import CONSOLE_LEVEL, ServerError, orchestrator
 from flows.stale import close_runs_of, drop_missed_runs
 from flows.train import train_flow
 from pipelines.arrivals import Inbox
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
+from pipelines.jobfile.recurrence import interval
 from pipelines.settings import settings
-from pipelines.timing import interval
 
 __all__ = ["find_jobs", "serve"]
 

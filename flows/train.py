@@ -66,7 +66,7 @@ def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = Fal
 @task(name="decide", **TRIES)
 def decide(job: Path, overrides: tuple[str, ...]) -> Need:
     """Whether a training that is due has anything to learn."""
-    from pipelines.job import load_job
+    from pipelines.jobfile.job import load_job
     from pipelines.lifecycle import need_of
 
     return need_of(load_job(job, overrides))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pipelines.base.percentages import percent
 from pipelines.drift import Drift
-from pipelines.job_tables import AlarmTable
+from pipelines.jobfile.tables import AlarmTable
 
 
 def alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | None = None) -> list[str]:

@@ -16,7 +16,7 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.choose import wanted_pooling
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.plan import Plan
 from pipelines.settings import settings
 from vaecore.backbones import EMBEDDED, Backbone

@@ -27,7 +27,7 @@ from pipelines.groups import group_of
 from pipelines.heatmap import visible
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import (
     CALIBRATION_FILE,
     DECODER_FILE,

@@ -11,7 +11,7 @@ from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import (
     CARD_FILE,
     LEARNED,

@@ -19,7 +19,7 @@ from pipelines.errors import JobError
 from pipelines.examples import Examples
 from pipelines.figures import separation
 from pipelines.images import Decoded
-from pipelines.job_tables import ModelTable
+from pipelines.jobfile.tables import ModelTable
 from pipelines.plan import Plan
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length

@@ -19,7 +19,7 @@ from pipelines.data import drawn
 from pipelines.errors import DataError
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.images import find_images
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.labels import LabelFolder
 from pipelines.leakage import check_leakage
 from pipelines.photos import Photos, load_photos

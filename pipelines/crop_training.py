@@ -17,7 +17,7 @@ from pipelines.build import training_device
 from pipelines.crop_plan import Split, choose_recipe, read_images
 from pipelines.errors import JobError
 from pipelines.fit_crops import CropRecipe, FitCrops
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import CommonMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision

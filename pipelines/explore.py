@@ -22,7 +22,7 @@ from pipelines.base.percentages import percent
 from pipelines.build import prior_words
 from pipelines.calibration import Calibration
 from pipelines.errors import ModelError
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
 from pipelines.models import find_model

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.examples import Examples, Window
-from pipelines.job_tables import TrainTable
+from pipelines.jobfile.tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss

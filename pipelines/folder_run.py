@@ -22,7 +22,7 @@ from pipelines.base.progress import Advance
 from pipelines.columns import Row
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
-from pipelines.job_tables import AlarmTable
+from pipelines.jobfile.tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.output import OutputFolder
 from pipelines.rows import unreadable_row

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 
 from pipelines.contents import contents_of
 from pipelines.errors import ModelError
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
+from pipelines.jobfile.recurrence import interval
 from pipelines.modelfile import MODEL_FILE, ModelFile
 from pipelines.publish import drift_since
 from pipelines.registry import Registry, Version
 from pipelines.registry.records import CHAMPION
 from pipelines.registry.search import job_of
-from pipelines.timing import interval
 from pipelines.trained import flatten
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on

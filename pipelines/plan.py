@@ -14,7 +14,7 @@ from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
 from pipelines.inputs import decode_for
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 

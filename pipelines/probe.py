@@ -21,7 +21,7 @@ from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.figures import separation
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.plan import Plan
 from vaecore.image_format import resize
 from vaecore.moments import Moments

@@ -23,7 +23,7 @@ from pipelines.data import TrainingData
 from pipelines.figures import separation
 from pipelines.groups import group_of
 from pipelines.images import ImageFile
-from pipelines.job_tables import PromoteTable
+from pipelines.jobfile.tables import PromoteTable
 from pipelines.modelfile import ModelFile
 from pipelines.pieces import with_their_pieces
 from pipelines.session import Session

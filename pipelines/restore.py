@@ -36,7 +36,7 @@ from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, file_kind
-from pipelines.job_tables import AlarmTable
+from pipelines.jobfile.tables import AlarmTable
 from pipelines.label import EXACT, draw, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata

@@ -29,7 +29,7 @@ from pipelines.folder_run import FolderRun
 from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
-from pipelines.job_tables import AlarmTable
+from pipelines.jobfile.tables import AlarmTable
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery

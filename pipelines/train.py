@@ -49,7 +49,7 @@ from pipelines.error_bars import set_temperature
 from pipelines.errors import JobError
 from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.modelfile import SPLIT_FILE
 from pipelines.pieces import announce_pieces, warn_of_crossing
 from pipelines.plan import Plan, make_plan, survey, warn_of_dark

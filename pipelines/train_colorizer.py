@@ -19,7 +19,7 @@ from pipelines.error_bars import measure_error_bars, measure_gain
 from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_crops import CropRecipe
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import ColorizationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision

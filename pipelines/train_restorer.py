@@ -20,7 +20,7 @@ from pipelines.error_bars import measure_error_bars
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import RestorationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision

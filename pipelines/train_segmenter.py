@@ -17,7 +17,7 @@ from pipelines.crop_training import OPTIONS, CropTraining, common_problems, nois
 from pipelines.error_bars import measure_temperature
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.label import classes_of
 from pipelines.labels import LabelFolder
 from pipelines.modelfile import SegmentationMetadata

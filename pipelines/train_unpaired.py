@@ -19,7 +19,7 @@ from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import LEARNED, RestorationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision

@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.base.locks import locked
 from pipelines.bundle import git_commit
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import Decision

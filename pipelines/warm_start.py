@@ -10,7 +10,7 @@ from torch import nn
 
 from pipelines.crop_plan import Split
 from pipelines.errors import JobError
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.pieces import with_their_pieces

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipelines.build import build_network, build_representation, find_task, score_kind
 from pipelines.errors import ModelError
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.modelfile import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.plan import Plan
 from pipelines.session import Session, keyed_noise

@@ -35,7 +35,7 @@ from pipelines.bench.restoration import operations
 from pipelines.errors import KintsugiError
 from pipelines.images import Decoded, find_images
 from pipelines.inputs import decode_for
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.modelfile import Metadata, ModelFile
 from pipelines.models import find_model_file
 from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE

@@ -25,7 +25,7 @@ from pipelines.bench.peak import peak_memory
 from pipelines.build import build_representation, standardises, training_device
 from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.fit import Recipe
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.plan import Plan
 from vaecore.backbones import Backbone
 from vaecore.representations import Representation

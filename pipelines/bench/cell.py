@@ -18,7 +18,7 @@ from pipelines.bench.jobs import for_pixels, overrides_for, write_job_file
 from pipelines.bench.methods import Method, method_of
 from pipelines.build import find_task
 from pipelines.errors import KintsugiError
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.plan import make_plan, survey
 
 WRONG = 2

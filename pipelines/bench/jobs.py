@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.base.files import write_atomically
 from pipelines.bench.methods import METHODS, Method
 from pipelines.errors import JobError
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 
 SET_BY_BENCH = {
     "name": "the registry is the bench's own",

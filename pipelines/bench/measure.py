@@ -23,7 +23,7 @@ from pipelines.evaluate import figures_of
 from pipelines.figures import PixelFigures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
-from pipelines.job import Job
+from pipelines.jobfile.job import Job
 from pipelines.masks import GOOD, Masks
 from pipelines.plan import Plan, make_plan, survey
 from pipelines.verdicts import Verdicts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import DigestError, ModelError, RegistryError
-from pipelines.job import NAME_PATTERN
+from pipelines.jobfile.job import NAME_PATTERN
 from pipelines.modelfile import MODEL_FILE
 from pipelines.registry import artifacts
 from pipelines.registry.bundle import bundle_files, digests_of, first_mismatch, write_mlflow_files

@@ -31,7 +31,7 @@ from fuzz_damage import damaged
 from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError, ImageError, JobError, ModelError
 from pipelines.images.read import decode_bytes
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.modelfile import GALLERY_FILE, ModelFile, sha256_of
 from pipelines.neighbours import Gallery
 from pipelines.session import Session, kind_of

@@ -25,7 +25,7 @@ from flows.inbox import attend
 from flows.schedules import plan
 from flows.server import ServerError
 from pipelines.arrivals import Inbox
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 
 JOB = 'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "good"\n[schedule]\n'
 ARRIVALS = 'arrivals = "1s"\nfolder = "inbox"\nout = "reports"\n'

@@ -7,7 +7,7 @@ import pytest
 
 from flows.schedules import find_jobs, plan
 from pipelines.errors import JobError
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from prefect.states import Pending, Running
 from flows.schedules import plan
 from flows.serve import MACHINE, ServerError, _deployment, _only_one
 from flows.stale import close_runs_of, drop_missed_runs
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 
 ROOT = Path(__file__).parents[2]
 FAKES = Path(__file__).parent / "fakes"

@@ -17,7 +17,7 @@ from pipelines.errors import JobError
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
 from pipelines.images import find_images
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.loop import run
 from pipelines.models import find_model
 from pipelines.photos import Photos, load_photos

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from pipelines.alarms import alarms
 from pipelines.drift import Drift
 from pipelines.errors import JobError
-from pipelines.job import load_job
-from pipelines.job_tables import AlarmTable
+from pipelines.jobfile.job import load_job
+from pipelines.jobfile.tables import AlarmTable
 
 MOVED = Drift(p_value=1e-5, drifted=True, moved="brightness", effect=0.1, images=100)
 STILL = Drift(p_value=0.4, drifted=False, moved="score", effect=0.52, images=100)

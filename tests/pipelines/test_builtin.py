@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines import restore_folder
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.models import BUILTIN, find_model
 from pipelines.quality import compare
 from pipelines.session import RestoringSession, open_restoring_session

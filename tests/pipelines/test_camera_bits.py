@@ -21,7 +21,7 @@ from pipelines import restore_folder
 from pipelines.camera_bits import bits_for, survey_bits
 from pipelines.errors import FolderError
 from pipelines.images import find_images, read_image
-from pipelines.job import job_from_document
+from pipelines.jobfile.job import job_from_document
 from pipelines.models import find_model
 from pipelines.photos import load_photos
 from pipelines.plan import survey, warn_of_dark

@@ -11,7 +11,7 @@ import torch
 from pipelines.choose import aligned_share, choose_score
 from pipelines.errors import JobError
 from pipelines.examples import Examples, make_examples
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.train import prepare
 from vaecore.pooling import Pooling
 from vaecore.scoring import ScoringGraph

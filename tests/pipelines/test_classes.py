@@ -19,7 +19,7 @@ from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluate_probe import evaluate_probe
 from pipelines.generate import sample_images
 from pipelines.images import find_images
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.promotion import _compare_classes

@@ -17,7 +17,7 @@ from pipelines import colour, restore_folder, train_model
 from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import find_images, read_image
-from pipelines.job import job_from_document
+from pipelines.jobfile.job import job_from_document
 from pipelines.models import find_model
 from pipelines.photos import load_photos, pixel_digest
 from pipelines.session import ColorizingSession, RestoringSession, Session

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.examples import make_examples
-from pipelines.job import Job, job_from_document
+from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import Prepared, prepare
 from vaecore.backbones import Backbone
 

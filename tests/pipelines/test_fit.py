@@ -17,8 +17,8 @@ from torch import Tensor
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.examples import Examples, Window, make_examples
 from pipelines.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
-from pipelines.job import load_job
-from pipelines.job_tables import TrainTable
+from pipelines.jobfile.job import load_job
+from pipelines.jobfile.tables import TrainTable
 from pipelines.train import prepare
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.representations import Pixels

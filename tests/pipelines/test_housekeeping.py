@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from pipelines.base.locks import locked
 from pipelines.contents import UNUSED, contents_of
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.prune import cache_folder
 from pipelines.publish import experiment_of, forget_published, publish_run
 from pipelines.settings import settings

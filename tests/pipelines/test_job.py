@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import JobError
-from pipelines.job import Job, load_job, task_names
+from pipelines.jobfile.job import Job, load_job, task_names
 from vaecore.tasks import all_tasks
 
 LEAST = 'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "images/good"\n'

@@ -16,7 +16,7 @@ from pipelines import contents
 from pipelines.contents import contents_of
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.lifecycle import Need, need_of, weigh
 from pipelines.publish import drift_since, publish_run
 from pipelines.registry import Registry

@@ -17,7 +17,7 @@ from pipelines.build import find_task
 from pipelines.contents import contents_of
 from pipelines.data import load_training_data
 from pipelines.errors import DataError, JobError
-from pipelines.job import Job, job_from_document
+from pipelines.jobfile.job import Job, job_from_document
 from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
 from pipelines.plan import make_plan, survey
 from pipelines.promotion import unseen_by

@@ -23,7 +23,7 @@ from pipelines.crop_plan import read_images
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate_segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.label import draw, label
 from pipelines.labels import LabelFolder, read_labels
 from pipelines.models import find_model

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from prefect.schedules import Schedule
 
-from pipelines import timing
-from pipelines.timing import interval, is_cron, is_timezone
+from pipelines.jobfile import recurrence
+from pipelines.jobfile.recurrence import interval, is_cron, is_timezone
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_time_zones() -> None:
 
 
 def test_the_examples_in_the_documentation() -> None:
-    assert doctest.testmod(timing) == (0, 2)
+    assert doctest.testmod(recurrence) == (0, 2)

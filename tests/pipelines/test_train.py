@@ -24,7 +24,7 @@ from pipelines.bundle import check_parity, describe, write_job, write_model
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
 from pipelines.examples import make_examples
 from pipelines.fit import fit
-from pipelines.job import load_job
+from pipelines.jobfile.job import load_job
 from pipelines.loop import ema
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.models import find_model

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import train_model
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError, ModelError
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.registry import Registry

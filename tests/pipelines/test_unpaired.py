@@ -18,7 +18,7 @@ from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired, LearnedDamage
 from pipelines.images import find_images
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.lifecycle import need_of
 from pipelines.loop import run
 from pipelines.models import find_model

@@ -11,7 +11,7 @@ from pipelines import train_model
 from pipelines.errors import JobError
 from pipelines.examples import make_examples
 from pipelines.fit import fit
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.models import find_model
 from pipelines.session import Session
 from pipelines.train import prepare

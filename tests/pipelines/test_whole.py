@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from pipelines.build import find_task
 from pipelines.evaluate import evaluate_model
-from pipelines.job import Job, job_from_document
+from pipelines.jobfile.job import Job, job_from_document
 from pipelines.plan import make_plan, survey
 from pipelines.train import train_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.job import SCORING
+from pipelines.jobfile.job import SCORING
 from vaecore.tasks import Restoration, restorations, scoring_tasks
 
 CASES = [(name, kind) for name, task in restorations().items() for kind in task.damages]

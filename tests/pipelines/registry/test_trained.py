@@ -13,7 +13,7 @@ import pipelines.registry.store
 import pipelines.trained
 from pipelines import train_crops
 from pipelines.errors import RegistryError
-from pipelines.job import Job, load_job
+from pipelines.jobfile.job import Job, load_job
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
 from pipelines.tracking import RUN_FILE, TrackedRun

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines import timing
+from pipelines.jobfile import recurrence
 from pipelines.pieces import FOLDERS, pattern_of
 
 
@@ -31,7 +31,7 @@ def _length_of_time(text: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    if timing.interval(text) is None:
+    if recurrence.interval(text) is None:
         msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
         raise ValueError(msg)
     return text
@@ -289,7 +289,7 @@ class ScheduleTable(Record):
     @field_validator("train", "score", "restore")
     @classmethod
     def _when_is_known(cls, when: str | None) -> str | None:
-        if when is not None and timing.interval(when) is None and not timing.is_cron(when):
+        if when is not None and recurrence.interval(when) is None and not recurrence.is_cron(when):
             msg = f"neither cron nor interval; {timing.FORMS}"
             raise ValueError(msg)
         return when
@@ -316,7 +316,7 @@ class ScheduleTable(Record):
     @classmethod
     def _timezone_is_one(cls, name: str, info: ValidationInfo) -> str:
         used = info.data.get("train") or info.data.get("score") or info.data.get("restore")
-        if used and not timing.is_timezone(name):
+        if used and not recurrence.is_timezone(name):
             msg = f"'{name}' is not a time zone: use a name such as UTC or Europe/Berlin"
             raise ValueError(msg)
         return name

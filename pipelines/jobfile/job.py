@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.base.files import TextError, from_home, read_text
 from pipelines.errors import JobError
-from pipelines.job_problems import explain, unknown_key
-from pipelines.job_tables import (
+from pipelines.jobfile.problems import explain, unknown_key
+from pipelines.jobfile.tables import (
     AlarmTable,
     CalibrateTable,
     DataTable,
