@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.images.image import Samples
-from pipelines.tiles import Place
+from pipelines.images.tiles import Place
 
 TINT = 3  # levels between the channels of a grey image that was stored as YCbCr: each of Cb and Cr is rounded once
 _ROWS = 64  # compared at a time: the first of them show that an ordinary photograph is not grey

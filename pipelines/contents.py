@@ -17,8 +17,8 @@ from pipelines.base.progress import progress
 from pipelines.data import drawn
 from pipelines.errors import DataError
 from pipelines.images import ImageFile, list_images
+from pipelines.images.label_images import stem_of
 from pipelines.jobfile.job import Job
-from pipelines.labels import stem_of
 from pipelines.modelfile import sha256_of
 from pipelines.prune import reads_anew
 from pipelines.settings import settings

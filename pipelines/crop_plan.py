@@ -19,8 +19,8 @@ from pipelines.data import drawn
 from pipelines.errors import DataError
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.images import find_images
+from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
-from pipelines.labels import LabelFolder
 from pipelines.leakage import check_leakage
 from pipelines.photos import Photos, load_photos
 from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing

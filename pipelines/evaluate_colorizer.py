@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
-from pipelines.camera_bits import bits_for
 from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
+from pipelines.images.camera_bits import bits_for
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.mend import as_file

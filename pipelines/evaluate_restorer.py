@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import Advance, progress
-from pipelines.camera_bits import bits_for
 from pipelines.channels import is_grey
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, find_images
+from pipelines.images.camera_bits import bits_for
 from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.mend import SIDE, adapted, as_file, in_tiles

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
-from pipelines.camera_bits import bits_for
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.images import Failed, find_images
+from pipelines.images.camera_bits import bits_for
 from pipelines.images.image import Samples
+from pipelines.images.label_images import LabelFolder, Labels
+from pipelines.images.tiles import Place
 from pipelines.inputs import decode_for
 from pipelines.label import classes_of
-from pipelines.labels import LabelFolder, Labels
 from pipelines.leakage import Tested
 from pipelines.mend import Floats, in_smaller_tiles, in_tiles
 from pipelines.modelfile import ModelFile
@@ -28,7 +29,6 @@ from pipelines.quality import compare_labels
 from pipelines.session import SegmentingSession
 from pipelines.settings import settings
 from pipelines.sureness import BINS, by_confidence, calibration_error
-from pipelines.tiles import Place
 
 log = logging.getLogger(__name__)
 IMAGES, LABELS = "image", "label"  # folders under the one that is given

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pipelines.images.tiles import padded
 from pipelines.loop import Trainable
 from pipelines.photos import Photos
 from pipelines.splits import SplitName
-from pipelines.tiles import padded
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

@@ -44,7 +44,7 @@ def decode_for(
         form: Channels and depth.
         clock: Told how long it takes, as "decode".
         filled: Give fully transparent pixels the nearest colour that shows, as models need that make an image of one.
-        bits: That 16-bit files fill: see `pipelines.camera_bits`.
+        bits: That 16-bit files fill: see `pipelines.images.camera_bits`.
     """
     limits = settings()
     return decode(

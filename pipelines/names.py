@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import fitting, folded
 from pipelines.images import ImageFile
-from pipelines.labels import stem_of
+from pipelines.images.label_images import stem_of
 
 
 class NameSet:

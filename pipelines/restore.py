@@ -24,7 +24,6 @@ from pipelines.account import describe_run
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
-from pipelines.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
 from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
@@ -32,6 +31,7 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
+from pipelines.images.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.header import one_line
 from pipelines.images.image import Samples

@@ -17,9 +17,9 @@ from pipelines.crop_training import OPTIONS, CropTraining, common_problems, nois
 from pipelines.error_bars import measure_temperature
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
+from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.label import classes_of
-from pipelines.labels import LabelFolder
 from pipelines.modelfile import SegmentationMetadata
 from pipelines.photos import Photos
 from pipelines.promotion import Decision

@@ -11,7 +11,7 @@ from typing import Literal
 from pipelines.bench.methods import PUBLISHED, Published
 from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
-from pipelines.labels import stem_of
+from pipelines.images.label_images import stem_of
 from pipelines.masks import GOOD, masks_under
 from pipelines.modelfile import sha256_of
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder
-from pipelines.camera_bits import bits_for, survey_bits
 from pipelines.errors import FolderError
 from pipelines.images import find_images, read_image
+from pipelines.images.camera_bits import bits_for, survey_bits
 from pipelines.jobfile.job import job_from_document
 from pipelines.models import find_model
 from pipelines.photos import load_photos
@@ -160,7 +160,7 @@ def test_files_of_8_bits_are_not_decoded_for_it(tmp_path: Path, monkeypatch: pyt
         looked.extend(file.relative for file in files)
         return []
 
-    monkeypatch.setattr("pipelines.camera_bits.open_images", opened)
+    monkeypatch.setattr("pipelines.images.camera_bits.open_images", opened)
     assert survey_bits(find_images(tmp_path)) == 16
     assert looked == []
     write(tmp_path / "deep.tif", nuclei(10))

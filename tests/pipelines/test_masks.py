@@ -17,7 +17,7 @@ from pipelines.bench.measure import Figures
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, ImageError
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.labels import LabelFolder, read_labels
+from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.masks import Masks
 
 SIDE = 48

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines.errors import DataError
 from pipelines.images import find_images
-from pipelines.labels import LabelFolder
+from pipelines.images.label_images import LabelFolder
 from pipelines.photos import Photos, load_photos, pixel_digest
 from pipelines.prune import reading_anew
 from pipelines.settings import settings

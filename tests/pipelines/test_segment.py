@@ -23,9 +23,9 @@ from pipelines.crop_plan import read_images
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate_segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
+from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
 from pipelines.label import draw, label
-from pipelines.labels import LabelFolder, read_labels
 from pipelines.models import find_model
 from pipelines.quality import compare_labels
 from pipelines.registry import Registry

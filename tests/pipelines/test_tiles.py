@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.tiles import cut, run_in_tiles
+from pipelines.images.tiles import cut, run_in_tiles
 from vaecore.networks import Restorer
 
 
