@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from pipelines.alarms import alarms
-from pipelines.calibration import Calibration
-from pipelines.drift import FEWEST, Drift
+from pipelines.anomaly.abnormal_regions import describe_scale, local_level
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.drift import FEWEST, Drift
 from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.providers import score_tolerance, short_name
-from pipelines.regions import describe_scale, local_level
 
 if TYPE_CHECKING:
     from pipelines.folder_run import FolderRun

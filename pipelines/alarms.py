@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipelines.anomaly.drift import Drift
 from pipelines.base.percentages import percent
-from pipelines.drift import Drift
 from pipelines.jobfile.tables import AlarmTable
 
 

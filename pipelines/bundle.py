@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
+from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
+from pipelines.anomaly.drift import STATISTICS, image_facts
+from pipelines.anomaly.group_thresholds import group_of
+from pipelines.anomaly.heatmap import visible
+from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.subsample import evenly_spaced
 from pipelines.build import likelihood_name, uses_embedded_backbone
-from pipelines.calibration import MAP_QUANTILES, Calibration
 from pipelines.data import TrainingData
-from pipelines.drift import STATISTICS, image_facts
 from pipelines.errors import ModelError
-from pipelines.groups import group_of
-from pipelines.heatmap import visible
 from pipelines.images import Failed, ImageFile
 from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job
@@ -38,7 +39,6 @@ from pipelines.modelfile import (
     ModelFile,
     sha256_of,
 )
-from pipelines.places import GoodPlaces
 from pipelines.plan import Plan
 from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.session import SCORES, Session, keyed_noise

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
 from pipelines.build import names_embedded_backbone, prior_words
-from pipelines.calibration import Calibration
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
 from pipelines.jobfile.job import Job

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
 from pipelines.examples import Examples
-from pipelines.figures import separation
 from pipelines.images import Decoded
 from pipelines.jobfile.tables import ModelTable
 from pipelines.plan import Plan

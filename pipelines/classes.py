@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.safe_text import printable
 from pipelines.errors import DataError
-from pipelines.groups import group_of
 from pipelines.images import ImageFile
 
 MOST_CLASSES = 256

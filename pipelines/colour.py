@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.heatmap import HeatScale, colourise, png
 from pipelines.channels import is_grey
 from pipelines.errors import ImageError
-from pipelines.heatmap import HeatScale, colourise, png
 from pipelines.images import Image
 from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Samples

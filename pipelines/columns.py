@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.anomaly.drift import FACTS
 from pipelines.base.parquet import open_parquet
-from pipelines.drift import FACTS
 
 Row = dict[str, Any]
 

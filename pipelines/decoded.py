@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipelines.heatmap import visible
+from pipelines.anomaly.heatmap import visible
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.image_format import resize
 from vaecore.networks import ClassPrior, TwoLevelVAE

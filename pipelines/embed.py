@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import appearing
 from pipelines.base.parquet import write_parquet
@@ -26,7 +27,6 @@ from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
-from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
 from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile

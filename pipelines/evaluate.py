@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.figures_of_merit import (
+    PixelFigures,
+    PixelResult,
+    average_precision,
+    image_auroc,
+    roc_points,
+    share_of,
+)
+from pipelines.anomaly.verdicts import Verdicts, check_rule
 from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import plural
 from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError
-from pipelines.figures import PixelFigures, PixelResult, average_precision, image_auroc, roc_points, share_of
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.masks import GOOD, Masks
 from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
@@ -29,7 +37,6 @@ from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 from pipelines.session import DOES, Session, kind_of
-from pipelines.verdicts import Verdicts, check_rule
 
 log = logging.getLogger(__name__)
 QUANTITIES = {"elbo": -1, "distortion": 1, "rate": 1}

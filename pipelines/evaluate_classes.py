@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.figures_of_merit import image_auroc, share_of
+from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import printable
 from pipelines.classes import named
 from pipelines.columns import Row
 from pipelines.errors import DataError
-from pipelines.figures import image_auroc, share_of
-from pipelines.groups import group_of
 from pipelines.leakage import warn_of_known
 from pipelines.modelfile import ModelFile
 from pipelines.score import score_folder

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from pipelines import explore_sections as sections
+from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
 from pipelines.build import prior_words
-from pipelines.calibration import Calibration
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder

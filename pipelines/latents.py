@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.decoded import small
 from pipelines.errors import DataError
-from pipelines.groups import group_of
 from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
 from pipelines.inputs import decode_for
 from pipelines.session import keyed_noise

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.heatmap import HeatScale, colourise, png, visible
 from pipelines.channels import Channels
 from pipelines.errors import ImageError
-from pipelines.heatmap import HeatScale, colourise, png, visible
 from pipelines.images.image import Image, Samples
 from pipelines.images.tiles import Place, run_in_tiles
 from pipelines.session import RestoringSession, SegmentingSession

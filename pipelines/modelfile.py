@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 from pipelines.errors import DigestError, ModelError
 
 METADATA_KEY = "kintsugi"  # the one key of the ONNX metadata that is ours; its value is JSON

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.build import build_features
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.errors import JobError
-from pipelines.figures import separation
 from pipelines.jobfile.job import Job
 from pipelines.plan import Plan
 from vaecore.image_format import resize

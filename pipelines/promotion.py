@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.figures_of_merit import separation
+from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.percentages import percent
 from pipelines.base.safe_text import printable
-from pipelines.calibration import Calibration
 from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
-from pipelines.figures import separation
-from pipelines.groups import group_of
 from pipelines.images import ImageFile
 from pipelines.jobfile.tables import PromoteTable
 from pipelines.modelfile import ModelFile

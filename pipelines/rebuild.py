@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settled
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.output import OutputFolder
 from pipelines.report import write_history, write_report
 from pipelines.results import COUNTED, open_results
 from pipelines.rows import forget_regions
-from pipelines.verdicts import OF_VERDICTS, Verdicts, settled
 
 
 def rebuild(out: Path | str) -> list[Path]:

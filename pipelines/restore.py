@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.account import describe_run
+from pipelines.anomaly.verdicts import OF_ROWS
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
@@ -55,7 +56,6 @@ from pipelines.session import (
     open_restoring_session,
 )
 from pipelines.settings import settings
-from pipelines.verdicts import OF_ROWS
 
 log = logging.getLogger(__name__)
 MOST_SAMPLES, SHOWN_SAMPLES = 64, 4

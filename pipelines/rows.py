@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.anomaly.drift import FACTS
 from pipelines.columns import LABELLED, PICTURES, REGIONS, RESTORED, Row
-from pipelines.drift import FACTS
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.modelfile import Metadata
 

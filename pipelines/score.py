@@ -18,15 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.account import describe, work_key
+from pipelines.anomaly.abnormal_regions import draw_outlines, find_regions, local_level, svg_path
+from pipelines.anomaly.drift import Drift, image_facts
+from pipelines.anomaly.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
+from pipelines.anomaly.strangers import Strangers
+from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import map_name, write_atomically
 from pipelines.base.progress import progress
 from pipelines.columns import Row
-from pipelines.drift import Drift, image_facts
 from pipelines.engines import Engine, expect_local, open_engine
 from pipelines.errors import CalibrationError
 from pipelines.folder_run import FolderRun
-from pipelines.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
 from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.jobfile.tables import AlarmTable
@@ -34,13 +37,10 @@ from pipelines.modelfile import ModelFile
 from pipelines.models import find_model
 from pipelines.neighbours import Gallery
 from pipelines.output import OutputFolder, check_output
-from pipelines.regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.results import COUNTED, open_results
 from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.session import SCORES, Session
 from pipelines.settings import settings
-from pipelines.strangers import Strangers
-from pipelines.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
 
 log = logging.getLogger(__name__)
 

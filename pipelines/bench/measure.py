@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.anomaly.figures_of_merit import PixelFigures
+from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.progress import progress
 from pipelines.bench.peak import peak_memory
 from pipelines.build import find_task
 from pipelines.columns import Row
 from pipelines.data import TrainingData, load_training_data
 from pipelines.evaluate import figures_of
-from pipelines.figures import PixelFigures
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job
 from pipelines.masks import GOOD, Masks
 from pipelines.plan import Plan, make_plan, survey
-from pipelines.verdicts import Verdicts
 from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ def naive(request: Answer) -> Answer:
     import torch
     from PIL import Image
 
-    from pipelines.heatmap import HeatScale, colourise, overlay, png
+    from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png
     from pipelines.images import find_images
     from pipelines.models import find_model
     from pipelines.session import Session, keyed_noise

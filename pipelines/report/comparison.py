@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from pipelines.drift import LEVEL
+from pipelines.anomaly.drift import LEVEL
 from pipelines.report import words
 from pipelines.report.past_charts import drift_words, error_bar, error_bar_unit
 from pipelines.report.past_runs import PastRun

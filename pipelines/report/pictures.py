@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from pipelines.anomaly.heatmap import position, ramp_colours
 from pipelines.base.files import folds_names, map_name
 from pipelines.base.safe_text import printable
-from pipelines.heatmap import position, ramp_colours
 from pipelines.images import OUTPUT_MARKER
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture

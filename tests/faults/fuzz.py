@@ -28,7 +28,7 @@ import fuzz_seeds
 import numpy as np
 from fuzz_damage import damaged
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 from pipelines.errors import CalibrationError, ImageError, JobError, ModelError
 from pipelines.images.read import decode_bytes
 from pipelines.jobfile.job import load_job

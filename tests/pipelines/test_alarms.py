@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.alarms import alarms
-from pipelines.drift import Drift
+from pipelines.anomaly.drift import Drift
 from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import AlarmTable

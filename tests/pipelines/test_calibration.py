@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from pipelines.calibration import MAP_QUANTILES, Calibration, beta_binomial_cdf
+from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration, beta_binomial_cdf
+from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.errors import CalibrationError
-from pipelines.places import GoodPlaces
 
 DIGEST = "ab" * 32
 QUANTILES = {"0.5": 0.125, "0.99": 1.5, "0.999": 2.0, "1.0": 3.75}
@@ -258,7 +258,7 @@ def test_a_model_without_a_map_has_no_quantiles() -> None:
 
 def test_a_batch_worker_imports_it_without_torch_or_scipy() -> None:
     heavy = "{'torch', 'sklearn', 'scipy', 'mlflow', 'prefect'}"
-    code = f"import sys, pipelines.calibration; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, pipelines.anomaly.calibration; print(*{heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines import drift
-from pipelines.drift import FEWEST, LEVEL, MOST, STATISTICS, Sample, check_drift, image_facts, mann_whitney
+from pipelines.anomaly import drift
+from pipelines.anomaly.drift import FEWEST, LEVEL, MOST, STATISTICS, Sample, check_drift, image_facts, mann_whitney
 
 
 @pytest.mark.parametrize("ties", [False, True])

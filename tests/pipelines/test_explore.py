@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines import explore_sections as sections
 from pipelines import latents
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 from pipelines.decoded import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelError
 from pipelines.explore import explore_model

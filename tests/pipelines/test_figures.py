@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from skimage.measure import label
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from pipelines import figures
+from pipelines.anomaly import figures_of_merit
+from pipelines.anomaly.figures_of_merit import PixelFigures, average_precision, image_auroc, roc_points
 from pipelines.errors import DataError
-from pipelines.figures import PixelFigures, average_precision, image_auroc, roc_points
 
 NAN = float("nan")
 
@@ -225,8 +225,8 @@ def test_past_the_limit_of_memory_the_figures_move_by_less_than_promised(
             values += rng.uniform(0.5, 3) * mask
         defect = None if index < 12 else ("a", "b")[index % 2]
         for pixels, block, points in ((exact, 2**24, 2**16), (rough, 4096, 512)):
-            monkeypatch.setattr(figures, "BLOCK", block)
-            monkeypatch.setattr(figures, "POINTS", points)
+            monkeypatch.setattr(figures_of_merit, "BLOCK", block)
+            monkeypatch.setattr(figures_of_merit, "POINTS", points)
             pixels.add(values.astype(np.float32), mask, defect=defect)
     (overall, defects), (overall_rough, defects_rough) = exact.results(), rough.results()
     assert overall_rough != overall
@@ -241,7 +241,7 @@ def test_regions_are_ranked_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = data_set(1, ties=True)
     results = []
     for batch in (2**22, 5):
-        monkeypatch.setattr(figures, "BATCH", batch)
+        monkeypatch.setattr(figures_of_merit, "BATCH", batch)
         pixels = PixelFigures()
         for values, mask, defect in samples:
             pixels.add(values, mask, defect=defect)
@@ -286,8 +286,6 @@ def test_maps_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_batch_worker_imports_it_without_training_libraries() -> None:
-    code = (
-        "import sys, pipelines.figures; print(*{'torch', 'sklearn', 'scipy', 'mlflow', 'prefect'} & set(sys.modules))"
-    )
+    code = "import sys, pipelines.anomaly.figures_of_merit; print(*{'torch', 'sklearn', 'scipy', 'mlflow', 'prefect'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

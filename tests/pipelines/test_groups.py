@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from pipelines import score
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.figures_of_merit import PixelFigures
+from pipelines.anomaly.group_thresholds import GroupThresholds, group_of
+from pipelines.anomaly.verdicts import Verdicts
 from pipelines.bundle import calibrate
-from pipelines.calibration import Calibration
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
 from pipelines.evaluate import evaluate_model, figures_of
-from pipelines.figures import PixelFigures
-from pipelines.groups import GroupThresholds, group_of
 from pipelines.images import find_images
 from pipelines.modelfile import ModelFile, sha256_of
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
 from pipelines.session import Session
-from pipelines.verdicts import Verdicts
 
 ODD = ["", " ", "caf\\xe9", "__proto__", "a\nb", "\u202egnp", "камера", "=1+1", "<b>", "a'b\"c", "50 %"]
 

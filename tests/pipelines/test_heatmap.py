@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import rgb2lab
 
-from pipelines.calibration import Calibration
-from pipelines.heatmap import HeatScale, colourise, overlay, png, ramp_colours, thumbnail, visible
-from pipelines.places import GoodPlaces
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png, ramp_colours, thumbnail, visible
+from pipelines.anomaly.place_quantiles import GoodPlaces
 
 SCALE = HeatScale(1.0, 3.0)
 

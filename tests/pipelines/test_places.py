@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.places import GoodPlaces
+from pipelines.anomaly.place_quantiles import GoodPlaces
 
 
 def test_new_good_places_have_shares_as_rare_as_they_say() -> None:

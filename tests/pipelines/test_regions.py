@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pipelines.calibration import Calibration
-from pipelines.places import GoodPlaces
-from pipelines.regions import (
+from pipelines.anomaly.abnormal_regions import (
     LOCAL_LEVEL,
     Level,
     Regions,
@@ -21,6 +19,8 @@ from pipelines.regions import (
     simplified,
     svg_path,
 )
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.place_quantiles import GoodPlaces
 
 LEVEL = Level(1.0, 0.001)
 

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError, EmptyFolderError, FolderError
 from pipelines.score import ScoreSummary, score_folder

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pipelines import score_folder
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.strangers import Strangers
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.strangers import Strangers
 
 
 def told(calibration: list[float], scores: list[float], below: tuple[str, ...] = ()) -> str | None:

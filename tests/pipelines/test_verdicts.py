@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from pipelines.calibration import Calibration
-from pipelines.drift import STATISTICS
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.drift import STATISTICS
+from pipelines.anomaly.verdicts import Verdicts, settled
 from pipelines.errors import CalibrationError
-from pipelines.verdicts import Verdicts, settled
 
 
 def calibration_of(scores: np.ndarray) -> Calibration:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipelines import columns
-from pipelines.heatmap import position
+from pipelines.anomaly.heatmap import position
 from pipelines.report import write_report
 from pipelines.report.folder import HeatFacts
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 from pipelines.report import score_page, words, write_report
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import promised
 from pipelines.base.safe_text import printable
-from pipelines.calibration import Calibration
 from pipelines.errors import CalibrationError
 
 SHOWN = 5  # sub-folders that a warning names

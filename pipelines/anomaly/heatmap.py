@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.calibration import Calibration
-from pipelines.places import GoodPlaces
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.place_quantiles import GoodPlaces
 
 Rgba = NDArray[np.uint8]  # (H, W, 4)
 

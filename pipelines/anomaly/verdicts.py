@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.anomaly.calibration import Calibration, check_rate
+from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.group_thresholds import GroupThresholds, Judge, group_of
+from pipelines.anomaly.score_tally import Tally
 from pipelines.base.percentages import percent, promised
-from pipelines.calibration import Calibration, check_rate
 from pipelines.columns import Row
-from pipelines.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.errors import CalibrationError
-from pipelines.groups import GroupThresholds, Judge, group_of
 from pipelines.store import Block
-from pipelines.tally import Tally
 
 OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
 OF_ROWS = ("p_value", "is_anomaly", "threshold", "group", "promised")  # columns that `fill` adds

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.files import TextError, read_text
 from pipelines.errors import CalibrationError
-from pipelines.places import GoodPlaces
 
 MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
 """Which quantiles of the good images' anomaly maps every file has; newer ones also have `places`."""

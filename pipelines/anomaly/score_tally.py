@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.calibration import Calibration
+from pipelines.anomaly.calibration import Calibration
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.calibration import Calibration
-from pipelines.heatmap import POSITIONS, position
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.heatmap import POSITIONS, position
 
 LOCAL_LEVEL = 1e-3
 """A region is where fewer than this share of good images' places are as unusual."""
