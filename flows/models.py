@@ -24,7 +24,7 @@ def models(context: typer.Context) -> None:
 def list_models() -> None:
     """List the registered models with their champions."""
     with told_plainly():
-        from pipelines.models import BUILTIN
+        from pipelines.models.reference import BUILTIN
         from pipelines.registry import Registry
 
         found = Registry().models()
@@ -46,8 +46,8 @@ def show_model(
     """Show a model's versions, their figures, and every move of its champion."""
     with told_plainly():
         from pipelines.history import describe_move, describe_version
-        from pipelines.modelfile import MODEL_FILE
-        from pipelines.models import find_model, split_ref
+        from pipelines.models.model_file import MODEL_FILE
+        from pipelines.models.reference import find_model, split_ref
         from pipelines.registry import Registry
 
         if name.startswith("builtin:"):
@@ -97,7 +97,7 @@ def compare_models(
     """Show two versions side by side: figures, training images, jobs."""
     with told_plainly():
         from pipelines.history import describe_comparison
-        from pipelines.models import split_ref
+        from pipelines.models.reference import split_ref
         from pipelines.registry import Registry
 
         registry = Registry()
@@ -137,7 +137,7 @@ def rollback_model(
 def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
     """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
     with told_plainly():
-        from pipelines.models import find_model_file, split_ref
+        from pipelines.models.reference import find_model_file, split_ref
 
         if file := find_model_file(ref):
             belongs = "belongs to it" if file.calibration() else "is not there"

@@ -18,13 +18,13 @@ from pipelines.alarms import alarms
 from pipelines.anomaly.abnormal_regions import describe_scale, local_level
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import FEWEST, Drift
-from pipelines.modelfile import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
-from pipelines.providers import score_tolerance, short_name
+from pipelines.models.model_file import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
+from pipelines.models.providers import score_tolerance, short_name
 
 if TYPE_CHECKING:
     from pipelines.folder_run import FolderRun
+    from pipelines.models.session import AnyRestoring, Session
     from pipelines.score import Scoring
-    from pipelines.session import AnyRestoring, Session
 
 DRAWING = "regions 4"  # another one when rows or pictures of an earlier version must be made again
 

@@ -27,9 +27,9 @@ from pipelines.build import likelihood_name, uses_embedded_backbone
 from pipelines.data import TrainingData
 from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import (
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import (
     CALIBRATION_FILE,
     DECODER_FILE,
     GALLERY_FILE,
@@ -39,9 +39,9 @@ from pipelines.modelfile import (
     ModelFile,
     sha256_of,
 )
+from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
+from pipelines.models.session import SCORES, Session, keyed_noise
 from pipelines.plan import Plan
-from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
-from pipelines.session import SCORES, Session, keyed_noise
 from pipelines.splits import SplitName
 from vaecore.export import export_decoder, export_scoring
 from vaecore.image_format import ImageFormat

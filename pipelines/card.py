@@ -12,7 +12,7 @@ from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.data import TrainingData
 from pipelines.history import figures_in_words
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import (
+from pipelines.models.model_file import (
     CARD_FILE,
     LEARNED,
     ColorizationMetadata,

@@ -15,7 +15,7 @@ from pipelines.images import Image
 from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Samples
 from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
-from pipelines.session import ColorizingSession, keyed_generator
+from pipelines.models.session import ColorizingSession, keyed_generator
 
 WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
 BAND = 512  # rows that are coloured at a time

@@ -19,7 +19,7 @@ from pipelines.errors import DataError
 from pipelines.images import ImageFile, list_images
 from pipelines.images.label_images import stem_of
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import sha256_of
+from pipelines.models.model_file import sha256_of
 from pipelines.prune import reads_anew
 from pipelines.settings import settings
 

@@ -18,10 +18,10 @@ from pipelines.crop_plan import Split, choose_recipe, read_images
 from pipelines.errors import JobError
 from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import CommonMetadata
+from pipelines.models.model_file import CommonMetadata
+from pipelines.models.session import AnyRestoring
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
-from pipelines.session import AnyRestoring
 from vaecore.image_format import ImageFormat
 from vaecore.restoration import psnr
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from pipelines.images import Decoded, Failed, ImageFile
-from pipelines.inputs import decode_for
-from pipelines.session import keyed_generator
+from pipelines.models.inputs import decode_for
+from pipelines.models.session import keyed_generator
 from pipelines.synthetic import synthesize
 
 if TYPE_CHECKING:
-    from pipelines.modelfile import Metadata
+    from pipelines.models.model_file import Metadata
     from vaecore.image_format import ImageFormat
 
 

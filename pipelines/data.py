@@ -22,8 +22,8 @@ from pipelines.base.progress import progress
 from pipelines.classes import check_classes, classes_of
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
-from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.jobfile.job import Job
+from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.pieces import pieces_of
 from pipelines.plan import Plan
 from pipelines.prune import cache_folder

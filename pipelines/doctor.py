@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipelines.base.cores import affine_cores, core_limit, usable_cores
 from pipelines.errors import SettingsError
-from pipelines.providers import probe
+from pipelines.models.providers import probe
 from pipelines.settings import settings
 
 PACKAGES = ("kintsugi", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "lightning", "mlflow", "prefect")

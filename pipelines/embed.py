@@ -28,13 +28,13 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
-from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
-from pipelines.modelfile import METADATA_KEY, Metadata, ModelFile
-from pipelines.models import find_model
-from pipelines.neighbours import Gallery
+from pipelines.models.gallery import Gallery
+from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
+from pipelines.models.model_file import METADATA_KEY, Metadata, ModelFile
+from pipelines.models.reference import find_model
+from pipelines.models.session import DOES, Session, kind_of
 from pipelines.output import check_file
 from pipelines.resaved import SIDE, alike, coarse, saved_again
-from pipelines.session import DOES, Session, kind_of
 from pipelines.settings import settings
 from pipelines.vectors import StoredVectors
 

@@ -31,12 +31,12 @@ from pipelines.columns import Row
 from pipelines.errors import DataError, FolderError
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.masks import GOOD, Masks
-from pipelines.modelfile import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
-from pipelines.models import find_model
+from pipelines.models.model_file import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
+from pipelines.models.reference import find_model
+from pipelines.models.session import DOES, Session, kind_of
 from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
-from pipelines.session import DOES, Session, kind_of
 
 log = logging.getLogger(__name__)
 QUANTITIES = {"elbo": -1, "distortion": 1, "rate": 1}

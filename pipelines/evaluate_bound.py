@@ -16,9 +16,9 @@ from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
 from pipelines.errors import DataError, ModelError
 from pipelines.images import Decoded, Failed, find_images
-from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
-from pipelines.modelfile import ModelFile
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import ModelFile
 from pipelines.weights import load_network
 from vaecore.bound import bound_maps, iwae
 from vaecore.priors import Autoencoder

@@ -23,7 +23,7 @@ from pipelines.classes import named
 from pipelines.columns import Row
 from pipelines.errors import DataError
 from pipelines.leakage import warn_of_known
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error
 

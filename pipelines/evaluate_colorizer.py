@@ -19,12 +19,12 @@ from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
-from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
 from pipelines.mend import as_file
-from pipelines.modelfile import ModelFile
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import ModelFile
+from pipelines.models.session import ColorizingSession, keyed_generator
 from pipelines.quality import compare
-from pipelines.session import ColorizingSession, keyed_generator
 from pipelines.settings import settings
 from vaecore.colorization import colourfulness
 from vaecore.image_format import ImageFormat

@@ -27,10 +27,10 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.classes import classes_of, named
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
-from pipelines.inputs import decode_for
 from pipelines.leakage import Tested
-from pipelines.modelfile import ModelFile
-from pipelines.session import Session
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import ModelFile
+from pipelines.models.session import Session
 from pipelines.settings import settings
 from vaecore.image_format import resize
 

@@ -24,12 +24,12 @@ from pipelines.build import prior_words
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
-from pipelines.modelfile import JOB_FILE, Metadata, ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
+from pipelines.models.reference import find_model
+from pipelines.models.session import DOES, Session, kind_of
 from pipelines.output import check_own, check_writable, tell_replaced
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
-from pipelines.session import DOES, Session, kind_of
 from pipelines.weights import load_network
 from vaecore.networks import ClassPrior
 from vaecore.scoring import ScoringGraph

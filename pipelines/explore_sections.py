@@ -13,8 +13,8 @@ from pipelines import decoded
 from pipelines.base.safe_text import printable
 from pipelines.decoded import Sheet, as_seen, decode, sheet_of, side_for
 from pipelines.images import Failed
-from pipelines.inputs import decode_for
 from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
+from pipelines.models.inputs import decode_for
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
 from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel

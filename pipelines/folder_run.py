@@ -23,7 +23,7 @@ from pipelines.columns import Row
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
 from pipelines.jobfile.tables import AlarmTable
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
 from pipelines.output import OutputFolder
 from pipelines.rows import unreadable_row
 from pipelines.store import GALLERY_ROWS

@@ -15,7 +15,7 @@ from pipelines.images.tags import Tags
 from pipelines.images.tiles import Place
 from pipelines.images.write import FileKind, encode_image
 from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
-from pipelines.session import SegmentingSession, keyed_generator
+from pipelines.models.session import SegmentingSession, keyed_generator
 
 EXACT: tuple[FileKind, ...] = ("png", "tiff")
 MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer shows

@@ -19,8 +19,8 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.decoded import small
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
-from pipelines.inputs import decode_for
-from pipelines.session import keyed_noise
+from pipelines.models.inputs import decode_for
+from pipelines.models.session import keyed_noise
 from vaecore.bound import DiagonalGaussian
 from vaecore.scoring import ScoringGraph
 

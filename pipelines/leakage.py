@@ -19,7 +19,7 @@ from pipelines.base.files import write_json
 from pipelines.errors import DataError
 from pipelines.images import Decoded, ImageFile
 from pipelines.images.convert import luma
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
 from pipelines.photos import Photos, pixel_digest
 from pipelines.settings import settings
 

@@ -12,7 +12,7 @@ from pipelines.contents import contents_of
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
-from pipelines.modelfile import MODEL_FILE, ModelFile
+from pipelines.models.model_file import MODEL_FILE, ModelFile
 from pipelines.publish import drift_since
 from pipelines.registry import Registry, Version
 from pipelines.registry.records import CHAMPION

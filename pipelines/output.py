@@ -32,7 +32,7 @@ from pipelines.base.parquet import write_table
 from pipelines.columns import Row
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
 from pipelines.names import NameSet
 from pipelines.store import RowStore
 

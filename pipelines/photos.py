@@ -23,7 +23,7 @@ from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import survey_bits
 from pipelines.images.label_images import LabelFolder
 from pipelines.images.tiles import padded
-from pipelines.inputs import decode_for, pixel_type, some_readable, warn_left_out
+from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from pipelines.prune import cache_folder
 from vaecore.image_format import ImageFormat, resize
 

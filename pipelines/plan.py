@@ -13,8 +13,8 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job
+from pipelines.models.inputs import decode_for
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 

@@ -24,9 +24,9 @@ from pipelines.damaged import with_damage
 from pipelines.data import TrainingData
 from pipelines.images import ImageFile
 from pipelines.jobfile.tables import PromoteTable
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
+from pipelines.models.session import Session
 from pipelines.pieces import with_their_pieces
-from pipelines.session import Session
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

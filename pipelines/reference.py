@@ -11,7 +11,7 @@ from pipelines.images import ImageFile, list_images, read_image
 from pipelines.images.bits import ALL, bits_of, is_deep, stretch
 from pipelines.images.hidden import fill_hidden
 from pipelines.images.label_images import LabelFolder, read_labels, stem_of
-from pipelines.modelfile import ColorizationMetadata, RestorationMetadata
+from pipelines.models.model_file import ColorizationMetadata, RestorationMetadata
 from pipelines.names import by_name
 from pipelines.quality import compare, compare_labels
 from pipelines.settings import settings

@@ -14,7 +14,7 @@ from pipelines.base.files import write_json
 from pipelines.base.progress import progress
 from pipelines.build import training_device
 from pipelines.images import Failed, ImageFile
-from pipelines.inputs import decode_for
+from pipelines.models.inputs import decode_for
 from vaecore.regret import STEPS, likelihood_regret
 from vaecore.scoring import ScoringGraph
 

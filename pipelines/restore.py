@@ -40,21 +40,21 @@ from pipelines.images.write import SUFFIXES, FileKind, file_kind
 from pipelines.jobfile.tables import AlarmTable
 from pipelines.label import EXACT, draw, label
 from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
-from pipelines.modelfile import ColorizationMetadata, ModelFile, SegmentationMetadata
-from pipelines.models import find_model
-from pipelines.names import OutputNames
-from pipelines.output import OutputFolder, check_output, outputs_of
-from pipelines.reference import CleanImages, Reference, TrueLabels
-from pipelines.result_file import encode_result
-from pipelines.results import open_results
-from pipelines.rows import empty_row, failed_row
-from pipelines.session import (
+from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
+from pipelines.models.reference import find_model
+from pipelines.models.session import (
     AnyRestoring,
     ColorizingSession,
     RestoringSession,
     SegmentingSession,
     open_restoring_session,
 )
+from pipelines.names import OutputNames
+from pipelines.output import OutputFolder, check_output, outputs_of
+from pipelines.reference import CleanImages, Reference, TrueLabels
+from pipelines.result_file import encode_result
+from pipelines.results import open_results
+from pipelines.rows import empty_row, failed_row
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

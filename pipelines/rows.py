@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipelines.anomaly.drift import FACTS
 from pipelines.columns import LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
-from pipelines.modelfile import Metadata
+from pipelines.models.model_file import Metadata
 
 MUCH_SMALLER = 4  # times, along the longer side, than what the model works at and than what it was trained on
 

@@ -31,15 +31,15 @@ from pipelines.engines import Engine, expect_local, open_engine
 from pipelines.errors import CalibrationError
 from pipelines.folder_run import FolderRun
 from pipelines.images import Decoded, Failed, ImageFile, list_images
-from pipelines.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.jobfile.tables import AlarmTable
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
-from pipelines.neighbours import Gallery
+from pipelines.models.gallery import Gallery
+from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
+from pipelines.models.session import SCORES, Session
 from pipelines.output import OutputFolder, check_output
 from pipelines.results import COUNTED, open_results
 from pipelines.rows import empty_row, failed_row, forget_regions, note_of
-from pipelines.session import SCORES, Session
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

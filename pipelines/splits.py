@@ -14,7 +14,7 @@ from typing import Literal
 
 from pipelines.base.files import write_atomically
 from pipelines.errors import DataError
-from pipelines.modelfile import FILES
+from pipelines.models.model_file import FILES
 from pipelines.pieces import split_pieces
 
 FEWEST_IMAGES = 10

@@ -50,14 +50,14 @@ from pipelines.errors import JobError
 from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
 from pipelines.jobfile.job import Job, load_job
-from pipelines.modelfile import SPLIT_FILE
+from pipelines.models.model_file import SPLIT_FILE
+from pipelines.models.session import Session
 from pipelines.pieces import announce_pieces, warn_of_crossing
 from pipelines.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.probe import details_help
 from pipelines.promotion import decide
 from pipelines.prune import reading_anew
 from pipelines.registry import Registry
-from pipelines.session import Session
 from pipelines.settings import settings
 from pipelines.splits import write_split
 from pipelines.tracking import TrackedRun

@@ -20,10 +20,10 @@ from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_crops import CropRecipe
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import ColorizationMetadata
+from pipelines.models.model_file import ColorizationMetadata
+from pipelines.models.session import ColorizingSession
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
-from pipelines.session import ColorizingSession
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
 from vaecore.image_format import ImageFormat

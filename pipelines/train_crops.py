@@ -27,7 +27,7 @@ from pipelines.crop_training import AnyTraining
 from pipelines.errors import JobError, ModelError
 from pipelines.fit_crops import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.loop import run
-from pipelines.modelfile import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
+from pipelines.models.model_file import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
 from pipelines.photos import Photos
 from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by

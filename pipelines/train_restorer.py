@@ -21,10 +21,10 @@ from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import RestorationMetadata
+from pipelines.models.model_file import RestorationMetadata
+from pipelines.models.session import RestoringSession
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
-from pipelines.session import RestoringSession
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat

@@ -20,10 +20,10 @@ from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import LEARNED, RestorationMetadata
+from pipelines.models.model_file import LEARNED, RestorationMetadata
+from pipelines.models.session import RestoringSession
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
-from pipelines.session import RestoringSession
 from pipelines.train_restorer import opposition_of, part_of, sharpness, with_error_bars
 from vaecore.degradations import grain
 from vaecore.export import export_restoration

@@ -17,8 +17,8 @@ from pipelines.base.locks import locked
 from pipelines.bundle import git_commit
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, TrailEntry, Version
 from pipelines.registry.records import CHALLENGER, CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, WORK

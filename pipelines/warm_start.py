@@ -11,8 +11,8 @@ from torch import nn
 from pipelines.crop_plan import Split
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
 from pipelines.pieces import with_their_pieces
 from pipelines.splits import SplitName
 

@@ -34,12 +34,12 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.bench.restoration import operations
 from pipelines.errors import KintsugiError
 from pipelines.images import Decoded, find_images
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import load_job
-from pipelines.modelfile import Metadata, ModelFile
-from pipelines.models import find_model_file
-from pipelines.providers import SCORE_TOLERANCE, SMALLEST_SCORE
-from pipelines.session import RestoringSession, Session, kind_of
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import Metadata, ModelFile
+from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
+from pipelines.models.reference import find_model_file
+from pipelines.models.session import RestoringSession, Session, kind_of
 from pipelines.train import crop_training
 from pipelines.train_crops import make_bundle, prepare
 

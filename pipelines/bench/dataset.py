@@ -13,7 +13,7 @@ from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
 from pipelines.images.label_images import stem_of
 from pipelines.masks import GOOD, masks_under
-from pipelines.modelfile import sha256_of
+from pipelines.models.model_file import sha256_of
 
 Half = Literal["A", "B", "all"]
 WHOLE_SET = 500  # good images: fewer are a sample, which published figures say nothing about

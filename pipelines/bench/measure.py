@@ -23,9 +23,9 @@ from pipelines.columns import Row
 from pipelines.data import TrainingData, load_training_data
 from pipelines.evaluate import figures_of
 from pipelines.images import Decoded, Failed, find_images
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job
 from pipelines.masks import GOOD, Masks
+from pipelines.models.inputs import decode_for
 from pipelines.plan import Plan, make_plan, survey
 from vaecore.image_format import resize
 

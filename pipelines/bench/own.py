@@ -12,8 +12,8 @@ from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
 from pipelines.build import training_device
 from pipelines.evaluate import evaluate_model
-from pipelines.models import find_model
-from pipelines.session import Session
+from pipelines.models.reference import find_model
+from pipelines.models.session import Session
 from pipelines.settings import settings
 from pipelines.train import train_model
 

@@ -16,10 +16,10 @@ from pipelines.base.files import write_atomically, write_json
 from pipelines.classical import choose_classical
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluate_restorer import evaluate_restorer
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
+from pipelines.models.session import RestoringSession
 from pipelines.output import check_writable
-from pipelines.session import RestoringSession
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
 

@@ -30,8 +30,8 @@ from pipelines.bench.methods import ANOMALIB
 from pipelines.data import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
-from pipelines.modelfile import sha256_of
-from pipelines.models import find_model
+from pipelines.models.model_file import sha256_of
+from pipelines.models.reference import find_model
 from pipelines.output import check_writable
 from pipelines.settings import settings
 

@@ -48,8 +48,8 @@ def naive(request: Answer) -> Answer:
 
     from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png
     from pipelines.images import find_images
-    from pipelines.models import find_model
-    from pipelines.session import Session, keyed_noise
+    from pipelines.models.reference import find_model
+    from pipelines.models.session import Session, keyed_noise
     from pipelines.weights import load_network
 
     file = find_model(request["model"])
@@ -77,7 +77,7 @@ def limits(request: Answer) -> Answer:
     """Each stage by itself on the same images, with all cores: what the job would take if the stages were all."""
     from pipelines.base.concurrency import in_order
     from pipelines.images import Failed
-    from pipelines.inputs import decode_for
+    from pipelines.models.inputs import decode_for
     from pipelines.score import open_scoring
     from pipelines.settings import settings
 

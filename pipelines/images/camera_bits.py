@@ -12,7 +12,7 @@ from pipelines.images import Failed, Image, ImageFile, open_images
 from pipelines.images.bits import ALL, NARROW, bits_of, is_deep, narrowest, stretch
 from pipelines.images.convert import hardly_used
 from pipelines.images.header import sniff
-from pipelines.modelfile import CommonMetadata
+from pipelines.models.model_file import CommonMetadata
 from pipelines.settings import settings
 
 LOOKED_AT = 24  # images of a folder

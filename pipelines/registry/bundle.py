@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipelines.errors import ModelError
-from pipelines.modelfile import METADATA_KEY, MODEL_FILE, CommonMetadata, sha256_of
+from pipelines.models.model_file import METADATA_KEY, MODEL_FILE, CommonMetadata, sha256_of
 from pipelines.registry.artifacts import FOLDER
 from pipelines.registry.connection import quiet
 

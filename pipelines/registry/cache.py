@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipelines.base.locks import locked
-from pipelines.modelfile import MODEL_FILE
+from pipelines.models.model_file import MODEL_FILE
 from pipelines.registry.bundle import first_mismatch
 
 MANIFEST = ".digests.json"  # what a copy was made from

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipelines.modelfile import MODEL_FILE
+from pipelines.models.model_file import MODEL_FILE
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

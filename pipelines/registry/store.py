@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import DigestError, ModelError, RegistryError
 from pipelines.jobfile.job import NAME_PATTERN
-from pipelines.modelfile import MODEL_FILE
+from pipelines.models.model_file import MODEL_FILE
 from pipelines.registry import artifacts
 from pipelines.registry.bundle import bundle_files, digests_of, first_mismatch, write_mlflow_files
 from pipelines.registry.cache import local_copy

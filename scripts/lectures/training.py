@@ -19,8 +19,8 @@ from pipelines.examples import Examples, make_examples
 from pipelines.fit import fit
 from pipelines.images import Failed, find_images
 from pipelines.images.write import encode_image
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import job_from_document
+from pipelines.models.inputs import decode_for
 from pipelines.plan import Plan
 from pipelines.train import prepare
 from vaecore.bound import GenerativeModel

@@ -32,9 +32,9 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.errors import CalibrationError, ImageError, JobError, ModelError
 from pipelines.images.read import decode_bytes
 from pipelines.jobfile.job import load_job
-from pipelines.modelfile import GALLERY_FILE, ModelFile, sha256_of
-from pipelines.neighbours import Gallery
-from pipelines.session import Session, kind_of
+from pipelines.models.gallery import Gallery
+from pipelines.models.model_file import GALLERY_FILE, ModelFile, sha256_of
+from pipelines.models.session import Session, kind_of
 
 HANGS_AFTER = 20  # seconds for one case
 MEMORY = 2 * 2**30  # bytes above what the process has after its imports

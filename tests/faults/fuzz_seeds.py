@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.images.write import encode_image
-from pipelines.modelfile import METADATA_KEY
+from pipelines.models.model_file import METADATA_KEY
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (19, 23), np.uint8)

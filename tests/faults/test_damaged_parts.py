@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 from pipelines.base.locks import locked
 from pipelines.errors import FolderError, JobError, ModelError
 from pipelines.jobfile.job import load_job
-from pipelines.modelfile import METADATA_KEY
-from pipelines.models import BUILTIN, find_model
+from pipelines.models.model_file import METADATA_KEY
+from pipelines.models.reference import BUILTIN, find_model
 from pipelines.rebuild import rebuild_report
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from pipelines import score as score_module
-from pipelines.session import Session
+from pipelines.models.session import Session
 
 SAID = (
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. "

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.demo import next_commands
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.modelfile import sha256_of
+from pipelines.models.model_file import sha256_of
 from pipelines.score import ScoreSummary
 
 

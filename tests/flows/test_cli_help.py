@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from flows.cli import REF, app
-from pipelines.models import FORMS
+from pipelines.models.reference import FORMS
 
 
 def imported_by(code: str) -> set[str]:

@@ -21,8 +21,8 @@ REGISTRY = re.compile(
     re.MULTILINE,
 )
 SCORING = (
-    "import pipelines.session, pipelines.score, pipelines.restore, pipelines.embed, pipelines.report, "
-    "pipelines.images, pipelines.models"
+    "import pipelines.models.session, pipelines.score, pipelines.restore, pipelines.embed, pipelines.report, "
+    "pipelines.images, pipelines.models.reference"
 )
 HEAVY = ("torch", "torchvision", "lightning", "vaecore", "mlflow", "prefect", "flows")
 LOCKS = ("requirements.lock", "requirements-worker.lock")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 
 WITHOUT_TRAINING = """
 import sys

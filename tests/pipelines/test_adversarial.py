@@ -19,9 +19,9 @@ from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_withi
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.loop import run
-from pipelines.models import find_model
+from pipelines.models.reference import find_model
+from pipelines.models.session import RestoringSession
 from pipelines.photos import Photos, load_photos
-from pipelines.session import RestoringSession
 from pipelines.train import crop_training
 from vaecore.degradations import gaussian_noise, smaller
 from vaecore.image_format import ImageFormat

@@ -13,9 +13,9 @@ from PIL import Image
 from pipelines import restore_folder
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.jobfile.job import load_job
-from pipelines.models import BUILTIN, find_model
+from pipelines.models.reference import BUILTIN, find_model
+from pipelines.models.session import RestoringSession, open_restoring_session
 from pipelines.quality import compare
-from pipelines.session import RestoringSession, open_restoring_session
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())
 MOST_BYTES = 40e6

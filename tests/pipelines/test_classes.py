@@ -20,8 +20,8 @@ from pipelines.evaluate_probe import evaluate_probe
 from pipelines.generate import sample_images
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
 from pipelines.promotion import _compare_classes
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from pipelines import closest as module
 from pipelines.closest import CHANCE, Metric, chance_distance, closest, metric_of
-from pipelines.neighbours import Gallery
+from pipelines.models.gallery import Gallery
 from pipelines.resaved import alike, coarse, saved_again
 
 UNIT = Metric("steps", np.ones(3), 1.0)

@@ -20,8 +20,8 @@ from pipelines.data import load_training_data
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError
 from pipelines.images import Failed
-from pipelines.inputs import decode_for
 from pipelines.jobfile.job import Job, job_from_document
+from pipelines.models.inputs import decode_for
 from pipelines.plan import Plan, make_plan, survey, working_size
 from pipelines.splits import split_by_content
 from vaecore.image_format import ImageFormat

@@ -23,11 +23,11 @@ from pipelines import embed, embed_folder
 from pipelines.embed import EMBEDDINGS, _looked_at
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, ImageFile, find_images, list_images
-from pipelines.inputs import decode_for
-from pipelines.modelfile import METADATA_KEY, ModelFile, sha256_of
-from pipelines.models import find_model
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import METADATA_KEY, ModelFile, sha256_of
+from pipelines.models.reference import find_model
+from pipelines.models.session import Session
 from pipelines.resaved import SIDE, saved_again
-from pipelines.session import Session
 from pipelines.vectors import StoredVectors
 
 

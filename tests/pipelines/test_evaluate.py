@@ -20,7 +20,7 @@ from pipelines.errors import FolderError, KintsugiError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.explore import explore_model
 from pipelines.generate import sample_images
-from pipelines.modelfile import ModelFile, sha256_of
+from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import score_folder
 
 

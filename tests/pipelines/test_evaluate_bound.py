@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.errors import DataError, FolderError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluate_bound import evaluate_bound
-from pipelines.models import find_model
+from pipelines.models.reference import find_model
 from pipelines.train import train_model
 from vaecore.networks import LinearVAE
 from vaecore.priors import Autoencoder

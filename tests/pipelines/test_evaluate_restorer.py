@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
 from pipelines.images import find_images
 from pipelines.leakage import check_leakage
-from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from pipelines.photos import load_photos
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat

@@ -23,7 +23,7 @@ from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelErro
 from pipelines.explore import explore_model
 from pipelines.images import ImageFile
 from pipelines.latents import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
-from pipelines.modelfile import Metadata, ModelFile
+from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, bars, scatter
 from vaecore.aggregate import AggregateKl, Estimate
 from vaecore.bound import DiagonalGaussian

@@ -14,7 +14,7 @@ from torch import nn
 
 from pipelines.errors import FolderError, ModelError
 from pipelines.generate import sample_images, sheet_of
-from pipelines.modelfile import Metadata, ModelFile
+from pipelines.models.model_file import Metadata, ModelFile
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import ConvVAE

@@ -21,10 +21,10 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
 from pipelines.evaluate import evaluate_model, figures_of
 from pipelines.images import find_images
-from pipelines.modelfile import ModelFile, sha256_of
+from pipelines.models.model_file import ModelFile, sha256_of
+from pipelines.models.session import Session
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
-from pipelines.session import Session
 
 ODD = ["", " ", "caf\\xe9", "__proto__", "a\nb", "\u202egnp", "камера", "=1+1", "<b>", "a'b\"c", "50 %"]
 

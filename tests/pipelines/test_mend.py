@@ -14,8 +14,8 @@ from pipelines.colour import pictures_of_colours
 from pipelines.errors import ImageError
 from pipelines.images.image import Image
 from pipelines.mend import BLOCK
-from pipelines.modelfile import ModelFile
-from pipelines.session import RestoringSession
+from pipelines.models.model_file import ModelFile
+from pipelines.models.session import RestoringSession
 
 
 def pixels(height: int = 33, width: int = 47, channels: int = 3, largest: int = 255) -> np.ndarray:

@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 from pipelines.bundle import write_gallery
 from pipelines.errors import ModelError
 from pipelines.images import ImageFile, find_images
-from pipelines.modelfile import ModelFile, sha256_of
-from pipelines.neighbours import Gallery
+from pipelines.models.gallery import Gallery
+from pipelines.models.model_file import ModelFile, sha256_of
+from pipelines.models.session import Session
 from pipelines.score import score_folder
-from pipelines.session import Session
 
 
 def gallery_of(folder: Path, embedding: np.ndarray, **changes: Any) -> Gallery:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines.errors import JobError
 from pipelines.generate import sample_images
-from pipelines.models import find_model
+from pipelines.models.reference import find_model
 from pipelines.score import score_folder
 from pipelines.train import train_model
 from pipelines.weights import load_network

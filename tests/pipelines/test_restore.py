@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from pipelines import folder_run, restore_folder, store
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import read_image
-from pipelines.modelfile import ModelFile
+from pipelines.models.model_file import ModelFile
 from pipelines.output import check_output
 from pipelines.quality import compare
 from pipelines.report import restore_page

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.images import Decoded, ImageFile
-from pipelines.modelfile import Metadata
+from pipelines.models.model_file import Metadata
 from pipelines.rows import note_of
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.account import work_key
 from pipelines.errors import CalibrationError, KintsugiError
-from pipelines.modelfile import ModelFile, sha256_of
+from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import score_folder
 
 

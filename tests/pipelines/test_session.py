@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 
 from pipelines.errors import CalibrationError, DigestError, ModelError
-from pipelines.modelfile import METADATA_KEY, ModelFile, sha256_of
-from pipelines.models import find_model, split_ref
-from pipelines.providers import CPU, CUDA, Probe, choose_providers, probe
-from pipelines.session import Session, keyed_noise
+from pipelines.models.model_file import METADATA_KEY, ModelFile, sha256_of
+from pipelines.models.providers import CPU, CUDA, Probe, choose_providers, probe
+from pipelines.models.reference import find_model, split_ref
+from pipelines.models.session import Session, keyed_noise
 
 
 def model_at(path: Path) -> ModelFile:
@@ -130,7 +130,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 def test_threads_sleep_while_they_wait_and_are_as_many_as_there_are_cores(trained, opened, monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.session.usable_cores", lambda: 3)
+    monkeypatch.setattr("pipelines.models.session.usable_cores", lambda: 3)
     Session(model_at(trained.model), device="cpu")
     Session(model_at(trained.model), device="cpu", threads=2)
     assert [call["options"].intra_op_num_threads for call in opened] == [3, 2]
@@ -138,7 +138,7 @@ def test_threads_sleep_while_they_wait_and_are_as_many_as_there_are_cores(traine
 
 
 def test_cuda_is_asked_for_whole_floats_and_the_same_sums_each_time(trained, opened, monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.providers.probe", lambda: Probe(cuda=True, reason="1 GPU(s)"))
+    monkeypatch.setattr("pipelines.models.providers.probe", lambda: Probe(cuda=True, reason="1 GPU(s)"))
     Session(model_at(trained.model), device="auto")
     Session(model_at(trained.model), device="cpu")
     options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}

@@ -57,7 +57,7 @@ def test_onnx_runtime_leaves_nothing_in_the_users_folder(tmp_path: Path) -> None
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
     home = tmp_path / "user"
     home.mkdir()
-    command = [sys.executable, "-c", "import pipelines.session"]
+    command = [sys.executable, "-c", "import pipelines.models.session"]
     subprocess.run(command, check=True, env=kept | {"HOME": str(home)}, cwd=tmp_path)
     assert list(home.rglob("*")) == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.base.concurrency import AHEAD, Clock, in_order
 from pipelines.images import Decoded, Failed, ImageFile
-from pipelines.inputs import batches
+from pipelines.models.inputs import batches
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

@@ -26,11 +26,11 @@ from pipelines.examples import make_examples
 from pipelines.fit import fit
 from pipelines.jobfile.job import load_job
 from pipelines.loop import ema
-from pipelines.modelfile import ModelFile, sha256_of
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile, sha256_of
+from pipelines.models.reference import find_model
+from pipelines.models.session import Session
 from pipelines.registry import Registry
 from pipelines.score import score_folder
-from pipelines.session import Session
 from pipelines.train import _work_key, prepare, train_model
 from pipelines.trained import work_folder
 from vaecore.tasks import scoring_tasks

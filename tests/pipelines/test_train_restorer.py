@@ -14,10 +14,10 @@ from pipelines import train_model
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.jobfile.job import Job, load_job
-from pipelines.modelfile import ModelFile
-from pipelines.models import find_model
+from pipelines.models.model_file import ModelFile
+from pipelines.models.reference import find_model
+from pipelines.models.session import RestoringSession, Session
 from pipelines.registry import Registry
-from pipelines.session import RestoringSession, Session
 from pipelines.train_restorer import RestorerTraining
 from pipelines.warm_start import held_apart
 

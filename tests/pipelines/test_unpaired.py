@@ -21,10 +21,10 @@ from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.lifecycle import need_of
 from pipelines.loop import run
-from pipelines.models import find_model
+from pipelines.models.reference import find_model
+from pipelines.models.session import RestoringSession
 from pipelines.photos import Photos, load_photos
 from pipelines.plan import survey
-from pipelines.session import RestoringSession
 from pipelines.train_unpaired import UnpairedTraining, first_guess
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

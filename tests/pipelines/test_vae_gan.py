@@ -12,8 +12,8 @@ from pipelines.errors import JobError
 from pipelines.examples import make_examples
 from pipelines.fit import fit
 from pipelines.jobfile.job import Job, load_job
-from pipelines.models import find_model
-from pipelines.session import Session
+from pipelines.models.reference import find_model
+from pipelines.models.session import Session
 from pipelines.train import prepare
 
 STEPS = 24

@@ -16,10 +16,10 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import OUTPUT_MARKER, find_images
-from pipelines.inputs import decode_for
-from pipelines.modelfile import WEIGHTS_FILE, ModelFile, sha256_of
+from pipelines.models.inputs import decode_for
+from pipelines.models.model_file import WEIGHTS_FILE, ModelFile, sha256_of
+from pipelines.models.session import Session, keyed_noise
 from pipelines.regret import regret_of
-from pipelines.session import Session, keyed_noise
 from pipelines.train import train_model
 from pipelines.weights import load_network
 

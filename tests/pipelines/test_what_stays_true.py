@@ -20,8 +20,8 @@ from pipelines.images.hidden import fill_hidden
 from pipelines.images.image import Image, Samples
 from pipelines.label import draw, label
 from pipelines.mend import Mended, mend
-from pipelines.models import BUILTIN, find_model
-from pipelines.session import (
+from pipelines.models.reference import BUILTIN, find_model
+from pipelines.models.session import (
     AnyRestoring,
     ColorizingSession,
     RestoringSession,

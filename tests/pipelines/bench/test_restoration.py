@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines.bench.restoration import SIDE, bench_restoration, operations
 from pipelines.errors import DataError
-from pipelines.modelfile import ModelFile, RestorationMetadata, sha256_of
+from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from vaecore.export import export_restoration
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from pipelines.modelfile import METADATA_KEY, Metadata
+from pipelines.models.model_file import METADATA_KEY, Metadata
 from pipelines.registry import Registry
 from pipelines.registry.connection import Connection
 from pipelines.tracking import TrackedRun

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import DigestError, ModelError, RegistryError
-from pipelines.modelfile import METADATA_KEY, Metadata, sha256_of
+from pipelines.models.model_file import METADATA_KEY, Metadata, sha256_of
 from pipelines.registry import Registry
 from pipelines.tracking import TrackedRun
 

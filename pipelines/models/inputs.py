@@ -17,7 +17,7 @@ from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore
     from pipelines.base.concurrency import Clock
-    from pipelines.modelfile import CommonMetadata
+    from pipelines.models.model_file import CommonMetadata
     from vaecore.image_format import ImageFormat
 
 _Values = TypeVar("_Values")

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from pipelines.errors import ModelError
-from pipelines.modelfile import GALLERY_FILE, ModelFile
+from pipelines.models.model_file import GALLERY_FILE, ModelFile
 
 CLOSEST = 3
 _FLOOR = 0.01  # of the widest dimension's spread: a dimension that the model does not use must not become a measure

@@ -16,7 +16,7 @@ from pipelines.base.cores import usable_cores
 from pipelines.errors import ModelError
 from pipelines.images import Decoded
 from pipelines.images.header import one_line
-from pipelines.modelfile import (
+from pipelines.models.model_file import (
     METADATA_KEY,
     ColorizationMetadata,
     CommonMetadata,
@@ -25,7 +25,7 @@ from pipelines.modelfile import (
     RestorationMetadata,
     SegmentationMetadata,
 )
-from pipelines.providers import CPU, CUDA, choose_providers
+from pipelines.models.providers import CPU, CUDA, choose_providers
 from pipelines.settings import settings
 
 Stored = TypeVar("Stored", bound=CommonMetadata)
@@ -113,7 +113,7 @@ class Session(_Loaded[Metadata]):
         """Score a batch.
 
         Args:
-            pixels: (N, H, W, C), as `pipelines.inputs` decodes them for `metadata`.
+            pixels: (N, H, W, C), as `pipelines.models.inputs` decodes them for `metadata`.
             digests: sha256 of each image's file, the key of its sampling noise.
             outputs: Names from the metadata; only what these need is computed.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.base.files import from_home
 from pipelines.errors import ModelError
-from pipelines.modelfile import MODEL_FILE, ModelFile, sha256_of
+from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
 
 BUILTIN = Path(__file__).parent / "builtin"
 FORMS = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
