@@ -45,10 +45,10 @@ def show_model(
 ) -> None:
     """Show a model's versions, their figures, and every move of its champion."""
     with told_plainly():
-        from pipelines.history import describe_move, describe_version
         from pipelines.models.model_file import MODEL_FILE
         from pipelines.models.reference import find_model, split_ref
         from pipelines.registry import Registry
+        from pipelines.registry.history import describe_move, describe_version
 
         if name.startswith("builtin:"):
             file = find_model(name)
@@ -96,9 +96,9 @@ def compare_models(
 ) -> None:
     """Show two versions side by side: figures, training images, jobs."""
     with told_plainly():
-        from pipelines.history import describe_comparison
         from pipelines.models.reference import split_ref
         from pipelines.registry import Registry
+        from pipelines.registry.history import describe_comparison
 
         registry = Registry()
         versions = [registry.get(*split_ref(ref)) for ref in (first, second)]

@@ -10,7 +10,6 @@ from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
 from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.data import TrainingData
-from pipelines.history import figures_in_words
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import (
     CARD_FILE,
@@ -23,6 +22,7 @@ from pipelines.models.model_file import (
 )
 from pipelines.plan import Plan
 from pipelines.promotion import Decision
+from pipelines.registry.history import figures_in_words
 
 UNKNOWN = "not stated: ask whoever owns the images"
 

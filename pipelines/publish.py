@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
+from pipelines.registry.tracking import TrackedRun
 from pipelines.retention import schedule_of
-from pipelines.tracking import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -58,9 +58,9 @@ from pipelines.probe import details_help
 from pipelines.promotion import decide
 from pipelines.prune import reading_anew
 from pipelines.registry import Registry
+from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.splits import write_split
-from pipelines.tracking import TrackedRun
 from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops
 from pipelines.train_restorer import RestorerTraining

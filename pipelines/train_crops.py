@@ -32,9 +32,9 @@ from pipelines.photos import Photos
 from pipelines.plan import survey
 from pipelines.promotion import Decision, unseen_by
 from pipelines.registry import Registry
+from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.splits import write_split
-from pipelines.tracking import TrackedRun
 from pipelines.trained import MadeBundle, TrainedModel, champion_of, flatten, train_once
 from pipelines.warm_start import held_apart, start_of, take_weights
 

@@ -22,8 +22,8 @@ from pipelines.models.reference import find_model
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, TrailEntry, Version
 from pipelines.registry.records import CHALLENGER, CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, WORK
+from pipelines.registry.tracking import RUN_FILE, TrackedRun, end_killed, kept_run
 from pipelines.settings import settings
-from pipelines.tracking import RUN_FILE, TrackedRun, end_killed, kept_run
 
 log = logging.getLogger(__name__)
 ABANDONED = 30 * 86_400.0  # seconds

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines import history
-from pipelines.registry import TrailEntry, Version
+from pipelines.registry import TrailEntry, Version, history
 
 WHEN = datetime(2026, 11, 21, 5, 19, tzinfo=UTC)
 FIGURES = {

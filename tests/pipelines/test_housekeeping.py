@@ -18,8 +18,8 @@ from pipelines.contents import UNUSED, contents_of
 from pipelines.jobfile.job import load_job
 from pipelines.prune import cache_folder
 from pipelines.publish import experiment_of, forget_published, publish_run
+from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.settings import settings
-from pipelines.tracking import RUN_FILE, TrackedRun
 from pipelines.train import train_model
 from pipelines.trained import ABANDONED, work_folder
 

@@ -20,8 +20,8 @@ from pipelines.jobfile.job import load_job
 from pipelines.lifecycle import Need, need_of, weigh
 from pipelines.publish import drift_since, publish_run
 from pipelines.registry import Registry
+from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder
-from pipelines.tracking import TrackedRun
 
 
 @pytest.fixture

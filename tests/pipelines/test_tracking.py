@@ -14,10 +14,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
-from pipelines import tracking
 from pipelines.errors import RegistryError
+from pipelines.registry import tracking
 from pipelines.registry.connection import Connection
-from pipelines.tracking import TrackedRun
+from pipelines.registry.tracking import TrackedRun
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +139,7 @@ def test_training_goes_on_while_the_server_is_away(
     monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 3600.0)
     monkeypatch.setattr(tracking, "FLUSH_POINTS", 2)
-    with caplog.at_level(logging.WARNING, logger="pipelines.tracking"), TrackedRun("tiles") as run:
+    with caplog.at_level(logging.WARNING, logger="pipelines.registry.tracking"), TrackedRun("tiles") as run:
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, "log_batch", _raise(MlflowException("API request failed with exception")))
             for step in range(10):

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from pipelines.models.model_file import METADATA_KEY, Metadata
 from pipelines.registry import Registry
 from pipelines.registry.connection import Connection
-from pipelines.tracking import TrackedRun
+from pipelines.registry.tracking import TrackedRun
 
 METADATA = Metadata(
     name="tiles",

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.errors import RegistryError
 from pipelines.registry import Registry, connection
-from pipelines.tracking import TrackedRun
+from pipelines.registry.tracking import TrackedRun
 
 FIRST_USE = """
 import sys
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 import mlflow
 from pipelines.registry import Registry
-from pipelines.tracking import TrackedRun
+from pipelines.registry.tracking import TrackedRun
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}.ready").touch()
 while not (folder / "go").exists():
@@ -136,7 +136,7 @@ def test_what_mlflow_refuses_is_a_registry_error(register: Callable[..., None]) 
 
 
 def test_importing_the_registry_does_not_import_mlflow() -> None:
-    code = "import sys, pipelines.registry, pipelines.tracking; print('mlflow' in sys.modules, 'onnx' in sys.modules)"
+    code = "import sys, pipelines.registry, pipelines.registry.tracking; print('mlflow' in sys.modules, 'onnx' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )

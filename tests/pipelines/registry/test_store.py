@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from pipelines.errors import DigestError, ModelError, RegistryError
 from pipelines.models.model_file import METADATA_KEY, Metadata, sha256_of
 from pipelines.registry import Registry
-from pipelines.tracking import TrackedRun
+from pipelines.registry.tracking import TrackedRun
 
 
 def test_registering_keeps_every_byte_and_moves_no_alias(

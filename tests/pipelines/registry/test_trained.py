@@ -16,7 +16,7 @@ from pipelines.errors import RegistryError
 from pipelines.jobfile.job import Job, load_job
 from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
-from pipelines.tracking import RUN_FILE, TrackedRun
+from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.trained import MadeBundle, train_once
 
 
