@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
-from pipelines.colour import is_colourful, luma_of, painted, reduced, shares_of
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.leakage import Tested
-from pipelines.mend import as_file
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import ColorizingSession, keyed_generator
-from pipelines.quality import compare
+from pipelines.restoration.colorizer import is_colourful, luma_of, painted, reduced, shares_of
+from pipelines.restoration.quality import compare
+from pipelines.restoration.restorer import as_file
 from pipelines.settings import settings
 from vaecore.colorization import colourfulness
 from vaecore.image_format import ImageFormat

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import Advance, progress
-from pipelines.channels import is_grey
 from pipelines.classical import Method, choose_classical
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.leakage import Tested
-from pipelines.mend import SIDE, adapted, as_file, in_tiles
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.quality import compare
+from pipelines.restoration.channels import is_grey
+from pipelines.restoration.quality import compare
+from pipelines.restoration.restorer import SIDE, adapted, as_file, in_tiles
 from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import restorations

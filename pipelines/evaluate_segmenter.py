@@ -20,13 +20,13 @@ from pipelines.images.camera_bits import bits_for
 from pipelines.images.image import Samples
 from pipelines.images.label_images import LabelFolder, Labels
 from pipelines.images.tiles import Place
-from pipelines.label import classes_of
 from pipelines.leakage import Tested
-from pipelines.mend import Floats, in_smaller_tiles, in_tiles
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import SegmentingSession
-from pipelines.quality import compare_labels
+from pipelines.restoration.quality import compare_labels
+from pipelines.restoration.restorer import Floats, in_smaller_tiles, in_tiles
+from pipelines.restoration.segmenter import classes_of
 from pipelines.settings import settings
 from pipelines.sureness import BINS, by_confidence, calibration_error
 

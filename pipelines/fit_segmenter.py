@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.photos import Photos
-from pipelines.quality import compare_labels
+from pipelines.restoration.quality import compare_labels
 from pipelines.splits import SplitName
 from vaecore.networks import ConditionalVAE
 from vaecore.segmentation import segmentation_loss

@@ -13,7 +13,7 @@ from pipelines.images.hidden import fill_hidden
 from pipelines.images.label_images import LabelFolder, read_labels, stem_of
 from pipelines.models.model_file import ColorizationMetadata, RestorationMetadata
 from pipelines.names import by_name
-from pipelines.quality import compare, compare_labels
+from pipelines.restoration.quality import compare, compare_labels
 from pipelines.settings import settings
 
 

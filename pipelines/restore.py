@@ -25,7 +25,6 @@ from pipelines.anomaly.verdicts import OF_ROWS
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
-from pipelines.colour import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.columns import Row
 from pipelines.engines import Engine, open_engine
 from pipelines.errors import FolderError, ImageError
@@ -38,8 +37,6 @@ from pipelines.images.header import one_line
 from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, file_kind
 from pipelines.jobfile.tables import AlarmTable
-from pipelines.label import EXACT, draw, label
-from pipelines.mend import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
 from pipelines.models.reference import find_model
 from pipelines.models.session import (
@@ -52,7 +49,10 @@ from pipelines.models.session import (
 from pipelines.names import OutputNames
 from pipelines.output import OutputFolder, check_output, outputs_of
 from pipelines.reference import CleanImages, Reference, TrueLabels
-from pipelines.result_file import encode_result
+from pipelines.restoration.colorizer import colour, draw_colours, picture_of_colours, pictures_of_colours
+from pipelines.restoration.restorer import DRAWING, Mended, mend, picture_of_labels, pictures_of
+from pipelines.restoration.result_file import encode_result
+from pipelines.restoration.segmenter import EXACT, draw, label
 from pipelines.results import open_results
 from pipelines.rows import empty_row, failed_row
 from pipelines.settings import settings

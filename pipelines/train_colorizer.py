@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipelines.build import build_backbone
 from pipelines.card import write_colorization_card
-from pipelines.colour import is_colourful
 from pipelines.crop_plan import Split, read_images
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.error_bars import measure_error_bars, measure_gain
@@ -24,6 +23,7 @@ from pipelines.models.model_file import ColorizationMetadata
 from pipelines.models.session import ColorizingSession
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
+from pipelines.restoration.colorizer import is_colourful
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
 from vaecore.image_format import ImageFormat

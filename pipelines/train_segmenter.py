@@ -19,12 +19,12 @@ from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
-from pipelines.label import classes_of
 from pipelines.models.model_file import SegmentationMetadata
 from pipelines.models.session import SegmentingSession
 from pipelines.photos import Photos
 from pipelines.promotion import Decision
-from pipelines.quality import compare_labels
+from pipelines.restoration.quality import compare_labels
+from pipelines.restoration.segmenter import classes_of
 from vaecore.export import export_segmentation
 from vaecore.image_format import ImageFormat
 from vaecore.networks import SIZES, ConditionalVAE

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from pipelines.base.parquet import open_parquet
 from pipelines.base.safe_text import printable
-from pipelines.colour import WIDE as OF_COLOURS
-from pipelines.mend import PALETTE
-from pipelines.mend import WIDE as OF_ERRORS
 from pipelines.report import words
 from pipelines.report.facts import describe_metadata, missing
 from pipelines.report.folder import GALLERY, RESULTS, Picture, Run, read_gallery
 from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, render_page, write_page
 from pipelines.report.rows import FAILED, FIGURES, Rows, column, floats, read_rows
+from pipelines.restoration.colorizer import WIDE as OF_COLOURS
+from pipelines.restoration.restorer import PALETTE
+from pipelines.restoration.restorer import WIDE as OF_ERRORS
 
 REPORT = "report.html"
 SHOWN_ROWS = 5_000  # a plain table

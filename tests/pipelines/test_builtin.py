@@ -15,7 +15,7 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.jobfile.job import load_job
 from pipelines.models.reference import BUILTIN, find_model
 from pipelines.models.session import RestoringSession, open_restoring_session
-from pipelines.quality import compare
+from pipelines.restoration.quality import compare
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())
 MOST_BYTES = 40e6

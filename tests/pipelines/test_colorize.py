@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines import colour, restore_folder, train_model
+from pipelines import restore_folder, train_model
 from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import find_images, read_image
@@ -21,6 +21,7 @@ from pipelines.jobfile.job import job_from_document
 from pipelines.models.reference import find_model
 from pipelines.models.session import ColorizingSession, RestoringSession, Session
 from pipelines.photos import load_photos, pixel_digest
+from pipelines.restoration import colorizer
 from vaecore.colorization import LUMA
 from vaecore.image_format import ImageFormat
 
@@ -105,7 +106,7 @@ def test_every_kind_of_file_keeps_its_luma_and_what_else_it_has(trained: Coloriz
         made = read_image(out / "restored" / Path(name).with_suffix(".png"), max_pixels=10**6)
         assert made.pixels.shape == (*before.pixels.shape[:2], 3)
         assert made.pixels.dtype == dtype
-        off = np.abs(colour.luma_of(made.pixels) - colour.luma_of(before.pixels))[..., 0]
+        off = np.abs(colorizer.luma_of(made.pixels) - colorizer.luma_of(before.pixels))[..., 0]
         assert (off <= 1.01 / np.iinfo(dtype).max).all()
     with Image.open(out / "restored" / "alpha.png") as kept:
         assert kept.mode == "RGBA"
@@ -135,19 +136,19 @@ def test_large_images_are_coloured_in_bands(
 ) -> None:
     Image.fromarray(scene(np.random.default_rng(4), 203, 310)).save(tmp_path / "image.png")
     image = read_image(tmp_path / "image.png", max_pixels=10**6)
-    at_once = colour.colour(trained, image).pixels
-    monkeypatch.setattr(colour, "BAND", 50)
-    np.testing.assert_array_equal(colour.colour(trained, image).pixels, at_once)
-    monkeypatch.setattr(colour, "WHOLE", 20_000)  # now colours are found in an image of half the size
-    reduced = colour.colour(trained, image).pixels
-    assert np.abs(colour.luma_of(reduced) - colour.luma_of(at_once)).max() < 0.02
+    at_once = colorizer.colour(trained, image).pixels
+    monkeypatch.setattr(colorizer, "BAND", 50)
+    np.testing.assert_array_equal(colorizer.colour(trained, image).pixels, at_once)
+    monkeypatch.setattr(colorizer, "WHOLE", 20_000)  # now colours are found in an image of half the size
+    reduced = colorizer.colour(trained, image).pixels
+    assert np.abs(colorizer.luma_of(reduced) - colorizer.luma_of(at_once)).max() < 0.02
     assert np.abs(reduced.astype(int) - at_once).mean() < 4
-    monkeypatch.setattr(colour, "BAND", 1000)
-    np.testing.assert_array_equal(colour.colour(trained, image).pixels, reduced)
+    monkeypatch.setattr(colorizer, "BAND", 1000)
+    np.testing.assert_array_equal(colorizer.colour(trained, image).pixels, reduced)
 
 
 def test_luma_is_what_the_model_was_trained_on() -> None:
-    np.testing.assert_array_equal(colour.LUMA, np.float32(LUMA))
+    np.testing.assert_array_equal(colorizer.LUMA, np.float32(LUMA))
 
 
 def test_chroma_gives_way_to_luma() -> None:
@@ -155,22 +156,24 @@ def test_chroma_gives_way_to_luma() -> None:
     luma = random.random((40, 50, 1), dtype=np.float32)
     luma[0], luma[1] = 0, 1
     raw = random.normal(0, 0.4, (40, 50, 3)).astype(np.float32)
-    chroma = raw - raw @ colour.LUMA[:, None]  # it has no luma of its own
-    made = colour.painted(luma, chroma)
+    chroma = raw - raw @ colorizer.LUMA[:, None]  # it has no luma of its own
+    made = colorizer.painted(luma, chroma)
     assert made.min() >= -1e-6
     assert made.max() <= 1 + 1e-6
-    np.testing.assert_allclose(colour.luma_of(made), luma, atol=1e-5)
+    np.testing.assert_allclose(colorizer.luma_of(made), luma, atol=1e-5)
     inside = ((luma + chroma >= 0) & (luma + chroma <= 1)).all(axis=2)
     np.testing.assert_allclose(made[inside], (luma + chroma)[inside], atol=1e-6)
 
 
 def test_colours_stay_where_they_were_when_enlarged() -> None:
     ramp = np.linspace(0, 1, 1300, dtype=np.float32)[None, :, None] * np.ones((1001, 1, 1), np.float32)
-    few = colour.reduced(ramp, colour.shares_of)
+    few = colorizer.reduced(ramp, colorizer.shares_of)
     assert few.shape == (501, 650, 1)
-    back = colour._enlarged(few, slice(300, 400), 1001, 1300)
+    back = colorizer._enlarged(few, slice(300, 400), 1001, 1300)
     np.testing.assert_allclose(back[:, 2:-2], ramp[300:400, 2:-2], atol=1e-4)
-    across = colour._enlarged(colour.reduced(ramp.transpose(1, 0, 2), colour.shares_of), slice(500, 600), 1300, 1001)
+    across = colorizer._enlarged(
+        colorizer.reduced(ramp.transpose(1, 0, 2), colorizer.shares_of), slice(500, 600), 1300, 1001
+    )
     np.testing.assert_allclose(across, ramp.transpose(1, 0, 2)[500:600], atol=1e-4)
 
 

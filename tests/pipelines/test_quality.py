@@ -8,8 +8,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from pipelines import quality
-from pipelines.quality import compare
+from pipelines.restoration import quality
+from pipelines.restoration.quality import compare
 
 
 def pair(kind: type, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -24,8 +24,8 @@ from pipelines.errors import FolderError, OutputError
 from pipelines.images import read_image
 from pipelines.models.model_file import ModelFile
 from pipelines.output import check_output
-from pipelines.quality import compare
 from pipelines.report import restore_page
+from pipelines.restoration.quality import compare
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -25,11 +25,11 @@ from pipelines.evaluate_segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
-from pipelines.label import draw, label
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession, SegmentingSession
-from pipelines.quality import compare_labels
 from pipelines.registry import Registry
+from pipelines.restoration.quality import compare_labels
+from pipelines.restoration.segmenter import draw, label
 from vaecore.image_format import ImageFormat
 
 SIDE = 64

@@ -13,13 +13,9 @@ from PIL import Image as Picture
 from skimage import data
 
 from pipelines import restore_folder
-from pipelines.channels import TINT
-from pipelines.colour import colour, draw_colours
 from pipelines.images import read_image
 from pipelines.images.hidden import fill_hidden
 from pipelines.images.image import Image, Samples
-from pipelines.label import draw, label
-from pipelines.mend import Mended, mend
 from pipelines.models.reference import BUILTIN, find_model
 from pipelines.models.session import (
     AnyRestoring,
@@ -28,6 +24,10 @@ from pipelines.models.session import (
     SegmentingSession,
     open_restoring_session,
 )
+from pipelines.restoration.channels import TINT
+from pipelines.restoration.colorizer import colour, draw_colours
+from pipelines.restoration.restorer import Mended, mend
+from pipelines.restoration.segmenter import draw, label
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())
 MENDING = [name for name in NAMES if name not in {"colorize", "segment_nuclei"}]

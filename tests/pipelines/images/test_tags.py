@@ -16,7 +16,7 @@ from pipelines.images.exif import Kept
 from pipelines.images.ifd import Entry
 from pipelines.images.tags import PixelSize, Tags, imagej_pixel_size, ome_pixel_size
 from pipelines.images.write import FileKind, encode_image
-from pipelines.label import encode_labels
+from pipelines.restoration.segmenter import encode_labels
 
 PHOTO, GPS = 0x8769, 0x8825
 KINDS: list[FileKind] = ["png", "tiff", "webp", "jpeg"]

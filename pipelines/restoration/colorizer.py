@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.anomaly.heatmap import HeatScale, colourise, png
-from pipelines.channels import is_grey
 from pipelines.errors import ImageError
 from pipelines.images import Image
 from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Samples
-from pipelines.mend import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
 from pipelines.models.session import ColorizingSession, keyed_generator
+from pipelines.restoration.channels import is_grey
+from pipelines.restoration.restorer import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
 
 WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
 BAND = 512  # rows that are coloured at a time
@@ -152,7 +152,7 @@ def _between(places: NDArray[np.intp], full: int, few: int) -> tuple[NDArray[np.
 
 
 def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
-    """What the report shows of an image: all of it, reduced, with its error bars. See `pipelines.mend.pictures_of`."""
+    """What the report shows of an image: all of it, reduced, with its error bars. See `pipelines.restoration.restorer.pictures_of`."""
     height, width = (part.stop for part in _shown(before.shape))
     index = [
         np.arange(length) * full // length // BLOCK

@@ -7,7 +7,7 @@ from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Image, Samples
 from pipelines.images.tags import Tags
 from pipelines.images.write import FileKind, encode_image
-from pipelines.label import encode_labels
+from pipelines.restoration.segmenter import encode_labels
 
 
 def encode_result(

@@ -14,8 +14,8 @@ from pipelines.images.image import Samples
 from pipelines.images.tags import Tags
 from pipelines.images.tiles import Place
 from pipelines.images.write import FileKind, encode_image
-from pipelines.mend import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
 from pipelines.models.session import SegmentingSession, keyed_generator
+from pipelines.restoration.restorer import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
 
 EXACT: tuple[FileKind, ...] = ("png", "tiff")
 MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer shows

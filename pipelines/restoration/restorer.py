@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.anomaly.heatmap import HeatScale, colourise, png, visible
-from pipelines.channels import Channels
 from pipelines.errors import ImageError
 from pipelines.images.image import Image, Samples
 from pipelines.images.tiles import Place, run_in_tiles
 from pipelines.models.session import RestoringSession, SegmentingSession
+from pipelines.restoration.channels import Channels
 
 SIDE = 1024  # pixels of a tile, at most, without its margin
 LARGE = 30_000_000  # pixels of an image beside which there is room for tiles of half the side only
