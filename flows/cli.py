@@ -137,7 +137,7 @@ def score(
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.base.percentages import promised
-        from pipelines.engines import check_engine
+        from pipelines.batch.engines import check_engine
         from pipelines.score import score_folder
 
         summary = score_folder(
@@ -194,7 +194,7 @@ def restore(
 ) -> None:
     """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
-        from pipelines.engines import check_engine
+        from pipelines.batch.engines import check_engine
         from pipelines.restore import restore_folder
 
         summary = restore_folder(

@@ -22,11 +22,11 @@ from flows.notify import announce, notify
 from flows.retries import TRIES
 from flows.runs import only_warned
 from pipelines.base.progress import Advance, progress
-from pipelines.engines import Engine, RunAll, open_engine
-from pipelines.folder_run import FolderRun, Shard
+from pipelines.batch.engines import Engine, RunAll, open_engine
+from pipelines.batch.folder_run import FolderRun, Shard
 from pipelines.jobfile.recurrence import interval
 
-log = logging.getLogger("pipelines.publish")
+log = logging.getLogger("pipelines.batch.mlflow_record")
 T = TypeVar("T")
 
 
@@ -125,7 +125,7 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
 
 def alarms_before(out: Path) -> list[str]:
     """Alarms of the same schedule's run before: what has been told is not told again every quarter of an hour."""
-    from pipelines.retention import runs_like
+    from pipelines.batch.retention import runs_like
 
     try:
         before = [run for run in runs_like(out) if run.name < out.name]
@@ -136,8 +136,8 @@ def alarms_before(out: Path) -> list[str]:
 
 def tidy(out: Path, keep: str | None) -> None:
     """Remove runs of the same schedule that have grown old, and bring the pages over time up to date."""
+    from pipelines.batch.retention import forget_runs
     from pipelines.report import write_history
-    from pipelines.retention import forget_runs
 
     if keep is not None and (age := interval(keep)):
         forget_runs(out, age, datetime.now(UTC))
@@ -147,14 +147,14 @@ def tidy(out: Path, keep: str | None) -> None:
 @task(name="publish", **TRIES)
 def publish(out: Path) -> None:
     """Put figures, report and account of a run into MLflow, where its model is in a registry."""
-    from pipelines.publish import publish_run
+    from pipelines.batch.mlflow_record import publish_run
 
     publish_run(out)
 
 
 def forget(out: Path, age: timedelta) -> None:
     """Remove from MLflow what runs of the same schedule left there long ago."""
-    from pipelines.publish import forget_published
+    from pipelines.batch.mlflow_record import forget_published
 
     forget_published(out, age, datetime.now(UTC))
 

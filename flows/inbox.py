@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.retries import Outage, http_status, is_transient
 from flows.schedules import Planned
-from pipelines.arrivals import Inbox
+from pipelines.batch.deliveries import Inbox
 
 log = logging.getLogger("pipelines.inbox")
 LOOK_SECONDS = 5.0  # between two looks; less where a delivery need not rest for long

@@ -12,7 +12,7 @@ from flows.artifacts import record_scores
 from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import only_warned, recorded_run
-from pipelines.engines import Engine
+from pipelines.batch.engines import Engine
 from pipelines.jobfile.tables import Age, AlarmTable
 from pipelines.score import ScoreSummary, open_scoring
 

@@ -45,7 +45,7 @@ from flows.score import score_flow
 from flows.server import CONSOLE_LEVEL, ServerError, orchestrator
 from flows.stale import close_runs_of, drop_missed_runs
 from flows.train import train_flow
-from pipelines.arrivals import Inbox
+from pipelines.batch.deliveries import Inbox
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.recurrence import interval
 from pipelines.settings import settings

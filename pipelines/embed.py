@@ -25,6 +25,7 @@ from pipelines.base.files import appearing
 from pipelines.base.parquet import write_parquet
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
+from pipelines.batch.output_folder import check_file
 from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
@@ -33,7 +34,6 @@ from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves,
 from pipelines.models.model_file import METADATA_KEY, Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
-from pipelines.output import check_file
 from pipelines.resaved import SIDE, alike, coarse, saved_again
 from pipelines.settings import settings
 from pipelines.vectors import StoredVectors

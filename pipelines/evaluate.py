@@ -27,14 +27,14 @@ from pipelines.anomaly.figures_of_merit import (
 from pipelines.anomaly.verdicts import Verdicts, check_rule
 from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import plural
-from pipelines.columns import Row
+from pipelines.batch.output_folder import check_file, check_output
+from pipelines.batch.schema import Row
 from pipelines.errors import DataError, FolderError
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.masks import GOOD, Masks
 from pipelines.models.model_file import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
-from pipelines.output import check_file, check_output
 from pipelines.report import write_report
 from pipelines.score import score_folder
 

@@ -19,8 +19,8 @@ from pipelines.anomaly.figures_of_merit import image_auroc, share_of
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import printable
+from pipelines.batch.schema import Row
 from pipelines.classes import named
-from pipelines.columns import Row
 from pipelines.errors import DataError
 from pipelines.leakage import warn_of_known
 from pipelines.models.model_file import ModelFile

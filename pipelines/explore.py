@@ -20,6 +20,7 @@ from pipelines import explore_sections as sections
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
+from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
 from pipelines.build import prior_words
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
@@ -27,7 +28,6 @@ from pipelines.latents import MOST_IMAGES, Codes, encode_folder
 from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
-from pipelines.output import check_own, check_writable, tell_replaced
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
 from pipelines.weights import load_network

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipelines.batch.mlflow_record import drift_since
 from pipelines.contents import contents_of
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile
-from pipelines.publish import drift_since
 from pipelines.registry import Registry, Version
 from pipelines.registry.records import CHAMPION
 from pipelines.registry.search import job_of

@@ -8,12 +8,12 @@ from typing import Any
 
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settled
+from pipelines.batch.output_folder import OutputFolder
+from pipelines.batch.results_files import COUNTED, open_results
+from pipelines.batch.rows import forget_regions
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
-from pipelines.output import OutputFolder
 from pipelines.report import write_history, write_report
-from pipelines.results import COUNTED, open_results
-from pipelines.rows import forget_regions
 
 
 def rebuild(out: Path | str) -> list[Path]:

@@ -20,15 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.account import describe_run
 from pipelines.anomaly.verdicts import OF_ROWS
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
-from pipelines.columns import Row
-from pipelines.engines import Engine, open_engine
+from pipelines.batch.comparison import CleanImages, Reference, TrueLabels
+from pipelines.batch.engines import Engine, open_engine
+from pipelines.batch.folder_run import FolderRun
+from pipelines.batch.output_folder import OutputFolder, check_output, outputs_of
+from pipelines.batch.output_names import OutputNames
+from pipelines.batch.results_files import open_results
+from pipelines.batch.rows import empty_row, failed_row
+from pipelines.batch.run_json import describe_run
+from pipelines.batch.schema import Row
 from pipelines.errors import FolderError, ImageError
-from pipelines.folder_run import FolderRun
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
@@ -46,15 +51,10 @@ from pipelines.models.session import (
     SegmentingSession,
     open_restoring_session,
 )
-from pipelines.names import OutputNames
-from pipelines.output import OutputFolder, check_output, outputs_of
-from pipelines.reference import CleanImages, Reference, TrueLabels
 from pipelines.restoration.colorizer import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.restoration.restorer import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.restoration.result_file import encode_result
 from pipelines.restoration.segmenter import EXACT, draw, label
-from pipelines.results import open_results
-from pipelines.rows import empty_row, failed_row
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.account import describe, work_key
 from pipelines.anomaly.abnormal_regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.anomaly.drift import Drift, image_facts
 from pipelines.anomaly.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
@@ -26,10 +25,14 @@ from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, check_rule, settle
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import map_name, write_atomically
 from pipelines.base.progress import progress
-from pipelines.columns import Row
-from pipelines.engines import Engine, expect_local, open_engine
+from pipelines.batch.engines import Engine, expect_local, open_engine
+from pipelines.batch.folder_run import FolderRun
+from pipelines.batch.output_folder import OutputFolder, check_output
+from pipelines.batch.results_files import COUNTED, open_results
+from pipelines.batch.rows import empty_row, failed_row, forget_regions, note_of
+from pipelines.batch.run_json import describe, work_key
+from pipelines.batch.schema import Row
 from pipelines.errors import CalibrationError
-from pipelines.folder_run import FolderRun
 from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.gallery import Gallery
@@ -37,9 +40,6 @@ from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves,
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import SCORES, Session
-from pipelines.output import OutputFolder, check_output
-from pipelines.results import COUNTED, open_results
-from pipelines.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipelines.anomaly.calibration import Calibration, beta_binomial_cdf
 from pipelines.anomaly.group_thresholds import group_of
-from pipelines.columns import Row
+from pipelines.batch.schema import Row
 
 MOST = 0.9  # share of the images that score beyond all calibration images, on one side
 LEVEL = 0.01  # probability that images like those of calibration do so, on that side

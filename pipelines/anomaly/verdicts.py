@@ -16,9 +16,9 @@ from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.group_thresholds import GroupThresholds, Judge, group_of
 from pipelines.anomaly.score_tally import Tally
 from pipelines.base.percentages import percent, promised
-from pipelines.columns import Row
+from pipelines.batch.schema import Row
+from pipelines.batch.shard_store import Block
 from pipelines.errors import CalibrationError
-from pipelines.store import Block
 
 OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
 OF_ROWS = ("p_value", "is_anomaly", "threshold", "group", "promised")  # columns that `fill` adds

@@ -17,6 +17,7 @@ from typing import Any
 from pipelines.base.cores import usable_cores
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.locks import locked
+from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import EnvironmentFailedError, ensure_anomalib
 from pipelines.bench.cells import Cell, Result, Setup
 from pipelines.bench.dataset import Half, check_layout, fingerprint, published_for, view_of
@@ -24,7 +25,6 @@ from pipelines.bench.jobs import check_overrides
 from pipelines.bench.methods import DEFAULT, Method, choose_methods
 from pipelines.bench.summary import as_published, baseline_of, markdown, ratios, summarise
 from pipelines.errors import FolderError, OutputError
-from pipelines.output import check_writable
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

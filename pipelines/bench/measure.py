@@ -17,9 +17,9 @@ from torch import Tensor
 from pipelines.anomaly.figures_of_merit import PixelFigures
 from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.progress import progress
+from pipelines.batch.schema import Row
 from pipelines.bench.peak import peak_memory
 from pipelines.build import find_task
-from pipelines.columns import Row
 from pipelines.data import TrainingData, load_training_data
 from pipelines.evaluate import figures_of
 from pipelines.images import Decoded, Failed, find_images

@@ -13,13 +13,13 @@ import onnx
 import onnxruntime
 
 from pipelines.base.files import write_atomically, write_json
+from pipelines.batch.output_folder import check_writable
 from pipelines.classical import choose_classical
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluate_restorer import evaluate_restorer
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
-from pipelines.output import check_writable
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
 

@@ -25,6 +25,7 @@ from pipelines.base.cores import usable_cores
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.parquet import open_parquet
 from pipelines.base.progress import progress
+from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import ensure_anomalib
 from pipelines.bench.methods import ANOMALIB
 from pipelines.data import drawn
@@ -32,7 +33,6 @@ from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
 from pipelines.models.model_file import sha256_of
 from pipelines.models.reference import find_model
-from pipelines.output import check_writable
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -22,16 +22,18 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError, RayTaskError
 
-import pipelines.engines
-import pipelines.folder_run
+import pipelines.batch.engines
+import pipelines.batch.folder_run
 from pipelines.base.concurrency import Clock
-from pipelines.engines import check_engine, on_ray
+from pipelines.batch.engines import check_engine, on_ray
+from pipelines.batch.folder_run import Shard
 from pipelines.errors import EngineError
-from pipelines.folder_run import Shard
 from pipelines.images import FileList
 from pipelines.score import score_folder
 
-SMALL_SHARDS = "import pipelines.folder_run; pipelines.folder_run.SHARD_FILES = 3; from flows.cli import main; main()"
+SMALL_SHARDS = (
+    "import pipelines.batch.folder_run; pipelines.batch.folder_run.SHARD_FILES = 3; from flows.cli import main; main()"
+)
 pytestmark = pytest.mark.filterwarnings("ignore:::ray")  # its own deprecations
 
 
@@ -49,7 +51,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    monkeypatch.setattr(pipelines.folder_run, "SHARD_FILES", 3)
+    monkeypatch.setattr(pipelines.batch.folder_run, "SHARD_FILES", 3)
     return cluster
 
 
@@ -72,7 +74,7 @@ def test_what_a_worker_cannot_write_is_told(images, tmp_path, trained, on_cluste
         job.output.store.folder.write_text("in the way")
         on_ray(job, shards, advance)
 
-    monkeypatch.setattr(pipelines.engines, "on_ray", run_all)
+    monkeypatch.setattr(pipelines.batch.engines, "on_ray", run_all)
     with pytest.raises(OSError, match="shards-"):
         score_folder(images, str(trained.model), out, engine="ray")
     ends = time.monotonic() + 30
@@ -191,7 +193,7 @@ def test_where_ray_gives_up_it_is_begun_anew(monkeypatch) -> None:
                 raise losses.pop()
             yield 2
 
-    monkeypatch.setattr(pipelines.engines, "_done", done)
+    monkeypatch.setattr(pipelines.batch.engines, "_done", done)
     on_ray(job, job.shards(), told.append)
     assert sum(told) == 6
     assert job.done == {0, 1, 2}
@@ -201,7 +203,7 @@ def test_what_a_cluster_cannot_do_is_told_once(monkeypatch) -> None:
     def refused(job, shards):
         raise RayTaskError("shard", "No module named 'pipelines'", ImportError())
 
-    monkeypatch.setattr(pipelines.engines, "_done", refused)
+    monkeypatch.setattr(pipelines.batch.engines, "_done", refused)
     job = _Job()
     with pytest.raises(EngineError, match=r"cannot do this job: .*No module named 'pipelines'"):
         on_ray(job, job.shards(), [].append)
@@ -210,7 +212,7 @@ def test_what_a_cluster_cannot_do_is_told_once(monkeypatch) -> None:
 def test_what_goes_wrong_on_another_machine_says_where() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "get", lambda _: 1 / 0)
-        answer = pipelines.engines._Worker([None], {})({"shard": np.array([0])})
+        answer = pipelines.batch.engines._Worker([None], {})({"shard": np.array([0])})
     error = pickle.loads(answer["error"][0])  # noqa: S301 - our own
     assert isinstance(error, EngineError)
     assert str(error) == f"on {platform.node()}: ZeroDivisionError: division by zero"
@@ -221,6 +223,6 @@ def test_it_ends_where_no_worker_gets_anything_done(monkeypatch) -> None:
         raise RayActorError
 
     job = _Job()
-    monkeypatch.setattr(pipelines.engines, "_done", lost)
+    monkeypatch.setattr(pipelines.batch.engines, "_done", lost)
     with pytest.raises(EngineError, match="lost again and again"):
         on_ray(job, job.shards(), [].append)

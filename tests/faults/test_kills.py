@@ -23,7 +23,7 @@ KILLS = 10  # of each batch job
 FORKING = """
 import faulthandler, json, os, sys, time
 import pipelines.report, pipelines.restore, pipelines.score
-import pipelines.folder_run as folder_run
+import pipelines.batch.folder_run as folder_run
 from flows.cli import main
 folder_run.KEEP_SECONDS, folder_run.SHARD_FILES = 0.0, 8  # many moments at which rows appear
 for line in sys.stdin:

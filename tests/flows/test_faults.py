@@ -24,7 +24,7 @@ from flows.faults import expect_deployment
 from flows.inbox import attend
 from flows.schedules import plan
 from flows.server import ServerError
-from pipelines.arrivals import Inbox
+from pipelines.batch.deliveries import Inbox
 from pipelines.jobfile.job import load_job
 
 JOB = 'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "good"\n[schedule]\n'

@@ -25,8 +25,8 @@ from flows.folder_run import report_run, run_folder
 from flows.restore import restore_flow
 from flows.score import score_flow
 from pipelines.base.progress import progress
+from pipelines.batch.folder_run import Shard
 from pipelines.errors import FolderError, RegistryError
-from pipelines.folder_run import Shard
 from pipelines.images import FileList
 from pipelines.restore import RestoreSummary
 from pipelines.score import ScoreSummary

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from pipelines.alarms import alarms
 from pipelines.anomaly.drift import Drift
+from pipelines.batch.alarms import alarms
 from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import AlarmTable

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipelines.arrivals import Inbox
+from pipelines.batch.deliveries import Inbox
 
 
 class Clock:
@@ -175,7 +175,7 @@ AS_SOMEBODY_ELSE = """
 import json, logging, os, sys
 from datetime import timedelta
 from pathlib import Path
-from pipelines.arrivals import Inbox
+from pipelines.batch.deliveries import Inbox
 os.chdir(sys.argv[1])
 if os.getuid() == 0:  # whom no mode keeps out
     os.setuid(65534)

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines import contents
+from pipelines.batch.mlflow_record import drift_since, publish_run
 from pipelines.contents import contents_of
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
 from pipelines.lifecycle import Need, need_of, weigh
-from pipelines.publish import drift_since, publish_run
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder

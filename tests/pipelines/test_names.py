@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.base.files import folded
+from pipelines.batch.output_names import OutputNames
 from pipelines.images import ImageFile
-from pipelines.names import OutputNames
 
 
 def test_names_that_collide_with_folders_come_to_an_end() -> None:

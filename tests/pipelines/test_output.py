@@ -18,11 +18,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines import folder_run, score, store
+from pipelines import score
 from pipelines.base.files import TEMPORARY
+from pipelines.batch import folder_run, shard_store
+from pipelines.batch.folder_run import Shard
 from pipelines.errors import EngineError, OutputError
 from pipelines.evaluate import evaluate_model
-from pipelines.folder_run import Shard
 from pipelines.score import score_folder
 
 runner = CliRunner()
@@ -59,7 +60,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(trained, stable_bytes, i
     """SIGKILL a real process again and again, a little later each time, then let it finish."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     code = (
-        "import sys, pipelines.score as s, pipelines.folder_run as f; f.SHARD_FILES = 3;"
+        "import sys, pipelines.score as s, pipelines.batch.folder_run as f; f.SHARD_FILES = 3;"
         f"s.score_folder({str(images)!r}, {str(trained.model)!r}, sys.argv[1], false_alarms=0.6)"
     )
     subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
@@ -132,7 +133,7 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
     trained, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Prefect does when a share was away for a moment."""
-    monkeypatch.setattr(store, "GALLERY_ROWS", 5)
+    monkeypatch.setattr(shard_store, "GALLERY_ROWS", 5)
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 5)
     score_folder(images, trained.model, tmp_path / "whole")
     failures = [ConnectionResetError("the share is away")]
@@ -279,7 +280,7 @@ def test_an_image_with_the_name_of_another_one_s_map_has_a_map_too(trained, imag
 @pytest.fixture
 def folding(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that takes upper and lower case as equal."""
-    monkeypatch.setattr("pipelines.output.folds_names", lambda *_: True)
+    monkeypatch.setattr("pipelines.batch.output_folder.folds_names", lambda *_: True)
 
 
 @pytest.mark.usefixtures("folding")
@@ -333,7 +334,7 @@ def test_half_written_files_of_a_killed_run_are_removed(trained, images: Path, t
 def test_when_the_worst_are_gone_others_move_into_the_gallery(
     trained, rows_of, stable_bytes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "GALLERY_ROWS", 3)
+    monkeypatch.setattr(shard_store, "GALLERY_ROWS", 3)
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 3)
     out = tmp_path / "out"
     score_folder(images, trained.model, out)

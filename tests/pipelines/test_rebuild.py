@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import folder_run, score
+from pipelines import score
+from pipelines.batch import folder_run
 from pipelines.errors import FolderError
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder

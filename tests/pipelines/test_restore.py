@@ -19,11 +19,12 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from pipelines import folder_run, restore_folder, store
+from pipelines import restore_folder
+from pipelines.batch import folder_run, shard_store
+from pipelines.batch.output_folder import check_output
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import read_image
 from pipelines.models.model_file import ModelFile
-from pipelines.output import check_output
 from pipelines.report import restore_page
 from pipelines.restoration.quality import compare
 
@@ -187,7 +188,7 @@ def test_a_killed_run_ends_in_the_same_files(other: ModelFile, tmp_path: Path) -
         Image.fromarray(np.roll(pixels(160, 160), number, 0)).save(folder / f"{number:02}.png")
     restore_folder(folder, other, tmp_path / "whole")
     code = (
-        "import sys, pipelines.folder_run as f; f.KEEP_SECONDS = 0.0\n"
+        "import sys, pipelines.batch.folder_run as f; f.KEEP_SECONDS = 0.0\n"
         "from pipelines import restore_folder; restore_folder(*sys.argv[1:4])"
     )
     arguments = [sys.executable, "-c", code, str(folder), str(other.path), str(tmp_path / "out")]
@@ -248,7 +249,7 @@ def test_pictures_are_kept_of_the_widest_error_bars_alone(
     other: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_run, "GALLERY_ROWS", 2)
-    monkeypatch.setattr(store, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(shard_store, "GALLERY_ROWS", 2)
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(8):

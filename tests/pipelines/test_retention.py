@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipelines.retention import forget_runs
+from pipelines.batch.retention import forget_runs
 
 NOW = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 AGE = timedelta(days=90)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.batch.rows import note_of
 from pipelines.images import Decoded, ImageFile
 from pipelines.models.model_file import Metadata
-from pipelines.rows import note_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.account import work_key
+from pipelines.batch.run_json import work_key
 from pipelines.errors import CalibrationError, KintsugiError
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import score_folder

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import store
-from pipelines.columns import Row
+from pipelines.batch import shard_store
+from pipelines.batch.rows import empty_row
+from pipelines.batch.schema import Row
+from pipelines.batch.shard_store import RowStore
 from pipelines.images import FileList, ImageFile, listing
-from pipelines.rows import empty_row
-from pipelines.store import RowStore
 
 RANDOM = np.random.default_rng(0)
 
@@ -85,7 +85,7 @@ def test_what_is_left_is_what_is_missing_changed_failed_or_gone(written: Written
 def test_the_worst_need_pictures_which_any_row_that_counts_may_have(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(shard_store, "GALLERY_ROWS", 2)
     files = FileList.of(Path(), [file(number) for number in range(4)])
     written.write(*(row(file(number), float(number), picture=number == 3) for number in range(4)))
     written.write(row(file(3), 3.0))  # made again, without
@@ -95,7 +95,7 @@ def test_the_worst_need_pictures_which_any_row_that_counts_may_have(
 
 
 def test_only_the_worst_of_a_write_keep_their_pictures(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "GALLERY_ROWS", 2)
+    monkeypatch.setattr(shard_store, "GALLERY_ROWS", 2)
     rows = [row(file(number), float(number), picture=True) for number in range(5)]
     written.write(*rows)
     gallery = written.store.gallery(sorted(rows, key=lambda each: -each["score"])[:3])

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import columns
 from pipelines.anomaly.heatmap import position
+from pipelines.batch import schema
 from pipelines.report import write_report
 from pipelines.report.folder import HeatFacts
 
@@ -250,7 +250,7 @@ class Maker:
         pictures = picture_rows(near)
         rows = result_rows([row["score"] for row in pictures])
         out = self.folder(rows, run=run_record(rows, heat=HEAT.model_dump()), gallery=False)
-        table = pa.Table.from_pylist(pictures, schema=columns.GALLERY)
+        table = pa.Table.from_pylist(pictures, schema=schema.GALLERY)
         pq.write_table(table, out / ".kintsugi-run" / "gallery.parquet")
         return out
 
@@ -280,7 +280,7 @@ class Maker:
             "threshold": np.full(count, THRESHOLD),
             "note": pa.nulls(count, pa.string()),
         }
-        pq.write_table(pa.table(columns, schema=SCHEMA), out / "results.parquet")
+        pq.write_table(pa.table(schema, schema=SCHEMA), out / "results.parquet")
         counts = {"files": count, "ok": count, "failed": 0, "flagged": int(np.sum(scores > THRESHOLD))}
         (out / "run.json").write_text(json.dumps(run_record([], counts=counts)))
         return out

@@ -20,8 +20,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 from pipelines.base.progress import Advance
+from pipelines.batch.folder_run import STAGES, FolderRun, Shard
 from pipelines.errors import EngineError, KintsugiError
-from pipelines.folder_run import STAGES, FolderRun, Shard
 from pipelines.settings import PREFIX, settings
 
 log = logging.getLogger(__name__)

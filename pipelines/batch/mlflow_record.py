@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.batch.retention import schedule_of
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
 from pipelines.registry.tracking import TrackedRun
-from pipelines.retention import schedule_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

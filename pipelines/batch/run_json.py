@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from pipelines.alarms import alarms
 from pipelines.anomaly.abnormal_regions import describe_scale, local_level
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import FEWEST, Drift
+from pipelines.batch.alarms import alarms
 from pipelines.models.model_file import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
 from pipelines.models.providers import score_tolerance, short_name
 
 if TYPE_CHECKING:
-    from pipelines.folder_run import FolderRun
+    from pipelines.batch.folder_run import FolderRun
     from pipelines.models.session import AnyRestoring, Session
     from pipelines.score import Scoring
 

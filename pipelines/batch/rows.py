@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.anomaly.drift import FACTS
-from pipelines.columns import LABELLED, PICTURES, REGIONS, RESTORED, Row
+from pipelines.batch.schema import LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.models.model_file import Metadata
 

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from pipelines.base.concurrency import Clock
 from pipelines.base.progress import Advance
-from pipelines.columns import Row
+from pipelines.batch.output_folder import OutputFolder
+from pipelines.batch.rows import unreadable_row
+from pipelines.batch.schema import Row
+from pipelines.batch.shard_store import GALLERY_ROWS
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
 from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.model_file import ModelFile
-from pipelines.output import OutputFolder
-from pipelines.rows import unreadable_row
-from pipelines.store import GALLERY_ROWS
 
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work,

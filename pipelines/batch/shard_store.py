@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import write_atomically
 from pipelines.base.parquet import open_parquet, write_table
-from pipelines.columns import FIGURES_OF_REFERENCE, GALLERY, PICTURES, SHARD, Row, rank_of, read_shard, worst_first
+from pipelines.batch.schema import FIGURES_OF_REFERENCE, GALLERY, PICTURES, SHARD, Row, rank_of, read_shard, worst_first
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pipelines.base.files import appearing
 from pipelines.base.parquet import write_parquet
 from pipelines.base.safe_text import for_spreadsheets
-from pipelines.columns import FIGURES_OF_REFERENCE, RESULTS, Row
-from pipelines.store import worst_of
+from pipelines.batch.schema import FIGURES_OF_REFERENCE, RESULTS, Row
+from pipelines.batch.shard_store import worst_of
 
 COUNTED = ("ok", "failed", "flagged")  # of rows that were scored, in run.json
 

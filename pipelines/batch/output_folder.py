@@ -29,12 +29,12 @@ from pipelines.base.files import (
     write_json,
 )
 from pipelines.base.parquet import write_table
-from pipelines.columns import Row
+from pipelines.batch.output_names import NameSet
+from pipelines.batch.schema import Row
+from pipelines.batch.shard_store import RowStore
 from pipelines.errors import FolderError, OutputError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.models.model_file import ModelFile
-from pipelines.names import NameSet
-from pipelines.store import RowStore
 
 log = logging.getLogger(__name__)
 
