@@ -93,8 +93,8 @@ def train(
         check_job(asked)
         why = None
         if if_needed:
+            from pipelines.data.cache import reading_anew
             from pipelines.lifecycle import need_of
-            from pipelines.prune import reading_anew
 
             with reading_anew(wanted=fresh):
                 need = need_of(asked)

@@ -14,10 +14,10 @@ from torch import nn
 
 from pipelines.base.subsample import evenly_spaced
 from pipelines.choose import wanted_pooling
-from pipelines.data import TrainingData
+from pipelines.data.plan import Plan
+from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
-from pipelines.plan import Plan
 from pipelines.settings import settings
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import (

@@ -24,7 +24,9 @@ from pipelines.anomaly.heatmap import visible
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.subsample import evenly_spaced
 from pipelines.build import likelihood_name, uses_embedded_backbone
-from pipelines.data import TrainingData
+from pipelines.data.plan import Plan
+from pipelines.data.splits import SplitName
+from pipelines.data.training_images import TrainingData
 from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile
 from pipelines.jobfile.job import Job
@@ -41,8 +43,6 @@ from pipelines.models.model_file import (
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
-from pipelines.plan import Plan
-from pipelines.splits import SplitName
 from vaecore.export import export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Representation

@@ -9,7 +9,8 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
 from pipelines.build import names_embedded_backbone, prior_words
-from pipelines.data import TrainingData
+from pipelines.data.plan import Plan
+from pipelines.data.training_images import TrainingData
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import (
     CARD_FILE,
@@ -20,7 +21,6 @@ from pipelines.models.model_file import (
     RestorationMetadata,
     SegmentationMetadata,
 )
-from pipelines.plan import Plan
 from pipelines.promotion import Decision
 from pipelines.registry.history import figures_in_words
 

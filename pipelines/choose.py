@@ -14,13 +14,13 @@ from torch import Tensor
 from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.damaged import with_damage
-from pipelines.data import TrainingData
+from pipelines.data.damaged import with_damage
+from pipelines.data.examples import Examples
+from pipelines.data.plan import Plan
+from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
-from pipelines.examples import Examples
 from pipelines.images import Decoded
 from pipelines.jobfile.tables import ModelTable
-from pipelines.plan import Plan
 from vaecore.bound import BoundMaps
 from vaecore.complexity import code_length
 from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
-from pipelines.data import drawn
+from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
+from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
+from pipelines.data.test_images import check_leakage
+from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
 from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
-from pipelines.leakage import check_leakage
-from pipelines.photos import Photos, load_photos
-from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
-from pipelines.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)

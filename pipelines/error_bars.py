@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.examples import Examples
+from pipelines.data.examples import Examples
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_segmenter import FitSegmenter
 from vaecore.colorization import colourfulness

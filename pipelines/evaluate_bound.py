@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
+from pipelines.data.test_images import Tested
 from pipelines.errors import DataError, ModelError
 from pipelines.images import Decoded, Failed, find_images
-from pipelines.leakage import Tested
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.weights import load_network

@@ -20,9 +20,9 @@ from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import printable
 from pipelines.batch.schema import Row
-from pipelines.classes import named
+from pipelines.data.classes import named
+from pipelines.data.test_images import warn_of_known
 from pipelines.errors import DataError
-from pipelines.leakage import warn_of_known
 from pipelines.models.model_file import ModelFile
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error

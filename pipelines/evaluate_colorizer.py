@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
+from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
 from pipelines.evaluate_restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
-from pipelines.leakage import Tested
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import ColorizingSession, keyed_generator

@@ -24,10 +24,10 @@ from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
 from pipelines.base.safe_text import printable
 from pipelines.base.subsample import evenly_spaced
-from pipelines.classes import classes_of, named
+from pipelines.data.classes import classes_of, named
+from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
-from pipelines.leakage import Tested
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import Advance, progress
 from pipelines.classical import Method, choose_classical
+from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.images.camera_bits import bits_for
-from pipelines.leakage import Tested
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
 from pipelines.models.session import RestoringSession

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
+from pipelines.data.test_images import Tested
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.images.image import Samples
 from pipelines.images.label_images import LabelFolder, Labels
 from pipelines.images.tiles import Place
-from pipelines.leakage import Tested
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import SegmentingSession

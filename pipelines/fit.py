@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
-from pipelines.examples import Examples, Window
+from pipelines.data.examples import Examples, Window
 from pipelines.jobfile.tables import TrainTable
 from pipelines.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind

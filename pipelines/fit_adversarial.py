@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
+from pipelines.data.crop_images import Photos
+from pipelines.data.splits import SplitName
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import Damaged, FitRestorer
-from pipelines.photos import Photos
-from pipelines.splits import SplitName
 from vaecore.adversarial import Kind
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

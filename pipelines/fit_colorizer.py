@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pipelines.data.crop_images import Photos
+from pipelines.data.splits import SplitName
 from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.loop import repeatable
-from pipelines.photos import Photos
-from pipelines.splits import SplitName
 from vaecore.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
 from vaecore.image_format import resize
 from vaecore.likelihoods import Gaussian

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pipelines.data.crop_images import Photos
+from pipelines.data.splits import SplitName
 from pipelines.images.tiles import padded
 from pipelines.loop import Trainable
-from pipelines.photos import Photos
-from pipelines.splits import SplitName
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

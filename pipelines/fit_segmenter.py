@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.data.crop_images import Photos
+from pipelines.data.splits import SplitName
 from pipelines.fit_crops import CropRecipe, FitCrops
-from pipelines.photos import Photos
 from pipelines.restoration.quality import compare_labels
-from pipelines.splits import SplitName
 from vaecore.networks import ConditionalVAE
 from vaecore.segmentation import segmentation_loss
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
+from pipelines.data.crop_images import Photos
+from pipelines.data.splits import SplitName
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
-from pipelines.photos import Photos
-from pipelines.splits import SplitName
 from vaecore.degradations import as_files, grain
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer

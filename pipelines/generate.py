@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.safe_text import printable
 from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
-from pipelines.classes import named
+from pipelines.data.classes import named
 from pipelines.errors import ModelError
 from pipelines.images.write import encode_image
 from pipelines.models.model_file import Metadata, ModelFile

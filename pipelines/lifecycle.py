@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.batch.mlflow_record import drift_since
-from pipelines.contents import contents_of
+from pipelines.data.file_digests import contents_of
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval

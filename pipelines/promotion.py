@@ -20,13 +20,13 @@ from pipelines.anomaly.figures_of_merit import separation
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.percentages import percent
 from pipelines.base.safe_text import printable
-from pipelines.damaged import with_damage
-from pipelines.data import TrainingData
+from pipelines.data.damaged import with_damage
+from pipelines.data.pieces import with_their_pieces
+from pipelines.data.training_images import TrainingData
 from pipelines.images import ImageFile
 from pipelines.jobfile.tables import PromoteTable
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session
-from pipelines.pieces import with_their_pieces
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

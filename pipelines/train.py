@@ -41,26 +41,26 @@ from pipelines.build import (
 )
 from pipelines.card import write_card
 from pipelines.choose import choose_score
-from pipelines.classes import named
-from pipelines.contents import contents_of
 from pipelines.crop_training import AnyTraining
-from pipelines.data import TrainingData, load_training_data
+from pipelines.data.cache import reading_anew
+from pipelines.data.classes import named
+from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
+from pipelines.data.file_digests import contents_of
+from pipelines.data.pieces import announce_pieces, warn_of_crossing
+from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
+from pipelines.data.splits import write_split
+from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.error_bars import set_temperature
 from pipelines.errors import JobError
-from pipelines.examples import STATISTICS_BATCH, Examples, make_examples
 from pipelines.fit import Recipe, fit
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import SPLIT_FILE
 from pipelines.models.session import Session
-from pipelines.pieces import announce_pieces, warn_of_crossing
-from pipelines.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.probe import details_help
 from pipelines.promotion import decide
-from pipelines.prune import reading_anew
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
-from pipelines.splits import write_split
 from pipelines.train_colorizer import ColorizerTraining
 from pipelines.train_crops import train_crops
 from pipelines.train_restorer import RestorerTraining

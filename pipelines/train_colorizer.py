@@ -14,6 +14,7 @@ from pipelines.build import build_backbone
 from pipelines.card import write_colorization_card
 from pipelines.crop_plan import Split, read_images
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
+from pipelines.data.crop_images import Photos
 from pipelines.error_bars import measure_error_bars, measure_gain
 from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
@@ -21,7 +22,6 @@ from pipelines.fit_crops import CropRecipe
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ColorizationMetadata
 from pipelines.models.session import ColorizingSession
-from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.restoration.colorizer import is_colourful
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma

@@ -16,6 +16,7 @@ from pipelines.build import adversarial_problems
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
+from pipelines.data.crop_images import Photos
 from pipelines.error_bars import measure_error_bars
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import CropRecipe
@@ -23,7 +24,6 @@ from pipelines.fit_restorer import FitRestorer
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration

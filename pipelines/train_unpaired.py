@@ -16,13 +16,13 @@ from torch import Tensor
 from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, read_unpaired
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
+from pipelines.data.crop_images import Photos
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED, RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.photos import Photos
 from pipelines.promotion import Decision
 from pipelines.train_restorer import opposition_of, part_of, sharpness, with_error_bars
 from vaecore.degradations import grain

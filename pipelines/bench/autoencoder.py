@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
 from pipelines.bench.measure import Scored
-from pipelines.examples import Examples
+from pipelines.data.examples import Examples
 from pipelines.fit import Recipe, shuffled
 
 log = logging.getLogger(__name__)

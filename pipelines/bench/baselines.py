@@ -23,10 +23,10 @@ from pipelines.bench.memory import (
 )
 from pipelines.bench.peak import peak_memory
 from pipelines.build import build_representation, standardises, training_device
-from pipelines.examples import EXTRACT_BATCH, Examples, make_examples
+from pipelines.data.examples import EXTRACT_BATCH, Examples, make_examples
+from pipelines.data.plan import Plan
 from pipelines.fit import Recipe
 from pipelines.jobfile.job import Job
-from pipelines.plan import Plan
 from vaecore.backbones import Backbone
 from vaecore.representations import Representation
 

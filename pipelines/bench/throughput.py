@@ -28,7 +28,7 @@ from pipelines.base.progress import progress
 from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import ensure_anomalib
 from pipelines.bench.methods import ANOMALIB
-from pipelines.data import drawn
+from pipelines.data.training_images import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
 from pipelines.models.model_file import sha256_of

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.data import TrainingData
-from pipelines.examples import Examples, make_examples
+from pipelines.data.examples import Examples, make_examples
+from pipelines.data.plan import Plan
+from pipelines.data.training_images import TrainingData
 from pipelines.fit import fit
 from pipelines.images import Failed, find_images
 from pipelines.images.write import encode_image
 from pipelines.jobfile.job import job_from_document
 from pipelines.models.inputs import decode_for
-from pipelines.plan import Plan
 from pipelines.train import prepare
 from vaecore.bound import GenerativeModel
 from vaecore.representations import Representation

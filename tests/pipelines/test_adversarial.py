@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipelines import restore_folder, train_model
 from pipelines.adversary import PATIENCE, Adversary
+from pipelines.data.crop_images import Photos, load_photos
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
@@ -21,7 +22,6 @@ from pipelines.jobfile.job import Job, load_job
 from pipelines.loop import run
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
-from pipelines.photos import Photos, load_photos
 from pipelines.train import crop_training
 from vaecore.degradations import gaussian_noise, smaller
 from vaecore.image_format import ImageFormat

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipelines.choose import aligned_share, choose_score
+from pipelines.data.examples import Examples, make_examples
 from pipelines.errors import JobError
-from pipelines.examples import Examples, make_examples
 from pipelines.jobfile.job import load_job
 from pipelines.train import prepare
 from vaecore.pooling import Pooling

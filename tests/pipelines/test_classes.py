@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.classes import check_classes, classes_of
+from pipelines.data.classes import check_classes, classes_of
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluate_probe import evaluate_probe

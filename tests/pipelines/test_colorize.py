@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder, train_model
+from pipelines.data.crop_images import load_photos, pixel_digest
 from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import find_images, read_image
 from pipelines.jobfile.job import job_from_document
 from pipelines.models.reference import find_model
 from pipelines.models.session import ColorizingSession, RestoringSession, Session
-from pipelines.photos import load_photos, pixel_digest
 from pipelines.restoration import colorizer
 from vaecore.colorization import LUMA
 from vaecore.image_format import ImageFormat

@@ -16,14 +16,14 @@ from PIL import Image
 
 from pipelines.base.locks import locked
 from pipelines.build import find_task
-from pipelines.data import load_training_data
+from pipelines.data.plan import Plan, make_plan, survey, working_size
+from pipelines.data.splits import split_by_content
+from pipelines.data.training_images import load_training_data
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.models.inputs import decode_for
-from pipelines.plan import Plan, make_plan, survey, working_size
-from pipelines.splits import split_by_content
 from vaecore.image_format import ImageFormat
 
 
@@ -161,7 +161,7 @@ def test_a_share_that_leaves_nothing_to_train_is_refused() -> None:
 def test_a_file_that_failed_is_tried_again(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(tiles)
     plan = plan_of(job)
-    monkeypatch.setattr("pipelines.data.decode_for", _all_but_the_first)
+    monkeypatch.setattr("pipelines.data.training_images.decode_for", _all_but_the_first)
     assert len(load_training_data(job, plan).failed) == 1
     monkeypatch.undo()
     monkeypatch.setenv("KINTSUGI_HOME", str(tiles.parent / "home"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.examples import make_examples
+from pipelines.data.examples import make_examples
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import Prepared, prepare
 from vaecore.backbones import Backbone

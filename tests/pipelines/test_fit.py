@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.data.examples import Examples, Window, make_examples
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.examples import Examples, Window, make_examples
 from pipelines.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import TrainTable

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.data.crop_images import Photos, load_photos
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.loop import run
-from pipelines.photos import Photos, load_photos
 from vaecore.degradations import gaussian_noise
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 
 from pipelines.base.locks import locked
 from pipelines.batch.mlflow_record import experiment_of, forget_published, publish_run
-from pipelines.contents import UNUSED, contents_of
+from pipelines.data.cache import cache_folder
+from pipelines.data.file_digests import UNUSED, contents_of
 from pipelines.jobfile.job import load_job
-from pipelines.prune import cache_folder
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.settings import settings
 from pipelines.train import train_model

@@ -25,11 +25,11 @@ from pipelines.build import (
     score_kind,
 )
 from pipelines.bundle import check_parity, describe, write_job
+from pipelines.data.plan import Plan
 from pipelines.explore import explore_model
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile, sha256_of
-from pipelines.plan import Plan
 from pipelines.score import score_folder
 from pipelines.weights import load_network, write_weights
 from vaecore.export import export_scoring

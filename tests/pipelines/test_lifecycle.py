@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import contents
 from pipelines.batch.mlflow_record import drift_since, publish_run
-from pipelines.contents import contents_of
+from pipelines.data.file_digests import contents_of
+from pipelines.data.training_images import file_digests
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
@@ -66,9 +66,9 @@ def test_a_folder_that_is_away_is_no_reason_to_train(home, monkeypatch):
     assert not need.train
     assert "is a folder away?" in need.reason
 
-    found = contents.list_images
+    found = file_digests.list_images
     closed = UnreadableFolder(home / "good" / "more", "more/", "Stale file handle")
-    monkeypatch.setattr(contents, "list_images", lambda folder: replace(found(folder), unreadable=(closed,)))
+    monkeypatch.setattr(file_digests, "list_images", lambda folder: replace(found(folder), unreadable=(closed,)))
     with pytest.raises(DataError, match="is a share away"):
         need_of(job)
 
@@ -201,8 +201,8 @@ def test_files_are_read_once(home, monkeypatch):
     job = job_of(home)
     first = contents_of(job)
     read: list[Path] = []
-    digest = contents.sha256_of
-    monkeypatch.setattr(contents, "sha256_of", lambda path: read.append(path) or digest(path))
+    digest = file_digests.sha256_of
+    monkeypatch.setattr(file_digests, "sha256_of", lambda path: read.append(path) or digest(path))
     assert contents_of(job) == first
     assert not read
     (home / "good" / "new.png").write_bytes(b"new")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data.cache import reading_anew
+from pipelines.data.crop_images import Photos, load_photos, pixel_digest
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
-from pipelines.photos import Photos, load_photos, pixel_digest
-from pipelines.prune import reading_anew
 from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 

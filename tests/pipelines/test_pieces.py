@@ -14,14 +14,14 @@ from PIL import Image
 
 from pipelines import train_crops
 from pipelines.build import find_task
-from pipelines.contents import contents_of
-from pipelines.data import load_training_data
+from pipelines.data.file_digests import contents_of
+from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
+from pipelines.data.plan import make_plan, survey
+from pipelines.data.splits import split_by_content
+from pipelines.data.training_images import load_training_data
 from pipelines.errors import DataError, JobError
 from pipelines.jobfile.job import Job, job_from_document
-from pipelines.pieces import announce_pieces, pieces_of, warn_of_crossing
-from pipelines.plan import make_plan, survey
 from pipelines.promotion import unseen_by
-from pipelines.splits import split_by_content
 from pipelines.train import prepare
 from pipelines.train_restorer import RestorerTraining
 from pipelines.warm_start import held_apart

@@ -12,9 +12,9 @@ from scipy.spatial.distance import mahalanobis
 
 from pipelines import probe
 from pipelines.build import find_task
-from pipelines.data import load_training_data
+from pipelines.data.plan import make_plan, survey
+from pipelines.data.training_images import load_training_data
 from pipelines.jobfile.job import Job, job_from_document
-from pipelines.plan import make_plan, survey
 from pipelines.probe import Distances, details_help
 from pipelines.train import prepare
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
-from pipelines.synthetic import KINDS, LEAST_AREA, VISIBLE, contrast, scar, scratch, synthesize
+from pipelines.data.synthetic_defects import KINDS, LEAST_AREA, VISIBLE, contrast, scar, scratch, synthesize
 
 SEEDS = range(12)
 

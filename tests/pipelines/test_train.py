@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 
 from pipelines.build import find_task
 from pipelines.bundle import check_parity, describe, write_job, write_model
+from pipelines.data.examples import make_examples
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
-from pipelines.examples import make_examples
 from pipelines.fit import fit
 from pipelines.jobfile.job import load_job
 from pipelines.loop import ema

@@ -168,12 +168,12 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
 
     def known() -> dict[str, str]:
-        from pipelines.photos import pixel_digest
+        from pipelines.data.crop_images import pixel_digest
 
         pixels = np.asarray(Image.open(sorted(GOOD.iterdir())[3]).convert("L"))[..., None]
         return {pixel_digest(pixels)[:16]: "CBSD68"}
 
-    monkeypatch.setattr("pipelines.leakage.known_benchmarks", known)
+    monkeypatch.setattr("pipelines.data.test_images.known_benchmarks", known)
     with pytest.raises(DataError, match="training images are test images: 1 of CBSD68"):
         train_model(job(tmp_path))
 

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from pipelines import evaluate_model, restore_folder, train_model
-from pipelines.contents import contents_of
+from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.file_digests import contents_of
+from pipelines.data.plan import survey
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError
 from pipelines.fit_adversarial import Opposition
@@ -23,8 +25,6 @@ from pipelines.lifecycle import need_of
 from pipelines.loop import run
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
-from pipelines.photos import Photos, load_photos
-from pipelines.plan import survey
 from pipelines.train_unpaired import UnpairedTraining, first_guess
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

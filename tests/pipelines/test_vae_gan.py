@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipelines import train_model
+from pipelines.data.examples import make_examples
 from pipelines.errors import JobError
-from pipelines.examples import make_examples
 from pipelines.fit import fit
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.reference import find_model

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipelines.build import find_task
+from pipelines.data.plan import make_plan, survey
 from pipelines.evaluate import evaluate_model
 from pipelines.jobfile.job import Job, job_from_document
-from pipelines.plan import make_plan, survey
 from pipelines.train import train_model
 
 

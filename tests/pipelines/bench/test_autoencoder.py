@@ -18,7 +18,7 @@ from pipelines.bench.autoencoder import (
     ssim,
     train_autoencoder,
 )
-from pipelines.examples import Examples
+from pipelines.data.examples import Examples
 from pipelines.fit import Recipe
 
 

@@ -16,11 +16,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
+from pipelines.data.crop_images import Photos, pixel_digest
 from pipelines.errors import DataError
 from pipelines.images import Decoded, ImageFile
 from pipelines.images.convert import luma
 from pipelines.models.model_file import ModelFile
-from pipelines.photos import Photos, pixel_digest
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.base.files import write_atomically
+from pipelines.data.pieces import split_pieces
 from pipelines.errors import DataError
 from pipelines.models.model_file import FILES
-from pipelines.pieces import split_pieces
 
 FEWEST_IMAGES = 10
 FEWEST_SELECT = 4

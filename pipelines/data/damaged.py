@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from pipelines.data.synthetic_defects import synthesize
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.models.inputs import decode_for
 from pipelines.models.session import keyed_generator
-from pipelines.synthetic import synthesize
 
 if TYPE_CHECKING:
     from pipelines.models.model_file import Metadata

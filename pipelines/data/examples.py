@@ -21,8 +21,8 @@ from torch import Tensor
 from pipelines.base.locks import locked
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.data import TrainingData, require_space
-from pipelines.splits import SplitName
+from pipelines.data.splits import SplitName
+from pipelines.data.training_images import TrainingData, require_space
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 

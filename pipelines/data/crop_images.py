@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
 from pipelines.base.progress import progress
+from pipelines.data.cache import cache_folder
 from pipelines.errors import DataError, ImageError
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.images.bits import ALL
@@ -24,7 +25,6 @@ from pipelines.images.camera_bits import survey_bits
 from pipelines.images.label_images import LabelFolder
 from pipelines.images.tiles import padded
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
-from pipelines.prune import cache_folder
 from vaecore.image_format import ImageFormat, resize
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from pipelines.base.files import write_json
 from pipelines.base.progress import progress
-from pipelines.data import drawn
+from pipelines.data.cache import reads_anew
+from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
 from pipelines.images import ImageFile, list_images
 from pipelines.images.label_images import stem_of
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import sha256_of
-from pipelines.prune import reads_anew
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
