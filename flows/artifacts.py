@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.registry import Version
     from pipelines.restore import RestoreSummary
     from pipelines.score import ScoreSummary
-    from pipelines.trained import TrainedModel
+    from pipelines.training.registration import TrainedModel
 
 
 def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:

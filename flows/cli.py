@@ -94,7 +94,7 @@ def train(
         why = None
         if if_needed:
             from pipelines.data.cache import reading_anew
-            from pipelines.lifecycle import need_of
+            from pipelines.training.need import need_of
 
             with reading_anew(wanted=fresh):
                 need = need_of(asked)

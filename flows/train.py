@@ -18,12 +18,12 @@ from flows.runs import only_warned, recorded_run
 from pipelines.base.files import read_text
 
 if TYPE_CHECKING:
-    from pipelines.lifecycle import Need
-    from pipelines.trained import TrainedModel
+    from pipelines.training.need import Need
+    from pipelines.training.registration import TrainedModel
 else:
     TrainedModel = Need = Any  # Prefect looks every name in a flow's signature up, and torch takes seconds to import
 
-log = logging.getLogger("pipelines.lifecycle")
+log = logging.getLogger("pipelines.training.need")
 
 
 def _run_name() -> str:
@@ -67,7 +67,7 @@ def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = Fal
 def decide(job: Path, overrides: tuple[str, ...]) -> Need:
     """Whether a training that is due has anything to learn."""
     from pipelines.jobfile.job import load_job
-    from pipelines.lifecycle import need_of
+    from pipelines.training.need import need_of
 
     return need_of(load_job(job, overrides))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.restore import RestoreSummary, restore_folder
     from pipelines.score import ScoreSummary, score_folder
     from pipelines.train import train_model
-    from pipelines.trained import TrainedModel
+    from pipelines.training.registration import TrainedModel
 
 # ONNX Runtime reports its use to its makers, and writes into the user's cache folder, from the moment it is imported.
 # Python imports this package before any module in it. What the user has set stays as it is.
@@ -32,7 +32,7 @@ _HOME = {
     "EmbedSummary": "pipelines.embed",
     "RestoreSummary": "pipelines.restore",
     "ScoreSummary": "pipelines.score",
-    "TrainedModel": "pipelines.trained",
+    "TrainedModel": "pipelines.training.registration",
     "embed_folder": "pipelines.embed",
     "evaluate_model": "pipelines.evaluate",
     "rebuild_report": "pipelines.rebuild",

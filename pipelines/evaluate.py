@@ -191,7 +191,7 @@ def evaluate_scores(
     file = find_model(model)  # once: between two looks, another version may become champion
     graph = None
     if regret:
-        from pipelines.weights import load_network  # needs torch, which scoring does without
+        from pipelines.training.weights import load_network  # needs torch, which scoring does without
 
         graph = load_network(file)
     tells_places = Session(file, device="cpu").metadata.tells_places

@@ -19,7 +19,7 @@ from pipelines.errors import DataError, ModelError
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
-from pipelines.weights import load_network
+from pipelines.training.weights import load_network
 from vaecore.bound import bound_maps, iwae
 from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph

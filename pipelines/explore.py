@@ -21,7 +21,6 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
 from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
-from pipelines.build import prior_words
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.latents import MOST_IMAGES, Codes, encode_folder
@@ -30,7 +29,8 @@ from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
-from pipelines.weights import load_network
+from pipelines.training.network import prior_words
+from pipelines.training.weights import load_network
 from vaecore.networks import ClassPrior
 from vaecore.scoring import ScoringGraph
 

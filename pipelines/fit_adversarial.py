@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import Damaged, FitRestorer
+from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_force
 from vaecore.adversarial import Kind
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

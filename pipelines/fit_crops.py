@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.images.tiles import padded
-from pipelines.loop import Trainable
+from pipelines.training.loop import Trainable
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.fit_adversarial import Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
+from pipelines.training.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
 from vaecore.degradations import as_files, grain
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer

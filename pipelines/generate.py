@@ -21,7 +21,7 @@ from pipelines.images.write import encode_image
 from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
-from pipelines.weights import load_network
+from pipelines.training.weights import load_network
 from vaecore.bound import GenerativeModel
 from vaecore.networks import ClassPrior
 from vaecore.priors import Autoencoder

@@ -12,9 +12,9 @@ import torch
 
 from pipelines.base.files import write_json
 from pipelines.base.progress import progress
-from pipelines.build import training_device
 from pipelines.images import Failed, ImageFile
 from pipelines.models.inputs import decode_for
+from pipelines.training.network import training_device
 from vaecore.regret import STEPS, likelihood_regret
 from vaecore.scoring import ScoringGraph
 
@@ -33,7 +33,7 @@ def regret_of(
     """Likelihood regret of each image that can be read, in nats per dimension of y, by the sha256 of its content.
 
     Args:
-        graph: The network, from `pipelines.weights.load_network`.
+        graph: The network, from `pipelines.training.weights.load_network`.
         files: Images, by the sha256 of their contents.
         steps: Of the fit to each.
         kept: File that every regret is written to when it is found: a run that was stopped goes on from it.

@@ -23,10 +23,35 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from pipelines import bundle
-from pipelines.adversary import announce
 from pipelines.base.percentages import promised
-from pipelines.build import (
+from pipelines.crop_training import AnyTraining
+from pipelines.data.cache import reading_anew
+from pipelines.data.classes import named
+from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
+from pipelines.data.file_digests import contents_of
+from pipelines.data.pieces import announce_pieces, warn_of_crossing
+from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
+from pipelines.data.splits import write_split
+from pipelines.data.training_images import TrainingData, load_training_data
+from pipelines.errors import JobError
+from pipelines.jobfile.job import Job, load_job
+from pipelines.models.model_file import SPLIT_FILE
+from pipelines.models.session import Session
+from pipelines.registry import Registry
+from pipelines.registry.tracking import TrackedRun
+from pipelines.settings import settings
+from pipelines.train_colorizer import ColorizerTraining
+from pipelines.train_crops import train_crops
+from pipelines.train_restorer import RestorerTraining
+from pipelines.train_segmenter import SegmenterTraining
+from pipelines.train_unpaired import UnpairedTraining
+from pipelines.training import bundle
+from pipelines.training.adversary import announce
+from pipelines.training.error_bars import set_temperature
+from pipelines.training.feature_probe import details_help
+from pipelines.training.fit import Recipe, fit
+from pipelines.training.model_card import write_card
+from pipelines.training.network import (
     build_network,
     build_representation,
     check_network_options,
@@ -39,35 +64,10 @@ from pipelines.build import (
     standardises,
     training_device,
 )
-from pipelines.card import write_card
-from pipelines.choose import choose_score
-from pipelines.crop_training import AnyTraining
-from pipelines.data.cache import reading_anew
-from pipelines.data.classes import named
-from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
-from pipelines.data.file_digests import contents_of
-from pipelines.data.pieces import announce_pieces, warn_of_crossing
-from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
-from pipelines.data.splits import write_split
-from pipelines.data.training_images import TrainingData, load_training_data
-from pipelines.error_bars import set_temperature
-from pipelines.errors import JobError
-from pipelines.fit import Recipe, fit
-from pipelines.jobfile.job import Job, load_job
-from pipelines.models.model_file import SPLIT_FILE
-from pipelines.models.session import Session
-from pipelines.probe import details_help
-from pipelines.promotion import decide
-from pipelines.registry import Registry
-from pipelines.registry.tracking import TrackedRun
-from pipelines.settings import settings
-from pipelines.train_colorizer import ColorizerTraining
-from pipelines.train_crops import train_crops
-from pipelines.train_restorer import RestorerTraining
-from pipelines.train_segmenter import SegmenterTraining
-from pipelines.train_unpaired import UnpairedTraining
-from pipelines.trained import MadeBundle, TrainedModel, champion_of, flatten, train_once
-from pipelines.weights import write_weights
+from pipelines.training.promotion import decide
+from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, flatten, train_once
+from pipelines.training.score_choice import choose_score
+from pipelines.training.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.localisation import Localisation

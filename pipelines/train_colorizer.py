@@ -10,20 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.build import build_backbone
-from pipelines.card import write_colorization_card
 from pipelines.crop_plan import Split, read_images
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.data.crop_images import Photos
-from pipelines.error_bars import measure_error_bars, measure_gain
 from pipelines.errors import DataError, JobError
 from pipelines.fit_colorizer import FitColorizer
 from pipelines.fit_crops import CropRecipe
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ColorizationMetadata
 from pipelines.models.session import ColorizingSession
-from pipelines.promotion import Decision
 from pipelines.restoration.colorizer import is_colourful
+from pipelines.training.error_bars import measure_error_bars, measure_gain
+from pipelines.training.model_card import write_colorization_card
+from pipelines.training.network import build_backbone
+from pipelines.training.promotion import Decision
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
 from vaecore.image_format import ImageFormat

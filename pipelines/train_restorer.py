@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.adversary import alone_of
-from pipelines.build import adversarial_problems
-from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, choose_recipe
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.data.crop_images import Photos
-from pipelines.error_bars import measure_error_bars
 from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.promotion import Decision
+from pipelines.training.adversary import alone_of
+from pipelines.training.error_bars import measure_error_bars
+from pipelines.training.model_card import write_restoration_card
+from pipelines.training.network import adversarial_problems
+from pipelines.training.promotion import Decision
 from vaecore.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.card import write_segmentation_card
 from pipelines.crop_plan import Split, read_images
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.data.crop_images import Photos
-from pipelines.error_bars import measure_temperature
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_segmenter import FitSegmenter
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import SegmentationMetadata
 from pipelines.models.session import SegmentingSession
-from pipelines.promotion import Decision
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import classes_of
+from pipelines.training.error_bars import measure_temperature
+from pipelines.training.model_card import write_segmentation_card
+from pipelines.training.promotion import Decision
 from vaecore.export import export_segmentation
 from vaecore.image_format import ImageFormat
 from vaecore.networks import SIZES, ConditionalVAE

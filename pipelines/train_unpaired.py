@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.card import write_restoration_card
 from pipelines.crop_plan import Split, read_unpaired
 from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.data.crop_images import Photos
@@ -23,8 +22,9 @@ from pipelines.fit_unpaired import FitUnpaired
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED, RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.promotion import Decision
 from pipelines.train_restorer import opposition_of, part_of, sharpness, with_error_bars
+from pipelines.training.model_card import write_restoration_card
+from pipelines.training.promotion import Decision
 from vaecore.degradations import grain
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat

@@ -20,9 +20,9 @@ from pipelines.bench.anomalib_environment import python_of
 from pipelines.bench.baselines import backbone_of
 from pipelines.bench.measure import BATCH, Figures, Material, at_full_size, read_images, read_material
 from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
-from pipelines.build import training_device
 from pipelines.errors import DataError
 from pipelines.images import find_images
+from pipelines.training.network import training_device
 from vaecore.backbones import Backbone
 
 if TYPE_CHECKING:

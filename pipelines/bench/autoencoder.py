@@ -22,7 +22,7 @@ from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
 from pipelines.bench.measure import Scored
 from pipelines.data.examples import Examples
-from pipelines.fit import Recipe, shuffled
+from pipelines.training.fit import Recipe, shuffled
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from pipelines.bench.memory import (
     rows_of,
 )
 from pipelines.bench.peak import peak_memory
-from pipelines.build import build_representation, standardises, training_device
 from pipelines.data.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.data.plan import Plan
-from pipelines.fit import Recipe
 from pipelines.jobfile.job import Job
+from pipelines.training.fit import Recipe
+from pipelines.training.network import build_representation, standardises, training_device
 from vaecore.backbones import Backbone
 from vaecore.representations import Representation
 

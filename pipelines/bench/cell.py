@@ -16,10 +16,10 @@ from typing import Any
 from pipelines.base.files import write_json
 from pipelines.bench.jobs import for_pixels, overrides_for, write_job_file
 from pipelines.bench.methods import Method, method_of
-from pipelines.build import find_task
 from pipelines.data.plan import make_plan, survey
 from pipelines.errors import KintsugiError
 from pipelines.jobfile.job import Job
+from pipelines.training.network import find_task
 
 WRONG = 2
 

@@ -19,7 +19,6 @@ from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.progress import progress
 from pipelines.batch.schema import Row
 from pipelines.bench.peak import peak_memory
-from pipelines.build import find_task
 from pipelines.data.plan import Plan, make_plan, survey
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.evaluate import figures_of
@@ -27,6 +26,7 @@ from pipelines.images import Decoded, Failed, find_images
 from pipelines.jobfile.job import Job
 from pipelines.masks import GOOD, Masks
 from pipelines.models.inputs import decode_for
+from pipelines.training.network import find_task
 from vaecore.image_format import resize
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pipelines.base.files import write_json
 from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
-from pipelines.build import training_device
 from pipelines.evaluate import evaluate_model
 from pipelines.models.reference import find_model
 from pipelines.models.session import Session
 from pipelines.settings import settings
 from pipelines.train import train_model
+from pipelines.training.network import training_device
 
 if TYPE_CHECKING:
     from pipelines.bench.cell import Question

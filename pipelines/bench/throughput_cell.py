@@ -50,7 +50,7 @@ def naive(request: Answer) -> Answer:
     from pipelines.images import find_images
     from pipelines.models.reference import find_model
     from pipelines.models.session import Session, keyed_noise
-    from pipelines.weights import load_network
+    from pipelines.training.weights import load_network
 
     file = find_model(request["model"])
     graph, metadata, calibration = load_network(file), Session(file, device="cpu").metadata, file.calibration()

@@ -17,12 +17,12 @@ from torch import Tensor
 from pipelines.data.examples import Examples, make_examples
 from pipelines.data.plan import Plan
 from pipelines.data.training_images import TrainingData
-from pipelines.fit import fit
 from pipelines.images import Failed, find_images
 from pipelines.images.write import encode_image
 from pipelines.jobfile.job import job_from_document
 from pipelines.models.inputs import decode_for
 from pipelines.train import prepare
+from pipelines.training.fit import fit
 from vaecore.bound import GenerativeModel
 from vaecore.representations import Representation
 

@@ -45,10 +45,10 @@ def training(monkeypatch, home):
 @pytest.fixture
 def need(training, monkeypatch):
     """What the question whether to train is answered with."""
-    module = ModuleType("pipelines.lifecycle")
+    module = ModuleType("pipelines.training.need")
     answer = SimpleNamespace(train=True, reason="12 files are new since tiles/1")
     module.need_of = lambda job: answer  # noqa: ARG005 - the answer is given
-    monkeypatch.setitem(sys.modules, "pipelines.lifecycle", module)
+    monkeypatch.setitem(sys.modules, "pipelines.training.need", module)
     return answer
 
 

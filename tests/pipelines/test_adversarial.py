@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pipelines import restore_folder, train_model
-from pipelines.adversary import PATIENCE, Adversary
 from pipelines.data.crop_images import Photos, load_photos
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
@@ -19,10 +18,11 @@ from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
-from pipelines.loop import run
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
 from pipelines.train import crop_training
+from pipelines.training.adversary import PATIENCE, Adversary
+from pipelines.training.loop import run
 from vaecore.degradations import gaussian_noise, smaller
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

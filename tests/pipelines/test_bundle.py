@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.bundle import grid_of, places_in
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
+from pipelines.training.bundle import grid_of, places_in
 from vaecore.backbones import Backbone
 from vaecore.representations import Features, Pixels, Representation
 

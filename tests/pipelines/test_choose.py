@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.choose import aligned_share, choose_score
 from pipelines.data.examples import Examples, make_examples
 from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.train import prepare
+from pipelines.training.score_choice import aligned_share, choose_score
 from vaecore.pooling import Pooling
 from vaecore.scoring import ScoringGraph
 

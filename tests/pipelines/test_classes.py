@@ -22,10 +22,10 @@ from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
-from pipelines.promotion import _compare_classes
 from pipelines.score import score_folder
 from pipelines.sureness import by_confidence, calibration_error
 from pipelines.train import _work_key, prepare, train_model
+from pipelines.training.promotion import _compare_classes
 
 JOB = """
 name = "bars"

@@ -15,7 +15,6 @@ import tifffile
 from PIL import Image
 
 from pipelines.base.locks import locked
-from pipelines.build import find_task
 from pipelines.data.plan import Plan, make_plan, survey, working_size
 from pipelines.data.splits import split_by_content
 from pipelines.data.training_images import load_training_data
@@ -24,6 +23,7 @@ from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.models.inputs import decode_for
+from pipelines.training.network import find_task
 from vaecore.image_format import ImageFormat
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from pipelines.data.crop_images import load_photos
-from pipelines.error_bars import SHARES, best_temperature, measure_error_bars
 from pipelines.fit_crops import CropRecipe, steps_within
 from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
+from pipelines.training.error_bars import SHARES, best_temperature, measure_error_bars
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer

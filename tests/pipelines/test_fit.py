@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipelines.data.examples import Examples, Window, make_examples
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import TrainTable
 from pipelines.train import prepare
+from pipelines.training.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.representations import Pixels
 from vaecore.tasks import scoring_tasks
@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_means_a_fresh_start(
     path = runs.folder / name / file
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with caplog.at_level(logging.WARNING, "pipelines.loop"):
+    with caplog.at_level(logging.WARNING, "pipelines.training.loop"):
         runs.check(runs.start(name))
     assert runs.steps == runs.all_steps
     assert [record.levelname for record in caplog.records if str(path) in record.getMessage()] == ["WARNING"]

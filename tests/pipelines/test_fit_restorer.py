@@ -13,7 +13,7 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.fit_crops import CropRecipe
 from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
-from pipelines.loop import run
+from pipelines.training.loop import run
 from vaecore.degradations import gaussian_noise
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

@@ -16,7 +16,6 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.figures_of_merit import PixelFigures
 from pipelines.anomaly.group_thresholds import GroupThresholds, group_of
 from pipelines.anomaly.verdicts import Verdicts
-from pipelines.bundle import calibrate
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
 from pipelines.evaluate import evaluate_model, figures_of
@@ -25,6 +24,7 @@ from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
+from pipelines.training.bundle import calibrate
 
 ODD = ["", " ", "caf\\xe9", "__proto__", "a\nb", "\u202egnp", "камера", "=1+1", "<b>", "a'b\"c", "50 %"]
 

@@ -21,7 +21,7 @@ from pipelines.jobfile.job import load_job
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.settings import settings
 from pipelines.train import train_model
-from pipelines.trained import ABANDONED, work_folder
+from pipelines.training.registration import ABANDONED, work_folder
 
 MONTH = timedelta(days=30)
 

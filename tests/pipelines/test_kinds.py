@@ -16,7 +16,14 @@ import torch
 from PIL import Image
 
 from pipelines import embed_folder
-from pipelines.build import (
+from pipelines.data.plan import Plan
+from pipelines.explore import explore_model
+from pipelines.images import find_images
+from pipelines.jobfile.job import load_job
+from pipelines.models.model_file import ModelFile, sha256_of
+from pipelines.score import score_folder
+from pipelines.training.bundle import check_parity, describe, write_job
+from pipelines.training.network import (
     build_network,
     build_representation,
     circumstances_of,
@@ -24,14 +31,7 @@ from pipelines.build import (
     prior_of,
     score_kind,
 )
-from pipelines.bundle import check_parity, describe, write_job
-from pipelines.data.plan import Plan
-from pipelines.explore import explore_model
-from pipelines.images import find_images
-from pipelines.jobfile.job import load_job
-from pipelines.models.model_file import ModelFile, sha256_of
-from pipelines.score import score_folder
-from pipelines.weights import load_network, write_weights
+from pipelines.training.weights import load_network, write_weights
 from vaecore.export import export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.priors import all_priors

@@ -18,10 +18,10 @@ from pipelines.data.training_images import file_digests
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
-from pipelines.lifecycle import Need, need_of, weigh
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder
+from pipelines.training.need import Need, need_of, weigh
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from pipelines.bundle import write_gallery
 from pipelines.errors import ModelError
 from pipelines.images import ImageFile, find_images
 from pipelines.models.gallery import Gallery
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
 from pipelines.score import score_folder
+from pipelines.training.bundle import write_gallery
 
 
 def gallery_of(folder: Path, embedding: np.ndarray, **changes: Any) -> Gallery:
@@ -107,7 +107,7 @@ def session(trained, tmp_path: Path) -> Session:
 def test_the_gallery_is_spread_over_the_training_set(
     trained, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.bundle.GALLERY_IMAGES", 5)
+    monkeypatch.setattr("pipelines.training.bundle.GALLERY_IMAGES", 5)
     files = find_images(trained.images)
     write_gallery(session, files)
     gallery = Gallery.of(session.model)

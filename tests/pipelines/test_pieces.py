@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import train_crops
-from pipelines.build import find_task
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
 from pipelines.data.plan import make_plan, survey
@@ -21,9 +20,10 @@ from pipelines.data.splits import split_by_content
 from pipelines.data.training_images import load_training_data
 from pipelines.errors import DataError, JobError
 from pipelines.jobfile.job import Job, job_from_document
-from pipelines.promotion import unseen_by
 from pipelines.train import prepare
 from pipelines.train_restorer import RestorerTraining
+from pipelines.training.network import find_task
+from pipelines.training.promotion import unseen_by
 from pipelines.warm_start import held_apart
 
 

@@ -15,7 +15,7 @@ from pipelines.generate import sample_images
 from pipelines.models.reference import find_model
 from pipelines.score import score_folder
 from pipelines.train import train_model
-from pipelines.weights import load_network
+from pipelines.training.weights import load_network
 from vaecore.bound import elbo
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import ConvVAE

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import mahalanobis
 
-from pipelines import probe
-from pipelines.build import find_task
 from pipelines.data.plan import make_plan, survey
 from pipelines.data.training_images import load_training_data
 from pipelines.jobfile.job import Job, job_from_document
-from pipelines.probe import Distances, details_help
 from pipelines.train import prepare
+from pipelines.training import feature_probe
+from pipelines.training.feature_probe import Distances, details_help
+from pipelines.training.network import find_task
 
 
 def test_distances_are_those_of_mahalanobis() -> None:
@@ -56,7 +56,7 @@ def test_the_answer_repeats_and_decides(job: Job, monkeypatch: pytest.MonkeyPatc
     figures = [details_help(job, wide, fine, data, standardise=False) for _ in range(2)]
     assert figures[0] is figures[1]
     for margin, chosen in ((-1.0, "details"), (1.0, "features")):
-        monkeypatch.setattr(probe, "CLEARLY_BETTER", margin)
+        monkeypatch.setattr(feature_probe, "CLEARLY_BETTER", margin)
         prepared = prepare(job)
         assert prepared.plan.target_name == chosen
         assert prepared.representation.whiten is (chosen == "details")
@@ -65,12 +65,12 @@ def test_the_answer_repeats_and_decides(job: Job, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("asked", [{"target": "features"}, {"strides": (16,)}, {"smooth": False}])
 def test_the_job_has_the_last_word(job: Job, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CLEARLY_BETTER", -1.0)
+    monkeypatch.setattr(feature_probe, "CLEARLY_BETTER", -1.0)
     assert prepare(with_model(job, **asked)).plan.target_name == "features"
 
 
 def test_a_backbone_without_fine_maps_keeps_the_wider_view(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CLEARLY_BETTER", -1.0)
+    monkeypatch.setattr(feature_probe, "CLEARLY_BETTER", -1.0)
     task, found = find_task(job), survey(job)
     wide, fine = make_plan(job, task, found), make_plan(job, task, found, "details")
     coarse_only = make_plan(with_model(job, strides=(64,)), task, found, "details")

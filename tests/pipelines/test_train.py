@@ -19,20 +19,20 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipelines.build import find_task
-from pipelines.bundle import check_parity, describe, write_job, write_model
 from pipelines.data.examples import make_examples
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
-from pipelines.fit import fit
 from pipelines.jobfile.job import load_job
-from pipelines.loop import ema
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.reference import find_model
 from pipelines.models.session import Session
 from pipelines.registry import Registry
 from pipelines.score import score_folder
 from pipelines.train import _work_key, prepare, train_model
-from pipelines.trained import work_folder
+from pipelines.training.bundle import check_parity, describe, write_job, write_model
+from pipelines.training.fit import fit
+from pipelines.training.loop import ema
+from pipelines.training.network import find_task
+from pipelines.training.registration import work_folder
 from vaecore.tasks import scoring_tasks
 
 

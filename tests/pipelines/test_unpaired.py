@@ -21,11 +21,11 @@ from pipelines.fit_crops import CropRecipe
 from pipelines.fit_unpaired import FitUnpaired, LearnedDamage
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
-from pipelines.lifecycle import need_of
-from pipelines.loop import run
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
 from pipelines.train_unpaired import UnpairedTraining, first_guess
+from pipelines.training.loop import run
+from pipelines.training.need import need_of
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

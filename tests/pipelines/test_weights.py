@@ -21,7 +21,7 @@ from pipelines.models.model_file import WEIGHTS_FILE, ModelFile, sha256_of
 from pipelines.models.session import Session, keyed_noise
 from pipelines.regret import regret_of
 from pipelines.train import train_model
-from pipelines.weights import load_network
+from pipelines.training.weights import load_network
 
 
 def file_of(bundle: Path) -> ModelFile:

@@ -19,7 +19,7 @@ from pipelines.bench.autoencoder import (
     train_autoencoder,
 )
 from pipelines.data.examples import Examples
-from pipelines.fit import Recipe
+from pipelines.training.fit import Recipe
 
 
 def test_ssim_agrees_with_scikit_image() -> None:

@@ -10,14 +10,14 @@ import pytest
 from mlflow import MlflowClient
 
 import pipelines.registry.store
-import pipelines.trained
+import pipelines.training.registration
 from pipelines import train_crops
 from pipelines.errors import RegistryError
 from pipelines.jobfile.job import Job, load_job
-from pipelines.promotion import Decision
 from pipelines.registry import Registry, Version
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
-from pipelines.trained import MadeBundle, train_once
+from pipelines.training.promotion import Decision
+from pipelines.training.registration import MadeBundle, train_once
 
 
 class Killed(BaseException):
@@ -58,7 +58,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     for name, method in list(vars(MlflowClient).items()):
         if callable(method) and not name.startswith("_"):
             monkeypatch.setattr(MlflowClient, name, server.guard(name, method))
-    monkeypatch.setattr(pipelines.trained, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(pipelines.training.registration, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(pipelines.registry.store, "PAUSES", (0.0, 0.0, 0.0))
     return server
 
@@ -74,8 +74,8 @@ class Training:
     def work(self) -> Path:
         return self.home / "runs" / self.job.name / "key"
 
-    def run(self) -> pipelines.trained.TrainedModel:
-        def make(work: Path, folder: Path, run: pipelines.trained.TrackedRun) -> MadeBundle:
+    def run(self) -> pipelines.training.registration.TrainedModel:
+        def make(work: Path, folder: Path, run: pipelines.training.registration.TrackedRun) -> MadeBundle:
             self.times += 1
             work.mkdir(parents=True, exist_ok=True)
             (work / "last.ckpt").write_bytes(b"weights")

@@ -17,12 +17,12 @@ from torch import Tensor
 from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.build import build_features
 from pipelines.data.damaged import with_damage
 from pipelines.data.plan import Plan
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
+from pipelines.training.network import build_features
 from vaecore.image_format import resize
 from vaecore.moments import Moments
 from vaecore.pooling import POOLINGS

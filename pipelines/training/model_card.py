@@ -8,7 +8,6 @@ from pathlib import Path
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
-from pipelines.build import names_embedded_backbone, prior_words
 from pipelines.data.plan import Plan
 from pipelines.data.training_images import TrainingData
 from pipelines.jobfile.job import Job
@@ -21,8 +20,9 @@ from pipelines.models.model_file import (
     RestorationMetadata,
     SegmentationMetadata,
 )
-from pipelines.promotion import Decision
 from pipelines.registry.history import figures_in_words
+from pipelines.training.network import names_embedded_backbone, prior_words
+from pipelines.training.promotion import Decision
 
 UNKNOWN = "not stated: ask whoever owns the images"
 

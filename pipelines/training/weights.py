@@ -8,12 +8,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.build import build_network, build_representation, find_task, score_kind
 from pipelines.data.plan import Plan
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.models.session import Session, keyed_noise
+from pipelines.training.network import build_network, build_representation, find_task, score_kind
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
 from vaecore.scoring import ScoringGraph

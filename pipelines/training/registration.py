@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.base.locks import locked
-from pipelines.bundle import git_commit
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
-from pipelines.promotion import Decision
 from pipelines.registry import Registry, TrailEntry, Version
 from pipelines.registry.records import CHALLENGER, CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, WORK
 from pipelines.registry.tracking import RUN_FILE, TrackedRun, end_killed, kept_run
 from pipelines.settings import settings
+from pipelines.training.bundle import git_commit
+from pipelines.training.promotion import Decision
 
 log = logging.getLogger(__name__)
 ABANDONED = 30 * 86_400.0  # seconds

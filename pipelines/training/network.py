@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from pipelines.base.subsample import evenly_spaced
-from pipelines.choose import wanted_pooling
 from pipelines.data.plan import Plan
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.settings import settings
+from pipelines.training.score_choice import wanted_pooling
 from vaecore.backbones import EMBEDDED, Backbone
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,

@@ -1,4 +1,4 @@
-"""What a VAE is trained with: batches of y, the bound, its held-out value. The loop itself is `pipelines.loop`."""
+"""What a VAE is trained with: batches of y, the bound, its held-out value. The loop itself is `pipelines.training.loop`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.adversary import AdversarialCheckpoints, Adversary, in_force
 from pipelines.data.examples import Examples, Window
 from pipelines.jobfile.tables import TrainTable
-from pipelines.loop import OnCheck, Trainable, repeatable, run
+from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_force
+from pipelines.training.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
 from vaecore.corruptions import CORRUPTIONS

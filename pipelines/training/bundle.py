@@ -23,7 +23,6 @@ from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.heatmap import visible
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.subsample import evenly_spaced
-from pipelines.build import likelihood_name, uses_embedded_backbone
 from pipelines.data.plan import Plan
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData
@@ -43,6 +42,7 @@ from pipelines.models.model_file import (
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
+from pipelines.training.network import likelihood_name, uses_embedded_backbone
 from vaecore.export import export_decoder, export_scoring
 from vaecore.image_format import ImageFormat
 from vaecore.representations import Representation

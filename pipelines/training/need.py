@@ -17,7 +17,7 @@ from pipelines.models.model_file import MODEL_FILE, ModelFile
 from pipelines.registry import Registry, Version
 from pipelines.registry.records import CHAMPION
 from pipelines.registry.search import job_of
-from pipelines.trained import flatten
+from pipelines.training.registration import flatten
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
 CONTENTS = (
