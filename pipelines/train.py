@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from pipelines.base.percentages import promised
-from pipelines.crop_training import AnyTraining
 from pipelines.data.cache import reading_anew
 from pipelines.data.classes import named
 from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
@@ -40,13 +39,14 @@ from pipelines.models.session import Session
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
-from pipelines.train_colorizer import ColorizerTraining
-from pipelines.train_crops import train_crops
-from pipelines.train_restorer import RestorerTraining
-from pipelines.train_segmenter import SegmenterTraining
-from pipelines.train_unpaired import UnpairedTraining
 from pipelines.training import bundle
 from pipelines.training.adversary import announce
+from pipelines.training.crops.colorizer import ColorizerTraining
+from pipelines.training.crops.kind import AnyTraining
+from pipelines.training.crops.restorer import RestorerTraining
+from pipelines.training.crops.segmenter import SegmenterTraining
+from pipelines.training.crops.train import train_crops
+from pipelines.training.crops.unpaired import UnpairedTraining
 from pipelines.training.error_bars import set_temperature
 from pipelines.training.feature_probe import details_help
 from pipelines.training.fit import Recipe, fit

@@ -41,7 +41,7 @@ from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.reference import find_model_file
 from pipelines.models.session import RestoringSession, Session, kind_of
 from pipelines.train import crop_training
-from pipelines.train_crops import make_bundle, prepare
+from pipelines.training.crops.train import make_bundle, prepare
 
 Device = Literal["cpu", "cuda"]
 REPEATS = 5

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipelines.data.examples import Examples
-from pipelines.fit_colorizer import FitColorizer
-from pipelines.fit_segmenter import FitSegmenter
+from pipelines.training.crops.fit_colorizer import FitColorizer
+from pipelines.training.crops.fit_segmenter import FitSegmenter
 from vaecore.colorization import colourfulness
 from vaecore.likelihoods import Gaussian
 from vaecore.networks import ClassPrior

@@ -14,14 +14,14 @@ from pipelines import restore_folder, train_model
 from pipelines.data.crop_images import Photos, load_photos
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
-from pipelines.fit_adversarial import FitAdversarialRestorer, Opposition
-from pipelines.fit_crops import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
 from pipelines.train import crop_training
 from pipelines.training.adversary import PATIENCE, Adversary
+from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
+from pipelines.training.crops.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.training.loop import run
 from vaecore.degradations import gaussian_noise, smaller
 from vaecore.image_format import ImageFormat
@@ -157,7 +157,7 @@ def test_older_files_are_plain() -> None:
 
 
 def test_when_the_term_sets_in(tmp_path: Path) -> None:
-    from pipelines.train_restorer import opposition_of
+    from pipelines.training.crops.restorer import opposition_of
 
     assert opposition_of(job(tmp_path)) is None
     assert opposition_of(job(tmp_path, train="adversarial = 2")) == Opposition(weight=2.0, kind="hinge", alone=0.5)

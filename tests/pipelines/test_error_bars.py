@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from pipelines.data.crop_images import load_photos
-from pipelines.fit_crops import CropRecipe, steps_within
-from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
+from pipelines.training.crops.fit import CropRecipe, steps_within
+from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.error_bars import SHARES, best_temperature, measure_error_bars
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import Gaussian, GaussianLikelihood

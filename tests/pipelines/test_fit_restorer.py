@@ -10,9 +10,9 @@ import torch
 
 from pipelines.data.crop_images import Photos, load_photos
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_restorer import FitRestorer
 from pipelines.images import find_images
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
 from vaecore.degradations import gaussian_noise
 from vaecore.image_format import ImageFormat

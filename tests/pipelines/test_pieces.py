@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines import train_crops
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
 from pipelines.data.plan import make_plan, survey
@@ -21,10 +20,11 @@ from pipelines.data.training_images import load_training_data
 from pipelines.errors import DataError, JobError
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import prepare
-from pipelines.train_restorer import RestorerTraining
+from pipelines.training.crops import train
+from pipelines.training.crops.restorer import RestorerTraining
+from pipelines.training.crops.warm_start import held_apart
 from pipelines.training.network import find_task
 from pipelines.training.promotion import unseen_by
-from pipelines.warm_start import held_apart
 
 
 def job_of(folder: Path, **data: object) -> Job:
@@ -162,7 +162,7 @@ def test_weights_that_saw_images_which_are_held_out_now_are_not_gone_on_with(tmp
     for group in ({}, {"group": "folders"}):
         document = {"name": "x", "task": "denoise", "data": {"train": str(tmp_path / "good"), **group}}
         job = job_from_document(document | {"train": {"steps": 3}}, tmp_path / "job.toml")
-        keys.append(train_crops.prepare(RestorerTraining(job)).key)
+        keys.append(train.prepare(RestorerTraining(job)).key)
     assert keys[0] != keys[1]
 
 

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder, train_model
-from pipelines.crop_plan import read_images
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate_segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
@@ -30,6 +29,7 @@ from pipelines.models.session import RestoringSession, SegmentingSession
 from pipelines.registry import Registry
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import draw, label
+from pipelines.training.crops.plan import read_images
 from vaecore.image_format import ImageFormat
 
 SIDE = 64

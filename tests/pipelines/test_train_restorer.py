@@ -18,8 +18,8 @@ from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession, Session
 from pipelines.registry import Registry
-from pipelines.train_restorer import RestorerTraining
-from pipelines.warm_start import held_apart
+from pipelines.training.crops.restorer import RestorerTraining
+from pipelines.training.crops.warm_start import held_apart
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -107,7 +107,7 @@ def test_choices_that_are_left_open(tmp_path: Path) -> None:
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.crop_plan.steps_within", lambda seconds, *_: round(seconds / 30))
+    monkeypatch.setattr("pipelines.training.crops.plan.steps_within", lambda seconds, *_: round(seconds / 30))
     train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
     (version,) = Registry().versions("mend")
     assert version.metrics["steps"] == 2

@@ -16,14 +16,14 @@ from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError
-from pipelines.fit_adversarial import Opposition
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_unpaired import FitUnpaired, LearnedDamage
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
-from pipelines.train_unpaired import UnpairedTraining, first_guess
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.fit_adversarial import Opposition
+from pipelines.training.crops.fit_unpaired import FitUnpaired, LearnedDamage
+from pipelines.training.crops.unpaired import UnpairedTraining, first_guess
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
 from vaecore.image_format import ImageFormat

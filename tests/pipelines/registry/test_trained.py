@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 
 import pipelines.registry.store
 import pipelines.training.registration
-from pipelines import train_crops
 from pipelines.errors import RegistryError
 from pipelines.jobfile.job import Job, load_job
 from pipelines.registry import Registry, Version
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
+from pipelines.training.crops import train
 from pipelines.training.promotion import Decision
 from pipelines.training.registration import MadeBundle, train_once
 
@@ -241,13 +241,13 @@ def test_an_image_to_image_training_ends_well_without_the_registry_that_has_its_
         "data_digest": lambda _: "ab" * 32,
         "make_bundle": made,
     }.items():
-        monkeypatch.setattr(train_crops, name, stand_in)
+        monkeypatch.setattr(train, name, stand_in)
 
     def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("the server restarts")
 
     monkeypatch.setattr(MlflowClient, "set_terminated", away)
-    trained = train_crops.train_crops(SimpleNamespace(job=job))
+    trained = train.train_crops(SimpleNamespace(job=job))
     assert trained.promoted
     assert [version.aliases for version in registry.versions(job.name)] == [("champion",)]
 

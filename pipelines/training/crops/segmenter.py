@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.crop_plan import Split, read_images
-from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.data.crop_images import Photos
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_segmenter import FitSegmenter
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import SegmentationMetadata
 from pipelines.models.session import SegmentingSession
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import classes_of
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.fit_segmenter import FitSegmenter
+from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems, noise_of
+from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.error_bars import measure_temperature
 from pipelines.training.model_card import write_segmentation_card
 from pipelines.training.promotion import Decision

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.crop_plan import Split, read_images
-from pipelines.crop_training import OPTIONS, CropTraining, common_problems, noise_of
 from pipelines.data.crop_images import Photos
 from pipelines.errors import DataError, JobError
-from pipelines.fit_colorizer import FitColorizer
-from pipelines.fit_crops import CropRecipe
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ColorizationMetadata
 from pipelines.models.session import ColorizingSession
 from pipelines.restoration.colorizer import is_colourful
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.fit_colorizer import FitColorizer
+from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems, noise_of
+from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.error_bars import measure_error_bars, measure_gain
 from pipelines.training.model_card import write_colorization_card
 from pipelines.training.network import build_backbone

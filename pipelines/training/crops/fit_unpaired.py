@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.fit_adversarial import Opposition
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_restorer import FitRestorer
 from pipelines.training.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.fit_adversarial import Opposition
+from pipelines.training.crops.restorer_module import FitRestorer
 from vaecore.degradations import as_files, grain
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer

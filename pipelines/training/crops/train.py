@@ -18,25 +18,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.crop_plan import Split, data_digest, pieces_in, steps_of, work_key
-from pipelines.crop_training import AnyTraining
 from pipelines.data.crop_images import Photos
 from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.data.splits import write_split
 from pipelines.errors import JobError, ModelError
-from pipelines.fit_crops import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.models.model_file import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training.adversary import alone_of, announce
 from pipelines.training.bundle import common_fields, write_job
+from pipelines.training.crops.fit import TRIAL_SPAN, CropRecipe, FitCrops
+from pipelines.training.crops.kind import AnyTraining
+from pipelines.training.crops.plan import Split, data_digest, pieces_in, steps_of, work_key
+from pipelines.training.crops.warm_start import held_apart, start_of, take_weights
 from pipelines.training.loop import run
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision, unseen_by
 from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, flatten, train_once
-from pipelines.warm_start import held_apart, start_of, take_weights
 
 log = logging.getLogger(__name__)
 

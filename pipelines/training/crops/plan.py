@@ -21,10 +21,10 @@ from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split
 from pipelines.data.test_images import check_leakage
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
-from pipelines.fit_crops import CropRecipe, FitCrops, steps_within
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
+from pipelines.training.crops.fit import CropRecipe, FitCrops, steps_within
 from vaecore.image_format import ImageFormat
 
 log = logging.getLogger(__name__)

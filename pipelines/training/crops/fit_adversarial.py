@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_restorer import Damaged, FitRestorer
 from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_force
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.restorer_module import Damaged, FitRestorer
 from vaecore.adversarial import Kind
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

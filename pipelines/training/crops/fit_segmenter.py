@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.restoration.quality import compare_labels
+from pipelines.training.crops.fit import CropRecipe, FitCrops
 from vaecore.networks import ConditionalVAE
 from vaecore.segmentation import segmentation_loss
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.fit_crops import CropRecipe, FitCrops
+from pipelines.training.crops.fit import CropRecipe, FitCrops
 from vaecore.colorization import to_luma
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer

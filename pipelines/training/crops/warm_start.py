@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pipelines.crop_plan import Split
 from pipelines.data.pieces import with_their_pieces
 from pipelines.data.splits import SplitName
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
+from pipelines.training.crops.plan import Split
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
     "train": ("select", "calibrate"),

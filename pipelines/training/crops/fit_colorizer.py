@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.fit_crops import CropRecipe, FitCrops
+from pipelines.training.crops.fit import CropRecipe, FitCrops
 from pipelines.training.loop import repeatable
 from vaecore.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
 from vaecore.image_format import resize

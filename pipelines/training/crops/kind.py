@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipelines.crop_plan import Split, choose_recipe, read_images
 from pipelines.data.crop_images import Photos
 from pipelines.errors import JobError
-from pipelines.fit_crops import CropRecipe, FitCrops
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import CommonMetadata
 from pipelines.models.session import AnyRestoring
+from pipelines.training.crops.fit import CropRecipe, FitCrops
+from pipelines.training.crops.plan import Split, choose_recipe, read_images
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision
 from vaecore.image_format import ImageFormat

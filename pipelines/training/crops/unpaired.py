@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.crop_plan import Split, read_unpaired
-from pipelines.crop_training import OPTIONS, CropTraining, common_problems
 from pipelines.data.crop_images import Photos
-from pipelines.fit_adversarial import Opposition
-from pipelines.fit_crops import CropRecipe
-from pipelines.fit_unpaired import FitUnpaired
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED, RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.train_restorer import opposition_of, part_of, sharpness, with_error_bars
+from pipelines.training.crops.fit import CropRecipe
+from pipelines.training.crops.fit_adversarial import Opposition
+from pipelines.training.crops.fit_unpaired import FitUnpaired
+from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems
+from pipelines.training.crops.plan import Split, read_unpaired
+from pipelines.training.crops.restorer import opposition_of, part_of, sharpness, with_error_bars
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.promotion import Decision
 from vaecore.degradations import grain
