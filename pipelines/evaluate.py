@@ -30,8 +30,8 @@ from pipelines.base.safe_text import plural
 from pipelines.batch.output_folder import check_file, check_output
 from pipelines.batch.schema import Row
 from pipelines.errors import DataError, FolderError
+from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
-from pipelines.masks import GOOD, Masks
 from pipelines.models.model_file import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
@@ -103,10 +103,10 @@ def evaluate_model(
         for options in (of_scores, of_mending):
             _refuse(options, "is asked for its linear probe" if probe else "is asked for its bound")
         if probe is not None:
-            from pipelines.evaluate_probe import evaluate_probe
+            from pipelines.evaluation.probe import evaluate_probe
 
             return evaluate_probe(folder, file, probe, json_path=json_path)
-        from pipelines.evaluate_bound import evaluate_bound
+        from pipelines.evaluation.bound import evaluate_bound
 
         return evaluate_bound(folder, file, bound or 1, json_path=json_path)
     if not (folder / "test" / GOOD).is_dir() or any(of_mending.values()):
@@ -116,9 +116,9 @@ def evaluate_model(
         does = kind_of(file)
         if does is not Metadata:
             expect_images(folder)
-            from pipelines.evaluate_colorizer import evaluate_colorizer
-            from pipelines.evaluate_restorer import evaluate_restorer
-            from pipelines.evaluate_segmenter import evaluate_segmenter
+            from pipelines.evaluation.colorizer import evaluate_colorizer
+            from pipelines.evaluation.restorer import evaluate_restorer
+            from pipelines.evaluation.segmenter import evaluate_segmenter
 
             _refuse(of_scores | ({} if does is RestorationMetadata else of_mending), DOES[does])
             if does is SegmentationMetadata:
@@ -129,7 +129,7 @@ def evaluate_model(
         _refuse(of_mending, DOES[does])
         if not (folder / "test").is_dir() and (classes := Session(file, device="cpu").metadata.classes):
             _refuse({"groups": groups, "regret": regret}, "tells classes, on a folder of them")
-            from pipelines.evaluate_classes import evaluate_classes
+            from pipelines.evaluation.classes import evaluate_classes
 
             return evaluate_classes(folder, file, classes, json_path=json_path, out=out, false_alarms=false_alarms)
     return evaluate_scores(
@@ -222,7 +222,7 @@ def evaluate_scores(
         result |= {"images_per_second": summary.images_per_second, "n_failed": summary.failed}
         _keep(result, json_path, out)
         if graph is not None:
-            from pipelines.regret import REGRET_FILE, regret_of
+            from pipelines.evaluation.regret import REGRET_FILE, regret_of
 
             if fresh and out is not None:
                 (out / OUTPUT_MARKER / REGRET_FILE).unlink(missing_ok=True)
@@ -247,27 +247,27 @@ def _keep(result: dict[str, Any], json_path: Path | None, out: Path | None) -> N
 def describe_evaluation(figures: dict[str, Any]) -> Iterator[str]:
     """The figures of any model as lines for a terminal."""
     if "iwae" in figures:
-        from pipelines.evaluate_bound import describe_bound
+        from pipelines.evaluation.bound import describe_bound
 
         return describe_bound(figures)
     if "probe" in figures:
-        from pipelines.evaluate_probe import describe_probe
+        from pipelines.evaluation.probe import describe_probe
 
         return describe_probe(figures)
     if "confusion" in figures:
-        from pipelines.evaluate_classes import describe_classes
+        from pipelines.evaluation.classes import describe_classes
 
         return describe_classes(figures)
     if "n_grey" in figures:
-        from pipelines.evaluate_colorizer import describe_colorization
+        from pipelines.evaluation.colorizer import describe_colorization
 
         return describe_colorization(figures)
     if "levels" in figures:
-        from pipelines.evaluate_restorer import describe_restoration
+        from pipelines.evaluation.restorer import describe_restoration
 
         return describe_restoration(figures)
     if "dice" in figures:
-        from pipelines.evaluate_segmenter import describe_segmentation
+        from pipelines.evaluation.segmenter import describe_segmentation
 
         return describe_segmentation(figures)
     return describe_scores(figures)

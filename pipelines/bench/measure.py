@@ -22,9 +22,9 @@ from pipelines.bench.peak import peak_memory
 from pipelines.data.plan import Plan, make_plan, survey
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.evaluate import figures_of
+from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.jobfile.job import Job
-from pipelines.masks import GOOD, Masks
 from pipelines.models.inputs import decode_for
 from pipelines.training.network import find_task
 from vaecore.image_format import resize

@@ -14,9 +14,9 @@ import onnxruntime
 
 from pipelines.base.files import write_atomically, write_json
 from pipelines.batch.output_folder import check_writable
-from pipelines.classical import choose_classical
 from pipelines.errors import DataError, FolderError
-from pipelines.evaluate_restorer import evaluate_restorer
+from pipelines.evaluation.classical import choose_classical
+from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
@@ -43,7 +43,7 @@ def bench_restoration(
         out: Output folder.
         models: References of models that do the same.
         levels: Strengths of the damage, as text; default: the first model's own.
-        classical: Names of `pipelines.classical`, between commas; "all", or "none".
+        classical: Names of `pipelines.evaluation.classical`, between commas; "all", or "none".
 
     Returns:
         The table, and where it is.

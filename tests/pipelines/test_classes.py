@@ -16,14 +16,14 @@ from PIL import Image
 from pipelines.data.classes import check_classes, classes_of
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.evaluate_probe import evaluate_probe
+from pipelines.evaluation.probe import evaluate_probe
+from pipelines.evaluation.reliability import by_confidence, calibration_error
 from pipelines.generate import sample_images
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
 from pipelines.score import score_folder
-from pipelines.sureness import by_confidence, calibration_error
 from pipelines.train import _work_key, prepare, train_model
 from pipelines.training.promotion import _compare_classes
 
@@ -168,7 +168,7 @@ def test_a_linear_probe_learns_from_few_images(job: Path, monkeypatch: pytest.Mo
             down = classes[digests[0]] == "down"
             return {outputs[0]: np.array([[down, len(pixels)]], np.float32)}
 
-    monkeypatch.setattr("pipelines.evaluate_probe.Session", Known)
+    monkeypatch.setattr("pipelines.evaluation.probe.Session", Known)
     file = ModelFile(job.parent / "model.onnx", "0" * 64, "bars/1")
     file.path.touch()
     (job.parent / "split.json").write_text(json.dumps({"train": list(classes)[:2]}))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.errors import DataError, FolderError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.evaluate_bound import evaluate_bound
+from pipelines.evaluation.bound import evaluate_bound
 from pipelines.models.reference import find_model
 from pipelines.train import train_model
 from vaecore.networks import LinearVAE
@@ -77,7 +77,7 @@ def test_parts_of_the_samples_make_the_same_bound(folder: Path, monkeypatch: pyt
     """Where memory is short; the samples are others, so only nearly the same."""
     file = find_model("digits@champion")
     whole = evaluate_bound(folder / "unseen", file, 400)
-    monkeypatch.setattr("pipelines.evaluate_bound.MOST_VALUES", 256 * 150)
+    monkeypatch.setattr("pipelines.evaluation.bound.MOST_VALUES", 256 * 150)
     parts = evaluate_bound(folder / "unseen", file, 400)
     assert parts["iwae"] == pytest.approx(whole["iwae"], abs=2 * whole["iwae_error"] + 0.5)
     assert parts["elbo"] == pytest.approx(whole["elbo"], abs=2 * whole["iwae_error"] + 0.5)
@@ -93,7 +93,7 @@ def test_one_image_has_no_standard_error(folder: Path, tmp_path: Path) -> None:
 def test_an_autoencoder_bounds_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = LinearVAE(channels=1, size=(2, 2), latents=1)
     graph = SimpleNamespace(model=Autoencoder(network))
-    monkeypatch.setattr("pipelines.evaluate_bound.load_network", lambda _: graph)
+    monkeypatch.setattr("pipelines.evaluation.bound.load_network", lambda _: graph)
     with pytest.raises(ModelError, match="is an autoencoder: without a prior there is no likelihood to bound"):
         evaluate_model(folder / "unseen", "digits@champion", bound=2)
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-import pipelines.evaluate_restorer as evaluate_restorer_module
+import pipelines.evaluation.restorer as evaluate_restorer_module
 from pipelines.data.crop_images import load_photos
 from pipelines.data.test_images import check_leakage
 from pipelines.errors import DataError
-from pipelines.evaluate_restorer import describe_restoration, evaluate_restorer
+from pipelines.evaluation.restorer import describe_restoration, evaluate_restorer
 from pipelines.images import find_images
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from vaecore.export import export_restoration

@@ -17,8 +17,8 @@ from pipelines.bench.measure import Figures
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, ImageError
 from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluation.defect_masks import Masks
 from pipelines.images.label_images import LabelFolder, read_labels
-from pipelines.masks import Masks
 
 SIDE = 48
 DEFECT = np.zeros((SIDE, SIDE), bool)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines import restore_folder, train_model
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
-from pipelines.evaluate_segmenter import evaluate_segmenter
+from pipelines.evaluation.segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job

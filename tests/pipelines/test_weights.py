@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluation.regret import regret_of
 from pipelines.images import OUTPUT_MARKER, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import WEIGHTS_FILE, ModelFile, sha256_of
 from pipelines.models.session import Session, keyed_noise
-from pipelines.regret import regret_of
 from pipelines.train import train_model
 from pipelines.training.weights import load_network
 
@@ -53,11 +53,11 @@ def test_regrets_that_were_found_are_kept_when_the_run_is_stopped(
         return torch.full((1,), 20.0 + len(fitted))
 
     out = tmp_path / "out"
-    monkeypatch.setattr("pipelines.regret.likelihood_regret", stopped_after_five)
+    monkeypatch.setattr("pipelines.evaluation.regret.likelihood_regret", stopped_after_five)
     with pytest.raises(KeyboardInterrupt):
         evaluate_model(tmp_path, trained.model, regret=True, out=out)
     assert len(kept_regrets(out)) == 5
-    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
+    monkeypatch.setattr("pipelines.evaluation.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
     caplog.set_level("INFO")
     first = kept_regrets(out)
     evaluate_model(tmp_path, trained.model, regret=True, out=out)
@@ -65,10 +65,10 @@ def test_regrets_that_were_found_are_kept_when_the_run_is_stopped(
     assert len(kept_regrets(out)) == 16
     assert kept_regrets(out).items() >= first.items()
     assert sum(value > 0.01 for value in kept_regrets(out).values()) == 5
-    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.full((1,), 2.0))
+    monkeypatch.setattr("pipelines.evaluation.regret.likelihood_regret", lambda *_, **__: torch.full((1,), 2.0))
     evaluate_model(tmp_path, trained.model, regret=True, out=out, fresh=True)
     assert len(set(kept_regrets(out).values())) == 1
-    monkeypatch.setattr("pipelines.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
+    monkeypatch.setattr("pipelines.evaluation.regret.likelihood_regret", lambda *_, **__: torch.ones(1))
 
     # Those of another model file do not count.
     graph, images = load_network(file_of(trained.bundle)), find_images(tmp_path / "test" / "good")

@@ -16,6 +16,7 @@ from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
 from pipelines.data.test_images import Tested
 from pipelines.errors import DataError, FolderError, ImageError
+from pipelines.evaluation.reliability import BINS, by_confidence, calibration_error
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.images.image import Samples
@@ -28,7 +29,6 @@ from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.restorer import Floats, in_smaller_tiles, in_tiles
 from pipelines.restoration.segmenter import classes_of
 from pipelines.settings import settings
-from pipelines.sureness import BINS, by_confidence, calibration_error
 
 log = logging.getLogger(__name__)
 IMAGES, LABELS = "image", "label"  # folders under the one that is given

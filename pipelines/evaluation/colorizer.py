@@ -16,7 +16,7 @@ from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
 from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
-from pipelines.evaluate_restorer import Sums, describe_error_bars
+from pipelines.evaluation.restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.models.inputs import decode_for

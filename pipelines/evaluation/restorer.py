@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import keep_figures
 from pipelines.base.progress import Advance, progress
-from pipelines.classical import Method, choose_classical
 from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
+from pipelines.evaluation.classical import Method, choose_classical
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.images.camera_bits import bits_for
 from pipelines.models.inputs import decode_for
@@ -94,7 +94,7 @@ def evaluate_restorer(
         folder: Clean images, in sub-folders or not.
         file: A model that mends.
         levels: Strengths of the damage, as text; default: the model's own.
-        classical: Methods of `pipelines.classical` that are measured on the same images, or "all".
+        classical: Methods of `pipelines.evaluation.classical` that are measured on the same images, or "all".
         json_path: Where to write the figures.
 
     Returns:

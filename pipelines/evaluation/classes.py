@@ -23,9 +23,9 @@ from pipelines.batch.schema import Row
 from pipelines.data.classes import named
 from pipelines.data.test_images import warn_of_known
 from pipelines.errors import DataError
+from pipelines.evaluation.reliability import by_confidence, calibration_error
 from pipelines.models.model_file import ModelFile
 from pipelines.score import score_folder
-from pipelines.sureness import by_confidence, calibration_error
 
 log = logging.getLogger(__name__)
 
