@@ -26,17 +26,17 @@ from pipelines.base.parquet import write_parquet
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.batch.output_folder import check_file
-from pipelines.closest import Closest, Metric, closest, metric_of
 from pipelines.errors import FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
+from pipelines.latents.copies import Closest, Metric, closest, metric_of
+from pipelines.latents.resaved import SIDE, alike, coarse, saved_again
+from pipelines.latents.vectors import StoredVectors
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.models.model_file import METADATA_KEY, Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
-from pipelines.resaved import SIDE, alike, coarse, saved_again
 from pipelines.settings import settings
-from pipelines.vectors import StoredVectors
 
 log = logging.getLogger(__name__)
 MEAN, SCALE = "embedding", "embedding_scale"
@@ -108,7 +108,7 @@ def embed_folder(
 
     `embedding` is the posterior mean of each latent, averaged over the grid of latents, `embedding_scale` the standard
     deviation of that average under the posterior. Looking for neighbours takes time with the square of the number of
-    images: see `pipelines.closest`.
+    images: see `pipelines.latents.copies`.
 
     Args:
         folder: Images, in sub-folders or not.

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines import explore_sections as sections
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
 from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
-from pipelines.latents import MOST_IMAGES, Codes, encode_folder
+from pipelines.latents.posteriors import MOST_IMAGES, Codes, encode_folder
+from pipelines.latents.posteriors import sections as sections
 from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of

@@ -192,7 +192,7 @@ def warn_of_crossing(
     Returns:
         How many held-out images are.
     """
-    from pipelines.resaved import coarse
+    from pipelines.latents.resaved import coarse
 
     some, known = evenly_spaced(held, MOST_SHOWN), evenly_spaced(train, most)
     twins = nearly_same(np.array([coarse(picture(i)) for i in some]), np.array([coarse(picture(i)) for i in known]))

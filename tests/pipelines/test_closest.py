@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from pipelines import closest as module
-from pipelines.closest import CHANCE, Metric, chance_distance, closest, metric_of
+from pipelines.latents.copies import CHANCE, Metric, chance_distance, closest, metric_of
+from pipelines.latents.posteriors import copies as module
+from pipelines.latents.resaved import alike, coarse, saved_again
 from pipelines.models.gallery import Gallery
-from pipelines.resaved import alike, coarse, saved_again
 
 UNIT = Metric("steps", np.ones(3), 1.0)
 

@@ -23,12 +23,12 @@ from pipelines import embed, embed_folder
 from pipelines.embed import EMBEDDINGS, _looked_at
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, ImageFile, find_images, list_images
+from pipelines.latents.resaved import SIDE, saved_again
+from pipelines.latents.vectors import StoredVectors
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import METADATA_KEY, ModelFile, sha256_of
 from pipelines.models.reference import find_model
 from pipelines.models.session import Session
-from pipelines.resaved import SIDE, saved_again
-from pipelines.vectors import StoredVectors
 
 
 def rows_in(path: Path) -> list[dict]:
@@ -224,12 +224,12 @@ def test_vectors_of_a_large_folder_are_on_disk_and_come_to_the_same(
     monkeypatch.setattr(embed, "BLOCK_FILES", 100)
     monkeypatch.setattr(embed, "GROUP_BYTES", 2**19)
     for name in ("ROWS", "COLUMNS"):
-        monkeypatch.setattr(f"pipelines.closest.{name}", 256)
-    monkeypatch.setattr("pipelines.vectors.ROWS", 64)
+        monkeypatch.setattr(f"pipelines.latents.copies.{name}", 256)
+    monkeypatch.setattr("pipelines.latents.vectors.ROWS", 64)
     model = ModelFile(path=tmp_path / "stub.onnx", sha256="0" * 64, ref="stub")
     for out, limit in (("memory", 2**28), ("disk", 2**20)):
-        monkeypatch.setattr("pipelines.vectors.IN_MEMORY", limit)
-        monkeypatch.setattr("pipelines.closest.IN_MEMORY", limit)
+        monkeypatch.setattr("pipelines.latents.vectors.IN_MEMORY", limit)
+        monkeypatch.setattr("pipelines.latents.copies.IN_MEMORY", limit)
         tracemalloc.start() if out == "disk" else None
         summary = embed_folder("images", model, tmp_path / f"{out}.parquet")
         assert (summary.ok, summary.failed) == (2970, 30)

@@ -15,14 +15,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines import explore_sections as sections
-from pipelines import latents
 from pipelines.anomaly.calibration import Calibration
-from pipelines.decoded import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelError
 from pipelines.explore import explore_model
 from pipelines.images import ImageFile
-from pipelines.latents import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
+from pipelines.latents.posteriors import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page, posteriors
+from pipelines.latents.posteriors import sections as sections
+from pipelines.latents.sheets import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, bars, scatter
 from vaecore.aggregate import AggregateKl, Estimate
@@ -154,10 +153,10 @@ def test_each_class_has_a_row_of_images() -> None:
 @pytest.mark.parametrize("latents", [1, 3])
 def test_images_that_are_all_the_same_are_one_point(latents: int) -> None:
     """t-SNE would end the process, or fail where there is one latent."""
-    points, how = on_a_page(codes_of(np.full((20, latents), 0.3)))
+    points, how = on_a_page(codes_of(np.full((20, posteriors), 0.3)))
     assert how == "principal components"
     np.testing.assert_allclose(points, 0, atol=1e-6)
-    spread, _ = on_a_page(codes_of(np.arange(20.0 * latents).reshape(20, latents)))
+    spread, _ = on_a_page(codes_of(np.arange(20.0 * posteriors).reshape(20, posteriors)))
     assert np.isfinite(spread).all()
     assert spread.shape == (20, 2)
 
@@ -165,7 +164,7 @@ def test_images_that_are_all_the_same_are_one_point(latents: int) -> None:
 def test_many_images_are_taken_evenly_and_the_page_says_so(
     bars_model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latents, "MOST_IMAGES", 5)
+    monkeypatch.setattr(posteriors, "MOST_IMAGES", 5)
     codes = encode_folder(graph_of(), folder)
     assert (codes.found, len(codes.files)) == (12, 5)
     assert set(codes.labels) == {"a", "b"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import vectors as module
-from pipelines.vectors import StoredVectors, first_of_equals, mean_of, mean_square_of
+from pipelines.latents.posteriors import vectors as module
+from pipelines.latents.vectors import StoredVectors, first_of_equals, mean_of, mean_square_of
 
 
 @pytest.mark.parametrize("limit", [0, 300, 10_000])

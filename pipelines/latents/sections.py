@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines import decoded
 from pipelines.base.safe_text import printable
-from pipelines.decoded import Sheet, as_seen, decode, sheet_of, side_for
 from pipelines.images import Failed
-from pipelines.latents import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
+from pipelines.latents.posteriors import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of, sheets
+from pipelines.latents.sheets import Sheet, as_seen, decode, sheet_of, side_for
 from pipelines.models.inputs import decode_for
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
 from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
@@ -62,7 +61,7 @@ def latent_names(graph: ScoringGraph) -> list[str]:
 def samples(graph: ScoringGraph, classes: Sequence[str]) -> Section:
     """Images drawn from the prior, a row for each class where there are any."""
     shown = classes[:CLASSES]
-    picture = _shown(decoded.samples(graph, SAMPLES, SAMPLES_ACROSS, len(shown)))
+    picture = _shown(sheets.samples(graph, SAMPLES, SAMPLES_ACROSS, len(shown)))
     return {"picture": picture, "count": SAMPLES_ACROSS * len(shown) or SAMPLES, "classes": [*map(printable, shown)]}
 
 
@@ -72,10 +71,10 @@ def maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:
         return None
     sheets = []
     for places in MAPS:
-        axes = decoded.map_axes(graph, None if codes is None else codes.means, places)
+        axes = sheets.map_axes(graph, None if codes is None else codes.means, places)
         if axes is None:
             return None
-        sheets.append({"places": places, "picture": _shown(decoded.latent_map(graph, axes))})
+        sheets.append({"places": places, "picture": _shown(sheets.latent_map(graph, axes))})
     return {"sheets": sheets, "standard": is_standard(graph), "prior": has_prior(graph)}
 
 
@@ -84,18 +83,18 @@ def moved(graph: ScoringGraph, codes: Codes | None) -> Section | None:
     names = latent_names(graph)
     if codes is None:
         zeros = torch.zeros(1, *graph.network.latent_shape)
-        prior = decoded.prior_at(graph, zeros, None)
+        prior = sheets.prior_at(graph, zeros, None)
         if prior is None:
             return None
         base, around = prior.mean, None
-        chosen = decoded.most_telling(graph, base, prior, MOVED)
+        chosen = sheets.most_telling(graph, base, prior, MOVED)
     else:
         number = extremes(codes, 1).get("median", [0])[0]
         base, around = codes.posterior.mean[number : number + 1], codes.files[number].relative
-        prior = cast("DiagonalGaussian", decoded.prior_at(graph, base, codes.posterior.mean))
+        prior = cast("DiagonalGaussian", sheets.prior_at(graph, base, codes.posterior.mean))
         weight = codes.kl if has_prior(graph) else codes.variances
         chosen = [int(latent) for latent in np.argsort(-weight.ravel(), kind="stable")[:MOVED]]
-    z = decoded.moved(graph, base, prior, chosen, STEPS)
+    z = sheets.moved(graph, base, prior, chosen, STEPS)
     return {
         "picture": _shown(sheet_of(graph, decode(graph, z, side_for(STEPS)), STEPS)),
         "rows": [names[latent] for latent in chosen],
@@ -114,7 +113,7 @@ def between(graph: ScoringGraph, codes: Codes) -> Section | None:
     if not pairs:
         return None
     side = side_for(BETWEEN + 2)
-    lines = decode(graph, decoded.between(codes.posterior.mean, pairs, BETWEEN), side).unflatten(0, (-1, BETWEEN))
+    lines = decode(graph, sheets.between(codes.posterior.mean, pairs, BETWEEN), side).unflatten(0, (-1, BETWEEN))
     rows = []
     for (first, second), line in zip(pairs, lines, strict=True):
         ends = originals(graph, codes, (first, second), side)
@@ -132,7 +131,7 @@ def points(graph: ScoringGraph, codes: Codes) -> Section:
     found, how = on_a_page(codes)
     side = codes.thumbnails[0].shape[0]
     across, down = min(SPRITE_ACROSS, len(codes.files)), -(-len(codes.files) // SPRITE_ACROSS)
-    sheet = decoded.sprite(codes.thumbnails, SPRITE_ACROSS)
+    sheet = sheets.sprite(codes.thumbnails, SPRITE_ACROSS)
     labels = codes.labels
     return {
         "scatter": scatter(found, labels, how, standard=how == "latents" and is_standard(graph)),

@@ -16,9 +16,9 @@ from torch import Tensor
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.decoded import small
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
+from pipelines.latents.sheets import small
 from pipelines.models.inputs import decode_for
 from pipelines.models.session import keyed_noise
 from vaecore.bound import DiagonalGaussian

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln
 
+from pipelines.latents.vectors import IN_MEMORY, Vectors, blocks_of, first_of_equals, mean_of, mean_square_of
 from pipelines.models.gallery import Gallery
-from pipelines.vectors import IN_MEMORY, Vectors, blocks_of, first_of_equals, mean_of, mean_square_of
 
 SAVED_AGAIN = 0.9  # share of the images that move no further than the limit when they are saved again
 CHANCE = 0.5  # pairs of different images, at most, that are expected to be as close by chance
