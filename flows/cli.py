@@ -285,7 +285,7 @@ def sample(
         from flows.preflight import require
 
         require("torch", "timm")
-        from pipelines.generate import sample_images
+        from pipelines.sample import sample_images
 
         typer.echo(f"samples: {sample_images(model, count, out, seed=seed, label=label)}")
 

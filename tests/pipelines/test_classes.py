@@ -18,11 +18,11 @@ from pipelines.errors import DataError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluation.probe import evaluate_probe
 from pipelines.evaluation.reliability import by_confidence, calibration_error
-from pipelines.generate import sample_images
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.reference import find_model
+from pipelines.sample import sample_images
 from pipelines.score import score_folder
 from pipelines.train import _work_key, prepare, train_model
 from pipelines.training.promotion import _compare_classes

@@ -19,8 +19,8 @@ from pipelines.embed import embed_folder
 from pipelines.errors import FolderError, KintsugiError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.explore import explore_model
-from pipelines.generate import sample_images
 from pipelines.models.model_file import ModelFile, sha256_of
+from pipelines.sample import sample_images
 from pipelines.score import score_folder
 
 

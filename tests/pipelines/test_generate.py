@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from pipelines.errors import FolderError, ModelError
-from pipelines.generate import sample_images, sheet_of
 from pipelines.models.model_file import Metadata, ModelFile
+from pipelines.sample import sample_images, sheet_of
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import ConvVAE
@@ -34,9 +34,9 @@ def model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
         pixels.drawable = drawable
         graph = ScoringGraph(wrapped(network), ImageFormat(channels=1, bit_depth=bit_depth), pixels).eval()
         file = ModelFile(path=tmp_path / "model.onnx", sha256="0" * 64, ref="bars/1")
-        monkeypatch.setattr("pipelines.generate.find_model", lambda _: file)
-        monkeypatch.setattr("pipelines.generate.kind_of", lambda _: Metadata)
-        monkeypatch.setattr("pipelines.generate.load_network", lambda _: graph)
+        monkeypatch.setattr("pipelines.sample.find_model", lambda _: file)
+        monkeypatch.setattr("pipelines.sample.kind_of", lambda _: Metadata)
+        monkeypatch.setattr("pipelines.sample.load_network", lambda _: graph)
 
     return model_is
 

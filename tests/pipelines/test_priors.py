@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pipelines.errors import JobError
-from pipelines.generate import sample_images
 from pipelines.models.reference import find_model
+from pipelines.sample import sample_images
 from pipelines.score import score_folder
 from pipelines.train import train_model
 from pipelines.training.weights import load_network
