@@ -22,8 +22,8 @@ from pipelines.base.percentages import percent
 from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
+from pipelines.latents import sections
 from pipelines.latents.posteriors import MOST_IMAGES, Codes, encode_folder
-from pipelines.latents.posteriors import sections as sections
 from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
 from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of

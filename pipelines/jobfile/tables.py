@@ -290,7 +290,7 @@ class ScheduleTable(Record):
     @classmethod
     def _when_is_known(cls, when: str | None) -> str | None:
         if when is not None and recurrence.interval(when) is None and not recurrence.is_cron(when):
-            msg = f"neither cron nor interval; {timing.FORMS}"
+            msg = f"neither cron nor interval; {recurrence.FORMS}"
             raise ValueError(msg)
         return when
 

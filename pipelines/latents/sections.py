@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipelines.base.safe_text import printable
 from pipelines.images import Failed
-from pipelines.latents.posteriors import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of, sheets
+from pipelines.latents import sheets
+from pipelines.latents.posteriors import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
 from pipelines.latents.sheets import Sheet, as_seen, decode, sheet_of, side_for
 from pipelines.models.inputs import decode_for
 from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
@@ -69,13 +70,13 @@ def maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:
     """All combinations of two latents, where there are two."""
     if graph.network.latent_shape != (2, 1, 1) or isinstance(graph.model, TwoLevelVAE):
         return None
-    sheets = []
+    maps = []
     for places in MAPS:
         axes = sheets.map_axes(graph, None if codes is None else codes.means, places)
         if axes is None:
             return None
-        sheets.append({"places": places, "picture": _shown(sheets.latent_map(graph, axes))})
-    return {"sheets": sheets, "standard": is_standard(graph), "prior": has_prior(graph)}
+        maps.append({"places": places, "picture": _shown(sheets.latent_map(graph, axes))})
+    return {"sheets": maps, "standard": is_standard(graph), "prior": has_prior(graph)}
 
 
 def moved(graph: ScoringGraph, codes: Codes | None) -> Section | None:

@@ -9,7 +9,7 @@ from pipelines.base.files import from_home
 from pipelines.errors import ModelError
 from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
 
-BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN = Path(__file__).parents[1] / "builtin"
 FORMS = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
 
 

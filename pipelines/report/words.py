@@ -31,7 +31,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return NONE
     size = abs(value)
     if size >= 10 ** (digits - 1):
-        text = f"{rates.half_up(size):,}"
+        text = f"{percentages.half_up(size):,}"
     elif size == 0:
         text = "0"
     elif size >= 1e-4:

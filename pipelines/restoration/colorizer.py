@@ -152,7 +152,7 @@ def _between(places: NDArray[np.intp], full: int, few: int) -> tuple[NDArray[np.
 
 
 def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
-    """What the report shows of an image: all of it, reduced, with its error bars. See `pipelines.restoration.restorer.pictures_of`."""
+    """What the report shows of an image: all of it, reduced, with its error bars. See `restorer.pictures_of`."""
     height, width = (part.stop for part in _shown(before.shape))
     index = [
         np.arange(length) * full // length // BLOCK

@@ -1,4 +1,4 @@
-"""What a VAE is trained with: batches of y, the bound, its held-out value. The loop itself is `pipelines.training.loop`."""
+"""What a VAE is trained with: batches of y, the bound, its held-out value. `loop` trains with them."""
 
 from __future__ import annotations
 

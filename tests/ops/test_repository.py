@@ -112,7 +112,7 @@ def test_locks_cover_the_declared_requirements():
 
 
 def test_no_large_files():
-    """The models that ship have a limit of their own, all together (tests/pipelines/test_builtin.py)."""
+    """The models that ship have a limit of their own, all together (tests/pipelines/models/test_builtin.py)."""
     shipped = ROOT / "pipelines" / "builtin"
     files = (path for path in repository_files() if not (path.is_relative_to(shipped) and path.suffix == ".onnx"))
     large = {str(path.relative_to(ROOT)): path.stat().st_size for path in files}

@@ -19,8 +19,8 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelError
 from pipelines.explore import explore_model
 from pipelines.images import ImageFile
-from pipelines.latents.posteriors import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page, posteriors
-from pipelines.latents.posteriors import sections as sections
+from pipelines.latents import posteriors, sections
+from pipelines.latents.posteriors import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
 from pipelines.latents.sheets import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, bars, scatter

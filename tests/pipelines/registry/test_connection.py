@@ -136,7 +136,10 @@ def test_what_mlflow_refuses_is_a_registry_error(register: Callable[..., None]) 
 
 
 def test_importing_the_registry_does_not_import_mlflow() -> None:
-    code = "import sys, pipelines.registry, pipelines.registry.tracking; print('mlflow' in sys.modules, 'onnx' in sys.modules)"
+    code = (
+        "import sys, pipelines.registry, pipelines.registry.tracking; "
+        "print('mlflow' in sys.modules, 'onnx' in sys.modules)"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )

@@ -280,7 +280,7 @@ class Maker:
             "threshold": np.full(count, THRESHOLD),
             "note": pa.nulls(count, pa.string()),
         }
-        pq.write_table(pa.table(schema, schema=SCHEMA), out / "results.parquet")
+        pq.write_table(pa.table(columns, schema=SCHEMA), out / "results.parquet")
         counts = {"files": count, "ok": count, "failed": 0, "flagged": int(np.sum(scores > THRESHOLD))}
         (out / "run.json").write_text(json.dumps(run_record([], counts=counts)))
         return out

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.latents.posteriors import vectors as module
+from pipelines.latents import vectors as module
 from pipelines.latents.vectors import StoredVectors, first_of_equals, mean_of, mean_square_of
 
 

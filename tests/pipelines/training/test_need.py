@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.batch.mlflow_record import drift_since, publish_run
+from pipelines.data import file_digests
 from pipelines.data.file_digests import contents_of
-from pipelines.data.training_images import file_digests
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job

@@ -286,6 +286,9 @@ def test_maps_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_batch_worker_imports_it_without_training_libraries() -> None:
-    code = "import sys, pipelines.anomaly.figures_of_merit; print(*{'torch', 'sklearn', 'scipy', 'mlflow', 'prefect'} & set(sys.modules))"
+    code = (
+        "import sys, pipelines.anomaly.figures_of_merit; "
+        "print(*{'torch', 'sklearn', 'scipy', 'mlflow', 'prefect'} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
