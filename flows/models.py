@@ -46,9 +46,10 @@ def show_model(
     """Show a model's versions, their figures, and every move of its champion."""
     with told_plainly():
         from pipelines.models.model_file import MODEL_FILE
-        from pipelines.models.reference import find_model, split_ref
+        from pipelines.models.reference import split_ref
         from pipelines.registry import Registry
         from pipelines.registry.history import describe_move, describe_version
+        from pipelines.registry.resolve import find_model
 
         if name.startswith("builtin:"):
             file = find_model(name)

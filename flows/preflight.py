@@ -56,9 +56,9 @@ def check_job(job: Job) -> None:
         FolderError: The folder of images is missing, or holds none.
         MissingPackageError: This machine cannot train.
     """
-    from pipelines.data.pieces import pieces_of
     from pipelines.data.splits import expect_enough
     from pipelines.images import expect_images, find_images
+    from pipelines.jobfile.piece_names import pieces_of
 
     if job.data.labels is not None:
         expect_images(job.data.labels)

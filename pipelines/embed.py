@@ -28,14 +28,14 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.batch.output_folder import check_file
 from pipelines.errors import FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
+from pipelines.images.resaved import SIDE, alike, coarse, saved_again
 from pipelines.latents.copies import Closest, Metric, closest, metric_of
-from pipelines.latents.resaved import SIDE, alike, coarse, saved_again
 from pipelines.latents.vectors import StoredVectors
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.models.model_file import METADATA_KEY, Metadata, ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
+from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

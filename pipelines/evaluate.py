@@ -33,8 +33,8 @@ from pipelines.errors import DataError, FolderError
 from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import OUTPUT_MARKER, expect_images, list_images
 from pipelines.models.model_file import ColorizationMetadata, Metadata, RestorationMetadata, SegmentationMetadata
-from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
+from pipelines.registry.resolve import find_model
 from pipelines.report import write_report
 from pipelines.score import score_folder
 

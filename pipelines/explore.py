@@ -25,8 +25,8 @@ from pipelines.jobfile.job import load_job
 from pipelines.latents import sections
 from pipelines.latents.posteriors import MOST_IMAGES, Codes, encode_folder
 from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
+from pipelines.registry.resolve import find_model
 from pipelines.report.explore_page import write_explore_page
 from pipelines.report.facts import cautions_of_scores
 from pipelines.training.network import prior_words

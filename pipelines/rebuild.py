@@ -93,7 +93,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
         )
-        verdicts, _ = settled(rule, output.store.blocks(files, OF_VERDICTS))
+        verdicts, _ = settled(rule, output.store.tables(files, OF_VERDICTS))
         with open_results(output.out) as results:
             for block in output.store.blocks(files):
                 rows = block.rows.to_pylist()

@@ -24,6 +24,7 @@ from pipelines.anomaly.verdicts import OF_ROWS
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
+from pipelines.base.safe_text import one_line
 from pipelines.batch.comparison import CleanImages, Reference, TrueLabels
 from pipelines.batch.engines import Engine, open_engine
 from pipelines.batch.folder_run import FolderRun
@@ -36,14 +37,13 @@ from pipelines.batch.schema import Row
 from pipelines.errors import FolderError, ImageError
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
-from pipelines.images.camera_bits import bits_for, check_bits, describe_bits, in_all_bits
+from pipelines.images.camera_bits import check_bits, describe_bits, in_all_bits
 from pipelines.images.decoding import PIXELS_AHEAD
-from pipelines.images.header import one_line
 from pipelines.images.image import Samples
 from pipelines.images.write import SUFFIXES, FileKind, file_kind
 from pipelines.jobfile.tables import AlarmTable
+from pipelines.models.inputs import bits_for
 from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
-from pipelines.models.reference import find_model
 from pipelines.models.session import (
     AnyRestoring,
     ColorizingSession,
@@ -51,6 +51,7 @@ from pipelines.models.session import (
     SegmentingSession,
     open_restoring_session,
 )
+from pipelines.registry.resolve import find_model
 from pipelines.restoration.colorizer import colour, draw_colours, picture_of_colours, pictures_of_colours
 from pipelines.restoration.restorer import DRAWING, Mended, mend, picture_of_labels, pictures_of
 from pipelines.restoration.result_file import encode_result

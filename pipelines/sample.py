@@ -19,8 +19,8 @@ from pipelines.data.classes import named
 from pipelines.errors import ModelError
 from pipelines.images.write import encode_image
 from pipelines.models.model_file import Metadata, ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import DOES, Session, kind_of
+from pipelines.registry.resolve import find_model
 from pipelines.training.weights import load_network
 from vaecore.bound import GenerativeModel
 from vaecore.networks import ClassPrior

@@ -38,8 +38,8 @@ from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.models.model_file import ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import SCORES, Session
+from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ class Scoring(FolderRun):
 
     def look_back(self) -> None:
         """Settle the rule for the rows so far: an image that it did not flag in the end has no map, and needs none."""
-        self.due = settled_by(self.verdicts, self.output.store.blocks(self.files, ("status", "score")))
+        self.due = settled_by(self.verdicts, self.output.store.tables(self.files, ("status", "score")))
 
     def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """The rows of some files, a batch at a time."""
@@ -248,8 +248,8 @@ class Scoring(FolderRun):
         self._draw_missing()
         self.session.close()  # rows and the report have the room now
         columns = (*OF_VERDICTS, "path") if self.drift_below else OF_VERDICTS
-        blocks = self.output.store.blocks(self.files, columns)
-        self.verdicts, self.drift = settled(self.verdicts, blocks, self.drift_below)
+        tables = self.output.store.tables(self.files, columns)
+        self.verdicts, self.drift = settled(self.verdicts, tables, self.drift_below)
         named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
         mapped = self.output.names()
         if self.verdicts.calibration is not None:

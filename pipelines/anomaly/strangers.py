@@ -8,12 +8,12 @@ it flags none, since they are easier to explain than any tile, and the report pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.anomaly.calibration import Calibration, beta_binomial_cdf
 from pipelines.anomaly.group_thresholds import group_of
-from pipelines.batch.schema import Row
 
 MOST = 0.9  # share of the images that score beyond all calibration images, on one side
 LEVEL = 0.01  # probability that images like those of calibration do so, on that side
@@ -38,7 +38,7 @@ class Strangers:
     far_above: int = 0
     below: int = 0
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count the rows that have a score."""
         lowest, highest = self.calibration.scores[0], self.calibration.scores[-1]
         known = self.calibration.n >= FEWEST_KNOWN and highest > lowest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,9 @@ from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.group_thresholds import GroupThresholds, Judge, group_of
 from pipelines.anomaly.score_tally import Tally
 from pipelines.base.percentages import percent, promised
-from pipelines.batch.schema import Row
-from pipelines.batch.shard_store import Block
 from pipelines.errors import CalibrationError
 
+Row = dict[str, Any]  # of an image, by column
 OF_VERDICTS = ("status", *STATISTICS)  # columns that verdicts on all images together take
 OF_ROWS = ("p_value", "is_anomaly", "threshold", "group", "promised")  # columns that `fill` adds
 LARGE_PART = 0.02  # of a folder: where so many images have to be abnormal before any is flagged, the run says so
@@ -227,19 +227,19 @@ def check_rule(
 
 
 def settled(
-    verdicts: Verdicts, blocks: Iterable[Block], drift_below: tuple[str, ...] = ()
+    verdicts: Verdicts, tables: Iterable[pa.Table], drift_below: tuple[str, ...] = ()
 ) -> tuple[Verdicts, Drift | None]:
     """Verdicts with the threshold that their rule gives for all images, and whether these have drifted.
 
     Args:
         verdicts: The rule.
-        blocks: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
+        tables: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
         drift_below: The sub-folders that these are in, where others are known to be abnormal.
     """
     tally, statistics = verdicts.tally(), verdicts.calibration.statistics if verdicts.calibration else {}
     sample = Sample()
-    for block in blocks:
-        ok = block.rows.filter(pc.equal(block.rows["status"], "ok"))
+    for table in tables:
+        ok = table.filter(pc.equal(table["status"], "ok"))
         if tally is not None:
             tally.add(_floats(ok, "score"))
         if not statistics:
@@ -251,18 +251,18 @@ def settled(
     return verdicts.settle(tally), drift
 
 
-def settled_by(verdicts: Verdicts, blocks: Iterable[Block]) -> Verdicts:
+def settled_by(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts:
     """Verdicts with the threshold that their rule gives for the images that have rows so far.
 
     Args:
         verdicts: The rule.
-        blocks: The columns "status" and "score" of all images.
+        tables: The columns "status" and "score" of all images.
     """
     tally = verdicts.tally()
     if tally is None:
         return verdicts
-    for block in blocks:
-        tally.add(_floats(block.rows.filter(pc.equal(block.rows["status"], "ok")), "score"))
+    for table in tables:
+        tally.add(_floats(table.filter(pc.equal(table["status"], "ok")), "score"))
     return verdicts.settle(tally)
 
 

@@ -74,3 +74,14 @@ def for_spreadsheets(table: pa.Table) -> pa.Table:
 
 def _no_formula(text: str, prefix: str) -> str:
     return prefix + text if text.startswith(_FORMULA) else text
+
+
+def one_line(text: object, *, limit: int = 160) -> str:
+    r"""Make anything fit for a table cell: one line, printable, not too long.
+
+    >>> one_line("two\nlines")
+    'two lines'
+    """
+    line = " ".join(str(text).split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -124,6 +124,10 @@ class RowStore:
             yield Block(start, block, places, rows.select(list(names)))
             start += len(block)
 
+    def tables(self, files: FileList, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Go through the rows of files, some columns of them; files without a row are passed over."""
+        return (block.rows for block in self.blocks(files, names))
+
     def left(self, files: FileList, holds: Callable[[Row], bool]) -> tuple[NDArray[np.int64], list[float]]:
         """What is still to be done: not finished, changed, or without the pictures that are due.
 

@@ -11,8 +11,8 @@ from pipelines.base.files import write_json
 from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
 from pipelines.evaluate import evaluate_model
-from pipelines.models.reference import find_model
 from pipelines.models.session import Session
+from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
 from pipelines.train import train_model
 from pipelines.training.network import training_device

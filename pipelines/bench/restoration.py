@@ -18,8 +18,8 @@ from pipelines.errors import DataError, FolderError
 from pipelines.evaluation.classical import choose_classical
 from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.models.model_file import ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
+from pipelines.registry.resolve import find_model
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
 

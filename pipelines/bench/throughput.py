@@ -32,7 +32,7 @@ from pipelines.data.training_images import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
 from pipelines.models.model_file import sha256_of
-from pipelines.models.reference import find_model
+from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)

@@ -48,8 +48,8 @@ def naive(request: Answer) -> Answer:
 
     from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png
     from pipelines.images import find_images
-    from pipelines.models.reference import find_model
     from pipelines.models.session import Session, keyed_noise
+    from pipelines.registry.resolve import find_model
     from pipelines.training.weights import load_network
 
     file = find_model(request["model"])

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +20,6 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError
 
 log = logging.getLogger(__name__)
-FOLDERS, FIELD = "folders", "{piece}"
 ALIKE = 0.9  # correlation of two images, but for what all images share, from which they are nearly the same
 FEW = 0.05  # share of held-out images that are nearly the same as one that is trained on, up to which nothing is said
 FEWEST = 3  # such images, too
@@ -32,60 +29,6 @@ MOST_SHOWN, MOST_KNOWN = 1_000, 20_000  # images that are compared: held out, an
 MOST_MEASURED = 5_000  # images that tell how images vary
 
 Floats = NDArray[np.floating[Any]]
-
-
-def pattern_of(rule: str) -> re.Pattern[str]:
-    """What finds the name of a piece in the name of an image, its suffix left out.
-
-    `{piece}` ends where what comes next in the pattern begins, or at a "/"; `*` is any text without "/", as short as
-    it can be, and `?` any letter.
-
-    Raises:
-        ValueError: The rule is no such pattern.
-
-    >>> [
-    ...     pattern_of("{piece}_*").fullmatch("p12_top_3")["piece"],
-    ...     pattern_of("*_{piece}").fullmatch("top_3_p12")["piece"],
-    ... ]
-    ['p12', 'p12']
-    """
-    if rule.count(FIELD) != 1:
-        raise ValueError(
-            f'give "{FOLDERS}" (images in one folder show one piece), or a pattern of file names in which {FIELD} '
-            f'stands for the name of the piece: "{FIELD}_*" finds p12 in p12_top.png'
-        )
-    if f"*{FIELD}" in rule or f"{FIELD}*" in rule:
-        raise ValueError(f'put what is between the name of the piece and the rest: "{FIELD}_*", or "{FIELD}-*"')
-    before, after = rule.split(FIELD)
-    next_to = {text for text in (before[-1:], after[:1]) if text and not text.isalnum() and text not in "*?"}
-    wild = {"*": "[^/]*?", "?": "[^/]"}
-    parts = ["".join(wild.get(letter) or re.escape(letter) for letter in text) for text in (before, after)]
-    return re.compile(f"{parts[0]}(?P<piece>[^/{re.escape(''.join(sorted(next_to)))}]+){parts[1]}", re.DOTALL)
-
-
-def pieces_of(names: Sequence[str], rule: str) -> list[str]:
-    """The piece that each image shows.
-
-    Args:
-        names: Of the images, relative to their folder.
-        rule: "folders", or a pattern: see `pattern_of`. One with a "/" is of the whole path.
-
-    Raises:
-        DataError: Some lie in no sub-folder, or do not fit the pattern.
-    """
-    if rule == FOLDERS:
-        found = [name.rpartition("/")[0] for name in names]
-        wrong, why = "lie in no sub-folder", "give each piece a folder"
-    else:
-        pattern = pattern_of(rule)
-        bare = (PurePosixPath(name).with_suffix("") for name in names)
-        fits = (pattern.fullmatch(str(path) if "/" in rule else path.name) for path in bare)
-        found = [fit["piece"] if fit else "" for fit in fits]
-        wrong, why = "do not fit it", "rename them, or give another pattern"
-    if others := [name for name, piece in zip(names, found, strict=True) if not piece]:
-        some = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
-        raise DataError(f"'data.group' is '{rule}', and {len(others)} of {len(names)} images {wrong} ({some}): {why}")
-    return found
 
 
 def with_their_pieces(indices: Iterable[int], pieces: Sequence[str]) -> set[int]:
@@ -192,7 +135,7 @@ def warn_of_crossing(
     Returns:
         How many held-out images are.
     """
-    from pipelines.latents.resaved import coarse
+    from pipelines.images.resaved import coarse
 
     some, known = evenly_spaced(held, MOST_SHOWN), evenly_spaced(train, most)
     twins = nearly_same(np.array([coarse(picture(i)) for i in some]), np.array([coarse(picture(i)) for i in known]))

@@ -21,12 +21,12 @@ from pipelines.base.files import write_json
 from pipelines.base.progress import progress
 from pipelines.data.cache import cache_folder
 from pipelines.data.classes import check_classes, classes_of
-from pipelines.data.pieces import pieces_of
 from pipelines.data.plan import Plan
 from pipelines.data.splits import SplitName, split_by_content
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
+from pipelines.jobfile.piece_names import pieces_of
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
 from vaecore.image_format import resize
 

@@ -18,8 +18,7 @@ from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
 from pipelines.evaluation.restorer import Sums, describe_error_bars
 from pipelines.images import Failed, find_images
-from pipelines.images.camera_bits import bits_for
-from pipelines.models.inputs import decode_for
+from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import ColorizingSession, keyed_generator
 from pipelines.restoration.colorizer import is_colourful, luma_of, painted, reduced, shares_of

@@ -24,8 +24,7 @@ from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
 from pipelines.evaluation.classical import Method, choose_classical
 from pipelines.images import Decoded, Failed, find_images
-from pipelines.images.camera_bits import bits_for
-from pipelines.models.inputs import decode_for
+from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
 from pipelines.models.session import RestoringSession
 from pipelines.restoration.channels import is_grey

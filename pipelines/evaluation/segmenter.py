@@ -18,11 +18,10 @@ from pipelines.data.test_images import Tested
 from pipelines.errors import DataError, FolderError, ImageError
 from pipelines.evaluation.reliability import BINS, by_confidence, calibration_error
 from pipelines.images import Failed, find_images
-from pipelines.images.camera_bits import bits_for
 from pipelines.images.image import Samples
 from pipelines.images.label_images import LabelFolder, Labels
 from pipelines.images.tiles import Place
-from pipelines.models.inputs import decode_for
+from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import SegmentingSession
 from pipelines.restoration.quality import compare_labels

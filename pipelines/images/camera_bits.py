@@ -12,7 +12,6 @@ from pipelines.images import Failed, Image, ImageFile, open_images
 from pipelines.images.bits import ALL, NARROW, bits_of, is_deep, narrowest, stretch
 from pipelines.images.convert import hardly_used
 from pipelines.images.header import sniff
-from pipelines.models.model_file import CommonMetadata
 from pipelines.settings import settings
 
 LOOKED_AT = 24  # images of a folder
@@ -31,15 +30,6 @@ def check_bits(asked: int | None) -> int | None:
     if asked is not None and not NARROW[0] <= asked <= ALL:
         raise FolderError(f"bits is {asked}: from {NARROW[0]} to {ALL}")
     return asked
-
-
-def bits_for(metadata: CommonMetadata, files: Sequence[ImageFile]) -> int:
-    """Return how many bits of 16-bit images a model is to be given as its whole range.
-
-    A model that has learned dark images as they are, before training brought them to all bits, is given them as they
-    are.
-    """
-    return survey_bits(files) if metadata.bit_depth < ALL or metadata.scales_bits else ALL
 
 
 def in_all_bits(image: Image, bits: int) -> tuple[Image, int, str | None]:

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pipelines.base.safe_text import one_line
 from pipelines.errors import ImageError
 from pipelines.images.bits import ALL
 from pipelines.images.convert import check_target, to_model_input
-from pipelines.images.header import one_line
 from pipelines.images.hidden import fill_hidden
 from pipelines.images.image import Image, Samples
 from pipelines.images.listing import ImageFile

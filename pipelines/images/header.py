@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pipelines.base.safe_text import one_line
 from pipelines.errors import ImageError
 from pipelines.images.isobmff import kind_of_picture
 
@@ -85,17 +86,6 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
             f"is {width} x {height} = {_count(width * height)} pixels, above the limit of {_count(max_pixels)} "
             "(KINTSUGI_MAX_PIXELS)"
         )
-
-
-def one_line(text: object, *, limit: int = 160) -> str:
-    r"""Make anything fit for a table cell: one line, printable, not too long.
-
-    >>> one_line("two\nlines")
-    'two lines'
-    """
-    line = " ".join(str(text).split())
-    line = "".join(letter if letter.isprintable() else "?" for letter in line)
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def _count(pixels: int) -> str:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.base.safe_text import some_of
+from pipelines.base.safe_text import one_line, some_of
 from pipelines.errors import DataError, ImageError
 from pipelines.images import Image, ImageFile, list_images
 from pipelines.images.convert import luma
 from pipelines.images.exif import upright
-from pipelines.images.header import check_pixels, one_line, sniff
+from pipelines.images.header import check_pixels, sniff
 from pipelines.images.pillow import decode_bmp
 from pipelines.images.png import decode_png
 from pipelines.images.pnm import decode_pnm

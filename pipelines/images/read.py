@@ -9,11 +9,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipelines.base.safe_text import one_line
 from pipelines.errors import ImageError
 from pipelines.images.colour import usable_profile
 from pipelines.images.colour_space import profile_of
 from pipelines.images.exif import SWAPS_SIDES, upright
-from pipelines.images.header import check_pixels, one_line, sniff
+from pipelines.images.header import check_pixels, sniff
 from pipelines.images.heif import decode_avif, decode_heic
 from pipelines.images.image import Admit, Image, Raster
 from pipelines.images.jpeg import decode_jpeg

@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.data.pieces import FOLDERS, pattern_of
 from pipelines.jobfile import recurrence
+from pipelines.jobfile.piece_names import FOLDERS, pattern_of
 
 
 def _length_of_time(text: str) -> str:

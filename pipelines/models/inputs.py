@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pipelines.base.safe_text import some_of
+from pipelines.base.safe_text import one_line, some_of
 from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.images.bits import ALL
+from pipelines.images.camera_bits import survey_bits
 from pipelines.images.decoding import PIXELS_AHEAD
-from pipelines.images.header import one_line
 from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore
@@ -160,3 +160,12 @@ def in_halves(
         return [Failed(batch[0].file, reason, batch[0].sha256)]
     half = len(batch) // 2
     return [*in_halves(batch[:half], run, what, too_many), *in_halves(batch[half:], run, what, too_many)]
+
+
+def bits_for(metadata: CommonMetadata, files: Sequence[ImageFile]) -> int:
+    """Return how many bits of 16-bit images a model is to be given as its whole range.
+
+    A model that has learned dark images as they are, before training brought them to all bits, is given them as they
+    are.
+    """
+    return survey_bits(files) if metadata.bit_depth < ALL or metadata.scales_bits else ALL

@@ -13,32 +13,6 @@ BUILTIN = Path(__file__).parents[1] / "builtin"
 FORMS = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
 
 
-def find_model(ref: str | Path) -> ModelFile:
-    """Resolve a reference.
-
-    Args:
-        ref: `name@champion`, `name@alias`, `name/3`, `models:/...`, a path to an `.onnx` file, or `builtin:NAME`.
-
-    Returns:
-        The file, its digest computed; a registered one has been checked against the registry's digest.
-
-    Raises:
-        ModelError: It names nothing that is there; the message lists what is.
-        DigestError: The file is not the one that was registered.
-    """
-    if file := find_model_file(ref):
-        return file
-    text = str(ref)
-    name, selector = split_ref(text)
-    from pipelines.registry import Registry  # MLflow takes seconds to import: a path needs none of it
-
-    registry = Registry()
-    version = registry.get(name, selector)
-    folder = registry.fetch(version)
-    file = ModelFile(path=folder / MODEL_FILE, sha256=version.sha256, ref=text)
-    return file.registered_as(ref=text, name=version.name, version=str(version.version))
-
-
 def find_model_file(ref: str | Path) -> ModelFile | None:
     """Resolve a reference that needs no registry: a path to an `.onnx` file or to its folder, or `builtin:NAME`.
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.base.cores import usable_cores
+from pipelines.base.safe_text import one_line
 from pipelines.errors import ModelError
 from pipelines.images import Decoded
-from pipelines.images.header import one_line
 from pipelines.models.model_file import (
     METADATA_KEY,
     ColorizationMetadata,

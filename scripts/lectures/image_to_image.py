@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from lectures.style import Setting, panels, save, show
-from pipelines.models.reference import find_model
 from pipelines.models.session import AnyRestoring, open_restoring_session
+from pipelines.registry.resolve import find_model
 from vaecore.degradations import gaussian_noise, smaller
 
 Picture = NDArray[Any]

@@ -23,8 +23,9 @@ from pipelines.base.locks import locked
 from pipelines.errors import FolderError, JobError, ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import METADATA_KEY
-from pipelines.models.reference import BUILTIN, find_model
+from pipelines.models.reference import BUILTIN
 from pipelines.rebuild import rebuild_report
+from pipelines.registry.resolve import find_model
 
 
 def cut(path: Path) -> None:

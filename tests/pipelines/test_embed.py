@@ -23,12 +23,12 @@ from pipelines import embed, embed_folder
 from pipelines.embed import EMBEDDINGS, _looked_at
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, ImageFile, find_images, list_images
-from pipelines.latents.resaved import SIDE, saved_again
+from pipelines.images.resaved import SIDE, saved_again
 from pipelines.latents.vectors import StoredVectors
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import METADATA_KEY, ModelFile, sha256_of
-from pipelines.models.reference import find_model
 from pipelines.models.session import Session
+from pipelines.registry.resolve import find_model
 
 
 def rows_in(path: Path) -> list[dict]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
 from pipelines.data.crop_images import Photos, load_photos
-from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
+from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
 from pipelines.data.test_images import check_leakage
 from pipelines.data.training_images import drawn
@@ -24,6 +24,7 @@ from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
+from pipelines.jobfile.piece_names import pieces_of
 from pipelines.training.crops.fit import CropRecipe, FitCrops, steps_within
 from vaecore.image_format import ImageFormat
 

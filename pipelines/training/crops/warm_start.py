@@ -13,7 +13,7 @@ from pipelines.data.splits import SplitName
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
-from pipelines.models.reference import find_model
+from pipelines.registry.resolve import find_model
 from pipelines.training.crops.plan import Split
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,9 +145,9 @@ def test_images_that_are_known_to_be_abnormal_do_not_count_as_drift() -> None:
     paths = [f"good/{number}.png" for number in range(60)] + [f"goodness/{number}.png" for number in range(60)]
     rows = pa.table({"status": ["ok"] * 120, "path": paths, **values})
     verdicts = Verdicts.of(calibration, None)
-    _, drift = settled(verdicts, [SimpleNamespace(rows=rows)], "good")
+    _, drift = settled(verdicts, [rows], "good")
     assert drift is not None
     assert (drift.drifted, drift.images) == (False, 60)
-    _, drift = settled(verdicts, [SimpleNamespace(rows=rows)])
+    _, drift = settled(verdicts, [rows])
     assert drift is not None
     assert drift.drifted

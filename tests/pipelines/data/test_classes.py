@@ -21,7 +21,7 @@ from pipelines.evaluation.reliability import by_confidence, calibration_error
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile
-from pipelines.models.reference import find_model
+from pipelines.registry.resolve import find_model
 from pipelines.sample import sample_images
 from pipelines.score import score_folder
 from pipelines.train import _work_key, prepare, train_model

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.file_digests import contents_of
-from pipelines.data.pieces import announce_pieces, pieces_of, warn_of_crossing
+from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import make_plan, survey
 from pipelines.data.splits import split_by_content
 from pipelines.data.training_images import load_training_data
 from pipelines.errors import DataError, JobError
 from pipelines.jobfile.job import Job, job_from_document
+from pipelines.jobfile.piece_names import pieces_of
 from pipelines.train import prepare
 from pipelines.training.crops import train
 from pipelines.training.crops.restorer import RestorerTraining

@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.errors import DataError, FolderError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.evaluation.bound import evaluate_bound
-from pipelines.models.reference import find_model
+from pipelines.registry.resolve import find_model
 from pipelines.train import train_model
 from vaecore.networks import LinearVAE
 from vaecore.priors import Autoencoder

@@ -22,10 +22,11 @@ from pipelines.data.crop_images import load_photos
 from pipelines.data.plan import survey, warn_of_dark
 from pipelines.errors import FolderError
 from pipelines.images import find_images, read_image
-from pipelines.images.camera_bits import bits_for, survey_bits
+from pipelines.images.camera_bits import survey_bits
 from pipelines.jobfile.job import job_from_document
-from pipelines.models.reference import find_model
+from pipelines.models.inputs import bits_for
 from pipelines.models.session import open_restoring_session
+from pipelines.registry.resolve import find_model
 from vaecore.image_format import ImageFormat
 
 NUCLEI, DENOISE = "builtin:segment_nuclei", "builtin:denoise"

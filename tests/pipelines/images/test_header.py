@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.base.safe_text import one_line
 from pipelines.errors import ImageError
-from pipelines.images.header import check_pixels, one_line, sniff
+from pipelines.images.header import check_pixels, sniff
 
 
 @pytest.mark.parametrize(

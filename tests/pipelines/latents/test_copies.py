@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from pipelines.images.resaved import alike, coarse, saved_again
 from pipelines.latents import copies as module
 from pipelines.latents.copies import CHANCE, Metric, chance_distance, closest, metric_of
-from pipelines.latents.resaved import alike, coarse, saved_again
 from pipelines.models.gallery import Gallery
 
 UNIT = Metric("steps", np.ones(3), 1.0)

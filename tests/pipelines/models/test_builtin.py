@@ -13,8 +13,9 @@ from PIL import Image
 from pipelines import restore_folder
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.jobfile.job import load_job
-from pipelines.models.reference import BUILTIN, find_model
+from pipelines.models.reference import BUILTIN
 from pipelines.models.session import RestoringSession, open_restoring_session
+from pipelines.registry.resolve import find_model
 from pipelines.restoration.quality import compare
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())

@@ -14,8 +14,9 @@ import pytest
 from pipelines.errors import CalibrationError, DigestError, ModelError
 from pipelines.models.model_file import METADATA_KEY, ModelFile, sha256_of
 from pipelines.models.providers import CPU, CUDA, Probe, choose_providers, probe
-from pipelines.models.reference import find_model, split_ref
+from pipelines.models.reference import split_ref
 from pipelines.models.session import Session, keyed_noise
+from pipelines.registry.resolve import find_model
 
 
 def model_at(path: Path) -> ModelFile:

@@ -16,7 +16,7 @@ from pipelines import restore_folder
 from pipelines.images import read_image
 from pipelines.images.hidden import fill_hidden
 from pipelines.images.image import Image, Samples
-from pipelines.models.reference import BUILTIN, find_model
+from pipelines.models.reference import BUILTIN
 from pipelines.models.session import (
     AnyRestoring,
     ColorizingSession,
@@ -24,6 +24,7 @@ from pipelines.models.session import (
     SegmentingSession,
     open_restoring_session,
 )
+from pipelines.registry.resolve import find_model
 from pipelines.restoration.channels import TINT
 from pipelines.restoration.colorizer import colour, draw_colours
 from pipelines.restoration.restorer import Mended, mend

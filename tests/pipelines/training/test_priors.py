@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipelines.errors import JobError
-from pipelines.models.reference import find_model
+from pipelines.registry.resolve import find_model
 from pipelines.sample import sample_images
 from pipelines.score import score_folder
 from pipelines.train import train_model

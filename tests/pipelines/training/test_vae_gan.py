@@ -11,8 +11,8 @@ from pipelines import train_model
 from pipelines.data.examples import make_examples
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job, load_job
-from pipelines.models.reference import find_model
 from pipelines.models.session import Session
+from pipelines.registry.resolve import find_model
 from pipelines.train import prepare
 from pipelines.training.fit import fit
 

@@ -16,8 +16,8 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
-from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
+from pipelines.registry.resolve import find_model
 from pipelines.train import crop_training
 from pipelines.training.adversary import PATIENCE, Adversary
 from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within

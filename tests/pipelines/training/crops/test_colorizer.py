@@ -19,8 +19,8 @@ from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import describe_evaluation, evaluate_model
 from pipelines.images import find_images, read_image
 from pipelines.jobfile.job import job_from_document
-from pipelines.models.reference import find_model
 from pipelines.models.session import ColorizingSession, RestoringSession, Session
+from pipelines.registry.resolve import find_model
 from pipelines.restoration import colorizer
 from vaecore.colorization import LUMA
 from vaecore.image_format import ImageFormat

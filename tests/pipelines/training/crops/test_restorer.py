@@ -15,9 +15,9 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError, ModelError
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import ModelFile
-from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession, Session
 from pipelines.registry import Registry
+from pipelines.registry.resolve import find_model
 from pipelines.training.crops.restorer import RestorerTraining
 from pipelines.training.crops.warm_start import held_apart
 

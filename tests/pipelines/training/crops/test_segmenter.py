@@ -24,9 +24,9 @@ from pipelines.evaluation.segmenter import evaluate_segmenter
 from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
-from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession, SegmentingSession
 from pipelines.registry import Registry
+from pipelines.registry.resolve import find_model
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import draw, label
 from pipelines.training.crops.plan import read_images

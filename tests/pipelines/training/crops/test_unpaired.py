@@ -18,8 +18,8 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
-from pipelines.models.reference import find_model
 from pipelines.models.session import RestoringSession
+from pipelines.registry.resolve import find_model
 from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.fit_adversarial import Opposition
 from pipelines.training.crops.fit_unpaired import FitUnpaired, LearnedDamage
