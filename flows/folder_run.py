@@ -26,7 +26,7 @@ from pipelines.batch.engines import Engine, RunAll, open_engine
 from pipelines.batch.folder_run import FolderRun, Shard
 from pipelines.jobfile.recurrence import interval
 
-log = logging.getLogger("pipelines.batch.mlflow_record")
+log = logging.getLogger("pipelines.registry.batch_runs")
 T = TypeVar("T")
 
 
@@ -147,14 +147,14 @@ def tidy(out: Path, keep: str | None) -> None:
 @task(name="publish", **TRIES)
 def publish(out: Path) -> None:
     """Put figures, report and account of a run into MLflow, where its model is in a registry."""
-    from pipelines.batch.mlflow_record import publish_run
+    from pipelines.registry.batch_runs import publish_run
 
     publish_run(out)
 
 
 def forget(out: Path, age: timedelta) -> None:
     """Remove from MLflow what runs of the same schedule left there long ago."""
-    from pipelines.batch.mlflow_record import forget_published
+    from pipelines.registry.batch_runs import forget_published
 
     forget_published(out, age, datetime.now(UTC))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -12,19 +11,9 @@ from pathlib import Path
 
 from pipelines.base.locks import locked
 from pipelines.images import OUTPUT_MARKER
+from pipelines.jobfile.run_folders import schedule_of
 
 log = logging.getLogger(__name__)
-OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")  # folders that a schedule names
-
-
-def schedule_of(run: Path) -> tuple[Path, str] | None:
-    """What folders of a schedule's runs have in common: where they are, and what they are; None for other folders.
-
-    >>> schedule_of(Path("/reports/2026-11-21T06-00-00Z-score-inbox"))
-    (PosixPath('/reports'), 'score-inbox')
-    """
-    own = OWN.fullmatch(run.name)
-    return (run.parent, own["what"]) if own else None
 
 
 def runs_like(run: Path) -> list[Path]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines.batch.mlflow_record import drift_since
 from pipelines.data.file_digests import contents_of
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile
 from pipelines.registry import Registry, Version
+from pipelines.registry.batch_runs import drift_since
 from pipelines.registry.records import CHAMPION
 from pipelines.registry.search import job_of
 from pipelines.training.registration import flatten

@@ -15,7 +15,7 @@ FORGET = """
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from pipelines.batch.mlflow_record import forget_published
+from pipelines.registry.batch_runs import forget_published
 assert forget_published(Path(sys.argv[1]), timedelta(0), datetime.now(UTC) + timedelta(minutes=1)) == 1
 """
 

@@ -41,7 +41,7 @@ def open_scoring(folder, model, out, **_):
 
 for name, contents in {
     "pipelines.training.need": {"need_of": lambda _: SimpleNamespace(train=True, reason="a stand-in"), "Need": object},
-    "pipelines.batch.mlflow_record": {"publish_run": lambda out: note("publish", out=str(out))},
+    "pipelines.registry.batch_runs": {"publish_run": lambda out: note("publish", out=str(out))},
     "pipelines.train": {"train_model": train_model, "TrainedModel": object},
     "pipelines.score": {"open_scoring": open_scoring, "Scoring": object, "ScoreSummary": object, "Shard": object},
 }.items():

@@ -14,10 +14,10 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.base.locks import locked
-from pipelines.batch.mlflow_record import experiment_of, forget_published, publish_run
 from pipelines.data.cache import cache_folder
 from pipelines.data.file_digests import UNUSED, contents_of
 from pipelines.jobfile.job import load_job
+from pipelines.registry.batch_runs import experiment_of, forget_published, publish_run
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.settings import settings
 from pipelines.train import train_model

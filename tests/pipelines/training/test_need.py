@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines.batch.mlflow_record import drift_since, publish_run
 from pipelines.data import file_digests
 from pipelines.data.file_digests import contents_of
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
 from pipelines.registry import Registry
+from pipelines.registry.batch_runs import drift_since, publish_run
 from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder
 from pipelines.training.need import Need, need_of, weigh
