@@ -1,1 +1,16 @@
-"""anomaly."""
+"""From scores and anomaly maps to verdicts: calibration, thresholds, drift, heat maps, regions, figures of merit.
+
+Knows no files and no networks: numbers in, numbers and pictures out.
+"""
+
+__all__ = [
+    "abnormal_regions",
+    "calibration",
+    "drift",
+    "figures_of_merit",
+    "group_thresholds",
+    "heatmap",
+    "place_quantiles",
+    "strangers",
+    "verdicts",
+]

@@ -1,1 +1,3 @@
-"""base."""
+"""What has no subject of its own: whole files, locks, progress, threads in order, text for people, cores."""
+
+__all__ = ["concurrency", "cores", "files", "locks", "parquet", "percentages", "progress", "safe_text", "subsample"]

@@ -1,1 +1,15 @@
-"""batch."""
+"""A job over a folder of images: shards, rows, the output folder, run.json, engines, deliveries, retention."""
+
+__all__ = [
+    "comparison",
+    "deliveries",
+    "engines",
+    "folder_run",
+    "output_folder",
+    "output_names",
+    "results_files",
+    "retention",
+    "rows",
+    "run_json",
+    "schema",
+]

@@ -4,3 +4,5 @@
 method with one seed, run in a process of its own (`cell.py`). The parent's side (anomaly, dataset, methods, cells,
 summary, anomalib_environment) needs no torch.
 """
+
+__all__ = ["anomaly", "methods", "restoration", "throughput"]

@@ -1,1 +1,3 @@
-"""jobfile."""
+"""The job file (TOML): its tables, checks and schedules."""
+
+__all__ = ["job", "piece_names", "recurrence", "run_folders", "tables"]

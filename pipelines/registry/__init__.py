@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 # Imported when they are first used: a path of a model file is resolved here too, and needs no registry.
 _HOME = {"ModelSummary": "records", "Registry": "store", "TrailEntry": "records", "Version": "records"}
 
-__all__ = ["ModelSummary", "Registry", "TrailEntry", "Version"]
+__all__ = [
+    "ModelSummary",
+    "Registry",
+    "TrailEntry",
+    "Version",
+    "batch_runs",
+    "history",
+    "records",
+    "resolve",
+    "search",
+    "tracking",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes

@@ -26,4 +26,4 @@ def write_report(out: Path) -> Path:
     return write_restore_report(out, run) if run is not None and run.verb == "restore" else write_score_report(out, run)
 
 
-__all__ = ["history_address", "write_history", "write_report"]
+__all__ = ["explore_page", "facts", "history_address", "write_history", "write_report"]

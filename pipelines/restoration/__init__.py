@@ -1,1 +1,3 @@
-"""restoration."""
+"""One image through a restorer, a colorizer or a segmenter: blocks, channels, pictures, quality."""
+
+__all__ = ["channels", "colorizer", "quality", "restorer", "result_file", "segmenter"]

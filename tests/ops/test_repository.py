@@ -170,6 +170,25 @@ def test_layers_hold():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_picture_of_the_house_is_current():
+    command = [sys.executable, ROOT / "scripts" / "house.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_worked_example_of_a_task_works():
+    """The code block of CONTRIBUTING.md defines a task, and its damage does what its level says."""
+    (code,) = re.findall(r"```python\n(.+?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    program = (
+        f"{code}\nloss, y = torch.tensor([0.5]), torch.ones(1, 3, 9, 13)\n"
+        "(damage,) = TASK.damages.values()\n"
+        "c = damage(y, loss, torch.Generator())\n"
+        "assert c[0, 0, 4, 6] == 1 and torch.allclose(c[0, :, 0, 0], loss), c"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_contract_without_torch_names_every_verb_of_a_worker():
     """It holds for what these import, too; a verb that is not named may import anything."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]

@@ -1,1 +1,1 @@
-"""crops."""
+"""Training of image-to-image models on crops: one file a kind over a shared skeleton."""
