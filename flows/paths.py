@@ -16,9 +16,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
-from pipelines.base.files import from_home
-
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters at least: one may be a drive's
+from pipelines.base.paths import expect_local, from_home
 
 
 class Command(TyperCommand):
@@ -69,6 +67,8 @@ def _expanded(value: object) -> object:
         return [_expanded(each) for each in value]
     if not isinstance(value, Path):
         return value
-    if ADDRESS.match(str(value)) and not value.parents[-2].exists():
-        raise typer.BadParameter(f"{value} is an address, not a local path: mount or copy it, and give that folder")
+    try:
+        expect_local(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value}: {error}") from None
     return from_home(value)

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.base.cores import usable_cores
-from pipelines.base.files import from_home
+from pipelines.base.paths import expect_local, from_home
 from pipelines.errors import SettingsError
 
 PREFIX = "KINTSUGI_"
@@ -19,7 +19,7 @@ PREFIX = "KINTSUGI_"
 class Settings(BaseSettings):
     """Read from `KINTSUGI_*` variables; every field has a default that needs no server."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".kintsugi",
@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     notify: SecretStr | None = Field(
         None, description="Who hears of alarms, champions and failures: addresses of services, or Prefect's blocks."
     )
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _home_is_local(cls, home: object) -> object:
+        return expect_local(home)
 
     @field_validator("home")
     @classmethod
@@ -71,8 +76,8 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']}: {problem['msg']}"
-            for problem in error.errors()
+            f"{PREFIX}{str(each['loc'][0]).upper()}={each['input']}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
         ]
         msg = f"{'; '.join(problems)}; set another value, or unset the variable for its default"
         raise SettingsError(msg) from None

@@ -67,15 +67,6 @@ def appearing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def from_home(path: Path) -> Path:
-    """Return a path with the user's home in the place of a leading `~`; what names no user stays as it is.
-
-    >>> from_home(Path("a/~b"))
-    PosixPath('a/~b')
-    """
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
-
-
 def make_folders(folder: Path) -> list[Path]:
     """Make a folder and those above it, thousands if need be: Python's own way goes as deep as its stack allows.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipelines.base.files import TextError, from_home, read_text
+from pipelines.base.files import TextError, read_text
+from pipelines.base.paths import from_home
 from pipelines.errors import JobError
 from pipelines.jobfile.problems import explain, unknown_key
 from pipelines.jobfile.tables import (

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -21,8 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.base.paths import expect_local
 from pipelines.jobfile import recurrence
 from pipelines.jobfile.piece_names import FOLDERS, pattern_of
+
+LocalPath = Annotated[Path, BeforeValidator(expect_local)]
 
 
 def _length_of_time(text: str) -> str:
@@ -65,10 +69,12 @@ class Record(BaseModel):
 class DataTable(Record):
     """`[data]`: where the images are; paths are relative to the job file."""
 
-    train: Path | None = Field(None, description="Folder of good images; of clean ones, for a model that mends images")
-    degraded: Path | None = Field(None, description="Instead: folder of damaged images, and (unpaired)")
-    clean: Path | None = Field(None, description="folder of clean ones, of other things")
-    labels: Path | None = Field(None, description="Folder of label images under the same names (segment)")
+    train: LocalPath | None = Field(
+        None, description="Folder of good images; of clean ones, for a model that mends images"
+    )
+    degraded: LocalPath | None = Field(None, description="Instead: folder of damaged images, and (unpaired)")
+    clean: LocalPath | None = Field(None, description="folder of clean ones, of other things")
+    labels: LocalPath | None = Field(None, description="Folder of label images under the same names (segment)")
     licence: str | None = Field(None, description="Of the images, for the model's card")
     max_images: PositiveInt | None = Field(
         None,
@@ -123,7 +129,9 @@ class ModelTable(Record):
         None, description="What the bound is on: features of a frozen network, details, whole, or pixels"
     )
     backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
-    backbone_weights: Path | None = Field(None, description="File of weights for it (default: timm downloads them)")
+    backbone_weights: LocalPath | None = Field(
+        None, description="File of weights for it (default: timm downloads them)"
+    )
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
     stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
     smooth: Literal[True, False, "both"] | None = Field(
@@ -275,8 +283,8 @@ class ScheduleTable(Record):
     arrivals: Age | None = Field(
         None, description="Do each new sub-folder of `folder` once nothing in it has changed for so long, such as 2m"
     )
-    folder: Path | None = Field(None, description="What to score, or to mend")
-    out: Path | None = Field(None, description="Where reports go, each run in a folder of its own")
+    folder: LocalPath | None = Field(None, description="What to score, or to mend")
+    out: LocalPath | None = Field(None, description="Where reports go, each run in a folder of its own")
     keep: Age | None = Field(None, description="Remove what scheduled runs left when it is so old, such as 90d")
     budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
     false_discoveries: float | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipelines.base.files import from_home
+from pipelines.base.paths import from_home
 from pipelines.errors import ModelError
 from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
 

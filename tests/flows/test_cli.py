@@ -343,9 +343,9 @@ def test_a_path_that_no_shell_has_expanded_is_below_the_home(kintsugi, trained, 
         (["", "--out", "o"], "an argument is empty"),
         (["images", "--out", ""], "--out is empty"),
         (["images", "--out="], "--out is empty"),
-        (["images", "--out", "s3://bucket/o"], "s3:/bucket/o is an address"),
-        (["images", "--out", "file:///o"], "file:/o is an address"),
-        (["https://host/images", "--out", "o"], "https:/host/images is an address"),
+        (["images", "--out", "s3://bucket/o"], "s3:/bucket/o: an address is not a local path"),
+        (["images", "--out", "file:///o"], "file:/o: an address is not"),
+        (["https://host/images", "--out", "o"], "https:/host/images: an address is not"),
     ],
 )
 def test_a_path_that_is_empty_or_an_address_is_refused(kintsugi, trained, words: list[str], says: str) -> None:

@@ -21,6 +21,7 @@ from pipelines.settings import settings
         ("WORKERS", "many", "a valid integer, unable to parse string as an integer"),
         ("MAX_PIXELS", "-5", "greater than or equal to 1"),
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
+        ("HOME", "s3://bucket", "an address is not a local path: mount or copy it, and name that folder"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_variable_and_limit(
@@ -66,3 +67,10 @@ def test_the_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KINTSUGI_HOME", "~/x")
     assert settings().home == tmp_path / "x"
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compose files write `KINTSUGI_HOME: ${KINTSUGI_HOME:-}`; Python would read the current folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KINTSUGI_HOME", "")
+    assert settings().home == tmp_path / ".kintsugi"

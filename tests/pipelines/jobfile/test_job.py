@@ -85,6 +85,14 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST + '[schedule]\nscore = "1h"\nout = "o"\n', r"'schedule.score' needs 'schedule.folder': name the"),
         (LEAST + '[schedule]\nscore = "1h"\nfolder = "f"\n', r"'schedule.score' needs 'schedule.out': name the"),
         (LEAST + '[schedule]\ntrain = "1h"\ntimezone = "../etc"\n', r"'../etc' is not a time zone: use a name such as"),
+        (
+            'name = "x"\ntask = "reconstruct"\n[data]\ntrain = ""\n',
+            r"'data.train' is '': a path is empty: name a folder",
+        ),
+        (
+            LEAST + '[schedule]\nout = "s3://b/o"\n',
+            r"'schedule.out' is 's3://b/o': an address is not a local path: mount",
+        ),
         (LEAST + "[calibrate]\nfalse_alarms = 1.5\n", r"'calibrate.false_alarms' is 1.5: Input should be less than 1"),
     ],
 )
