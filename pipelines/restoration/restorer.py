@@ -207,7 +207,7 @@ def pictures_of(before: Samples, mended: Mended) -> dict[str, Any]:
         `thumbnail` and `restored` (WebP), and `heatmap` (PNG with transparency), all of one size.
     """
     part, size = shown_part(before, mended)
-    clear = None if mended.alpha is None else mended.alpha[part.after][..., 0] == 0
+    clear = _find_clear(mended, part)
     if mended.labels is None:
         seen, wide = seen_alike(before[part.before], mended.pixels[part.after]), WIDE
     else:
@@ -241,7 +241,12 @@ def shown_part(before: Samples, mended: Mended) -> tuple[Part, tuple[int, int]]:
 def picture_of_labels(before: Samples, mended: Mended, labels: NDArray[np.uint8]) -> bytes:
     """Other labels of an image, as `pictures_of` shows its own (WebP)."""
     part, size = shown_part(before, mended)
-    return webp(tinted(before[part.before], labels[part.after]), size)
+    return webp(tinted(before[part.before], labels[part.after]), size, _find_clear(mended, part))
+
+
+def _find_clear(mended: Mended, part: Part) -> NDArray[np.bool_] | None:
+    """Return where a part is fully transparent, (h, w); None where the file has no transparency."""
+    return None if mended.alpha is None else mended.alpha[part.after][..., 0] == 0
 
 
 def seen_alike(*parts: Samples) -> list[NDArray[np.uint8]]:

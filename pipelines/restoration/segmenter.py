@@ -41,7 +41,7 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
     hidden = _clear_hidden(labels, image)
     return Mended(
         pixels=as_pixels(labels, len(session.metadata.classes))[..., None],
-        alpha=None,
+        alpha=image.alpha,
         mean_scale=blocks.mean,
         blocks=blocks.values,
         notes=tuple(filter(None, (note, hidden))),

@@ -27,7 +27,7 @@ from pipelines.models.session import (
 from pipelines.registry.resolve import find_model
 from pipelines.restoration.channels import TINT
 from pipelines.restoration.colorizer import colour, draw_colours
-from pipelines.restoration.restorer import Mended, mend
+from pipelines.restoration.restorer import Mended, mend, picture_of_labels, pictures_of
 from pipelines.restoration.segmenter import draw, label
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())
@@ -242,7 +242,13 @@ def test_what_is_fully_transparent_is_background(open_model: Callable[[str], Any
     assert made.labels[28:36, 28:32].all()
     assert not made.labels[:, 32:].any()
     assert "fully transparent pixels are labelled background" in made.notes
-    assert not any(each[:, 32:].any() for each in draw(session, image, 2))
+    samples = list(draw(session, image, 2))
+    assert not any(each[:, 32:].any() for each in samples)
+    pictures = pictures_of(image.pixels, made)
+    for content in (pictures["thumbnail"], pictures["restored"], picture_of_labels(image.pixels, made, samples[0])):
+        shown = np.asarray(Picture.open(io.BytesIO(content)))
+        assert shown[:, 34:].min() > 200  # a light checker: nobody sees what fills it
+        assert shown[:20, :28].max() < 150
 
 
 def test_colourings_of_grey_in_three_channels_are_those_of_grey(open_model: Callable[[str], AnyRestoring]) -> None:
