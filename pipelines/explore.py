@@ -28,7 +28,7 @@ from pipelines.models.model_file import JOB_FILE, Metadata, ModelFile
 from pipelines.models.session import DOES, Session, kind_of
 from pipelines.registry.resolve import find_model
 from pipelines.report.explore_page import write_explore_page
-from pipelines.report.facts import cautions_of_scores
+from pipelines.report.sentences import warn_of_scores
 from pipelines.training.network import prior_words
 from pipelines.training.weights import load_network
 from vaecore.networks import ClassPrior
@@ -89,7 +89,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     classes = Session(file, device="cpu").metadata.classes if isinstance(graph.model, ClassPrior) else ()
     facts: dict[str, Any] = {
         "model": _model(file, graph),
-        "cautions": cautions_of_scores({"adversarial": load_job(file.folder / JOB_FILE).train.adversarial}),
+        "cautions": warn_of_scores({"adversarial": load_job(file.folder / JOB_FILE).train.adversarial}),
         "command": shlex.join(
             ["kintsugi", "explore", file.ref, *([] if images is None else ["--images", str(images)]), "--out", "DIR"]
         ),

@@ -48,6 +48,7 @@ __all__ = [
     "hidden",
     "image",
     "label_images",
+    "left_out",
     "list_images",
     "open_images",
     "read",

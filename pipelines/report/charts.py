@@ -25,7 +25,7 @@ class DefectRow:
     tpr: float | None
 
     @property
-    def worse_than_chance(self) -> bool:
+    def is_worse_than_chance(self) -> bool:
         """Whether good images score higher than these."""
         return self.image_auroc is not None and self.image_auroc < _CHANCE
 
@@ -54,7 +54,7 @@ class EvaluationFigures:
     defects: tuple[DefectRow, ...]
 
 
-def evaluation_figures(evaluation: Evaluation) -> EvaluationFigures:
+def describe_evaluation(evaluation: Evaluation) -> EvaluationFigures:
     """Lay an evaluation out."""
     bar, scale = _alarm_bar(evaluation)
     rows = [

@@ -186,7 +186,7 @@ def write_explore_page(out: Path, facts: Mapping[str, object], names: Sequence[s
         names: Of the images that are points, for what is said of them.
     """
     box = {"width": WIDTH, "height": HEIGHT, "bars": BARS_WIDTH, "bars_height": BARS_HEIGHT}
-    styles = ("page.css", "score.css", "explore.css")
+    styles = ("page.css", "results.css", "explore.css")
     html = render_page(
         "explore.html", {**facts, "box": box}, data={"points": {"names": list(names), "across": SPRITE_ACROSS}},
         styles=styles, scripts=("page.js", "explore.js"),

@@ -31,7 +31,7 @@ class Histogram:
     beyond: int
 
 
-def histogram(scores: NDArray[np.float64], calibration: NDArray[np.float64], threshold: float | None) -> Histogram:
+def bin_scores(scores: NDArray[np.float64], calibration: NDArray[np.float64], threshold: float | None) -> Histogram:
     """Bin scores on an axis that a few extreme ones cannot stretch.
 
     Args:

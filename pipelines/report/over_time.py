@@ -117,7 +117,7 @@ def _page(out: Path, runs: Sequence[PastRun], left_out: LeftOut) -> str:
             "alarms": any(run.alarms for run in runs),
         },
     }
-    styles, scripts = ("page.css", "score.css", "over_time.css"), ("page.js", "over_time.js")
+    styles, scripts = ("page.css", "results.css", "over_time.css"), ("page.js", "over_time.js")
     return render_page("over_time.html", facts, data={}, styles=styles, scripts=scripts)
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from pipelines.base.files import write_atomically
 from pipelines.base.safe_text import printable
 from pipelines.errors import FolderError
-from pipelines.report import words
+from pipelines.images.left_out import PICTURES
+from pipelines.report import sentences, words
 from pipelines.report.card import render_card
 
 _HERE = Path(__file__).parent
@@ -31,18 +33,37 @@ SHARED_STYLES = ("page.css", "compare.css", "lightbox.css")
 SHARED_SCRIPTS = ("page.js", "compare.js", "lightbox.js")
 
 
-def script_json(value: object) -> Markup:
-    r"""JSON that is inert inside a script element.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
+    """What one verb adds to the page of an output folder.
 
-    >>> print(script_json("</script>"))
+    Attributes:
+        template: One that extends results.html.
+        facts: What it shows.
+        columns: Of the table of all files.
+        data: Other blocks for the scripts.
+        scripts: Files of assets/; the last one starts the page.
+    """
+
+    template: str
+    facts: Mapping[str, object]
+    columns: Mapping[str, object]
+    data: Mapping[str, object]
+    scripts: Sequence[str]
+
+
+def escape_json(value: object) -> Markup:
+    r"""Return JSON that is inert inside a script element.
+
+    >>> print(escape_json("</script>"))
     "\u003c/script\u003e"
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(_ESCAPES))  # noqa: S704 - no character of it can leave the element
 
 
-def packed(values: NDArray[np.generic], kind: str) -> str:
-    """An array as base64 of little-endian numbers of a numpy kind ("u1", "u4", "f4", "f8"), for `unpack` in page.js."""
+def pack(values: NDArray[np.generic], kind: str) -> str:
+    """Return an array as base64 of little-endian numbers ("u1", "u4", "f4", "f8"), for `unpack` in page.js."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode("ascii")
 
 
@@ -66,8 +87,8 @@ def render_page(
     Returns:
         The HTML, the same for the same input.
     """
-    style = "\n".join(_asset(name) for name in styles)
-    script = "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in scripts) + "\n})();"
+    style = "\n".join(_read_asset(name) for name in styles)
+    script = "(() => {\n'use strict';\n" + "\n".join(_read_asset(name) for name in scripts) + "\n})();"
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -84,22 +105,24 @@ def render_page(
         plural=words.plural,
         printable=printable,
         card=render_card,
+        advise_left_out=sentences.advise_left_out,
     )
+    environment.globals["picture_reasons"] = PICTURES
     return environment.get_template(template).render(
         **facts,
         page_style=Markup(style),  # noqa: S704 - our own files
         page_script=Markup(script),  # noqa: S704 - our own files
-        page_data={name: script_json(value) for name, value in data.items()},
-        page_policy=_policy(style, script),
+        page_data={name: escape_json(value) for name, value in data.items()},
+        page_policy=_make_policy(style, script),
     )
 
 
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (_HERE / "assets" / name).read_text("utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    """A content security policy under which only this very style and script run, and nothing is loaded."""
+def _make_policy(style: str, script: str) -> str:
+    """Return a content security policy under which only this very style and script run, and nothing is loaded."""
     hashes = [
         base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)
     ]

@@ -19,7 +19,7 @@ from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.report.folder import RESULTS, RUN, CalibrationFacts, DriftFacts, Record, Run, read_record
-from pipelines.report.rows import floats
+from pipelines.report.rows import take_floats
 
 KEPT = ".history.json"
 FORMAT = 2  # another one when summaries must be made again
@@ -225,7 +225,7 @@ def _of_rows(path: Path) -> dict[str, Any]:
             raise FolderError(f"{path} has none of the columns of results")
         for batch in file.iter_batches(_BATCH, columns=there):
             for name in there:
-                values = floats(batch, name)
+                values = take_floats(batch, name)
                 values = values[np.abs(values) < _LARGEST]
                 if name == "score":
                     scores.append(values)

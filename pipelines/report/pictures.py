@@ -1,4 +1,4 @@
-"""The pictures of a report: the worst images, what their heat maps say in words, and the closest good images."""
+"""The pictures of a report: the worst images beside good ones, restored images, and the legend of heat maps."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pipelines.anomaly.heatmap import position, ramp_colours
 from pipelines.base.files import folds_names, map_name
 from pipelines.base.safe_text import printable
 from pipelines.images import OUTPUT_MARKER
-from pipelines.report import words
+from pipelines.report import sentences, words
 from pipelines.report.folder import HeatFacts, Picture
 
+SHOWN_PAIRS = 24  # of restored images: a fifth of a megabyte each
 _APART = 0.15  # of the legend's width between two marks
 
 
-def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) -> dict[str, object]:
-    """What the page's script shows of each picture; a good image that several are close to is there once."""
+def pack_gallery(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) -> dict[str, object]:
+    """Return the worst images for gallery.js; a good image that several are close to is there once."""
     good: dict[str, int] = {}
     thumbnails: list[str] = []
     pictures: list[dict[str, object]] = []
@@ -30,17 +31,15 @@ def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
         for near in picture.neighbours or ():
             if near.name not in good:
                 good[near.name] = len(thumbnails)
-                thumbnails.append(base64.b64encode(near.thumbnail).decode("ascii"))
+                thumbnails.append(_encode(near.thumbnail))
         pictures.append(
-            {
-                "path": printable(picture.path),
+            _pack(picture)
+            | {
                 "score": picture.score if picture.score is not None and np.isfinite(picture.score) else None,
-                "thumbnail": base64.b64encode(picture.thumbnail).decode("ascii"),
-                "heatmap": base64.b64encode(picture.heatmap).decode("ascii") if picture.heatmap else None,
-                "map": _map(out, picture.path),
+                "map": _find_map(out, picture.path),
                 "outlines": picture.outlines or None,
-                "size": _size(picture.thumbnail) if picture.outlines else None,
-                "words": list(_sentences(picture, heat)),
+                "size": _read_size(picture.thumbnail) if picture.outlines else None,
+                "words": sentences.describe_image(picture, heat),
                 "near": [
                     {"name": printable(near.name), "distance": near.distance, "thumbnail": good[near.name]}
                     for near in picture.neighbours or ()
@@ -50,26 +49,29 @@ def gallery_data(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
     return {"pictures": pictures, "good": thumbnails}
 
 
-def _sentences(picture: Picture, heat: HeatFacts | None) -> list[str]:
-    """What a heat map shows, and the class, for people."""
-    found = []
-    if picture.label is not None and picture.label_probability is not None:
-        found.append(words.nearest_class(picture.label, picture.label_probability))
-    if heat is None:
-        return found
-    if picture.regions is not None:
-        found.append(
-            words.regions(
-                picture.regions,
-                percent=picture.regions_percent,
-                size=(picture.largest_width, picture.largest_height),
-                centre=(picture.largest_x, picture.largest_y),
-            )
-        )
-    if picture.local_p_value is not None and heat.places and heat.smallest:
-        beyond = picture.local_p_value <= heat.smallest
-        found.append(words.worst_place(picture.local_p_value, places=heat.places, beyond=beyond))
-    return found
+def pack_pairs(gallery: Sequence[Picture], unit: float) -> list[dict[str, object]]:
+    """Return restored images for restore.js; error bars are multiplied by the unit."""
+    return [
+        _pack(picture)
+        | {
+            "restored": _encode(picture.restored) if picture.restored else None,
+            "samples": [_encode(data) for data in picture.sampled or ()],
+            "words": list(sentences.describe_result(picture, unit)),
+        }
+        for picture in gallery[:SHOWN_PAIRS]
+    ]
+
+
+def _pack(picture: Picture) -> dict[str, object]:
+    return {
+        "path": printable(picture.path),
+        "thumbnail": _encode(picture.thumbnail),
+        "heatmap": _encode(picture.heatmap) if picture.heatmap else None,
+    }
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,8 @@ class Legend:
     sentences: tuple[str, ...]
 
 
-def legend(heat: HeatFacts) -> Legend:
-    """The legend of a run's heat maps."""
+def make_legend(heat: HeatFacts) -> Legend:
+    """Return the legend of a run's heat maps."""
     at = np.linspace(0, 1, 21)
     stops = tuple(
         (round(float(place), 3), f"rgb({r},{g},{b})", round(int(a) / 255, 3))
@@ -112,11 +114,11 @@ def legend(heat: HeatFacts) -> Legend:
     if heat.smallest is not None and all(abs(mark.at - position(heat.smallest)) > _APART for mark in marks):
         marks += (Mark(position(heat.smallest), f"1 in {words.rounded(1 / heat.smallest)}"),)
     beyond = max((place for _, place in heat.colours), default=1.0) if heat.places else 1.0
-    sentences = words.colours(heat.level, heat.places, heat.smallest, heat.speck_percent)
-    return Legend(stops, marks, beyond, tuple(sentences))
+    said = sentences.describe_colours(heat.level, heat.places, heat.smallest, heat.speck_percent)
+    return Legend(stops, marks, beyond, tuple(said))
 
 
-def _size(thumbnail: bytes) -> list[int] | None:
+def _read_size(thumbnail: bytes) -> list[int] | None:
     try:
         with Image.open(io.BytesIO(thumbnail)) as picture:
             return list(picture.size)
@@ -124,8 +126,8 @@ def _size(thumbnail: bytes) -> list[int] | None:
         return None
 
 
-def _map(out: Path, path: str) -> str | None:
-    """Where its heat map lies, if it has one."""
+def _find_map(out: Path, path: str) -> str | None:
+    """Return where the heat map of an image lies, if it has one."""
     names = [map_name(path, folds=True)]  # of a folder that was made elsewhere, too
     if not folds_names(out, OUTPUT_MARKER):
         names.append(map_name(path))

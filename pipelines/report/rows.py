@@ -87,8 +87,8 @@ class Rows:
         return self.threshold is not None and judged > 0 and len(self.known_scores) > 0
 
     @property
-    def truncated(self) -> bool:
-        """Whether some rows are not shown."""
+    def is_truncated(self) -> bool:
+        """Return whether some rows are not shown."""
         return len(self.worst) < self.total
 
 
@@ -120,8 +120,8 @@ def _check(file: pq.ParquetFile, path: Path) -> None:
 
 
 def _read(file: pq.ParquetFile, limit: int) -> Rows:
-    scores, verdicts, facts, labels = _figures(file)
-    keep = _worst(scores, verdicts, limit)
+    scores, verdicts, facts, labels = _read_verdicts(file)
+    keep = _choose_worst(scores, verdicts, limit)
     batches: list[pa.Table] = []
     failures: list[Failure] = []
     start = 0
@@ -130,7 +130,7 @@ def _read(file: pq.ParquetFile, limit: int) -> Rows:
         end = start + len(batch)
         batches.append(pa.Table.from_batches([batch.filter(pa.array(keep[start:end]))]))
         if len(failures) < SHOWN_FAILURES:
-            failures += _failures(batch.filter(pa.array(verdicts[start:end] == FAILED)))
+            failures += _list_failures(batch.filter(pa.array(verdicts[start:end] == FAILED)))
         start = end
     # The sort key is negated, so that NaN (no score) comes last; the file is in path order and the sort is stable.
     order = np.argsort(-scores[keep], kind="stable")
@@ -147,7 +147,7 @@ def _read(file: pq.ParquetFile, limit: int) -> Rows:
     )
 
 
-def _figures(
+def _read_verdicts(
     file: pq.ParquetFile,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8], dict[str, str | None], Counter[tuple[str, bool]]]:
     """Score and verdict of every row, the first value of each column that should say the same on all rows, classes."""
@@ -162,29 +162,33 @@ def _figures(
     start = 0
     for batch in file.iter_batches(_BATCH, columns=wanted):
         end = start + len(batch)
-        failed = column(batch, "status", pa.string()).to_numpy(zero_copy_only=False) != "ok"
-        found = floats(batch, "score")
-        found = np.where(np.isfinite(found), found, floats(batch, "mean_scale"))  # what was mended is ranked by that
+        failed = take_column(batch, "status", pa.string()).to_numpy(zero_copy_only=False) != "ok"
+        found = take_floats(batch, "score")
+        found = np.where(
+            np.isfinite(found), found, take_floats(batch, "mean_scale")
+        )  # what was mended is ranked by that
         scores[start:end] = np.where(failed, np.nan, found)
         scores[start:end][~np.isfinite(scores[start:end])] = np.nan
-        flagged = column(batch, "is_anomaly", pa.bool_())
+        flagged = take_column(batch, "is_anomaly", pa.bool_())
         codes = np.where(flagged.fill_null(False).to_numpy(zero_copy_only=False), ABNORMAL, NORMAL)
         codes = np.where(flagged.is_null().to_numpy(zero_copy_only=False), UNJUDGED, codes)
         verdicts[start:end] = np.where(failed, FAILED, codes)
-        told = zip(column(batch, "label", pa.string()).to_pylist(), codes == ABNORMAL, strict=True)
+        told = zip(take_texts(batch, "label"), codes == ABNORMAL, strict=True)
         labels.update((name, bool(rejected)) for name, rejected in told if name is not None)
         for name in _FACTS:
             if facts[name] is None and name in wanted:
                 known = batch.column(name).drop_null()
                 facts[name] = str(known[0].as_py()) if len(known) else None
-        thresholds |= set(np.unique(floats(batch, "threshold")[~np.isnan(floats(batch, "threshold"))]).tolist())
+        thresholds |= set(
+            np.unique(take_floats(batch, "threshold")[~np.isnan(take_floats(batch, "threshold"))]).tolist()
+        )
         start = end
     if len(thresholds) > 1:
         facts["threshold"] = None
     return scores, verdicts, facts, labels
 
 
-def _worst(scores: NDArray[np.float64], verdicts: NDArray[np.uint8], limit: int) -> NDArray[np.bool_]:
+def _choose_worst(scores: NDArray[np.float64], verdicts: NDArray[np.uint8], limit: int) -> NDArray[np.bool_]:
     """Mask of at most `limit` rows: failed files (a tenth of the places at most), then the highest scores."""
     if len(scores) <= limit:
         return np.ones(len(scores), np.bool_)
@@ -201,21 +205,27 @@ def _worst(scores: NDArray[np.float64], verdicts: NDArray[np.uint8], limit: int)
     return keep
 
 
-def _failures(batch: pa.RecordBatch) -> list[Failure]:
+def _list_failures(batch: pa.RecordBatch) -> list[Failure]:
     paths = batch.column("path").to_pylist()
-    reasons = column(batch, "error", pa.string()).to_pylist()
+    reasons = take_texts(batch, "error")
     return [Failure(path, reason or "no reason was recorded") for path, reason in zip(paths, reasons, strict=True)]
 
 
-def column(rows: pa.RecordBatch | pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-    """A column as one array of the type asked for; nulls where the file has no such column."""
+def take_column(rows: pa.RecordBatch | pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    """Return a column as one array of the type asked for; nulls where the file has no such column."""
     if name not in rows.schema.names:
         return pa.nulls(len(rows), kind)
     values = rows.column(name)
     return (values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).cast(kind)
 
 
-def floats(rows: pa.RecordBatch | pa.Table, name: str) -> NDArray[np.float64]:
-    """A column of numbers; NaN where there is none."""
-    values: NDArray[np.float64] = column(rows, name, pa.float64()).to_numpy(zero_copy_only=False)
+def take_floats(rows: pa.RecordBatch | pa.Table, name: str) -> NDArray[np.float64]:
+    """Return a column of numbers; NaN where there is none."""
+    values: NDArray[np.float64] = take_column(rows, name, pa.float64()).to_numpy(zero_copy_only=False)
     return np.asarray(values, np.float64)
+
+
+def take_texts(rows: pa.RecordBatch | pa.Table, name: str) -> list[str | None]:
+    """Return a column of text; None where there is none."""
+    texts: list[str | None] = take_column(rows, name, pa.string()).to_pylist()
+    return texts

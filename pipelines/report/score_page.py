@@ -1,180 +1,79 @@
-"""The page of `kintsugi score`: verdicts, distribution with a movable threshold, worst images, every row, the model."""
+"""The page of `kintsugi score`: verdicts, distribution with a movable threshold, worst images, groups, evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.base.safe_text import printable
-from pipelines.report import words
-from pipelines.report.charts import evaluation_figures
-from pipelines.report.facts import cautions_of_scores, describe_metadata, missing
-from pipelines.report.folder import (
-    EVALUATION,
-    GALLERY,
-    RESULTS,
-    CalibrationFacts,
-    Evaluation,
-    Picture,
-    Run,
-    read_gallery,
-    read_record,
-)
-from pipelines.report.histogram import histogram
-from pipelines.report.page import SHARED_SCRIPTS, SHARED_STYLES, packed, render_page, write_page
-from pipelines.report.pictures import gallery_data, legend
-from pipelines.report.rows import (
-    ABNORMAL,
-    FAILED,
-    MEASURES,
-    NORMAL,
-    UNJUDGED,
-    Rows,
-    column,
-    floats,
-    read_rows,
-)
-
-SHOWN_ROWS = 10_000  # more would take more memory than the model, and nobody reads them here
-REPORT = "report.html"
-_STYLES = (*SHARED_STYLES, "score.css")
-_SCRIPTS = (*SHARED_SCRIPTS, "threshold.js", "histogram.js", "gallery.js", "table.js", "score.js")
+from pipelines.report import sentences
+from pipelines.report.charts import describe_evaluation
+from pipelines.report.folder import EVALUATION, CalibrationFacts, Evaluation, GroupedFacts, Picture, Run, read_record
+from pipelines.report.histogram import bin_scores
+from pipelines.report.page import Sections, pack
+from pipelines.report.pictures import make_legend, pack_gallery
+from pipelines.report.rows import ABNORMAL, FAILED, NORMAL, UNJUDGED, Rows
 
 
-def write_score_report(out: Path, run: Run | None) -> Path:
-    """Write OUT/report.html from what is in OUT, whether the run has finished or not.
-
-    Args:
-        out: The folder.
-        run: What its run.json says; None where there is none.
-
-    Returns:
-        The page. It is the same to the byte for the same folder.
+def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture]) -> Sections:
+    """Collect what the page of `kintsugi score` shows. Everything that its script does not change is decided here.
 
     Raises:
-        FolderError: there is nothing to report on, or a file is damaged, or OUT cannot be written.
+        FolderError: evaluation.json is damaged.
     """
-    rows = read_rows(out / RESULTS, limit=SHOWN_ROWS)
-    gallery = read_gallery(out / GALLERY)
+    calibration, grouped = run.calibration, _find_groups(run.calibration)
+    failed, flagged, unjudged = rows.count(FAILED), rows.count(ABNORMAL), rows.count(UNJUDGED)
     evaluation = read_record(out / EVALUATION, Evaluation)
-    known = run or Run()
-    html = render_page(
-        "score.html",
-        _facts(rows, run, gallery, evaluation),
-        data={
-            "rows": _row_data(rows),
-            "histogram": _histogram_data(rows, run),
-            "threshold": _threshold_data(rows, run),
-            "gallery": gallery_data(gallery or (), known.heat, out),
-        },
-        styles=_STYLES,
-        scripts=_SCRIPTS,
-    )
-    write_page(out / REPORT, html)
-    return out / REPORT
-
-
-def _facts(
-    rows: Rows, run: Run | None, gallery: tuple[Picture, ...] | None, evaluation: Evaluation | None
-) -> dict[str, object]:
-    """What the template shows. Everything that the script does not change is decided here."""
-    known = run or Run()
-    calibration = known.calibration
-    failed, flagged = rows.count(FAILED), rows.count(ABNORMAL)
-    ok = rows.total - failed
-    rate = calibration.false_alarms if calibration else None
-    rule = None if calibration is None or calibration.grouped else calibration.rule
-    grouped = calibration.grouped if calibration and calibration.grouped and not calibration.grouped.is_plain else None
-    judged = ok - rows.count(UNJUDGED)
-    mapped = not gallery or any(picture.heatmap for picture in gallery)
-    return {
-        "run": known,
-        "model_name": known.model.name or rows.model or "unknown model",
-        "model_version": known.model.version or rows.version,
-        "headline": words.headline(
-            ok=ok,
+    is_mapped = not gallery or any(picture.heatmap for picture in gallery)
+    facts = {
+        "headline": sentences.summarise_scores(
+            ok=rows.total - failed,
             failed=failed,
-            judged=judged,
+            judged=rows.total - failed - unjudged,
             flagged=flagged,
-            rate=rate,
-            rule=rule,
+            rate=calibration.false_alarms if calibration else None,
+            rule=None if calibration is None or calibration.grouped else calibration.rule,
             unpromised=grouped.unpromised if grouped else 0,
         ),
-        "partial": missing(rows, run, pictured=gallery is not None or not len(rows.known_scores)),
-        "counts": {"normal": rows.count(NORMAL), "abnormal": flagged, "failed": failed, "total": rows.total},
-        "unjudged": rows.count(UNJUDGED),
-        "judged": judged,
+        "done": "scored",
+        "normal": rows.count(NORMAL),
+        "abnormal": flagged,
         "classes": [
             (name, rows.labels[name, False], rows.labels[name, True])
             for name in sorted({name for name, _ in rows.labels})
         ],
         "scored": len(rows.known_scores),
-        "threshold": rows.threshold if _movable(rows, run) else None,
-        "promised": rate,
+        "threshold": rows.threshold if _is_movable(rows, calibration) else None,
+        "promised": calibration.false_alarms if calibration else None,
         "calibration": calibration,
         "grouped": grouped,
-        "has_gallery": bool(gallery),
-        "mapped": mapped,
-        "legend": legend(known.heat) if known.heat and mapped else None,
-        "failures": rows.failures,
-        "shown_rows": len(rows.worst) if rows.truncated else None,
-        "cautions": cautions_of_scores(known.model.metadata),
-        "metadata": describe_metadata(known.model.metadata),
-        "stages": [(name, known.timings.get(name)) for name in ("decode", "run", "write")],
-        "total_time": known.timings.get("total"),
-        "throughput": known.timings.get("images_per_second"),
-        "evaluation": evaluation_figures(evaluation) if evaluation else None,
+        "mapped": is_mapped,
+        "legend": make_legend(run.heat) if run.heat and is_mapped else None,
+        "cautions": sentences.warn_of_scores(run.model.metadata),
+        "evaluation": describe_evaluation(evaluation) if evaluation else None,
     }
-
-
-def _row_data(rows: Rows) -> dict[str, object]:
-    """The rows shown, as columns: text by folder and name, numbers packed, columns without a figure left out."""
-    folders: dict[str, int] = {}
-    names, places = [], []
-    for path in column(rows.worst, "path", pa.string()).to_pylist():
-        folder, slash, name = printable(path).rpartition("/")
-        places.append(folders.setdefault(folder + slash, len(folders)))
-        names.append(name)
-    notes: dict[str | None, int] = {None: 0}
-    note = [notes.setdefault(text, len(notes)) for text in column(rows.worst, "note", pa.string()).to_pylist()]
-    classes: dict[str | None, int] = {None: 0}
-    label = [classes.setdefault(name, len(classes)) for name in column(rows.worst, "label", pa.string()).to_pylist()]
-    data: dict[str, object] = {
-        "total": rows.total,
-        "counts": [rows.count(code) for code in (NORMAL, ABNORMAL, FAILED, UNJUDGED)],
-        "names": names,
-        "folders": list(folders),
-        "folder": packed(np.array(places), "u4"),
-        "notes": [printable(text or "") for text in notes],
-        "note": packed(np.array(note), "u4") if len(notes) > 1 else None,
-        "verdict": packed(rows.worst_verdicts, "u1"),
-        # Scores keep all their bits, since verdicts are made of them; the rest is only looked at.
-        "score": packed(_scores(rows), "f8"),
+    data = {
+        "histogram": _pack_histogram(rows, calibration),
+        "threshold": _pack_threshold(rows, calibration),
+        "gallery": pack_gallery(gallery, run.heat, out),
     }
-    if len(classes) > 1:
-        data |= {"labels": [printable(name or "") for name in classes], "label": packed(np.array(label), "u4")}
-    for name in (*MEASURES, "label_probability"):
-        values = floats(rows.worst, name)
-        if np.isfinite(values).any():
-            data[name] = packed(values, "f4")
-    for name in ("width", "height"):
-        data[name] = packed(np.nan_to_num(floats(rows.worst, name)), "u4")
-    return data
+    scripts = ("threshold.js", "histogram.js", "gallery.js", "score.js")
+    return Sections(template="score.html", facts=facts, columns={}, data=data, scripts=scripts)
 
 
-def _scores(rows: Rows) -> NDArray[np.float64]:
-    scores = np.where(rows.worst_verdicts == FAILED, np.nan, floats(rows.worst, "score"))
-    return np.where(np.isfinite(scores), scores, np.nan)
+def _find_groups(calibration: CalibrationFacts | None) -> GroupedFacts | None:
+    """Return how sub-folders were judged; None where they were not judged apart."""
+    grouped = calibration.grouped if calibration else None
+    return grouped if grouped and not grouped.is_plain else None
 
 
-def _histogram_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
+def _pack_histogram(rows: Rows, calibration: CalibrationFacts | None) -> dict[str, object] | None:
     scores = rows.known_scores
     if not len(scores):
         return None
-    bins = histogram(scores, _calibration_scores(run.calibration if run else None), rows.threshold)
+    bins = bin_scores(scores, _finite_scores(calibration), rows.threshold)
     return {
         "edges": bins.edges,
         "images": bins.images,
@@ -187,37 +86,35 @@ def _histogram_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
     }
 
 
-def _threshold_data(rows: Rows, run: Run | None) -> dict[str, object] | None:
-    """What the movable threshold needs; None where it cannot be moved.
+def _pack_threshold(rows: Rows, calibration: CalibrationFacts | None) -> dict[str, object] | None:
+    """Return what the movable threshold needs; None where it cannot be moved.
 
     `above` counts all images above each calibration score, so that a moved threshold gives exact counts even where
     only the worst rows are in the page.
     """
-    if not _movable(rows, run):
+    if not _is_movable(rows, calibration):
         return None
-    calibration = run.calibration if run else None
-    held_out = np.unique(_calibration_scores(calibration))[::-1]
+    held_out = np.unique(_finite_scores(calibration))[::-1]
     ascending = np.sort(rows.known_scores)
     above = len(ascending) - np.searchsorted(ascending, held_out, side="right")
-    every = np.sort(_calibration_scores(calibration))
+    every = np.sort(_finite_scores(calibration))
     return {
         "value": rows.threshold,
         "falseAlarms": calibration.false_alarms if calibration else None,
-        "calibration": packed(held_out, "f8"),
-        "calibrationAbove": packed(len(every) - np.searchsorted(every, held_out, side="right"), "u4"),
+        "calibration": pack(held_out, "f8"),
+        "calibrationAbove": pack(len(every) - np.searchsorted(every, held_out, side="right"), "u4"),
         "n": len(every),
-        "above": packed(above, "u4"),
+        "above": pack(above, "u4"),
     }
 
 
-def _movable(rows: Rows, run: Run | None) -> bool:
-    """Whether one threshold judged all images and promises a rate: not so by groups, or under another rule."""
-    calibration = run.calibration if run else None
-    if calibration and calibration.grouped and not calibration.grouped.is_plain:
+def _is_movable(rows: Rows, calibration: CalibrationFacts | None) -> bool:
+    """Return whether one threshold judged all images and promises a rate: not so by groups, or under another rule."""
+    if _find_groups(calibration):
         return False
     return rows.has_threshold and not (calibration and calibration.rule)
 
 
-def _calibration_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:
+def _finite_scores(calibration: CalibrationFacts | None) -> NDArray[np.float64]:
     scores = np.array(calibration.scores if calibration else (), np.float64)
     return scores[np.isfinite(scores)]

@@ -1,4 +1,4 @@
-"""Numbers and sentences as people read them. The page's script (assets/page.js) rounds by the same rules."""
+"""Numbers, shares and times as people read them. The page's script (assets/page.js) rounds by the same rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from decimal import ROUND_HALF_UP, Context
 
 from pipelines.base import percentages
 from pipelines.base.safe_text import plural as plural  # pages write it as a word, too
-from pipelines.base.safe_text import printable
 
 NONE = "\N{EN DASH}"  # shown where there is no figure
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -93,45 +92,6 @@ def moment(text: str | None) -> str:
     return f"{when:%Y-%m-%d %H:%M}" if when.tzinfo is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def headline(
-    *,
-    ok: int,
-    failed: int,
-    judged: int,
-    flagged: int,
-    rate: float | None,
-    rule: str | None = None,
-    unpromised: int = 0,
-) -> str:
-    """The verdict of a run in one sentence.
-
-    Args:
-        ok: images that were scored.
-        failed: files that could not be read.
-        judged: images of `ok` that have a verdict.
-        flagged: images of `judged` that are abnormal.
-        rate: the false-alarm rate that was promised, in 0..1; None where it is not known.
-        rule: what took its place, in words, as a budget or a share of false discoveries.
-        unpromised: images of `judged` for which no rate is promised.
-    """
-    if not ok:
-        return f"No image could be scored: {plural(failed, 'file')} failed"
-    if judged:
-        who = f"None of {judged:,}" if not flagged else f"{flagged:,} of {judged:,}"
-        text = f"{who} images {'look' if flagged != 1 else 'looks'} abnormal"
-        if rule is not None:
-            text += f": {rule}"
-        elif rate is not None and unpromised < judged:
-            text += f" at a promised false-alarm rate of {promised(rate)}"
-        if unpromised:
-            text += f"; none is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
-        if judged < ok:
-            text += f"; {plural(ok - judged, 'image')} without a verdict"
-    else:
-        text = f"{plural(ok, 'image')} scored, without verdicts"
-    return f"{text}; {plural(failed, 'file')} failed" if failed else text
-
-
 def rounded(count: float) -> str:
     """A count to two digits, as in "1 in 2,300".
 
@@ -140,74 +100,3 @@ def rounded(count: float) -> str:
     """
     whole = round(count)
     return f"{round(whole, 2 - len(str(whole))):,}"
-
-
-def nearest_class(name: str, probability: float) -> str:
-    """The class that an image is most like.
-
-    >>> nearest_class("shirt", 0.8731)
-    'nearest class: shirt (probability 0.87 among the classes)'
-    """
-    return f"nearest class: {printable(name)} (probability {probability:.2f} among the classes)"
-
-
-def regions(
-    number: int,
-    *,
-    percent: float | None,
-    size: tuple[int | None, int | None],
-    centre: tuple[float | None, float | None],
-) -> str:
-    r"""The abnormal regions of an image in one sentence; sizes and places are in pixels of the image.
-
-    >>> regions(2, percent=3.41, size=(61, 40), centre=(150.2, 64.9))
-    '2 abnormal regions cover 3.4\xa0% of the image; the largest is 61 × 40 pixels around x\xa0150,\xa0y\xa065.'
-    """
-    if not number or percent is None or None in (*size, *centre):
-        return "No single region stands out: what is unusual is spread over the image, or in specks."
-    covered = (
-        f"{plural(number, 'abnormal region')} {'covers' if number == 1 else 'cover'} {_share(percent)} of the image"
-    )
-    which = "it" if number == 1 else "the largest"
-    x, y = (f"{value or 0:.0f}" for value in centre)
-    return f"{covered}; {which} is {size[0]} × {size[1]} pixels around x{_NBSP}{x},{_NBSP}y{_NBSP}{y}."
-
-
-def worst_place(share: float, *, places: int, beyond: bool) -> str:
-    """How unusual the most unusual place of an image is.
-
-    >>> worst_place(0.0004, places=6144, beyond=False)
-    'At its worst place: as unusual as one place in 2,500 of good images.'
-    """
-    if beyond:
-        return f"At its worst place: more unusual than every one of the {places:,} places of good images."
-    return f"At its worst place: as unusual as one place in {rounded(1 / share)} of good images."
-
-
-def colours(level: float, places: int | None, smallest: float | None, speck_percent: float) -> list[str]:
-    """What the colours and the outlines of heat maps mean, in sentences.
-
-    Args:
-        level: Share of good images' places below which a region is outlined.
-        places: Places of good images that stand behind the colours; None: they are told by four quantiles alone.
-        smallest: The smallest share that they can tell.
-        speck_percent: Regions smaller than this, in % of the image, are left out.
-    """
-    reach = smallest or 1e-3
-    steps = [("gold where one place in 1,000 of good images is as unusual", 1e-3), ("red where one in 10,000 is", 1e-4)]
-    meant = [text for text, share in steps if share >= reach]
-    if places:
-        darkest = "deep red" if reach <= 1e-4 else "red"
-        ending = "is" if meant else "is as unusual"
-        meant.append(f"{darkest} where none of the {places:,} places of the calibration images {ending}")
-    else:
-        meant.append("red far beyond that")
-    outlined = (
-        f"White outlines enclose what is as unusual as at most one place in {rounded(1 / level)} of good images; "
-        f"specks below {_share(speck_percent)} of the image are left out."
-    )
-    return [f"{', '.join(meant).capitalize()}.", outlined]
-
-
-def _share(percent_value: float) -> str:
-    return percent(percent_value / 100)

@@ -40,6 +40,4 @@ function startKinds() {
 
 startPoints();
 startKinds();
-startTips();
-startCopying();
-startPrinting();
+startPage();

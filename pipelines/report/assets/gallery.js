@@ -15,9 +15,8 @@ function startGallery({ pictures, good }, rows, threshold) {
     const path = rows.path(row);
     if (wanted.has(path)) rowOf.set(path, row);
   }
-  const source = (kind, data) => `data:image/${kind};base64,${data}`;
-  const photo = (picture, alt) => element('img', { src: source('jpeg', picture.thumbnail), alt, draggable: 'false' });
-  const heat = (picture) => element('img', { src: source('png', picture.heatmap), alt: '', class: 'heat', draggable: 'false' });
+  const photo = (picture, alt) => embedded('jpeg', picture.thumbnail, { alt });
+  const heat = (picture) => embedded('png', picture.heatmap, { class: 'heat' });
   // A white line within a dark one, which keep their width when the picture is enlarged.
   const outlines = ({ outlines: d, size }) => (d && size ? drawing('svg', { class: 'outlines', viewBox: `0 0 ${size[0]} ${size[1]}`, 'aria-hidden': 'true' },
     drawing('path', { class: 'outline-casing', d }), drawing('path', { class: 'outline-line', d })) : null);
@@ -38,7 +37,7 @@ function startGallery({ pictures, good }, rows, threshold) {
     return element('span', { class: 'near' },
       element('span', { class: 'near-title' }, 'Closest good images'),
       element('span', { class: 'near-row' }, ...near.map(({ name, distance, thumbnail }) => element('span', { class: 'near-image', title: `${name}: ${formatNumber(distance, 2)} standard deviations away in latent space` },
-        element('span', { class: 'near-picture' }, element('img', { src: source('jpeg', good[thumbnail]), alt: '', draggable: 'false' })),
+        element('span', { class: 'near-picture' }, embedded('jpeg', good[thumbnail])),
         element('span', { class: 'near-name' }, name.slice(name.lastIndexOf('/') + 1)),
         element('span', { class: 'near-distance' }, `distance ${formatNumber(distance, 2)}`)))));
   }

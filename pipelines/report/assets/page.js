@@ -40,11 +40,16 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const compareText = (a, b) => (a < b ? -1 : Number(a > b)); // by code unit: a locale's order takes seconds for 100,000 names
 
 /** A verdict as a small coloured word. */
-function badge(kind) {
-  return element('span', { class: `badge badge-${kind}` }, kind === 'unjudged' ? 'no verdict' : kind);
+function badge(kind, text = kind) {
+  return element('span', { class: `badge badge-${kind}` }, text);
 }
 
-// Rounding: the rules of words.py and rates.py.
+/** A picture that is inside the page. */
+function embedded(kind, data, attributes = {}) {
+  return element('img', { alt: '', draggable: 'false', ...attributes, src: `data:image/${kind};base64,${data}` });
+}
+
+// Rounding: the rules of words.py and percentages.py.
 
 const MINUS = '\u2212';
 const DASH = '\u2013';
@@ -137,4 +142,11 @@ function startPrinting() {
   addEventListener('beforeprint', () => {
     for (const details of document.querySelectorAll('details')) details.open = true;
   });
+}
+
+/** What every page does that has more than a figure to show. */
+function startPage() {
+  startTips();
+  startCopying();
+  startPrinting();
 }

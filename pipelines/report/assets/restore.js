@@ -1,30 +1,25 @@
-// Starts the page of `kintsugi restore`: each picture before and after, with a divider between them.
+// Starts the page of `kintsugi restore`: each picture before and after, with a divider between them, and all files.
 
 function startPairs() {
   const place = byId('pairs');
-  if (!place) return;
-  const picture = (kind, data, alt, name = '') => element('img', { src: `data:image/${kind};base64,${data}`, alt, class: name, draggable: 'false' });
-  for (const pair of readData('gallery')) {
-    const after = pair.after ? [picture('webp', pair.after, '')] : [];
-    if (pair.after && pair.errors) after.push(picture('png', pair.errors, '', 'errors'));
-    const facts = [
-      pair.error === null ? null : `error bar ${formatNumber(pair.error, 3)}${pair.unit}`,
-      pair.psnr === null ? null : `PSNR ${formatNumber(pair.psnr)} dB`,
-      pair.dice === null ? null : `Dice ${formatNumber(pair.dice, 3)}`,
-      pair.disagreement === null ? null : `samples differ on ${formatNumber(100 * pair.disagreement, 2)} % of the pixels`,
-    ].filter(Boolean);
-    place.append(element('figure', { class: 'pair' },
-      createCompare({ before: [picture('webp', pair.before, `${place.dataset.before}: ${pair.path}`)], after, beforeLabel: place.dataset.before, afterLabel: place.dataset.after }),
-      element('figcaption', {},
-        element('span', { class: 'pair-name', title: pair.path }, pair.path),
-        ...facts.map((text) => element('span', { class: 'pair-fact' }, text))),
-      ...(pair.samples.length ? [element('div', { class: 'samples' }, ...pair.samples.map((data, index) => picture('webp', data, `sample ${index + 1}`)))] : [])));
-  }
+  const pairs = readData('gallery');
+  if (!place) return null;
+  const { before, after } = place.dataset;
+  const figures = new Map(pairs.map((pair) => [pair.path, element('figure', { class: 'pair' },
+    createCompare({
+      before: [embedded('webp', pair.thumbnail, { alt: `${before}: ${pair.path}` })],
+      after: pair.restored ? [embedded('webp', pair.restored), pair.heatmap ? embedded('png', pair.heatmap, { class: 'errors' }) : null].filter(Boolean) : [],
+      beforeLabel: before, afterLabel: after,
+    }),
+    element('figcaption', {},
+      element('span', { class: 'pair-name', title: pair.path }, pair.path),
+      ...pair.words.map((text) => element('span', { class: 'pair-fact' }, text))),
+    pair.samples.length ? element('div', { class: 'samples' }, ...pair.samples.map((data, index) => embedded('webp', data, { alt: `sample ${index + 1}` }))) : null)]));
+  place.append(...figures.values());
   const box = byId('show-errors');
   box.addEventListener('change', () => place.classList.toggle('show-errors', box.checked));
+  return { has: (path) => figures.has(path), show: (path) => figures.get(path).scrollIntoView({ block: 'center' }) };
 }
 
-startPairs();
-startTips();
-startCopying();
-startPrinting();
+startTable(readRows(), null, startPairs());
+startPage();

@@ -11,9 +11,7 @@ function startScorePage() {
   const gallery = worst.pictures.length ? startGallery(worst, rows, threshold) : null;
   startTable(rows, threshold, gallery);
   if (threshold) startExploring(rows, threshold);
-  startTips();
-  startCopying();
-  startPrinting();
+  startPage();
 }
 
 /** Counts, rate and command-line option for the threshold as it stands. */

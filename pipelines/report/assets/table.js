@@ -1,9 +1,9 @@
 // Every file in a table that stays quick with 100,000 rows: sorting makes an index, and only rows in view are drawn.
 
-const ROW_HEIGHT = 36; // of `.rows td` in score.css
+const ROW_HEIGHT = 36; // of `.rows td` in results.css
 const SPARE_ROWS = 12; // drawn beyond each end of the view
 const PRINTED_ROWS = 100;
-const LEAST_NAME = 260; // pixels
+const LEAST_WIDTHS = { name: 260, output: 160 }; // pixels
 const VERDICT_ORDER = ['abnormal', 'normal', 'unjudged', 'failed'];
 
 const smaller = (a, b) => Math.min(a, b);
@@ -17,7 +17,9 @@ function startTable(rows, threshold, gallery) {
   const judged = rows.counts[0] + rows.counts[1] > 0;
   const columns = [
     { key: 'name', label: 'File', tip: 'Path inside the folder.', className: 'col-name left' },
-    { key: 'verdict', label: 'Verdict', tip: 'Abnormal: the score is higher than the threshold.', className: 'left' },
+    rows.score
+      ? { key: 'verdict', label: 'Verdict', tip: 'Abnormal: the score is higher than the threshold.', className: 'left' }
+      : { key: 'verdict', label: 'Result', tip: 'Why a file failed is in the list of failed files.', className: 'left' },
     { key: 'label', label: 'Class', tip: 'The class that the model finds most likely. Of an abnormal image: the nearest one; it is rejected.', className: 'left' },
     { key: 'label_probability', label: 'Probability', tip: 'Of that class among the known ones.', digits: 3 },
     { key: 'score', label: 'Score', tip: 'Score: higher = more abnormal.', digits: 4 },
@@ -26,7 +28,13 @@ function startTable(rows, threshold, gallery) {
     { key: 'elbo', label: 'ELBO', unit: 'nats', className: 'col-fine', tip: 'Bound on the log-likelihood, in nats. Higher = more likely.', digits: 4 },
     { key: 'rate', label: 'Rate', unit: 'nats', className: 'col-fine', tip: 'What the latent code costs, in nats.', digits: 4 },
     { key: 'distortion', label: 'Distortion', unit: 'nats', tip: 'What the reconstruction leaves unexplained, in nats.', digits: 4, className: 'col-fine' },
+    { key: 'error_bar', label: 'Error bar', unit: rows.errorUnit, tip: 'Predicted standard deviation, mean over the image. Higher = less sure.', digits: 3 },
+    { key: 'psnr', label: 'PSNR', unit: 'dB', tip: 'Against the clean image. Higher = closer to it.', digits: 4 },
+    { key: 'ssim', label: 'SSIM', tip: 'Against the clean image. 1 = the same.', digits: 4 },
+    { key: 'dice', label: 'Dice', tip: 'Against the true labels. 1 = the same.', digits: 4 },
+    { key: 'iou', label: 'IoU', tip: 'Against the true labels. 1 = the same.', digits: 4 },
     { key: 'size', label: 'Size', unit: 'px', tip: 'Width \u00d7 height, in pixels.' },
+    { key: 'output', label: 'Written to', tip: 'Path inside the output folder.', className: 'col-fine left' },
   ].filter((column) => !(column.key in rows) || rows[column.key] !== null)
     .filter((column) => !column.key.startsWith('label') || rows.labels)
     .filter((column) => column.key !== 'verdict' || judged || rows.counts[2] > 0);
@@ -35,7 +43,7 @@ function startTable(rows, threshold, gallery) {
   const verdict = (row) => verdictOf(rows, threshold, row);
   let lowered = null; // paths in lower case, made at the first search
   let sorted = Uint32Array.from({ length: rows.length }, (_, row) => row);
-  let sort = { key: 'score', descending: true };
+  let sort = { key: rows.score ? 'score' : 'error_bar', descending: true };
   let shown = sorted;
 
   const head = element('tr', {}, ...columns.map((column) => {
@@ -65,15 +73,17 @@ function startTable(rows, threshold, gallery) {
     body.replaceChildren(element('tr', {}, ...columns.map((column) => element('td', { class: column.className ?? null }, longest(column)))));
     const widths = columns.map((column) => Math.ceil(column.head.getBoundingClientRect().width));
     table.classList.remove('measuring');
-    widths[0] = LEAST_NAME;
-    columns.slice(1).forEach((column, i) => column.head.style.setProperty('width', `${widths[i + 1]}px`));
+    columns.forEach((column, i) => {
+      if (column.key in LEAST_WIDTHS) widths[i] = LEAST_WIDTHS[column.key];
+      else column.head.style.setProperty('width', `${widths[i]}px`);
+    });
     table.style.setProperty('min-width', `${widths.reduce((sum, width) => sum + width)}px`);
   }
 
   /** The longest content of a column: that of an extreme, or of a common figure. */
   function longest(column) {
-    if (column.key === 'name') return '';
-    if (column.key === 'verdict') return badge(rows.counts[3] ? 'unjudged' : 'abnormal');
+    if (column.key in LEAST_WIDTHS) return '';
+    if (column.key === 'verdict') return rows.counts[3] ? badge('unjudged', rows.done) : badge('abnormal');
     if (column.key === 'label') return rows.labels.reduce((one, other) => (other.length > one.length ? other : one));
     if (column.key === 'size') return sizeText(rows.width.reduce(larger, 0), rows.height.reduce(larger, 0));
     const finite = rows[column.key].filter(Number.isFinite);
@@ -84,7 +94,7 @@ function startTable(rows, threshold, gallery) {
   // Sorting. Rows without the figure come last both ways; equal rows keep the order of falling score.
 
   function sortBy(column) {
-    const descending = sort.key === column.key ? !sort.descending : !['name', 'verdict', 'label', 'p_value'].includes(column.key);
+    const descending = sort.key === column.key ? !sort.descending : !['name', 'output', 'verdict', 'label', 'p_value'].includes(column.key);
     sort = { key: column.key, descending };
     order();
     apply();
@@ -93,8 +103,8 @@ function startTable(rows, threshold, gallery) {
   function order() {
     const sign = sort.descending ? -1 : 1;
     const index = Array.from({ length: rows.length }, (_, row) => row);
-    if (sort.key === 'name') {
-      const paths = index.map(rows.path);
+    if (sort.key === 'name' || sort.key === 'output') {
+      const paths = sort.key === 'name' ? index.map(rows.path) : rows.output;
       index.sort((a, b) => sign * compareText(paths[a], paths[b]));
     } else {
       const values = figures(sort.key);
@@ -151,11 +161,13 @@ function startTable(rows, threshold, gallery) {
       const label = [element('span', { class: 'folder' }, rows.folders[rows.folder[row]]), rows.names[row]];
       const note = rows.note(row);
       return element('td', { class: 'left name', title: note ? `${path}\n${note}` : path },
-        gallery?.has(path) ? element('button', { type: 'button', class: 'open', click: () => gallery.show(path) }, ...label) : element('span', {}, ...label),
-        note ? element('span', { class: 'note', tabindex: '0', 'data-tip': note }, 'note') : null);
+        element('div', { class: 'file' },
+          gallery?.has(path) ? element('button', { type: 'button', class: 'open', click: () => gallery.show(path) }, ...label) : element('span', {}, ...label),
+          note ? element('span', { class: 'note', tabindex: '0', 'data-tip': note }, 'note') : null));
     }
-    if (column.key === 'verdict') return element('td', { class: 'left' }, badge(verdict(row)));
+    if (column.key === 'verdict') return element('td', { class: 'left' }, rows.verdict[row] === 3 ? badge('unjudged', rows.done) : badge(verdict(row)));
     if (column.key === 'size') return element('td', {}, rows.width[row] ? sizeText(rows.width[row], rows.height[row]) : DASH);
+    if (column.key === 'output') return element('td', { class: column.className, title: rows.output[row] }, rows.output[row] || DASH);
     if (column.key === 'label') return element('td', { class: 'left' }, rows.labels[rows.label[row]] || DASH);
     return element('td', { class: column.className ?? null }, formatNumber(rows[column.key][row], column.digits));
   }

@@ -1,45 +1,6 @@
 // The threshold that the reader can move, and everything that follows from it.
 // An image is abnormal when its score is higher than the threshold, as in the run itself.
 
-const VERDICTS = ['normal', 'abnormal', 'failed', 'unjudged'];
-
-/** The rows of the page as columns; row 0 has the highest score, rows without a score come last. */
-function readRows() {
-  const data = readData('rows');
-  const rows = {
-    total: data.total, counts: data.counts, names: data.names, folders: data.folders, length: data.names.length,
-    folder: unpack(data.folder, 'u4'), verdict: unpack(data.verdict, 'u1'), score: unpack(data.score, 'f8'),
-    width: unpack(data.width, 'u4'), height: unpack(data.height, 'u4'),
-  };
-  for (const name of ['p_value', 'bits_per_dim', 'elbo', 'rate', 'distortion', 'label_probability']) {
-    rows[name] = data[name] ? unpack(data[name], 'f4') : null;
-  }
-  rows.labels = data.labels ?? null; // classes, where the model tells them
-  rows.label = data.label ? unpack(data.label, 'u4') : null;
-  const note = data.note && unpack(data.note, 'u4');
-  rows.note = (row) => (note ? data.notes[note[row]] : ''); // such as what was converted to suit the model
-  rows.path = (row) => rows.folders[rows.folder[row]] + rows.names[row];
-  rows.scored = firstWhere(rows.length, (row) => Number.isNaN(rows.score[row]));
-  return rows;
-}
-
-/** What a row is called: by the threshold where there is one to move, else as the run said. */
-function verdictOf(rows, threshold, row) {
-  const code = rows.verdict[row];
-  return VERDICTS[threshold && code < 2 ? Number(threshold.isAbnormal(row)) : code];
-}
-
-/** The first index for which a test holds that stays true from there on; `length` if there is none. */
-function firstWhere(length, test) {
-  let low = 0;
-  let high = length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (test(middle)) high = middle; else low = middle + 1;
-  }
-  return low;
-}
-
 /**
  * @param {object} rows what readRows returned
  * @param {object | null} settings the block "threshold"; null where the run has no verdicts

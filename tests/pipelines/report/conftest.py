@@ -254,6 +254,41 @@ class Maker:
         pq.write_table(table, out / ".kintsugi-run" / "gallery.parquet")
         return out
 
+    def restored(self, names: Sequence[str], *, note: str | None = None) -> Path:
+        """Write the output folder of `kintsugi restore`: error bars fall, and one file failed."""
+        out = self.root / "restored"
+        (out / ".kintsugi-run").mkdir(parents=True)
+        rows: list[dict[str, Any]] = [
+            {
+                "path": name,
+                "status": "ok",
+                "width": 320,
+                "height": 240,
+                "model": "denoise",
+                "version": None,
+                "score": None,
+            }
+            | {
+                "error": None,
+                "note": note,
+                "output": f"restored/{name}",
+                "mean_scale": (len(names) - i) / 255,
+                "psnr": 30.0,
+            }
+            for i, name in enumerate(names)
+        ]
+        failed = {"path": "broken.png", "status": "failed", "error": "truncated PNG"}
+        pq.write_table(pa.Table.from_pylist([*rows, failed]), out / "results.parquet")
+        model = {"name": "denoise", "metadata": {"task": "denoise"}}
+        record = run_record([*rows, failed], verb="restore", model=model, calibration=None)
+        (out / "run.json").write_text(json.dumps(record))
+        stream = io.BytesIO()
+        Image.new("L", (64, 48), 90).save(stream, "WEBP")
+        shown = {"thumbnail": stream.getvalue(), "restored": stream.getvalue(), "heatmap": picture_bytes("PNG", 0)}
+        pictures = [{"path": row["path"], "mean_scale": row["mean_scale"]} | shown for row in rows[:2]]
+        pq.write_table(pa.Table.from_pylist(pictures), out / ".kintsugi-run" / "gallery.parquet")
+        return out
+
     def large(self, count: int) -> Path:
         """Write results.parquet and run.json of many files, quickly."""
         out = self.root / "large"

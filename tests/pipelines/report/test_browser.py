@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.report import score_page, words, write_report
+from pipelines.report import results_page, words, write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -151,7 +151,7 @@ def test_the_exploring_bar_shows_while_the_panel_is_out_of_sight(make, show) -> 
 def test_counts_stay_exact_where_the_page_holds_only_the_worst_rows(
     make, show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_page, "SHOWN_ROWS", 5)
+    monkeypatch.setattr(results_page, "SHOWN_ROWS", 5)
     page = show(make.folder(make.rows(make.scores)))
     assert len(names(page)) == 5
     page.locator("#threshold").press("Home")
@@ -191,7 +191,7 @@ def test_the_script_rounds_as_the_page_does(browser: Browser) -> None:
     rng = np.random.default_rng(7)
     ends = [0.0, 0.07, 0.0625, 0.00125, 0.9999, 0.01, 1 / 19, 6.25, 1234.5, 999.96, 1e-4, 4.567e-5, 0.125, 0.06250625]
     values = [*ends, *(10.0 ** rng.uniform(-7, 6, 500)).tolist(), *(rng.integers(1, 4000, 500) / 3200).tolist()]
-    script = (Path(score_page.__file__).parent / "assets" / "page.js").read_text("utf-8")
+    script = (Path(results_page.__file__).parent / "assets" / "page.js").read_text("utf-8")
     each = "[formatPromise(value), formatNumber(value), formatNumber(value, 2), formatNumber(-value, 3)]"
     page = browser.new_page()
     shown = page.evaluate(f"values => {{ {script}\n return values.map((value) => {each}); }}", values)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.report import score_page
+from pipelines.report import results_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -107,7 +107,7 @@ def test_printing_shows_the_head_of_the_table(make, show) -> None:
 
 def test_100_000_rows_stay_quick(make, show, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times what a page shows: the table is not what limits it."""
-    monkeypatch.setattr(score_page, "SHOWN_ROWS", 100_000)
+    monkeypatch.setattr(results_page, "SHOWN_ROWS", 100_000)
     out = make.large(100_000)
     scores = pq.read_table(out / "results.parquet", columns=["score"])["score"].to_numpy()
     paths = pq.read_table(out / "results.parquet", columns=["path"])["path"].to_pylist()

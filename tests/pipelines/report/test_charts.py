@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.report.charts import EvaluationFigures, evaluation_figures
+from pipelines.report.charts import EvaluationFigures, describe_evaluation
 from pipelines.report.folder import Evaluation
 
 
 @pytest.fixture
 def figures(make) -> Callable[..., EvaluationFigures]:
-    return lambda **changes: evaluation_figures(Evaluation.model_validate(make.evaluation | changes))
+    return lambda **changes: describe_evaluation(Evaluation.model_validate(make.evaluation | changes))
 
 
 def test_roc_runs_from_the_lower_left_to_the_upper_right(figures) -> None:
@@ -39,9 +39,9 @@ def test_hardest_defect_comes_first(figures) -> None:
 @pytest.mark.parametrize(("auroc", "worse"), [(0.49, True), (0.5, False), (0.51, False), (None, False)])
 def test_worse_than_guessing_is_known_as_such(figures, auroc: float | None, worse: bool) -> None:
     (row,) = figures(defects={"crack": {"n": 3, "image_auroc": auroc}}).defects
-    assert row.worse_than_chance == worse
+    assert row.is_worse_than_chance == worse
 
 
 def test_missing_figures_leave_their_drawings_out() -> None:
-    found = evaluation_figures(Evaluation())
+    found = describe_evaluation(Evaluation())
     assert (found.roc, found.point, found.alarm_bar, found.alarm_words, found.defects) == (None, None, None, None, ())

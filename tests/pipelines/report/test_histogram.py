@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.report.histogram import histogram, thin
+from pipelines.report.histogram import bin_scores, thin
 
 NONE = np.empty(0)
 
@@ -11,7 +11,7 @@ NONE = np.empty(0)
 def test_every_score_is_in_a_bin() -> None:
     scores = np.random.default_rng(0).gamma(9, 0.1, 5000)
     held = np.random.default_rng(1).gamma(9, 0.1, 200)
-    bins = histogram(scores, held, threshold=1.6)
+    bins = bin_scores(scores, held, threshold=1.6)
     assert sum(bins.images) == 5000
     assert sum(bins.calibration) == 200
     assert bins.edges[0] < 1.6 < bins.edges[-1]
@@ -22,7 +22,7 @@ def test_every_score_is_in_a_bin() -> None:
 
 def test_extreme_scores_do_not_stretch_the_axis() -> None:
     scores = np.concatenate([np.linspace(0, 1, 1000), [1e6, -1e6]])
-    bins = histogram(scores, NONE, threshold=0.9)
+    bins = bin_scores(scores, NONE, threshold=0.9)
     assert bins.edges[-1] < 5
     assert bins.edges[0] > -5
     assert (bins.below, bins.beyond) == (1, 1)
@@ -31,13 +31,13 @@ def test_extreme_scores_do_not_stretch_the_axis() -> None:
 
 
 def test_the_axis_holds_the_threshold() -> None:
-    bins = histogram(np.linspace(0, 1, 100), NONE, threshold=7.0)
+    bins = bin_scores(np.linspace(0, 1, 100), NONE, threshold=7.0)
     assert bins.edges[-1] > 7.0
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -2.0, 1e-9])
 def test_one_value_only(value: float) -> None:
-    bins = histogram(np.full(5, value), NONE, threshold=None)
+    bins = bin_scores(np.full(5, value), NONE, threshold=None)
     assert bins.edges[0] < value < bins.edges[-1]
     assert sum(bins.images) == 5
 

@@ -16,19 +16,19 @@ HOSTILE = "</script><script>alert(1)</script>&amp;\u2028\u2029'\"<!--"
 
 
 def test_json_cannot_leave_its_element() -> None:
-    text = page.script_json({"name": HOSTILE})
+    text = page.escape_json({"name": HOSTILE})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"name": HOSTILE}
 
 
 def test_json_refuses_what_is_not_json() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        page.script_json([float("nan")])
+        page.escape_json([float("nan")])
 
 
 def test_packed_numbers_are_little_endian() -> None:
     values = np.array([1.5, np.nan, -2.0])
-    back = np.frombuffer(base64.b64decode(page.packed(values, "f8")), "<f8")
+    back = np.frombuffer(base64.b64decode(page.pack(values, "f8")), "<f8")
     np.testing.assert_array_equal(back, values)
 
 

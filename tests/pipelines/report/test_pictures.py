@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pipelines.report import words
 from pipelines.report.folder import read_gallery
-from pipelines.report.pictures import gallery_data, legend
+from pipelines.report.pictures import make_legend, pack_gallery
 
 
 def test_a_good_image_is_in_the_page_once(make) -> None:
     out = make.pictured([["a.png", "b.png", "c.png"], ["b.png", "x/a.png", "c.png"]])
     gallery = read_gallery(out / ".kintsugi-run" / "gallery.parquet")
     assert gallery is not None
-    data = gallery_data(gallery, make.heat, out)
+    data = pack_gallery(gallery, make.heat, out)
     assert len(data["good"]) == 4
     first, second = data["pictures"]
     assert [near["thumbnail"] for near in first["near"]] == [0, 1, 2]
@@ -34,35 +31,25 @@ def test_a_gallery_of_an_earlier_run_is_read(make) -> None:
     out = make.folder()
     gallery = read_gallery(out / ".kintsugi-run" / "gallery.parquet")
     assert gallery is not None
-    picture = gallery_data(gallery, None, out)["pictures"][0]
+    picture = pack_gallery(gallery, None, out)["pictures"][0]
     assert (picture["outlines"], picture["words"], picture["near"]) == (None, [], [])
 
 
 def test_the_legend_marks_what_the_calibration_can_tell(make) -> None:
-    full = legend(make.heat)
+    full = make_legend(make.heat)
     assert [mark.label for mark in full.marks] == ["1 in 100", "1 in 1,000", "1 in 10,000"]
     assert "red where one in 10,000 is, deep red where none of the 50,000 places" in full.sentences[0]
-    few = legend(make.heat.model_copy(update={"places": 3456, "smallest": 1 / 3457, "colours": make.heat.colours[:2]}))
+    few = make_legend(
+        make.heat.model_copy(update={"places": 3456, "smallest": 1 / 3457, "colours": make.heat.colours[:2]})
+    )
     assert [mark.label for mark in few.marks] == ["1 in 100", "1 in 1,000", "1 in 3,500"]
     assert few.sentences[0].startswith("Gold where one place in 1,000 of good images is as unusual, red where none of")
-    tiny = legend(
+    tiny = make_legend(
         make.heat.model_copy(update={"level": 0.01, "places": 99, "smallest": 0.01, "colours": make.heat.colours[:1]})
     )
     assert tiny.sentences[0] == "Red where none of the 99 places of the calibration images is as unusual."
     assert "one place in 100 of good images" in tiny.sentences[1]
-    old = legend(
+    old = make_legend(
         make.heat.model_copy(update={"places": None, "smallest": None, "colours": ((0.01, 0.0), (0.001, 0.2))})
     )
     assert old.sentences[0] == "Gold where one place in 1,000 of good images is as unusual, red far beyond that."
-
-
-@pytest.mark.parametrize(
-    ("number", "says"),
-    [(0, "No single region stands out"), (1, "1 abnormal region covers 3.4\u00a0% of the image; it is 61 × 40 pixels")],
-)
-def test_regions_in_words(number: int, says: str) -> None:
-    assert words.regions(number, percent=3.41, size=(61, 40), centre=(1.0, 2.0)).startswith(says)
-
-
-def test_a_place_in_words() -> None:
-    assert words.worst_place(0.000431, places=9999, beyond=False).endswith("one place in 2,300 of good images.")

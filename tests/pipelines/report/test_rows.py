@@ -18,7 +18,7 @@ def test_counts_and_order(make) -> None:
     assert rows.worst_verdicts.tolist() == [ABNORMAL] * 3 + [NORMAL] * 7 + [FAILED]
     assert [(failure.path, failure.reason) for failure in rows.failures] == [("broken.png", "truncated PNG")]
     assert (rows.model, rows.version, rows.threshold) == ("tiles", "3", make.threshold)
-    assert not rows.truncated
+    assert not rows.is_truncated
 
 
 def test_equal_scores_keep_path_order(make) -> None:
@@ -30,7 +30,7 @@ def test_limit_keeps_the_worst_and_the_failed(make) -> None:
     scores = [float(x) for x in np.random.default_rng(0).permutation(1000) / 1000]
     out = make.folder(make.rows(scores, failed=[(f"z{i}", "bad") for i in range(20)]), gallery=False)
     rows = read_rows(out / "results.parquet", limit=100)
-    assert rows.truncated
+    assert rows.is_truncated
     assert rows.total == 1020
     kept = rows.worst["score"].to_pylist()
     assert kept[:90] == sorted(scores, reverse=True)[:90]

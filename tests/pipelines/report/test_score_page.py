@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.base.files import map_name
 from pipelines.errors import FolderError
-from pipelines.report import score_page, write_report
+from pipelines.report import results_page, write_report
 
 HOSTILE = "<script>alert(1)</script>\"'>&<img src=x onerror=alert(2)>\u2028"
 
@@ -212,7 +212,7 @@ def test_half_written_folders_are_refused_with_the_next_step(make) -> None:
 
 
 def test_counts_above_each_calibration_score_are_of_all_rows(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_page, "SHOWN_ROWS", 4)
+    monkeypatch.setattr(results_page, "SHOWN_ROWS", 4)
     found = report(make.folder(make.rows(make.scores)))
     above = np.frombuffer(base64.b64decode(found.data["threshold"]["above"]), "<u4")
     held = np.frombuffer(base64.b64decode(found.data["threshold"]["calibration"]), "<f8")

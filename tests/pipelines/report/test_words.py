@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.report import histogram, page, words
+from pipelines.report import histogram, page, sentences, words
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -61,44 +61,7 @@ def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
     assert words.moment("yesterday") == "yesterday"
 
 
-@pytest.mark.parametrize(
-    ("counts", "text"),
-    [
-        (
-            {"ok": 28, "failed": 2, "judged": 28, "flagged": 16, "rate": 0.01},
-            f"16 of 28 images look abnormal at a promised false-alarm rate of 1{NBSP}%; 2 files failed",
-        ),
-        (
-            {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.0625},
-            f"1 of 28 images looks abnormal at a promised false-alarm rate of 6.25{NBSP}%",
-        ),
-        (
-            {"ok": 1200, "failed": 1, "judged": 1200, "flagged": 0, "rate": None},
-            "None of 1,200 images look abnormal; 1 file failed",
-        ),
-        (
-            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 10},
-            f"2 of 30 images look abnormal at a promised false-alarm rate of 1{NBSP}%; none is promised for 10 of them",
-        ),
-        (
-            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30},
-            "2 of 30 images look abnormal, without a promise",
-        ),
-        ({"ok": 28, "failed": 0, "judged": 0, "flagged": 0, "rate": None}, "28 images scored, without verdicts"),
-        ({"ok": 0, "failed": 3, "judged": 0, "flagged": 0, "rate": 0.01}, "No image could be scored: 3 files failed"),
-    ],
-)
-def test_headline_says_the_verdict(counts: dict[str, int | float | None], text: str) -> None:
-    assert words.headline(**counts) == text
-
-
-def test_headline_under_another_rule_promises_no_false_alarm_rate() -> None:
-    rule = "at most the 5 worst images are flagged"
-    text = words.headline(ok=40, failed=0, judged=40, flagged=5, rate=0.0625, rule=rule)
-    assert text == "5 of 40 images look abnormal: at most the 5 worst images are flagged"
-
-
-@pytest.mark.parametrize("module", [words, histogram, page], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [words, histogram, page, sentences], ids=lambda module: module.__name__)
 def test_examples_in_the_documentation(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

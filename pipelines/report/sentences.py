@@ -1,0 +1,250 @@
+"""What a report says in sentences: of a run, of an image, of heat maps, and of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pipelines.base.safe_text import printable
+from pipelines.report import words
+from pipelines.report.folder import HeatFacts, Picture, Run
+
+_NBSP = "\N{NO-BREAK SPACE}"
+
+# Of a run.
+
+
+def summarise_scores(
+    *,
+    ok: int,
+    failed: int,
+    judged: int,
+    flagged: int,
+    rate: float | None,
+    rule: str | None = None,
+    unpromised: int = 0,
+) -> str:
+    """Return the verdict of a run in one sentence.
+
+    Args:
+        ok: images that were scored.
+        failed: files that could not be read.
+        judged: images of `ok` that have a verdict.
+        flagged: images of `judged` that are abnormal.
+        rate: the false-alarm rate that was promised, in 0..1; None where it is not known.
+        rule: what took its place, in words, as a budget or a share of false discoveries.
+        unpromised: images of `judged` for which no rate is promised.
+    """
+    if not ok:
+        return f"No image could be scored: {words.plural(failed, 'file')} failed"
+    if judged:
+        who = f"None of {judged:,}" if not flagged else f"{flagged:,} of {judged:,}"
+        text = f"{who} images {'look' if flagged != 1 else 'looks'} abnormal"
+        if rule is not None:
+            text += f": {rule}"
+        elif rate is not None and unpromised < judged:
+            text += f" at a promised false-alarm rate of {words.promised(rate)}"
+        if unpromised:
+            text += f"; none is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
+        if judged < ok:
+            text += f"; {words.plural(ok - judged, 'image')} without a verdict"
+    else:
+        text = f"{words.plural(ok, 'image')} scored, without verdicts"
+    return f"{text}; {words.plural(failed, 'file')} failed" if failed else text
+
+
+def summarise_results(verb: str, *, ok: int, failed: int, scale: int) -> str:
+    """Return what was done to images in one sentence.
+
+    >>> summarise_results("restored", ok=28, failed=2, scale=2)
+    '28 images restored, 2 times as large, 2 files failed'
+    """
+    done = f"{words.plural(ok, 'image')} {verb}" + (f", {scale} times as large" if scale != 1 else "")
+    return f"{done}, {words.plural(failed, 'file')} failed" if failed else done
+
+
+def explain_partial(total: int, run: Run | None, *, is_pictured: bool) -> list[str]:
+    """Return why the page is partial, in sentences; none for a finished run.
+
+    Args:
+        total: Files in the report.
+        run: What run.json says.
+        is_pictured: Its pictures are there.
+    """
+    found = []
+    if run is None:
+        found.append(
+            "There is no run.json in this folder: the folder of the images, the calibration scores, the times and the "
+            "model card are not known."
+        )
+    elif run.finished is None:
+        files = run.counts.files
+        done = f"{total:,} of {files:,} files" if files else words.plural(total, "file")
+        found.append(f"The run has not finished: {done} are in this report. Start the same command again to continue.")
+    elif run.counts.files is not None and run.counts.files > total:
+        found.append(f"The run counted {run.counts.files:,} files, of which {total:,} are in this report.")
+    if not is_pictured:
+        found.append("The pictures of the worst images have not been written yet.")
+    return found
+
+
+def advise_left_out(count: int, total: int) -> str:
+    """Return what to do about files that were left out; empty where none of them can be an image.
+
+    Args:
+        count: Files that may be images.
+        total: All that were left out.
+    """
+    if not count:
+        return ""
+    advice = "save as TIFF or PNG what should be read, and start the same command again."
+    if count == total:
+        return f"{advice[0].upper()}{advice[1:]}"
+    return f"{count:,} of them may be {'an image' if count == 1 else 'images'}: {advice}"
+
+
+# Of an image.
+
+
+def describe_image(picture: Picture, heat: HeatFacts | None) -> list[str]:
+    """Return what is said of an image that is flagged: its class, its abnormal regions and its worst place."""
+    found = []
+    if picture.label is not None and picture.label_probability is not None:
+        found.append(describe_class(picture.label, picture.label_probability))
+    if heat is None:
+        return found
+    if picture.regions is not None:
+        found.append(
+            describe_regions(
+                picture.regions,
+                percent=picture.regions_percent,
+                size=(picture.largest_width, picture.largest_height),
+                centre=(picture.largest_x, picture.largest_y),
+            )
+        )
+    if picture.local_p_value is not None and heat.places and heat.smallest:
+        beyond = picture.local_p_value <= heat.smallest
+        found.append(describe_worst_place(picture.local_p_value, places=heat.places, beyond=beyond))
+    return found
+
+
+def describe_class(name: str, probability: float) -> str:
+    """Return the class that an image is most like.
+
+    >>> describe_class("shirt", 0.8731)
+    'nearest class: shirt (probability 0.87 among the classes)'
+    """
+    return f"nearest class: {printable(name)} (probability {probability:.2f} among the classes)"
+
+
+def describe_result(picture: Picture, unit: float) -> Iterator[str]:
+    """Yield the figures of an image that was restored.
+
+    Args:
+        picture: The image.
+        unit: By which error bars are multiplied: 255 for 8-bit levels; 1 for those of labels.
+    """
+    if picture.mean_scale is not None and np.isfinite(picture.mean_scale):
+        yield f"error bar {words.number(picture.mean_scale * unit, 3)}{' levels' if unit != 1 else ''}"
+    if picture.psnr is not None:
+        yield f"PSNR {words.number(picture.psnr)} dB"
+    if picture.dice is not None:
+        yield f"Dice {words.number(picture.dice, 3)}"
+    if picture.disagreement is not None:
+        yield f"samples differ on {words.percent(picture.disagreement)} of the pixels"
+
+
+def describe_regions(
+    number: int,
+    *,
+    percent: float | None,
+    size: tuple[int | None, int | None],
+    centre: tuple[float | None, float | None],
+) -> str:
+    r"""Return the abnormal regions of an image in one sentence; sizes and places are in pixels of the image.
+
+    >>> describe_regions(2, percent=3.41, size=(61, 40), centre=(150.2, 64.9))
+    '2 abnormal regions cover 3.4\xa0% of the image; the largest is 61 × 40 pixels around x\xa0150,\xa0y\xa065.'
+    """
+    if not number or percent is None or None in (*size, *centre):
+        return "No single region stands out: what is unusual is spread over the image, or in specks."
+    cover = "covers" if number == 1 else "cover"
+    covered = f"{words.plural(number, 'abnormal region')} {cover} {_share(percent)} of the image"
+    which = "it" if number == 1 else "the largest"
+    x, y = (f"{value or 0:.0f}" for value in centre)
+    return f"{covered}; {which} is {size[0]} × {size[1]} pixels around x{_NBSP}{x},{_NBSP}y{_NBSP}{y}."
+
+
+def describe_worst_place(share: float, *, places: int, beyond: bool) -> str:
+    """Return how unusual the most unusual place of an image is.
+
+    >>> describe_worst_place(0.0004, places=6144, beyond=False)
+    'At its worst place: as unusual as one place in 2,500 of good images.'
+    """
+    if beyond:
+        return f"At its worst place: more unusual than every one of the {places:,} places of good images."
+    return f"At its worst place: as unusual as one place in {words.rounded(1 / share)} of good images."
+
+
+# Of heat maps.
+
+
+def describe_colours(level: float, places: int | None, smallest: float | None, speck_percent: float) -> list[str]:
+    """Return what the colours and the outlines of heat maps mean, in sentences.
+
+    Args:
+        level: Share of good images' places below which a region is outlined.
+        places: Places of good images that stand behind the colours; None: they are told by four quantiles alone.
+        smallest: The smallest share that they can tell.
+        speck_percent: Regions smaller than this, in % of the image, are left out.
+    """
+    reach = smallest or 1e-3
+    steps = [("gold where one place in 1,000 of good images is as unusual", 1e-3), ("red where one in 10,000 is", 1e-4)]
+    meant = [text for text, share in steps if share >= reach]
+    if places:
+        darkest = "deep red" if reach <= 1e-4 else "red"
+        ending = "is" if meant else "is as unusual"
+        meant.append(f"{darkest} where none of the {places:,} places of the calibration images {ending}")
+    else:
+        meant.append("red far beyond that")
+    outlined = (
+        f"White outlines enclose what is as unusual as at most one place in {words.rounded(1 / level)} of good images; "
+        f"specks below {_share(speck_percent)} of the image are left out."
+    )
+    return [f"{', '.join(meant).capitalize()}.", outlined]
+
+
+def _share(percent_value: float) -> str:
+    return words.percent(percent_value / 100)
+
+
+# Of the model.
+
+
+def warn_of_scores(metadata: Mapping[str, object]) -> list[str]:
+    """Return what a reader has to know of a model that scores before its figures, in sentences."""
+    if metadata.get("adversarial") is None:
+        return []
+    return [
+        "This model prefers sharp to faithful: training also asked that reconstructions and images from the prior pass "
+        "for real, so that details in them may be made up. Its ELBO is the plain bound, which training did not "
+        "maximise alone: do not compare it with other models'. The promised false-alarm rate was counted on held-out "
+        "images, and holds for images like those."
+    ]
+
+
+def warn_of_results(metadata: Mapping[str, object]) -> Iterator[str]:
+    """Yield what a reader has to know of a model that restores before its pictures, in sentences."""
+    if metadata.get("adversarial") is not None:
+        yield (
+            "This model prefers sharp to faithful: training also asked that results pass for real images. They look "
+            "sharper, and are on average further from the truth. Details may be made up, and error bars do not tell "
+            "which: they were counted on held-out images, as the share of pixels that they hold."
+        )
+    if metadata.get("task") == "unpaired":
+        yield (
+            "This model has never seen a damaged image beside its clean twin: it learned the damage from a folder of "
+            "damaged images, and mending it from copies of clean images that it had damaged so. Error bars are those "
+            "of such copies."
+        )
