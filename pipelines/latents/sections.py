@@ -15,7 +15,14 @@ from pipelines.latents import sheets
 from pipelines.latents.posteriors import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
 from pipelines.latents.sheets import Sheet, as_seen, decode, sheet_of, side_for
 from pipelines.models.inputs import decode_for
-from pipelines.report.explore_page import SPRITE_ACROSS, Picture, bars, cells, picture, scatter
+from pipelines.report.explore_page import (
+    SPRITE_ACROSS,
+    Picture,
+    embed_picture,
+    lay_out_bars,
+    lay_out_cells,
+    lay_out_points,
+)
 from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.networks import TwoLevelVAE
@@ -135,9 +142,9 @@ def points(graph: ScoringGraph, codes: Codes) -> Section:
     sheet = sheets.sprite(codes.thumbnails, SPRITE_ACROSS)
     labels = codes.labels
     return {
-        "scatter": scatter(found, labels, how, standard=how == "latents" and is_standard(graph)),
+        "scatter": lay_out_points(found, labels, how, standard=how == "latents" and is_standard(graph)),
         "labelled": len(set(labels)) > 1,
-        "sprite": picture(sheet, across * side, down * side, "jpeg"),
+        "sprite": embed_picture(sheet, across * side, down * side, "jpeg"),
         "shown": len(codes.files),
     }
 
@@ -146,7 +153,7 @@ def use(graph: ScoringGraph, codes: Codes) -> Section:
     """How many latents depend on the image, and what each costs."""
     active, names, prior = codes.active.ravel().tolist(), latent_names(graph), has_prior(graph)
     values = (codes.kl if prior else codes.variances).ravel().tolist()
-    drawn = bars(values, active, names, "nats" if prior else "of variance")
+    drawn = lay_out_bars(values, active, names, "nats" if prior else "of variance")
     return {
         "several": len(codes.files) > 1,
         "active": sum(active),
@@ -171,7 +178,7 @@ def together(graph: ScoringGraph, codes: Codes) -> Section | None:
     row, column = (int(i) for i in np.unravel_index(np.abs(apart).argmax(), apart.shape))
     shown = [names[i] for i in order]
     return {
-        "cells": cells(matrix, shown),
+        "cells": lay_out_cells(matrix, shown),
         "names": shown,
         "matrix": matrix,
         "strongest": (shown[row], shown[column], float(matrix[row, column])),
@@ -237,4 +244,4 @@ def _against(found: AggregateKl, even: AggregateKl | None, name: str) -> Section
 
 
 def _shown(sheet: Sheet) -> Picture:
-    return picture(sheet.png, sheet.width, sheet.height)
+    return embed_picture(sheet.png, sheet.width, sheet.height)

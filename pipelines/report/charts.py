@@ -56,7 +56,7 @@ class EvaluationFigures:
 
 def describe_evaluation(evaluation: Evaluation) -> EvaluationFigures:
     """Lay an evaluation out."""
-    bar, scale = _alarm_bar(evaluation)
+    bar, scale = _lay_out_alarm(evaluation)
     rows = [
         DefectRow(
             name=name,
@@ -74,26 +74,26 @@ def describe_evaluation(evaluation: Evaluation) -> EvaluationFigures:
     return EvaluationFigures(
         source=evaluation,
         side=_SIDE,
-        roc=_path(evaluation.roc),
-        point=_point(evaluation.fpr_at_threshold, evaluation.tpr_at_threshold),
+        roc=_draw_roc(evaluation.roc),
+        point=_place_point(evaluation.fpr_at_threshold, evaluation.tpr_at_threshold),
         alarm_bar=bar,
         alarm_scale=scale,
-        alarm_words=_alarm_words(evaluation),
+        alarm_words=_describe_alarm(evaluation),
         defects=tuple(rows),
     )
 
 
-def _path(roc: tuple[tuple[float, float], ...]) -> str | None:
+def _draw_roc(roc: tuple[tuple[float, float], ...]) -> str | None:
     if len(roc) < 2:
         return None
     return "M" + "L".join(f"{_SIDE * fpr:.1f} {_SIDE * (1 - tpr):.1f}" for fpr, tpr in thin(roc))
 
 
-def _point(fpr: float | None, tpr: float | None) -> tuple[float, float] | None:
+def _place_point(fpr: float | None, tpr: float | None) -> tuple[float, float] | None:
     return None if fpr is None or tpr is None else (round(_SIDE * fpr, 1), round(_SIDE * (1 - tpr), 1))
 
 
-def _alarm_bar(evaluation: Evaluation) -> tuple[dict[str, float] | None, float]:
+def _lay_out_alarm(evaluation: Evaluation) -> tuple[dict[str, float] | None, float]:
     """The promised and the realised false-alarm rate on one scale that starts at zero."""
     realised, interval, promised = evaluation.fpr_at_threshold, evaluation.fpr_interval, evaluation.false_alarms
     if realised is None or interval is None:
@@ -105,7 +105,7 @@ def _alarm_bar(evaluation: Evaluation) -> tuple[dict[str, float] | None, float]:
     return {name: round(min(1.0, rate / scale), 4) for name, rate in rates.items()}, scale
 
 
-def _alarm_words(evaluation: Evaluation) -> str | None:
+def _describe_alarm(evaluation: Evaluation) -> str | None:
     realised, interval = evaluation.fpr_at_threshold, evaluation.fpr_interval
     if realised is None or interval is None:
         return None

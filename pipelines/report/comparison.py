@@ -10,28 +10,28 @@ import numpy as np
 
 from pipelines.anomaly.drift import LEVEL
 from pipelines.report import words
-from pipelines.report.past_charts import drift_words, error_bar, error_bar_unit
+from pipelines.report.past_charts import describe_drift, name_unit, scale_error_bar
 from pipelines.report.past_runs import PastRun
 
 _USUAL = 0.9  # share of the earlier runs that are usual
 
 
-def compared(runs: Sequence[PastRun]) -> str:
-    """The sentence: of flagged images or error bars, drift, and failed files.
+def compare_runs(runs: Sequence[PastRun]) -> str:
+    """Return one sentence on the last run: flagged images or error bars, drift, failed files.
 
     Args:
         runs: All runs of a model, oldest first; at least one.
     """
     last, before = runs[-1], runs[:-1]
-    parts = [_flagged(last, before) or _mended(last, before)]
+    parts = [_compare_flagged(last, before) or _compare_error_bars(last, before)]
     if last.drift is not None and last.drift.drifted:
-        parts.append(f"drift is reported: {drift_words(last.drift)}")
+        parts.append(f"drift is reported: {describe_drift(last.drift)}")
     elif last.drift is not None:
         parts.append("no drift")
     if last.failed:
         usual = median(run.failed / run.files for run in before if run.files) if any(r.files for r in before) else None
-        share = words.percent(last.failed / last.files)
-        parts.append(f"{words.plural(last.failed, 'file')} failed, {share}{_usually(words.percent(usual), usual)}")
+        share = f"{words.format_percent(last.failed / last.files)}{_add_usual(words.format_percent(usual), usual)}"
+        parts.append(f"{words.plural(last.failed, 'file')} failed, {share}")
     elif last.files:
         parts.append("every file could be read")
     only = "" if before else "The only run so far: "
@@ -39,10 +39,10 @@ def compared(runs: Sequence[PastRun]) -> str:
     return f"Last run: {text}" if before else text
 
 
-def _flagged(last: PastRun, before: Sequence[PastRun]) -> str | None:
+def _compare_flagged(last: PastRun, before: Sequence[PastRun]) -> str | None:
     if last.rate is None or last.flagged is None:
         return None
-    said = f"{last.flagged:,} of {words.plural(last.ok, 'image')} flagged, {words.percent(last.rate)}"
+    said = f"{last.flagged:,} of {words.plural(last.ok, 'image')} flagged, {words.format_percent(last.rate)}"
     rates = [run.rate for run in before if run.rate is not None]
     if not rates:
         return said
@@ -50,32 +50,33 @@ def _flagged(last: PastRun, before: Sequence[PastRun]) -> str | None:
     least, most = np.quantile(rates, [1 - _USUAL, _USUAL]).tolist()
     expected = max(usual, last.promised or 0.0)  # as many as were promised are no news
     how = "as usual"
-    if last.rate > most and more_than(last.flagged, last.ok, expected) < LEVEL:
+    if last.rate > most and find_tail_probability(last.flagged, last.ok, expected) < LEVEL:
         how = "more than usual"
-    elif last.rate < least and more_than(last.ok - last.flagged, last.ok, 1 - usual) < LEVEL:
+    elif last.rate < least and find_tail_probability(last.ok - last.flagged, last.ok, 1 - usual) < LEVEL:
         how = "fewer than usual"
-    return f"{said}, {how} ({words.percent(usual)})"
+    return f"{said}, {how} ({words.format_percent(usual)})"
 
 
-def _mended(last: PastRun, before: Sequence[PastRun]) -> str:
+def _compare_error_bars(last: PastRun, before: Sequence[PastRun]) -> str:
     said = words.plural(last.ok, "image")
-    width = error_bar(last)
+    width = scale_error_bar(last)
     if width is None:
         return said
-    unit = error_bar_unit([last])
-    widths = [each for run in before if (each := error_bar(run)) is not None]
+    unit = name_unit([last])
+    widths = [each for run in before if (each := scale_error_bar(run)) is not None]
     usual = median(widths) if widths else None
-    return f"{said}, mean error bar {words.number(width, 3)}{unit}{_usually(words.number(usual, 3), usual)}"
+    usually = _add_usual(words.format_number(usual, 3), usual)
+    return f"{said}, mean error bar {words.format_number(width, 3)}{unit}{usually}"
 
 
-def _usually(text: str, usual: float | None) -> str:
+def _add_usual(text: str, usual: float | None) -> str:
     return "" if usual is None else f" (usually {text})"
 
 
-def more_than(count: int, total: int, share: float) -> float:
-    """Probability of `count` or more out of `total`, each with probability `share`.
+def find_tail_probability(count: int, total: int, share: float) -> float:
+    """Return the probability of `count` or more out of `total`, each with probability `share`.
 
-    >>> round(more_than(1, 10, 0.01), 4), more_than(0, 10, 0.01)
+    >>> round(find_tail_probability(1, 10, 0.01), 4), find_tail_probability(0, 10, 0.01)
     (0.0956, 1.0)
     """
     if count <= total * share or share >= 1:

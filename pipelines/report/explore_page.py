@@ -86,12 +86,12 @@ class Cell:
     tip: str
 
 
-def picture(data: bytes, width: int, height: int, kind: str = "png") -> Picture:
-    """An image file as part of the page."""
+def embed_picture(data: bytes, width: int, height: int, kind: str = "png") -> Picture:
+    """Return an image file as part of the page."""
     return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}", width, height)
 
 
-def scatter(points: NDArray[np.floating[Any]], labels: Sequence[str], how: str, *, standard: bool) -> Scatter:
+def lay_out_points(points: NDArray[np.floating[Any]], labels: Sequence[str], how: str, *, standard: bool) -> Scatter:
     """Lay points out.
 
     Args:
@@ -116,27 +116,27 @@ def scatter(points: NDArray[np.floating[Any]], labels: Sequence[str], how: str, 
     names = [name for name, _ in Counter(sorted(labels)).most_common()]
     own = len(names) if len(names) <= COLOURS else COLOURS - 1
     groups = [
-        Group(printable(name), number, _points(placed, [i for i, label in enumerate(labels) if label == name]))
-        for number, name in enumerate(sorted(names[:own], key=_natural))
+        Group(printable(name), number, _take_points(placed, [i for i, label in enumerate(labels) if label == name]))
+        for number, name in enumerate(sorted(names[:own], key=_natural_key))
     ]
     if rest := set(names[own:]):
         chosen = [i for i, label in enumerate(labels) if label in rest]
-        groups.append(Group(f"{len(rest)} others", COLOURS - 1, _points(placed, chosen)))
+        groups.append(Group(f"{len(rest)} others", COLOURS - 1, _take_points(placed, chosen)))
     centre = place(np.zeros(2))
-    ticks = _ticks(low, high, place) if how == "latents" else []
+    ticks = _place_ticks(low, high, place) if how == "latents" else []
     rings = [round(float(n * scale[0]), 1) for n in (1, 2, 3)] if standard else []
     return Scatter(how, groups, rings, (round(float(centre[0]), 1), round(float(centre[1]), 1)), ticks)
 
 
-def _natural(name: str) -> tuple[int, str]:
+def _natural_key(name: str) -> tuple[int, str]:
     return (int(name), name) if name.isdecimal() and len(name) < 10 else (10**10, name)
 
 
-def _points(placed: NDArray[np.floating[Any]], chosen: Sequence[int]) -> list[tuple[float, float, int]]:
+def _take_points(placed: NDArray[np.floating[Any]], chosen: Sequence[int]) -> list[tuple[float, float, int]]:
     return [(float(placed[i, 0]), float(placed[i, 1]), i) for i in chosen]
 
 
-def _ticks(low: NDArray[Any], high: NDArray[Any], place: Any) -> list[tuple[float, float, str]]:  # noqa: ANN401
+def _place_ticks(low: NDArray[Any], high: NDArray[Any], place: Any) -> list[tuple[float, float, str]]:  # noqa: ANN401
     step = max(1, round(float((high - low).max()) / 8))
     values = [step * n for n in range(-20, 21)]
     across = [(float(place(np.array([v, low[1]]))[0]), HEIGHT - 8.0, v) for v in values if low[0] <= v <= high[0]]
@@ -144,8 +144,8 @@ def _ticks(low: NDArray[Any], high: NDArray[Any], place: Any) -> list[tuple[floa
     return [(round(x, 1), round(y, 1), str(v).replace("-", "\N{MINUS SIGN}")) for x, y, v in across + down]
 
 
-def bars(values: Sequence[float], active: Sequence[bool], names: Sequence[str], unit: str) -> list[Bar]:
-    """Bars of the latents that have most, the highest first; at most `MOST_BARS`."""
+def lay_out_bars(values: Sequence[float], active: Sequence[bool], names: Sequence[str], unit: str) -> list[Bar]:
+    """Return bars of the latents that have most, the highest first; at most `MOST_BARS`."""
     order = np.argsort(-np.asarray(values), kind="stable")[:MOST_BARS]
     top = max([values[i] for i in order] + [1e-9])
     step = min(BARS_WIDTH / max(1, len(order)), 80.0)
@@ -155,7 +155,7 @@ def bars(values: Sequence[float], active: Sequence[bool], names: Sequence[str], 
         said = "in use" if active[i] else "not in use"
         tip = f"latent {names[i]}: {values[i]:.3g} {unit}, {said}"
         left, above = round((number + 0.12) * step, 1), round(BARS_HEIGHT - height, 1)
-        value = words.number(max(0.0, values[i]), 2)
+        value = words.format_number(max(0.0, values[i]), 2)
         drawn.append(
             Bar(
                 x=left, y=above, height=round(height, 1), width=round(0.76 * step, 1),
@@ -165,8 +165,8 @@ def bars(values: Sequence[float], active: Sequence[bool], names: Sequence[str], 
     return drawn
 
 
-def cells(matrix: NDArray[np.floating[Any]], names: Sequence[str]) -> list[Cell]:
-    """A correlation matrix, cell by cell."""
+def lay_out_cells(matrix: NDArray[np.floating[Any]], names: Sequence[str]) -> list[Cell]:
+    """Return a correlation matrix, cell by cell."""
     return [
         Cell(
             x=x, y=y, positive=bool(matrix[y, x] >= 0), strength=round(float(min(1.0, abs(matrix[y, x]))), 3),

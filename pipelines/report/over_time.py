@@ -14,10 +14,10 @@ from pipelines.base.files import shortened, write_json
 from pipelines.base.locks import locked
 from pipelines.errors import FolderError
 from pipelines.report import words
-from pipelines.report.comparison import compared
+from pipelines.report.comparison import compare_runs
 from pipelines.report.page import render_page, write_page
-from pipelines.report.past_charts import charts, drift_words, error_bar, error_bar_unit
-from pipelines.report.past_runs import KEPT, Kept, LeftOut, PastRun, find_runs, read_kept
+from pipelines.report.past_charts import describe_drift, draw_charts, name_unit, scale_error_bar
+from pipelines.report.past_runs import KEPT, Kept, PastRun, Unlisted, find_runs, read_kept
 from pipelines.report.timeline import BOTTOM, LEFT, RIGHT, TOP, WIDTH, TimeAxis
 
 SHOWN_RUNS = 200  # in the table as it opens
@@ -49,10 +49,10 @@ def write_history(out: Path | str) -> list[Path]:
         raise FolderError(f"the runs in {out} cannot be put on pages over time: {error.strerror or error}") from error
 
 
-def page_name(model: str) -> str:
-    """The file name of a model's page: its name, and a digest where that has characters that are not plain.
+def name_page(model: str) -> str:
+    """Return the file name of a model's page: its name, and a digest where that has characters that are not plain.
 
-    >>> page_name("tiles"), page_name("a/b")
+    >>> name_page("tiles"), name_page("a/b")
     ('tiles.html', 'a-b~c14cddc0.html')
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).lstrip("-.") or "model"
@@ -62,24 +62,24 @@ def page_name(model: str) -> str:
 
 
 def history_address(model: str) -> str:
-    """Where a model's page is, seen from the folder of one of its runs: what run.json has as "history".
+    """Return where a model's page is, seen from the folder of one of its runs: what run.json has as "history".
 
     >>> history_address("tiles")
     '../tiles.html'
     """
-    return f"../{quote(page_name(model))}"
+    return f"../{quote(name_page(model))}"
 
 
 def _write(out: Path) -> list[Path]:
     kept = read_kept(out)
-    found, left_out = find_runs(out, kept.runs)
+    found, unlisted = find_runs(out, kept.runs)
     by_model: defaultdict[str, list[PastRun]] = defaultdict(list)
     for each in found.values():
         by_model[each.run.model].append(each.run)
-    pages = {page_name(model): runs for model, runs in sorted(by_model.items())}
+    pages = {name_page(model): runs for model, runs in sorted(by_model.items())}
     for name, runs in pages.items():
         runs.sort(key=lambda run: (run.when, run.folder))
-        write_page(out / name, _page(out, runs, left_out))
+        write_page(out / name, _render(out, runs, unlisted))
     for name in set(kept.pages) - set(pages):
         if _PAGE.fullmatch(name):
             (out / name).unlink(missing_ok=True)
@@ -88,26 +88,26 @@ def _write(out: Path) -> list[Path]:
     return [out / name for name in pages]
 
 
-def _page(out: Path, runs: Sequence[PastRun], left_out: LeftOut) -> str:
-    """The HTML of a model's runs, oldest first."""
+def _render(out: Path, runs: Sequence[PastRun], unlisted: Unlisted) -> str:
+    """Return the HTML of a model's runs, oldest first."""
     axis = TimeAxis([run.when for run in runs], [run.version for run in runs])
-    rows = [_row(out, run) for run in reversed(runs[-LISTED_RUNS:])]
+    rows = [_describe_row(out, run) for run in reversed(runs[-LISTED_RUNS:])]
     facts = {
         "model": runs[-1].model,
-        "headline": compared(runs),
+        "headline": compare_runs(runs),
         "last": runs[-1],
         "count": len(runs),
-        "period": _period(runs),
+        "period": _describe_period(runs),
         "alarms": runs[-1].alarms,
         "axis": axis,
-        "charts": charts(runs, axis),
+        "charts": draw_charts(runs, axis),
         "addresses": [f"{run.folder}/report.html" for run in runs],
         "box": {"width": WIDTH, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": BOTTOM},
         "rows": rows[:SHOWN_RUNS],
         "older": rows[SHOWN_RUNS:],
         "unlisted": len(runs) - len(rows),
-        "left_out": _left_out(left_out),
-        "unit": error_bar_unit(runs),
+        "left_out": _describe_unlisted(unlisted),
+        "unit": name_unit(runs),
         "has": {
             "verdicts": any(run.flagged is not None for run in runs),
             "drift": any(run.drift is not None for run in runs),
@@ -121,27 +121,27 @@ def _page(out: Path, runs: Sequence[PastRun], left_out: LeftOut) -> str:
     return render_page("over_time.html", facts, data={}, styles=styles, scripts=scripts)
 
 
-def _row(out: Path, run: PastRun) -> dict[str, object]:
+def _describe_row(out: Path, run: PastRun) -> dict[str, object]:
     return {
         "run": run,
         "linked": os.path.isfile(out / run.folder_name / "report.html"),  # noqa: PTH113 - no right to look is no link
-        "drift": drift_words(run.drift),
-        "error_bar": error_bar(run),
+        "drift": describe_drift(run.drift),
+        "error_bar": scale_error_bar(run),
     }
 
 
-def _period(runs: Sequence[PastRun]) -> str:
-    first, last = (words.moment(run.moment)[:10] for run in (runs[0], runs[-1]))
+def _describe_period(runs: Sequence[PastRun]) -> str:
+    first, last = (words.format_moment(run.moment)[:10] for run in (runs[0], runs[-1]))
     return first if first == last else f"{first} to {last}"
 
 
-def _left_out(left_out: LeftOut) -> str | None:
-    """What is on no page, in a sentence."""
+def _describe_unlisted(unlisted: Unlisted) -> str | None:
+    """Return a sentence on what is on no page; None where there is nothing."""
     kinds = (
-        (words.plural(left_out.unfinished, "run"), "that has not finished", "that have not finished"),
-        (words.plural(left_out.damaged, "run"), "that is damaged", "that are damaged"),
-        (words.plural(left_out.foreign, "folder"), "that is no run", "that are no runs"),
+        (words.plural(unlisted.unfinished, "run"), "that has not finished", "that have not finished"),
+        (words.plural(unlisted.damaged, "run"), "that is damaged", "that are damaged"),
+        (words.plural(unlisted.foreign, "folder"), "that is no run", "that are no runs"),
     )
-    counts = (left_out.unfinished, left_out.damaged, left_out.foreign)
+    counts = (unlisted.unfinished, unlisted.damaged, unlisted.foreign)
     said = [f"{what} {one if n == 1 else many}" for n, (what, one, many) in zip(counts, kinds, strict=True) if n]
     return f"Left out of this page: {', '.join(said)}." if said else None

@@ -97,11 +97,11 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=words.number,
-        percent=words.percent,
-        promised=words.promised,
-        duration=words.duration,
-        moment=words.moment,
+        number=words.format_number,
+        percent=words.format_percent,
+        promised=words.format_promise,
+        duration=words.format_duration,
+        moment=words.format_moment,
         plural=words.plural,
         printable=printable,
         card=render_card,

@@ -96,7 +96,7 @@ class Kept(Record):
 
 
 @dataclass(slots=True)
-class LeftOut:
+class Unlisted:
     """Folders that are on no page, by why."""
 
     unfinished: int = 0
@@ -115,7 +115,7 @@ class _Finished(Run):
 
 
 def read_kept(out: Path) -> Kept:
-    """What an earlier call kept; nothing where there is none, or where it is of no use any more."""
+    """Return what an earlier call kept; nothing where there is none, or where it is of no use any more."""
     try:
         kept = Kept.model_validate(json.loads((out / KEPT).read_bytes()))
     except (OSError, ValueError, RecursionError):  # pydantic's error is a ValueError
@@ -123,7 +123,7 @@ def read_kept(out: Path) -> Kept:
     return kept if kept.format == FORMAT else Kept()
 
 
-def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun], LeftOut]:
+def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun], Unlisted]:
     """Look at every folder directly below one; only runs that are new or have changed are read, one at a time.
 
     Args:
@@ -137,29 +137,29 @@ def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun
         OSError: The folder cannot be listed.
     """
     runs: dict[str, KeptRun] = {}
-    left_out = LeftOut()
-    for name in sorted(_folders(out)):
+    unlisted = Unlisted()
+    for name in sorted(_list_folders(out)):
         key = quote(os.fsencode(name), safe="")
         try:
             if not (out / name / RUN).is_file():
                 ours = (out / name / OUTPUT_MARKER).is_dir()
-                left_out.unfinished += ours
-                left_out.foreign += not ours
+                unlisted.unfinished += ours
+                unlisted.foreign += not ours
                 continue
-            stamp = _stamp(out / name)
+            stamp = _take_stamp(out / name)
             before = kept.get(key)
             run = before.run if before and before.stamp == stamp else _read(out / name, key)
         except (FolderError, OSError, ValueError, OverflowError, RecursionError, pa.ArrowException):
-            left_out.damaged += 1
+            unlisted.damaged += 1
             continue
         if run is None:
-            left_out.unfinished += 1
+            unlisted.unfinished += 1
         else:
             runs[key] = KeptRun(stamp=stamp, run=run)
-    return runs, left_out
+    return runs, unlisted
 
 
-def _folders(out: Path) -> Iterator[str]:
+def _list_folders(out: Path) -> Iterator[str]:
     with os.scandir(out) as entries:
         for entry in entries:
             # pathlib would raise where the system refuses to answer: one link would stop the page of all.
@@ -167,7 +167,7 @@ def _folders(out: Path) -> Iterator[str]:
                 yield entry.name
 
 
-def _stamp(folder: Path) -> Stamp:
+def _take_stamp(folder: Path) -> Stamp:
     """Taken before the files are read: one that changes meanwhile is read again the next time."""
     run = (folder / RUN).stat()
     try:
@@ -178,7 +178,7 @@ def _stamp(folder: Path) -> Stamp:
 
 
 def _read(folder: Path, key: str) -> PastRun | None:
-    """The summary of a run; None where it has not finished.
+    """Return the summary of a run; None where it has not finished.
 
     Raises:
         FolderError: A file is damaged, or its figures contradict each other.
@@ -202,22 +202,22 @@ def _read(folder: Path, key: str) -> PastRun | None:
         folder=key,
         model=run.model.name,
         version=str(version) if version is not None else (sha256 or "unknown")[:8],
-        when=_seconds(run.started or run.finished),
+        when=_parse_time(run.started or run.finished),
         ok=ok,
         failed=failed,
         flagged=flagged,
-        promised=_finite(judged.false_alarms) if judged and is_promised else None,
-        threshold=_finite(judged.threshold) if judged else None,
+        promised=_keep_finite(judged.false_alarms) if judged and is_promised else None,
+        threshold=_keep_finite(judged.threshold) if judged else None,
         drift=run.drift,
         labels=isinstance(run.model.metadata.get("classes"), list),
-        images_per_second=_finite(run.timings.get("images_per_second")),
+        images_per_second=_keep_finite(run.timings.get("images_per_second")),
         alarms=tuple(text for text in alarms if isinstance(text, str)),
-        **_of_rows(folder / RESULTS),
+        **_summarise_rows(folder / RESULTS),
     )
 
 
-def _of_rows(path: Path) -> dict[str, Any]:
-    """Quantiles and means over the rows: of one run's scores, 8 bytes a row, everything is in memory at once."""
+def _summarise_rows(path: Path) -> dict[str, Any]:
+    """Return quantiles and means over the rows: of one run's scores, 8 bytes a row, everything is in memory at once."""
     sums, counts, scores = dict.fromkeys(_MEANS, 0.0), dict.fromkeys(_MEANS, 0), list[Any]()
     with open_parquet(path) as file:
         there = [name for name in ("score", *_MEANS) if name in file.schema_arrow.names]
@@ -242,7 +242,7 @@ def _of_rows(path: Path) -> dict[str, Any]:
     }
 
 
-def _seconds(text: str) -> float:
+def _parse_time(text: str) -> float:
     when = datetime.fromisoformat(text)
     seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     if not _TIMES[0] <= seconds < _TIMES[1]:
@@ -251,5 +251,5 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _finite(value: float | None) -> float | None:
+def _keep_finite(value: float | None) -> float | None:
     return value if value is not None and abs(value) < _LARGEST else None

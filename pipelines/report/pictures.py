@@ -107,12 +107,12 @@ def make_legend(heat: HeatFacts) -> Legend:
         for place, (r, g, b, a) in zip(at, ramp_colours(at), strict=True)
     )
     marks = tuple(
-        Mark(place, f"1 in {words.rounded(1 / share)}")
+        Mark(place, f"1 in {words.round_count(1 / share)}")
         for share, place in heat.colours
         if share in (0.01, 0.001, 0.0001)
     )
     if heat.smallest is not None and all(abs(mark.at - position(heat.smallest)) > _APART for mark in marks):
-        marks += (Mark(position(heat.smallest), f"1 in {words.rounded(1 / heat.smallest)}"),)
+        marks += (Mark(position(heat.smallest), f"1 in {words.round_count(1 / heat.smallest)}"),)
     beyond = max((place for _, place in heat.colours), default=1.0) if heat.places else 1.0
     said = sentences.describe_colours(heat.level, heat.places, heat.smallest, heat.speck_percent)
     return Legend(stops, marks, beyond, tuple(said))

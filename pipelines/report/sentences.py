@@ -44,7 +44,7 @@ def summarise_scores(
         if rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:
-            text += f" at a promised false-alarm rate of {words.promised(rate)}"
+            text += f" at a promised false-alarm rate of {words.format_promise(rate)}"
         if unpromised:
             text += f"; none is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
         if judged < ok:
@@ -146,13 +146,13 @@ def describe_result(picture: Picture, unit: float) -> Iterator[str]:
         unit: By which error bars are multiplied: 255 for 8-bit levels; 1 for those of labels.
     """
     if picture.mean_scale is not None and np.isfinite(picture.mean_scale):
-        yield f"error bar {words.number(picture.mean_scale * unit, 3)}{' levels' if unit != 1 else ''}"
+        yield f"error bar {words.format_number(picture.mean_scale * unit, 3)}{' levels' if unit != 1 else ''}"
     if picture.psnr is not None:
-        yield f"PSNR {words.number(picture.psnr)} dB"
+        yield f"PSNR {words.format_number(picture.psnr)} dB"
     if picture.dice is not None:
-        yield f"Dice {words.number(picture.dice, 3)}"
+        yield f"Dice {words.format_number(picture.dice, 3)}"
     if picture.disagreement is not None:
-        yield f"samples differ on {words.percent(picture.disagreement)} of the pixels"
+        yield f"samples differ on {words.format_percent(picture.disagreement)} of the pixels"
 
 
 def describe_regions(
@@ -184,7 +184,7 @@ def describe_worst_place(share: float, *, places: int, beyond: bool) -> str:
     """
     if beyond:
         return f"At its worst place: more unusual than every one of the {places:,} places of good images."
-    return f"At its worst place: as unusual as one place in {words.rounded(1 / share)} of good images."
+    return f"At its worst place: as unusual as one place in {words.round_count(1 / share)} of good images."
 
 
 # Of heat maps.
@@ -209,14 +209,15 @@ def describe_colours(level: float, places: int | None, smallest: float | None, s
     else:
         meant.append("red far beyond that")
     outlined = (
-        f"White outlines enclose what is as unusual as at most one place in {words.rounded(1 / level)} of good images; "
+        "White outlines enclose what is as unusual as at most one place in "
+        f"{words.round_count(1 / level)} of good images; "
         f"specks below {_share(speck_percent)} of the image are left out."
     )
     return [f"{', '.join(meant).capitalize()}.", outlined]
 
 
 def _share(percent_value: float) -> str:
-    return words.percent(percent_value / 100)
+    return words.format_percent(percent_value / 100)
 
 
 # Of the model.

@@ -108,7 +108,7 @@ class TimeAxis:
 
         self.x = [place(time) for time in times]
         self.edges = [float(LEFT), *(round((a + b) / 2, 1) for a, b in pairwise(self.x)), float(right)]
-        self.dates = [Mark(place(time), text) for time, text in dates(low, high)]
+        self.dates = [Mark(place(time), text) for time, text in choose_dates(low, high)]
         self.breaks = [i for i in range(1, len(versions)) if versions[i] != versions[i - 1]]
         self.changes = [Mark(float(LEFT), versions[0])] if self.breaks else []
         named = float(LEFT)
@@ -179,7 +179,7 @@ class Scale:
         return tuple(Mark(self.y(i * step), write(i * step, decimals)) for i in range(first, last + 1))
 
 
-def line(axis: TimeAxis, scale: Scale, values: Sequence[float | None], *, whole: bool = True) -> str:
+def draw_line(axis: TimeAxis, scale: Scale, values: Sequence[float | None], *, whole: bool = True) -> str:
     """From run to run, but not over one without a value; if not `whole`, nor from one version to another."""
     breaks = () if whole else frozenset(axis.breaks)
     pieces, pen = [], "M"
@@ -192,7 +192,7 @@ def line(axis: TimeAxis, scale: Scale, values: Sequence[float | None], *, whole:
     return "".join(pieces)
 
 
-def steps(axis: TimeAxis, scale: Scale, values: Sequence[float | None]) -> str:
+def draw_steps(axis: TimeAxis, scale: Scale, values: Sequence[float | None]) -> str:
     """A level for each run, as wide as what belongs to it."""
     pieces: list[str] = []
     before: float | None = None
@@ -212,12 +212,12 @@ def steps(axis: TimeAxis, scale: Scale, values: Sequence[float | None]) -> str:
     return "".join(pieces)
 
 
-def dots(axis: TimeAxis, scale: Scale, values: Sequence[float | None]) -> str:
+def draw_dots(axis: TimeAxis, scale: Scale, values: Sequence[float | None]) -> str:
     """A dot for each run: lines without length, which round ends make dots of."""
     return "".join(f"M{axis.x[i]} {scale.y(value)}h0" for i, value in enumerate(values) if value is not None)
 
 
-def bars(axis: TimeAxis, scale: Scale, lows: Sequence[float | None], highs: Sequence[float | None]) -> str:
+def draw_bars(axis: TimeAxis, scale: Scale, lows: Sequence[float | None], highs: Sequence[float | None]) -> str:
     """An upright line for each run, between two values."""
     return "".join(
         f"M{axis.x[i]} {scale.y(low)}V{scale.y(high)}"
@@ -226,10 +226,10 @@ def bars(axis: TimeAxis, scale: Scale, lows: Sequence[float | None], highs: Sequ
     )
 
 
-def dates(low: float, high: float) -> list[tuple[float, str]]:
+def choose_dates(low: float, high: float) -> list[tuple[float, str]]:
     """Round times between two, in UTC, at most nine, and how they are written.
 
-    >>> [text for _, text in dates(1792972800, 1793404800)]
+    >>> [text for _, text in choose_dates(1792972800, 1793404800)]
     ['26 Oct 2026', '27 Oct', '28 Oct', '29 Oct', '30 Oct', '31 Oct']
     """
     step = next((step for step in _STEPS if (high - low) / step <= _MOST_DATES - 1), None)

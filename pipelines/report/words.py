@@ -20,10 +20,10 @@ _SPANS = (
 )
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A figure with `digits` significant digits, halves up, and a real minus sign.
+def format_number(value: float | None, digits: int = 4) -> str:
+    """Return a figure with `digits` significant digits, halves up, and a real minus sign.
 
-    >>> number(-0.98765), number(620), number(123456.7), number(None)
+    >>> format_number(-0.98765), format_number(620), format_number(123456.7), format_number(None)
     ('−0.9877', '620.0', '123,457', '–')
     """
     if value is None or not math.isfinite(value):
@@ -42,28 +42,28 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"\N{MINUS SIGN}{text}" if value < 0 else text
 
 
-def percent(rate: float | None, digits: int = 2) -> str:
-    r"""A share as a percentage, with `digits` significant digits at most.
+def format_percent(rate: float | None, digits: int = 2) -> str:
+    r"""Return a share as a percentage, with `digits` significant digits at most.
 
-    >>> percent(0.01), percent(None)
+    >>> format_percent(0.01), format_percent(None)
     ('1\xa0%', '–')
     """
     return NONE if rate is None or not math.isfinite(rate) else percentages.percent(rate, digits).replace(" ", _NBSP)
 
 
-def promised(rate: float | None) -> str:
-    r"""A rate that is promised, never rounded down.
+def format_promise(rate: float | None) -> str:
+    r"""Return a rate that is promised, never rounded down.
 
-    >>> promised(0.0625), promised(None)
+    >>> format_promise(0.0625), format_promise(None)
     ('6.25\xa0%', '–')
     """
     return NONE if rate is None or not math.isfinite(rate) else percentages.promised(rate).replace(" ", _NBSP)
 
 
-def duration(seconds: float | None) -> str:
-    r"""A time span in its two largest units.
+def format_duration(seconds: float | None) -> str:
+    r"""Return a time span in its two largest units.
 
-    >>> duration(0.42), duration(75.2), duration(7260)
+    >>> format_duration(0.42), format_duration(75.2), format_duration(7260)
     ('0.42\xa0s', '1\xa0min 15\xa0s', '2\xa0h 1\xa0min')
     """
     if seconds is None or not math.isfinite(seconds):
@@ -77,10 +77,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole}{_NBSP}{unit} {rest}{_NBSP}{smaller}"
 
 
-def moment(text: str | None) -> str:
-    """An ISO 8601 time in UTC, to the minute; what is not one is shown as it is.
+def format_moment(text: str | None) -> str:
+    """Return an ISO 8601 time in UTC, to the minute; what is not one is shown as it is.
 
-    >>> moment("2026-11-21T05:19:07+01:00")
+    >>> format_moment("2026-11-21T05:19:07+01:00")
     '2026-11-21 04:19 UTC'
     """
     if not text:
@@ -92,10 +92,10 @@ def moment(text: str | None) -> str:
     return f"{when:%Y-%m-%d %H:%M}" if when.tzinfo is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def rounded(count: float) -> str:
-    """A count to two digits, as in "1 in 2,300".
+def round_count(count: float) -> str:
+    """Return a count to two digits, as in "1 in 2,300".
 
-    >>> rounded(2347.1), rounded(6145), rounded(1.2)
+    >>> round_count(2347.1), round_count(6145), round_count(1.2)
     ('2,300', '6,100', '1')
     """
     whole = round(count)

@@ -23,7 +23,7 @@ from pipelines.latents import posteriors, sections
 from pipelines.latents.posteriors import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
 from pipelines.latents.sheets import moved, prior_at, sheet_of, sprite, standard_map
 from pipelines.models.model_file import Metadata, ModelFile
-from pipelines.report.explore_page import COLOURS, bars, scatter
+from pipelines.report.explore_page import COLOURS, lay_out_bars, lay_out_points
 from vaecore.aggregate import AggregateKl, Estimate
 from vaecore.bound import DiagonalGaussian
 from vaecore.image_format import ImageFormat
@@ -251,12 +251,12 @@ def test_sheets_are_clear_between_images_and_a_map_has_no_gaps() -> None:
 
 def test_points_keep_their_shape_and_rare_labels_share_a_colour() -> None:
     points = np.array([[-1.0, -1.0], [1.0, 1.0], [0.0, 2.0]])
-    drawn = scatter(points, ["a", "b", "b"], "latents", standard=True)
+    drawn = lay_out_points(points, ["a", "b", "b"], "latents", standard=True)
     (ax, ay, _), (bx, by, _) = drawn.groups[0].points[0], drawn.groups[1].points[0]
     assert (bx - ax) == pytest.approx(ay - by, abs=0.2), "the second latent grows upwards, at the same scale"
     assert drawn.rings[0] == pytest.approx((bx - ax) / 2, abs=0.2)
     labels = [str(number) for number in range(30)] + ["10"] * 5
-    many = scatter(np.random.default_rng(0).normal(size=(35, 2)), labels, "t-SNE", standard=False)
+    many = lay_out_points(np.random.default_rng(0).normal(size=(35, 2)), labels, "t-SNE", standard=False)
     assert len(many.groups) == COLOURS
     assert many.groups[-1].name == "21 others"
     assert sum(len(group.points) for group in many.groups) == 35
@@ -264,7 +264,7 @@ def test_points_keep_their_shape_and_rare_labels_share_a_colour() -> None:
 
 
 def test_bars_fall_and_say_what_they_are() -> None:
-    drawn = bars([0.1, 2.0, -0.01], [False, True, False], ["1", "2", "3"], "nats")
+    drawn = lay_out_bars([0.1, 2.0, -0.01], [False, True, False], ["1", "2", "3"], "nats")
     assert [bar.name for bar in drawn] == ["2", "1", "3"]
     assert drawn[0].tip == "latent 2: 2 nats, in use"
     assert drawn[0].height > drawn[1].height > drawn[2].height > 0

@@ -197,7 +197,12 @@ def test_the_script_rounds_as_the_page_does(browser: Browser) -> None:
     shown = page.evaluate(f"values => {{ {script}\n return values.map((value) => {each}); }}", values)
     page.close()
     expected = [
-        [words.promised(value), words.number(value), words.number(value, 2), words.number(-value, 3)]
+        [
+            words.format_promise(value),
+            words.format_number(value),
+            words.format_number(value, 2),
+            words.format_number(-value, 3),
+        ]
         for value in values
     ]
     assert shown == expected

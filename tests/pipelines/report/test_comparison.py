@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.report.comparison import compared, more_than
+from pipelines.report.comparison import compare_runs, find_tail_probability
 from pipelines.report.past_runs import PastRun
 
 SHIFTED = {"p_value": 1e-12, "drifted": True, "moved": "brightness", "effect": 0.02}
@@ -34,18 +34,22 @@ def past(day: int, flagged: int = 5, ok: int = 500, **changes: Any) -> PastRun:
 )
 def test_the_last_run_is_compared_with_those_before(last: dict[str, Any], text: str) -> None:
     runs = [past(day) for day in range(9)]
-    assert text in compared([*runs, past(10, **last)]).replace("\N{NO-BREAK SPACE}", " ")
+    assert text in compare_runs([*runs, past(10, **last)]).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_as_many_as_were_promised_are_no_news() -> None:
     runs = [past(day, flagged=0) for day in range(9)]
-    assert "as usual" in compared([*runs, past(10, flagged=9)])
-    assert "more than usual" in compared([*runs, past(10, flagged=20)])
-    assert compared([past(1)]).startswith("The only run so far: 5 of 500 images flagged, 1\N{NO-BREAK SPACE}%; every")
+    assert "as usual" in compare_runs([*runs, past(10, flagged=9)])
+    assert "more than usual" in compare_runs([*runs, past(10, flagged=20)])
+    assert compare_runs([past(1)]).startswith(
+        "The only run so far: 5 of 500 images flagged, 1\N{NO-BREAK SPACE}%; every"
+    )
 
 
 def test_the_tail_is_the_binomial_one() -> None:
     from scipy.special import betainc
 
     for count, total, share in ((3, 100, 0.01), (60, 5000, 0.01), (999, 1000, 0.9), (5, 5, 0.2), (2, 10**6, 1e-9)):
-        assert more_than(count, total, share) == pytest.approx(betainc(count, total - count + 1, share), rel=1e-6)
+        assert find_tail_probability(count, total, share) == pytest.approx(
+            betainc(count, total - count + 1, share), rel=1e-6
+        )

@@ -283,9 +283,9 @@ def test_hostile_text_stays_text(add, out: Path) -> None:
 @pytest.mark.parametrize("model", ["tiles", "..", "a/b", "a:b", "", "größe", "A" * 300, "\ud800"])
 def test_every_model_has_a_file_name_of_its_own(add, out: Path, model: str) -> None:
     add(1, model=model, name="run")
-    assert write_history(out) == [out / over_time.page_name(model)]
-    others = {over_time.page_name(name) for name in ("a-b", "a b", "A" * 299, "model", "-")}
-    assert over_time.page_name(model) not in others
+    assert write_history(out) == [out / over_time.name_page(model)]
+    others = {over_time.name_page(name) for name in ("a-b", "a b", "A" * 299, "model", "-")}
+    assert over_time.name_page(model) not in others
 
 
 def test_only_what_is_new_or_changed_is_read(add, out: Path, make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,20 @@ from itertools import pairwise
 
 import pytest
 
-from pipelines.report.past_charts import interval
-from pipelines.report.timeline import LEFT, RIGHT, TOP, WIDTH, Scale, TimeAxis, bars, dates, dots, line, steps
+from pipelines.report.past_charts import estimate_interval
+from pipelines.report.timeline import (
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Scale,
+    TimeAxis,
+    choose_dates,
+    draw_bars,
+    draw_dots,
+    draw_line,
+    draw_steps,
+)
 
 DAY = 86_400.0
 PLOT = WIDTH - RIGHT - LEFT
@@ -62,14 +74,14 @@ def test_paths_pass_over_what_is_missing_and_break_at_another_version() -> None:
     scale = Scale(0.0, 10.0, 100)
     a, b, c, d = axis.x
     values = [0.0, None, 10.0, 5.0]
-    assert line(axis, scale, values) == f"M{a} 126.0M{c} 26.0L{d} 76.0"
-    assert line(axis, scale, [0.0, 0.0, 10.0, 5.0]) == f"M{a} 126.0L{b} 126.0L{c} 26.0L{d} 76.0"
-    assert line(axis, scale, [0.0, 0.0, 10.0, 5.0], whole=False) == f"M{a} 126.0L{b} 126.0M{c} 26.0L{d} 76.0"
-    assert dots(axis, scale, values) == f"M{a} 126.0h0M{c} 26.0h0M{d} 76.0h0"
-    assert bars(axis, scale, [0.0] * 4, values) == f"M{a} 126.0V126.0M{c} 126.0V26.0M{d} 126.0V76.0"
+    assert draw_line(axis, scale, values) == f"M{a} 126.0M{c} 26.0L{d} 76.0"
+    assert draw_line(axis, scale, [0.0, 0.0, 10.0, 5.0]) == f"M{a} 126.0L{b} 126.0L{c} 26.0L{d} 76.0"
+    assert draw_line(axis, scale, [0.0, 0.0, 10.0, 5.0], whole=False) == f"M{a} 126.0L{b} 126.0M{c} 26.0L{d} 76.0"
+    assert draw_dots(axis, scale, values) == f"M{a} 126.0h0M{c} 26.0h0M{d} 76.0h0"
+    assert draw_bars(axis, scale, [0.0] * 4, values) == f"M{a} 126.0V126.0M{c} 126.0V26.0M{d} 126.0V76.0"
     edges = axis.edges
-    assert steps(axis, scale, [5.0, 5.0, None, 0.0]) == f"M{edges[0]} 76.0H{edges[2]}M{edges[3]} 126.0H{edges[4]}"
-    assert steps(axis, scale, [5.0, 0.0, 0.0, 0.0]) == f"M{edges[0]} 76.0H{edges[1]}V126.0H{edges[4]}"
+    assert draw_steps(axis, scale, [5.0, 5.0, None, 0.0]) == f"M{edges[0]} 76.0H{edges[2]}M{edges[3]} 126.0H{edges[4]}"
+    assert draw_steps(axis, scale, [5.0, 0.0, 0.0, 0.0]) == f"M{edges[0]} 76.0H{edges[1]}V126.0H{edges[4]}"
 
 
 def test_every_run_can_be_pointed_at_until_they_are_too_close() -> None:
@@ -98,7 +110,7 @@ def test_every_run_can_be_pointed_at_until_they_are_too_close() -> None:
 def test_dates_are_round(start: str, end: str, texts: str) -> None:
     """Weeks begin on Mondays."""
     low, high = (datetime.fromisoformat(f"{text}+00:00").timestamp() for text in (start, end))
-    found = dates(low, high)
+    found = choose_dates(low, high)
     assert "|".join(text for _, text in found) == texts
     assert all(low <= time <= high for time, _ in found)
 
@@ -106,14 +118,14 @@ def test_dates_are_round(start: str, end: str, texts: str) -> None:
 @pytest.mark.parametrize("span", [30.0, 3600.0, DAY, 20 * DAY, 400 * DAY, 4000 * DAY, 66_000 * DAY])
 @pytest.mark.parametrize("start", [1.0, 1.79e9])
 def test_there_are_never_many_dates(start: float, span: float) -> None:
-    assert len(dates(start, start + span)) <= 12
+    assert len(choose_dates(start, start + span)) <= 12
 
 
 def test_the_interval_is_wilsons() -> None:
     """Against the roots of (p - k/n)^2 = z^2 p (1 - p) / n."""
     for count, total in ((0, 10), (1, 10), (5, 500), (400, 400), (0, 1), (7, 9)):
-        for limit in interval(count, total):
+        for limit in estimate_interval(count, total):
             if limit not in (0.0, 1.0):
                 assert (limit - count / total) ** 2 == pytest.approx(1.959964**2 * limit * (1 - limit) / total)
-    assert interval(0, 10)[0] == 0.0
-    assert interval(10, 10)[1] == 1.0
+    assert estimate_interval(0, 10)[0] == 0.0
+    assert estimate_interval(10, 10)[1] == 1.0

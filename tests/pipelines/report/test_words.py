@@ -29,12 +29,12 @@ NBSP = "\N{NO-BREAK SPACE}"
     ],
 )
 def test_numbers_have_four_significant_digits(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert words.format_number(value) == text
 
 
 def test_rates_are_percentages_and_a_promise_is_not_rounded_down() -> None:
-    assert (words.percent(7 / 133), words.promised(7 / 133)) == (f"5.3{NBSP}%", f"5.27{NBSP}%")
-    assert {words.percent(None), words.promised(math.nan)} == {"–"}
+    assert (words.format_percent(7 / 133), words.format_promise(7 / 133)) == (f"5.3{NBSP}%", f"5.27{NBSP}%")
+    assert {words.format_percent(None), words.format_promise(math.nan)} == {"–"}
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_rates_are_percentages_and_a_promise_is_not_rounded_down() -> None:
     ],
 )
 def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert words.duration(seconds).replace(NBSP, " ") == text
+    assert words.format_duration(seconds).replace(NBSP, " ") == text
 
 
 def test_times_are_in_utc_and_odd_ones_are_left_alone() -> None:
-    assert words.moment("2026-11-21T01:30:00+02:00") == "2026-11-20 23:30 UTC"
-    assert words.moment("2026-11-21T01:30:00Z") == "2026-11-21 01:30 UTC"
-    assert words.moment("yesterday") == "yesterday"
+    assert words.format_moment("2026-11-21T01:30:00+02:00") == "2026-11-20 23:30 UTC"
+    assert words.format_moment("2026-11-21T01:30:00Z") == "2026-11-21 01:30 UTC"
+    assert words.format_moment("yesterday") == "yesterday"
 
 
 @pytest.mark.parametrize("module", [words, histogram, page, sentences], ids=lambda module: module.__name__)
