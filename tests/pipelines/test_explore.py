@@ -153,10 +153,10 @@ def test_each_class_has_a_row_of_images() -> None:
 @pytest.mark.parametrize("latents", [1, 3])
 def test_images_that_are_all_the_same_are_one_point(latents: int) -> None:
     """t-SNE would end the process, or fail where there is one latent."""
-    points, how = on_a_page(codes_of(np.full((20, posteriors), 0.3)))
+    points, how = on_a_page(codes_of(np.full((20, latents), 0.3)))
     assert how == "principal components"
     np.testing.assert_allclose(points, 0, atol=1e-6)
-    spread, _ = on_a_page(codes_of(np.arange(20.0 * posteriors).reshape(20, posteriors)))
+    spread, _ = on_a_page(codes_of(np.arange(20.0 * latents).reshape(20, latents)))
     assert np.isfinite(spread).all()
     assert spread.shape == (20, 2)
 
