@@ -8,17 +8,7 @@ import numpy as np
 
 from pipelines.base.safe_text import printable
 from pipelines.report.page import pack
-from pipelines.report.rows import (
-    ABNORMAL,
-    FAILED,
-    FIGURES,
-    MEASURES,
-    NORMAL,
-    UNJUDGED,
-    Rows,
-    take_floats,
-    take_texts,
-)
+from pipelines.report.rows import FAILED, FIGURES, MEASURES, VERDICTS, Rows, take_floats, take_texts
 
 _FEW = 5  # files: notes of so few are left beside them
 
@@ -44,7 +34,7 @@ def pack_rows(rows: Rows, common: frozenset[str]) -> dict[str, object]:
     scores = np.where(rows.worst_verdicts == FAILED, np.nan, take_floats(rows.worst, "score"))
     data: dict[str, object] = {
         "total": rows.total,
-        "counts": [rows.count(code) for code in (NORMAL, ABNORMAL, FAILED, UNJUDGED)],
+        "counts": [rows.count(code) for code in VERDICTS],
         "names": names,
         "folders": list(folders),
         "folder": pack(np.array(places), "u4"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +17,7 @@ from pipelines.report import words
 from pipelines.report.comparison import compare_runs
 from pipelines.report.page import render_page, write_page
 from pipelines.report.past_charts import describe_drift, draw_charts, name_unit, scale_error_bar
-from pipelines.report.past_runs import KEPT, Kept, PastRun, Unlisted, find_runs, read_kept
+from pipelines.report.past_runs import KEPT, Kept, PastRun, find_runs, read_kept
 from pipelines.report.timeline import BOTTOM, LEFT, RIGHT, TOP, WIDTH, TimeAxis
 
 SHOWN_RUNS = 200  # in the table as it opens
@@ -88,7 +88,7 @@ def _write(out: Path) -> list[Path]:
     return [out / name for name in pages]
 
 
-def _render(out: Path, runs: Sequence[PastRun], unlisted: Unlisted) -> str:
+def _render(out: Path, runs: Sequence[PastRun], unlisted: Counter[str]) -> str:
     """Return the HTML of a model's runs, oldest first."""
     axis = TimeAxis([run.when for run in runs], [run.version for run in runs])
     rows = [_describe_row(out, run) for run in reversed(runs[-LISTED_RUNS:])]
@@ -135,13 +135,14 @@ def _describe_period(runs: Sequence[PastRun]) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _describe_unlisted(unlisted: Unlisted) -> str | None:
+def _describe_unlisted(unlisted: Counter[str]) -> str | None:
     """Return a sentence on what is on no page; None where there is nothing."""
     kinds = (
-        (words.plural(unlisted.unfinished, "run"), "that has not finished", "that have not finished"),
-        (words.plural(unlisted.damaged, "run"), "that is damaged", "that are damaged"),
-        (words.plural(unlisted.foreign, "folder"), "that is no run", "that are no runs"),
+        ("unfinished", "run", "that has not finished", "that have not finished"),
+        ("damaged", "run", "that is damaged", "that are damaged"),
+        ("foreign", "folder", "that is no run", "that are no runs"),
     )
-    counts = (unlisted.unfinished, unlisted.damaged, unlisted.foreign)
-    said = [f"{what} {one if n == 1 else many}" for n, (what, one, many) in zip(counts, kinds, strict=True) if n]
+    said = [
+        f"{words.plural(n, what)} {one if n == 1 else many}" for kind, what, one, many in kinds if (n := unlisted[kind])
+    ]
     return f"Left out of this page: {', '.join(said)}." if said else None

@@ -35,19 +35,11 @@ SHARED_SCRIPTS = ("page.js", "compare.js", "lightbox.js")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sections:
-    """What one verb adds to the page of an output folder.
+    """What one verb adds to the page of an output folder; `render_page` explains the rest."""
 
-    Attributes:
-        template: One that extends results.html.
-        facts: What it shows.
-        columns: Of the table of all files.
-        data: Other blocks for the scripts.
-        scripts: Files of assets/; the last one starts the page.
-    """
-
-    template: str
+    template: str  # extends results.html
     facts: Mapping[str, object]
-    columns: Mapping[str, object]
+    columns: Mapping[str, object]  # of the table of all files
     data: Mapping[str, object]
     scripts: Sequence[str]
 

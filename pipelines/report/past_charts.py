@@ -23,17 +23,31 @@ def draw_charts(runs: Sequence[PastRun], axis: TimeAxis) -> list[Chart]:
         runs: Of one model, oldest first.
         axis: Where they are.
     """
-    made = (
-        _draw_rates,
-        _draw_drift,
-        _draw_scores,
-        _draw_error_bars,
-        _draw_psnr,
-        _draw_dice,
-        _draw_failed,
-        _draw_throughput,
-    )
-    return [chart for make in made if (chart := make(runs, axis)) is not None]
+    unit = name_unit(runs)
+    widths = f"how unsure the model is, {'in 8-bit levels' if unit else 'from 0, sure, to 0.5'}."
+    drawn = (
+        _draw_rates(runs, axis),
+        _draw_drift(runs, axis),
+        _draw_scores(runs, axis),
+        _draw_figure(
+            runs, axis, scale_error_bar, unit, least=0.0, id="error-bars", title="Mean error bar",
+            lead=f"Mean predicted standard deviation of what was made: {widths}",
+        ),
+        _draw_figure(
+            runs, axis, lambda run: run.psnr, " dB", id="psnr", title="PSNR",
+            lead="Against the clean images, mean of each run. Higher is better.",
+        ),
+        _draw_figure(
+            runs, axis, lambda run: run.dice, "", id="dice", title="Dice",
+            lead="Against the true labels, mean of each run: 1 is the same.",
+        ),
+        _draw_failed(runs, axis),
+        _draw_figure(
+            runs, axis, lambda run: run.images_per_second, " images/s", least=0.0, id="throughput", title="Throughput",
+            lead="Images per second.",
+        ),
+    )  # fmt: skip
+    return [chart for chart in drawn if chart is not None]
 
 
 def estimate_interval(count: int, total: int) -> tuple[float, float]:
@@ -197,35 +211,12 @@ def _draw_scores(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
     )  # fmt: skip
 
 
-def _draw_error_bars(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
-    unit = name_unit(runs)
-    lead = "Mean predicted standard deviation of what was made: how unsure the model is" + (
-        ", from 0, sure, to 0.5." if not unit else ", in 8-bit levels."
-    )
-    values = [scale_error_bar(run) for run in runs]
-    return _draw_single(runs, axis, values, unit, least=0.0, id="error-bars", title="Mean error bar", lead=lead)
-
-
-def _draw_psnr(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
-    lead = "Against the clean images, mean of each run. Higher is better."
-    return _draw_single(runs, axis, [run.psnr for run in runs], " dB", id="psnr", title="PSNR", lead=lead)
-
-
-def _draw_dice(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
-    lead = "Against the true labels, mean of each run: 1 is the same."
-    return _draw_single(runs, axis, [run.dice for run in runs], "", id="dice", title="Dice", lead=lead)
-
-
-def _draw_throughput(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
-    values = [run.images_per_second for run in runs]
-    lead = "Images per second."
-    return _draw_single(runs, axis, values, " images/s", least=0.0, id="throughput", title="Throughput", lead=lead)
-
-
-def _draw_single(
-    runs: Sequence[PastRun], axis: TimeAxis, values: Values, unit: str, *, least: float | None = None, **rest: str
-) -> Chart | None:
+def _draw_figure(
+    runs: Sequence[PastRun], axis: TimeAxis, find: Callable[[PastRun], float | None], unit: str,
+    *, least: float | None = None, **rest: str,
+) -> Chart | None:  # fmt: skip
     """Return the chart of one figure of each run."""
+    values = [find(run) for run in runs]
     if all(value is None for value in values):
         return None
     scale = Scale.around(values, 100, least=least)
@@ -233,15 +224,17 @@ def _draw_single(
         Stroke("trace-quiet", draw_line(axis, scale, values)),
         Stroke("dots-quiet", draw_dots(axis, scale, values), axis.dot),
     ]
-    said = {
-        run.folder: f"{words.format_number(value, 3)}{unit}"
-        for run, value in zip(runs, values, strict=True)
-        if value is not None
-    }
+
+    def write(value: float) -> str:
+        return f"{words.format_number(value, 3)}{unit}"
+
+    def say(run: PastRun) -> str | None:
+        value = find(run)
+        return None if value is None else write(value)
+
     return _make_chart(
-        axis, values, lambda value: f"{words.format_number(value, 3)}{unit}", height=100,
-        scale=scale.marks(_format_number, 4), strokes=_drop_empty(strokes),
-        tips=_make_tips(runs, lambda run: said.get(run.folder)), legend=(), **rest,
+        axis, values, write, height=100, scale=scale.marks(_format_number, 4), strokes=_drop_empty(strokes),
+        tips=_make_tips(runs, say), legend=(), **rest,
     )  # fmt: skip
 
 

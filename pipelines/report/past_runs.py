@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,6 @@ class Kept(Record):
     runs: dict[str, KeptRun] = Field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Unlisted:
-    """Folders that are on no page, by why."""
-
-    unfinished: int = 0
-    damaged: int = 0
-    foreign: int = 0
-
-
 class _Calibration(CalibrationFacts):
     options: dict[str, float] = Field(default_factory=dict)
 
@@ -123,7 +114,7 @@ def read_kept(out: Path) -> Kept:
     return kept if kept.format == FORMAT else Kept()
 
 
-def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun], Unlisted]:
+def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun], Counter[str]]:
     """Look at every folder directly below one; only runs that are new or have changed are read, one at a time.
 
     Args:
@@ -131,29 +122,28 @@ def find_runs(out: Path, kept: Mapping[str, KeptRun]) -> tuple[dict[str, KeptRun
         kept: Summaries of an earlier call, by folder.
 
     Returns:
-        Summaries of the finished runs by folder, and how many folders are left out.
+        Summaries of the finished runs by folder, and counts of the others: unfinished, damaged, foreign.
 
     Raises:
         OSError: The folder cannot be listed.
     """
     runs: dict[str, KeptRun] = {}
-    unlisted = Unlisted()
+    unlisted: Counter[str] = Counter()
     for name in sorted(_list_folders(out)):
         key = quote(os.fsencode(name), safe="")
         try:
             if not (out / name / RUN).is_file():
                 ours = (out / name / OUTPUT_MARKER).is_dir()
-                unlisted.unfinished += ours
-                unlisted.foreign += not ours
+                unlisted["unfinished" if ours else "foreign"] += 1
                 continue
             stamp = _take_stamp(out / name)
             before = kept.get(key)
             run = before.run if before and before.stamp == stamp else _read(out / name, key)
         except (FolderError, OSError, ValueError, OverflowError, RecursionError, pa.ArrowException):
-            unlisted.damaged += 1
+            unlisted["damaged"] += 1
             continue
         if run is None:
-            unlisted.unfinished += 1
+            unlisted["unfinished"] += 1
         else:
             runs[key] = KeptRun(stamp=stamp, run=run)
     return runs, unlisted

@@ -27,10 +27,9 @@ def describe_restoration(out: Path, run: Run, rows: Rows, gallery: Sequence[Pict
     classes, is_coloured = _list_classes(metadata), "gain" in metadata
     verb = "coloured" if is_coloured else "labelled" if classes else "restored"
     unit = 1 if classes else LEVELS
+    scale = metadata.get("scale", 1)
     facts = {
-        "headline": sentences.summarise_results(
-            verb, ok=rows.total - failed, failed=failed, scale=metadata.get("scale", 1)
-        ),
+        "headline": sentences.summarise_results(verb, ok=rows.total - failed, failed=failed, scale=scale),
         "done": verb,
         "classes": classes,
         "coloured": is_coloured,
@@ -49,13 +48,8 @@ def describe_restoration(out: Path, run: Run, rows: Rows, gallery: Sequence[Pict
         "outputs": [printable(name or "") for name in take_texts(rows.worst, "output")],
         "done": verb,
     }
-    return Sections(
-        template="restore.html",
-        facts=facts,
-        columns=columns,
-        data={"gallery": pack_pairs(gallery, unit)},
-        scripts=("restore.js",),
-    )
+    data = {"gallery": pack_pairs(gallery, unit)}
+    return Sections(template="restore.html", facts=facts, columns=columns, data=data, scripts=("restore.js",))
 
 
 def _measure_means(path: Path) -> dict[str, float]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
 
-NORMAL, ABNORMAL, FAILED, UNJUDGED = range(4)
+NORMAL, ABNORMAL, FAILED, UNJUDGED = VERDICTS = range(4)
 SHOWN_FAILURES = 500
 _NEEDED = ("path", "status", "score")
 _FACTS = ("model", "version", "threshold")

@@ -65,13 +65,7 @@ def summarise_results(verb: str, *, ok: int, failed: int, scale: int) -> str:
 
 
 def explain_partial(total: int, run: Run | None, *, is_pictured: bool) -> list[str]:
-    """Return why the page is partial, in sentences; none for a finished run.
-
-    Args:
-        total: Files in the report.
-        run: What run.json says.
-        is_pictured: Its pictures are there.
-    """
+    """Return why the page of `total` files is partial, in sentences; none for a finished run with its pictures."""
     found = []
     if run is None:
         found.append(
@@ -90,12 +84,7 @@ def explain_partial(total: int, run: Run | None, *, is_pictured: bool) -> list[s
 
 
 def advise_left_out(count: int, total: int) -> str:
-    """Return what to do about files that were left out; empty where none of them can be an image.
-
-    Args:
-        count: Files that may be images.
-        total: All that were left out.
-    """
+    """Return what to do about the `total` files left out, of which `count` may be images; empty where none may."""
     if not count:
         return ""
     advice = "save as TIFF or PNG what should be read, and start the same command again."
@@ -139,12 +128,7 @@ def describe_class(name: str, probability: float) -> str:
 
 
 def describe_result(picture: Picture, unit: float) -> Iterator[str]:
-    """Yield the figures of an image that was restored.
-
-    Args:
-        picture: The image.
-        unit: By which error bars are multiplied: 255 for 8-bit levels; 1 for those of labels.
-    """
+    """Yield the figures of a restored image. The unit of error bars is 255 for 8-bit levels, and 1 for labels."""
     if picture.mean_scale is not None and np.isfinite(picture.mean_scale):
         yield f"error bar {words.format_number(picture.mean_scale * unit, 3)}{' levels' if unit != 1 else ''}"
     if picture.psnr is not None:
