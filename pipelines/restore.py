@@ -52,10 +52,11 @@ from pipelines.models.session import (
     open_restoring_session,
 )
 from pipelines.registry.resolve import find_model
-from pipelines.restoration.colorizer import colour, draw_colours, picture_of_colours, pictures_of_colours
-from pipelines.restoration.restorer import DRAWING, Mended, mend, picture_of_labels, pictures_of
+from pipelines.restoration.colorizer import colour_image, draw_colours
+from pipelines.restoration.pictures import DRAWING, draw_colour_pictures, draw_pictures, draw_sample
+from pipelines.restoration.restorer import Result, restore_image
 from pipelines.restoration.result_file import encode_result
-from pipelines.restoration.segmenter import EXACT, draw, label
+from pipelines.restoration.segmenter import EXACT, draw_labels, label_image
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -320,8 +321,8 @@ class Restoring(FolderRun):
                 mended = self._made(image)
             with self.stages.timed("write"):
                 shown = self.worst.takes(mended.mean_scale)
-                draw_pictures = pictures_of_colours if isinstance(self.session, ColorizingSession) else pictures_of
-                pictures = draw_pictures(image.pixels, mended) if shown else {}
+                draw_all = draw_colour_pictures if isinstance(self.session, ColorizingSession) else draw_pictures
+                pictures = draw_all(image.pixels, mended) if shown else {}
             if self.samples:
                 pictures |= self._draw(file, image, mended, bits, shown=shown)
             with self.stages.timed("write"):
@@ -342,17 +343,17 @@ class Restoring(FolderRun):
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
         return row | found | pictures
 
-    def _made(self, image: Image) -> Mended:
+    def _made(self, image: Image) -> Result:
         """The image through the model, whatever that does."""
         match self.session:
             case SegmentingSession() as session:
-                return label(session, image)
+                return label_image(session, image)
             case ColorizingSession() as session:
-                return colour(session, image)
+                return colour_image(session, image)
             case session:
-                return mend(session, image)
+                return restore_image(session, image)
 
-    def _draw(self, file: ImageFile, image: Image, mended: Mended, bits: int, *, shown: bool) -> Row:
+    def _draw(self, file: ImageFile, image: Image, mended: Result, bits: int, *, shown: bool) -> Row:
         """Write samples, one at a time; where they differ, and the first of them as pictures."""
         names = outputs_of({"output": self.names[file.relative], "samples": self.samples})[1:]
         samples = self._sampled(image)
@@ -365,7 +366,7 @@ class Restoring(FolderRun):
             with self.stages.timed("write"):
                 self._write_file(name, self._encoded(image, sample, image.alpha, bits)[0])
                 if shown and number < SHOWN_SAMPLES:
-                    pictures.append(self._picture_of(sample, image, mended))
+                    pictures.append(draw_sample(image.pixels, mended, sample))
             if self.classes:
                 first = sample if first is None else first
                 apart |= sample != first
@@ -375,15 +376,9 @@ class Restoring(FolderRun):
     def _sampled(self, image: Image) -> Iterator[Samples]:
         """Label maps (H, W), or colourings (H, W, 3)."""
         if isinstance(self.session, SegmentingSession):
-            return draw(self.session, image, self.samples)
+            return draw_labels(self.session, image, self.samples)
         assert isinstance(self.session, ColorizingSession)  # noqa: S101 - of others it was refused
         return draw_colours(self.session, image, self.samples)
-
-    def _picture_of(self, sample: Samples, image: Image, mended: Mended) -> bytes:
-        if sample.ndim == 2:
-            return picture_of_labels(image.pixels, mended, sample)
-        clear = None if image.alpha is None else image.alpha[..., 0] == 0
-        return picture_of_colours(sample, image.pixels, clear)
 
     def _encoded(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
         return encode_result(

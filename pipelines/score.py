@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import draw_outlines, find_regions, local_level, svg_path
 from pipelines.anomaly.drift import Drift, image_facts
-from pipelines.anomaly.heatmap import LONGEST, HeatScale, colourise, overlay, png, thumbnail
+from pipelines.anomaly.heatmap import HeatScale, colourise, overlay
 from pipelines.anomaly.strangers import Strangers
 from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
 from pipelines.base.concurrency import in_order
@@ -34,6 +34,7 @@ from pipelines.batch.run_json import describe, work_key
 from pipelines.batch.schema import Row
 from pipelines.errors import CalibrationError
 from pipelines.images import Decoded, Failed, ImageFile, list_images
+from pipelines.images.drawing import LONGEST, png, thumbnail
 from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of

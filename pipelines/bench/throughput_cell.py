@@ -46,8 +46,9 @@ def naive(request: Answer) -> Answer:
     import torch
     from PIL import Image
 
-    from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png
+    from pipelines.anomaly.heatmap import HeatScale, colourise, overlay
     from pipelines.images import find_images
+    from pipelines.images.drawing import png
     from pipelines.models.session import Session, keyed_noise
     from pipelines.registry.resolve import find_model
     from pipelines.training.weights import load_network

@@ -21,9 +21,9 @@ from pipelines.images import Failed, find_images
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import ColorizingSession, keyed_generator
-from pipelines.restoration.colorizer import is_colourful, luma_of, painted, reduced, shares_of
+from pipelines.restoration.colorizer import add_chroma, is_colourful, luma_of, reduce_image, shares_of
 from pipelines.restoration.quality import compare
-from pipelines.restoration.restorer import as_file
+from pipelines.restoration.restorer import to_samples
 from pipelines.settings import settings
 from vaecore.colorization import colourfulness
 from vaecore.image_format import ImageFormat
@@ -70,7 +70,7 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
                 grey += 1
                 continue
             tested.add(image)
-            y = reduced(image.pixels, shares_of)  # a batch job finds colours at this size, too
+            y = reduce_image(image.pixels, shares_of)  # a batch job finds colours at this size, too
             _measure(session, sums, image.file.relative, image.sha256, y)
     rows = sums.per_image
     if not rows:
@@ -133,15 +133,15 @@ def _measure(session: ColorizingSession, sums: Sums, name: str, digest: str, y: 
     restored, spread = (each[0] for each in session.run(luma[None]))
     seconds = time.perf_counter() - start
     noise = keyed_generator(digest).standard_normal((SAMPLES, session.metadata.latents), dtype=np.float32)
-    samples = [painted(luma, session.run(luma[None], each[None])[0][0] - luma) for each in noise]
-    mean = painted(luma, restored - luma)
+    samples = [add_chroma(luma, session.run(luma[None], each[None])[0][0] - luma) for each in noise]
+    mean = add_chroma(luma, restored - luma)
     sums.add(mean, spread, y, session.metadata.intervals)
     true = rgb2lab(y)[..., 1:]
 
     def figures(made: Floats) -> dict[str, float | None]:
         apart = rgb2lab(made)[..., 1:] - true
         return {
-            **compare(as_file(made, EIGHT), as_file(y, EIGHT)),
+            **compare(to_samples(made, EIGHT), to_samples(y, EIGHT)),
             "ab_mae": float(np.abs(apart).mean()),
             "ab_rmse": float(np.sqrt(np.square(apart).sum(axis=2).mean())),
             "colourfulness": _colourful(made),

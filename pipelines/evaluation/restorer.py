@@ -29,7 +29,7 @@ from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
 from pipelines.models.session import RestoringSession
 from pipelines.restoration.channels import is_grey
 from pipelines.restoration.quality import compare
-from pipelines.restoration.restorer import SIDE, adapted, as_file, in_tiles
+from pipelines.restoration.restorer import SIDE, adapt_channels, in_tiles, to_samples
 from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import restorations
@@ -208,14 +208,14 @@ def _measure(
 
     def figures(restored: Floats, start: float) -> dict[str, Any]:
         seconds = time.perf_counter() - start
-        found = compare(as_file(restored, clean.dtype), clean, luma=metadata.luma, border=metadata.border)
+        found = compare(to_samples(restored, clean.dtype), clean, luma=metadata.luma, border=metadata.border)
         return {"path": image.file.relative, **found, "seconds": seconds}
 
     for each in sums.values():
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
         damaged = damage(own, torch.full((1,), each.strength), generator)[0]
         c = damaged.expand(len(y[0]), -1, -1).permute(1, 2, 0).contiguous().numpy()
-        file = (as_file(c, clean.dtype) / np.float32(form.maximum)).astype(np.float32)
+        file = (to_samples(c, clean.dtype) / np.float32(form.maximum)).astype(np.float32)
         for given, found in ((c, each.paper), (file, each.files)):
             start = time.perf_counter()
             restored, spread = restored_floats(session, given)
@@ -233,7 +233,7 @@ def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Float
     shape = (c.shape[0] * metadata.scale, c.shape[1] * metadata.scale, c.shape[2])
     restored, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
     seen = c[..., :1] if is_grey(c) else c  # as a batch job mends it
-    run, _ = adapted(session, seen.shape[2])
+    run, _ = adapt_channels(session, seen.shape[2])
 
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored[place], spread[place] = outputs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipelines.anomaly.heatmap import visible
+from pipelines.images.drawing import to_8_bits
 from vaecore.bound import DiagonalGaussian, GenerativeModel
 from vaecore.image_format import resize
 from vaecore.networks import ClassPrior, TwoLevelVAE
@@ -56,7 +56,7 @@ def sheet_of(graph: ScoringGraph, images: Tensor, across: int, *, gap: int = GAP
     pixels = graph.image_format.from_unit(images.cpu()).numpy()
     count, height, width, channels = pixels.shape
     down = -(-count // across)
-    stacked = visible(pixels.reshape(count * height, width, channels)).reshape(pixels.shape)
+    stacked = to_8_bits(pixels.reshape(count * height, width, channels)).reshape(pixels.shape)
     sheet = np.zeros((down * (height + gap) - gap, across * (width + gap) - gap, channels + 1), np.uint8)
     for number, image in enumerate(stacked):
         top, left = number // across * (height + gap), number % across * (width + gap)
@@ -198,7 +198,7 @@ def sprite(thumbnails: Sequence[Pixels], across: int) -> bytes:
 
 def small(image: NDArray[Any], side: int) -> Pixels:
     """An image (H, W, C) in the middle of a square of `side` pixels, in colour."""
-    picture = Image.fromarray(np.broadcast_to(visible(image), (*image.shape[:2], 3)).copy())
+    picture = Image.fromarray(np.broadcast_to(to_8_bits(image), (*image.shape[:2], 3)).copy())
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     square = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - picture.height) // 2, (side - picture.width) // 2

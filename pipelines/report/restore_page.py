@@ -14,9 +14,7 @@ from pipelines.report.folder import RESULTS, Picture, Run
 from pipelines.report.page import Sections, pack
 from pipelines.report.pictures import pack_pairs
 from pipelines.report.rows import FAILED, FIGURES, Rows, take_floats, take_texts
-from pipelines.restoration.colorizer import WIDE as OF_COLOURS
-from pipelines.restoration.restorer import PALETTE
-from pipelines.restoration.restorer import WIDE as OF_ERRORS
+from pipelines.restoration.pictures import PALETTE, WIDE, WIDE_OF_COLOURS
 
 LEVELS = 255  # error bars are shown in 8-bit levels, whatever the depth of the file; but for those of labels
 
@@ -34,7 +32,7 @@ def describe_restoration(out: Path, run: Run, rows: Rows, gallery: Sequence[Pict
         "classes": classes,
         "coloured": is_coloured,
         "cautions": list(sentences.warn_of_results(metadata)),
-        "wide": OF_COLOURS if is_coloured else OF_ERRORS,
+        "wide": WIDE_OF_COLOURS if is_coloured else WIDE,
         "figures": _measure_means(out / RESULTS),
         "sampled": any(picture.sampled for picture in gallery),
         "intervals": _list_intervals(metadata),

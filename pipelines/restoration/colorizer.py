@@ -1,4 +1,4 @@
-"""One image through a model that colours: any channels, depth and size, and pictures of it."""
+"""One image through a colorizer: of any channels, depth and size."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.anomaly.heatmap import HeatScale, colourise, png
 from pipelines.errors import ImageError
 from pipelines.images import Image
 from pipelines.images.colour_space import profile_for
 from pipelines.images.image import Samples
 from pipelines.models.session import ColorizingSession, keyed_generator
 from pipelines.restoration.channels import is_grey
-from pipelines.restoration.restorer import BLOCK, SHOWN, Blocks, Floats, Mended, as_file, seen_alike, webp
+from pipelines.restoration.restorer import Blocks, Floats, Result, to_samples
 
 WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
 BAND = 512  # rows that are coloured at a time
-WIDE = 0.25  # of the range: an error bar that is drawn in the darkest colour
 GREY = 2 / 255  # of the range: scanned grey pictures have some tint of noise
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as in `vaecore.colorization`, which needs torch
 
 
-def colour(session: ColorizingSession, image: Image) -> Mended:
+def colour_image(session: ColorizingSession, image: Image) -> Result:
     """Colour an image of any size; memory holds the image, its result, and a band.
 
     Args:
@@ -43,8 +41,8 @@ def colour(session: ColorizingSession, image: Image) -> Mended:
     if image.icc is not None and profile_for(image.icc, 3) is None:
         notes += ("its profile, of grey values, was left out",)
     blocks = Blocks(image.pixels.shape)
-    pixels = _coloured(session, image.pixels, None, blocks)
-    return Mended(pixels, image.alpha, blocks.mean, blocks.values, notes)
+    pixels = _colour(session, image.pixels, None, blocks)
+    return Result(pixels, image.alpha, blocks.mean, blocks.values, notes)
 
 
 def draw_colours(session: ColorizingSession, image: Image, count: int) -> Iterator[Samples]:
@@ -52,17 +50,15 @@ def draw_colours(session: ColorizingSession, image: Image, count: int) -> Iterat
     generator = keyed_generator(image.sha256)
     for _ in range(count):
         noise = generator.standard_normal((1, session.metadata.latents), dtype=np.float32)
-        yield _coloured(session, image.pixels, noise)
+        yield _colour(session, image.pixels, noise)
 
 
-def _coloured(
-    session: ColorizingSession, pixels: Samples, noise: Floats | None, blocks: Blocks | None = None
-) -> Samples:
+def _colour(session: ColorizingSession, pixels: Samples, noise: Floats | None, blocks: Blocks | None = None) -> Samples:
     """The image in colours; error bars are added to the blocks."""
     pixels = pixels[..., :1] if is_grey(pixels) else pixels  # its luma to the bit, which sums of thirds are not
     height, width = pixels.shape[:2]
     result = np.empty((height, width, 3), pixels.dtype)
-    small = reduced(pixels, luma_of)
+    small = reduce_image(pixels, luma_of)
     try:
         found, spread = (each[0] for each in session.run(small[None], noise))
     except MemoryError:
@@ -73,13 +69,14 @@ def _coloured(
     for top in range(0, height, BAND):
         rows = slice(top, min(top + BAND, height))
         place = rows, slice(0, width)
-        result[place] = as_file(painted(luma_of(pixels[rows]), _enlarged(chroma, rows, height, width)), result.dtype)
+        colours = add_chroma(luma_of(pixels[rows]), _enlarge(chroma, rows, height, width))
+        result[place] = to_samples(colours, result.dtype)
         if blocks is not None:
-            blocks.add(_enlarged(spread.mean(axis=2, keepdims=True), rows, height, width)[..., 0], place)
+            blocks.add(_enlarge(spread.mean(axis=2, keepdims=True), rows, height, width)[..., 0], place)
     return result
 
 
-def painted(luma: Floats, chroma: Floats) -> Floats:
+def add_chroma(luma: Floats, chroma: Floats) -> Floats:
     """Red, green and blue in [0, 1]: where chroma would leave it, it is made less, so that luma stays.
 
     Args:
@@ -113,7 +110,7 @@ def shares_of(pixels: NDArray[Any]) -> Floats:
     return shares
 
 
-def reduced(pixels: Samples, to_shares: Callable[[Samples], Floats]) -> Floats:
+def reduce_image(pixels: Samples, to_shares: Callable[[Samples], Floats]) -> Floats:
     """An image as shares with at most about `WHOLE` pixels, (h, w, C): means of square blocks."""
     height, width = pixels.shape[:2]
     step = int(np.ceil(np.sqrt(height * width / WHOLE)))
@@ -128,7 +125,7 @@ def reduced(pixels: Samples, to_shares: Callable[[Samples], Floats]) -> Floats:
     return np.stack(rows).astype(np.float32)
 
 
-def _enlarged(values: Floats, rows: slice, height: int, width: int) -> Floats:
+def _enlarge(values: Floats, rows: slice, height: int, width: int) -> Floats:
     """Some rows of values (h, w, D) at the size of the image, between them on straight lines."""
     if values.shape[:2] == (height, width):
         return values[rows]
@@ -149,43 +146,3 @@ def _between(places: NDArray[np.intp], full: int, few: int) -> tuple[NDArray[np.
     at = np.clip((places + 0.5) / step - 0.5, 0, few - 1)
     lower = at.astype(np.intp)
     return lower, np.minimum(lower + 1, few - 1), (at - lower).astype(np.float32)
-
-
-def pictures_of_colours(before: Samples, mended: Mended) -> dict[str, Any]:
-    """What the report shows of an image: all of it, reduced, with its error bars. See `restorer.pictures_of`."""
-    height, width = (part.stop for part in _shown(before.shape))
-    index = [
-        np.arange(length) * full // length // BLOCK
-        for length, full in zip((height, width), before.shape[:2], strict=True)
-    ]
-    clear = None if mended.alpha is None else mended.alpha[..., 0] == 0
-    return {
-        "thumbnail": picture_of_colours(before, before, clear),
-        "restored": picture_of_colours(mended.pixels, before, clear),
-        "heatmap": png(colourise(mended.blocks[np.ix_(*index)], HeatScale(0.0, WIDE))),
-    }
-
-
-def picture_of_colours(pixels: Samples, before: Samples, clear: NDArray[np.bool_] | None = None) -> bytes:
-    """An image as `pictures_of_colours` shows it (WebP), 16 bits being stretched as those of the one before are.
-
-    Args:
-        pixels: (H, W, C).
-        before: The grey image, of the same size.
-        clear: (H, W), where it is fully transparent.
-    """
-    step = max(1, *(length // shown for length, shown in zip(pixels.shape[:2], SHOWN, strict=True)))
-    few, seen_before = pixels[::step, ::step], before[::step, ::step]
-    like = np.broadcast_to(seen_before, (*seen_before.shape[:2], few.shape[2]))
-    size = tuple(part.stop for part in _shown(pixels.shape))
-    if clear is not None:
-        near = (np.arange(length) * full // length for length, full in zip(size, clear.shape, strict=True))
-        clear = clear[np.ix_(*near)]
-    return webp(seen_alike(like, few)[1], (size[0], size[1]), clear)
-
-
-def _shown(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of the picture."""
-    scale = min(1.0, *(shown / length for length, shown in zip(shape[:2], SHOWN, strict=True)))
-    rows, columns = (slice(0, max(1, round(length * scale))) for length in shape[:2])
-    return rows, columns

@@ -1,4 +1,4 @@
-"""One image through a model that labels pixels: tiles, any channels and depth, and pictures of it."""
+"""One image through a segmenter: in tiles, of any channels and depth."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipelines.images.tags import Tags
 from pipelines.images.tiles import Place
 from pipelines.images.write import FileKind, encode_image
 from pipelines.models.session import SegmentingSession, keyed_generator
-from pipelines.restoration.restorer import PALETTE, Blocks, Floats, Mended, in_smaller_tiles, in_tiles
+from pipelines.restoration.pictures import PALETTE
+from pipelines.restoration.restorer import Blocks, Floats, Result, in_smaller_tiles, in_tiles
 
 EXACT: tuple[FileKind, ...] = ("png", "tiff")
 MASK = np.array([0, 255], np.uint8)  # of two classes: a mask that every viewer shows
 
 
-def label(session: SegmentingSession, image: Image, *, side: int | None = None) -> Mended:
+def label_image(session: SegmentingSession, image: Image, *, side: int | None = None) -> Result:
     """Label the pixels of an image of any size, channels and depth; memory holds the image, its labels and one tile.
 
     Args:
@@ -39,7 +40,7 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
     pixels, note = to_model_input(image, channels=session.metadata.channels, dtype=image.pixels.dtype)
     labels, blocks = in_smaller_tiles(lambda side: _label(session, pixels, side), pixels, side)
     hidden = _clear_hidden(labels, image)
-    return Mended(
+    return Result(
         pixels=as_pixels(labels, len(session.metadata.classes))[..., None],
         alpha=image.alpha,
         mean_scale=blocks.mean,
@@ -49,7 +50,7 @@ def label(session: SegmentingSession, image: Image, *, side: int | None = None) 
     )
 
 
-def draw(
+def draw_labels(
     session: SegmentingSession, image: Image, count: int, *, side: int | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """More label maps (H, W) of an image, one at a time, each drawn from what they may be.

@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
 from pipelines.anomaly.drift import STATISTICS, image_facts
 from pipelines.anomaly.group_thresholds import group_of
-from pipelines.anomaly.heatmap import visible
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.plan import Plan
@@ -28,6 +27,7 @@ from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile
+from pipelines.images.drawing import to_8_bits
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import (
@@ -246,7 +246,7 @@ def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
         if isinstance(image, Failed):
             continue
         embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
-        picture = PillowImage.fromarray(np.broadcast_to(visible(image.pixels), (*image.pixels.shape[:2], 3)).copy())
+        picture = PillowImage.fromarray(np.broadcast_to(to_8_bits(image.pixels), (*image.pixels.shape[:2], 3)).copy())
         picture.thumbnail((GALLERY_SIDE, GALLERY_SIDE), PillowImage.Resampling.LANCZOS)
         square = np.zeros((GALLERY_SIDE, GALLERY_SIDE, 3), np.uint8)
         square[: picture.height, : picture.width] = np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Heat maps: good images stay clean, defects show, the order of colours is the order of values, and files decode."""
+"""Heat maps: good images stay clean, defects show, the order of colours is the order of values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, png, ramp_colours, thumbnail, visible
+from pipelines.anomaly.heatmap import HeatScale, colourise, overlay, ramp_colours
 from pipelines.anomaly.place_quantiles import GoodPlaces
+from pipelines.images.drawing import png, to_8_bits
 
 SCALE = HeatScale(1.0, 3.0)
 
@@ -119,7 +120,7 @@ def test_an_overlay_changes_only_what_is_coloured(dtype: type, channels: int) ->
     drawn = overlay(image, heat)
     assert drawn.shape == (30, 40, 3)
     assert drawn.dtype == np.uint8
-    plain = np.broadcast_to(visible(image), (30, 40, 3))
+    plain = np.broadcast_to(to_8_bits(image), (30, 40, 3))
     np.testing.assert_array_equal(drawn[values == 0], plain[values == 0])
     over = Image.alpha_composite(Image.fromarray(plain.copy()).convert("RGBA"), Image.fromarray(heat)).convert("RGB")
     assert np.abs(drawn.astype(int) - np.asarray(over)).max() <= 1
@@ -128,49 +129,6 @@ def test_an_overlay_changes_only_what_is_coloured(dtype: type, channels: int) ->
 def test_an_overlay_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\) and \(4, 3\)"):
         overlay(np.zeros((3, 4, 1), np.uint8), np.zeros((4, 3, 4), np.uint8))
-
-
-def test_sixteen_bits_are_stretched_and_eight_are_left_alone() -> None:
-    rng = np.random.default_rng(1)
-    dim = rng.integers(300, 4096, (200, 300, 3)).astype(np.uint16)
-    dim[0, 0], dim[0, 1] = 65535, 0  # a hot and a dead pixel
-    shown = visible(dim)
-    assert shown.dtype == np.uint8
-    assert (shown.min(), shown.max()) == (0, 255)
-    assert 120 < shown.mean() < 135
-    order = np.argsort(dim.ravel(), kind="stable")
-    assert (np.diff(shown.ravel()[order].astype(int)) >= 0).all()
-    eight = rng.integers(100, 110, (4, 4, 1)).astype(np.uint8)
-    np.testing.assert_array_equal(visible(eight), eight)
-    assert set(np.unique(visible(np.full((4, 4, 1), 65535, np.uint16)))) == {255}
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize(
-    ("height", "width", "size"),
-    [(300, 400, (320, 240)), (1000, 500, (160, 320)), (8, 8, (8, 8)), (1, 5000, (320, 1)), (321, 320, (319, 320))],
-)
-def test_a_heat_map_lies_on_its_thumbnail(height: int, width: int, size: tuple[int, int], dtype: type) -> None:
-    image = np.full((height, width, 3), np.iinfo(dtype).max // 2, dtype)
-    small = Image.open(io.BytesIO(thumbnail(image)))
-    heat = Image.open(io.BytesIO(png(np.zeros((height, width, 4), np.uint8), longest=320)))
-    assert (small.format, small.size, small.mode) == ("JPEG", size, "RGB")
-    assert (heat.format, heat.size, heat.mode) == ("PNG", size, "RGBA")
-
-
-def test_a_thumbnail_shows_the_image() -> None:
-    ramp = np.linspace(0, 255, 800).astype(np.uint8)[None, :, None].repeat(400, axis=0)
-    small = decoded(thumbnail(ramp, longest=200))
-    assert small.shape == (100, 200)
-    np.testing.assert_allclose(small[50], np.linspace(0, 255, 200), atol=6)
-    assert thumbnail(ramp) == thumbnail(ramp)
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_png_keeps_every_pixel(channels: int) -> None:
-    pixels = np.random.default_rng(2).integers(0, 256, (7, 9, channels)).astype(np.uint8)
-    np.testing.assert_array_equal(decoded(png(pixels)).reshape(pixels.shape), pixels)
-    np.testing.assert_array_equal(decoded(png(pixels, longest=320)).reshape(pixels.shape), pixels)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (1501, 777), (1999, 2999)])

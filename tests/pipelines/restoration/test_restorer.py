@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
 
 from pipelines.errors import ImageError
 from pipelines.images.image import Image
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import RestoringSession
 from pipelines.restoration import restorer
-from pipelines.restoration.colorizer import pictures_of_colours
 from pipelines.restoration.restorer import BLOCK
 
 
@@ -29,7 +26,7 @@ def image_of(samples: np.ndarray) -> Image:
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (321, 481), (4097, 1)])
 def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, int]) -> None:
-    mended = restorer.mend(RestoringSession(other, device="cpu", threads=1), image_of(pixels(*size)))
+    mended = restorer.restore_image(RestoringSession(other, device="cpu", threads=1), image_of(pixels(*size)))
     assert mended.pixels.shape == (*size, 3)
     assert mended.blocks.shape == (-(-size[0] // BLOCK), -(-size[1] // BLOCK))
     assert np.isfinite(mended.blocks).all()
@@ -39,7 +36,10 @@ def test_odd_sizes_come_back_at_their_size(other: ModelFile, size: tuple[int, in
 def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
     session = RestoringSession(other, device="cpu", threads=1)
     image = image_of(pixels(211, 167, largest=65535))
-    whole, tiled = restorer.mend(session, image, side=10_000), restorer.mend(session, image, side=side)
+    whole, tiled = (
+        restorer.restore_image(session, image, side=10_000),
+        restorer.restore_image(session, image, side=side),
+    )
     assert np.abs(whole.pixels.astype(int) - tiled.pixels.astype(int)).max() <= 65535 // 255 // 50  # of 16 bits
     assert tiled.mean_scale == pytest.approx(whole.mean_scale, rel=1e-4)
     np.testing.assert_allclose(tiled.blocks, whole.blocks, rtol=1e-3)
@@ -47,7 +47,7 @@ def test_tiles_leave_no_seams(other: ModelFile, side: int) -> None:
 
 def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
     session, image = RestoringSession(other, device="cpu", threads=1), pixels(48, 72)
-    mended = restorer.mend(session, image_of(image))
+    mended = restorer.restore_image(session, image_of(image))
     _, scale = session.run(image[None].astype(np.float32) / 255)
     assert mended.mean_scale == pytest.approx(float(scale.mean()), rel=1e-5)
     np.testing.assert_allclose(mended.blocks[0, 0], scale[0, :BLOCK, :BLOCK].mean(), rtol=1e-5)
@@ -57,14 +57,14 @@ def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
 def test_channels_that_the_model_does_not_have(export_mender, tmp_path: Path, takes: int, has: int) -> None:
     session = RestoringSession(export_mender(tmp_path / "m", channels=takes, identity=True), device="cpu", threads=1)
     image = pixels(channels=has)
-    mended = restorer.mend(session, image_of(image))
+    mended = restorer.restore_image(session, image_of(image))
     np.testing.assert_array_equal(mended.pixels, image)
     assert "mended" in mended.notes[0]
 
 
 def test_a_tile_that_does_not_fit_is_tried_smaller(other: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
     session, image = RestoringSession(other, device="cpu", threads=1), image_of(pixels(300, 300))
-    expected, run, limit, sides = restorer.mend(session, image), session.run, 200 * 200, []
+    expected, run, limit, sides = restorer.restore_image(session, image), session.run, 200 * 200, []
 
     def scarce(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if tile.shape[1] * tile.shape[2] > limit:
@@ -73,28 +73,9 @@ def test_a_tile_that_does_not_fit_is_tried_smaller(other: ModelFile, monkeypatch
         return run(tile)
 
     monkeypatch.setattr(session, "run", scarce)
-    found = restorer.mend(session, image)
+    found = restorer.restore_image(session, image)
     assert len(sides) > 1
     assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
     limit = 10
     with pytest.raises(ImageError, match="does not fit into memory"):
-        restorer.mend(session, image)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("draw", "scale"), [(restorer.pictures_of, 1), (restorer.pictures_of, 2), (pictures_of_colours, 1)]
-)
-def test_full_transparency_is_a_light_checker_before_and_after(draw, scale: int, channels: int) -> None:
-    before = np.zeros((64, 64, channels), np.uint8)
-    before[:, ::2] = 90  # stripes, as what fills hidden pixels makes them
-    alpha = np.full((64 * scale, 64 * scale, 1), 255, np.uint8)
-    alpha[:, : 32 * scale] = 0
-    after = np.zeros((64 * scale, 64 * scale, channels), np.uint8)
-    blocks = np.zeros((8 * scale, 8 * scale), np.float32)
-    pictures = draw(before, restorer.Mended(after, alpha, 0.0, blocks, ()))
-    shown = [np.asarray(PillowImage.open(io.BytesIO(pictures[name]))) for name in ("thumbnail", "restored")]
-    inside = [each[:, : 32 * scale - 16].astype(int) for each in shown]
-    assert min(each.min() for each in inside) > 200
-    assert np.abs(inside[0] - inside[1]).max() <= 8
-    assert max(each[:, 32 * scale + 16 :].max() for each in shown) < 150
+        restorer.restore_image(session, image)

@@ -26,9 +26,10 @@ from pipelines.models.session import (
 )
 from pipelines.registry.resolve import find_model
 from pipelines.restoration.channels import TINT
-from pipelines.restoration.colorizer import colour, draw_colours
-from pipelines.restoration.restorer import Mended, mend, picture_of_labels, pictures_of
-from pipelines.restoration.segmenter import draw, label
+from pipelines.restoration.colorizer import colour_image, draw_colours
+from pipelines.restoration.pictures import draw_pictures, draw_sample
+from pipelines.restoration.restorer import Result, restore_image
+from pipelines.restoration.segmenter import draw_labels, label_image
 
 NAMES = sorted(path.name for path in BUILTIN.iterdir())
 MENDING = [name for name in NAMES if name not in {"colorize", "segment_nuclei"}]
@@ -53,14 +54,14 @@ def image_of(pixels: Samples, alpha: Samples | None = None) -> Image:
     return Image(np.ascontiguousarray(pixels), alpha, 8 * pixels.itemsize, "ab" * 32, None, None, None)
 
 
-def made_by(session: AnyRestoring, image: Image, side: int | None = None) -> Mended:
+def made_by(session: AnyRestoring, image: Image, side: int | None = None) -> Result:
     match session:
         case SegmentingSession():
-            return label(session, image, side=side)
+            return label_image(session, image, side=side)
         case ColorizingSession():
-            return colour(session, image)
+            return colour_image(session, image)
         case RestoringSession():
-            return mend(session, image, side=side)
+            return restore_image(session, image, side=side)
 
 
 def dithered(height: int, width: int, dtype: type = np.uint8) -> NDArray[np.unsignedinteger]:
@@ -237,15 +238,15 @@ def test_what_is_fully_transparent_is_background(open_model: Callable[[str], Any
     alpha = np.full((64, 64, 1), 255, np.uint8)
     alpha[:, 32:] = 0
     image = fill_hidden(image_of(pixels, alpha))
-    made = label(session, image)
+    made = label_image(session, image)
     assert made.labels is not None
     assert made.labels[28:36, 28:32].all()
     assert not made.labels[:, 32:].any()
     assert "fully transparent pixels are labelled background" in made.notes
-    samples = list(draw(session, image, 2))
+    samples = list(draw_labels(session, image, 2))
     assert not any(each[:, 32:].any() for each in samples)
-    pictures = pictures_of(image.pixels, made)
-    for content in (pictures["thumbnail"], pictures["restored"], picture_of_labels(image.pixels, made, samples[0])):
+    pictures = draw_pictures(image.pixels, made)
+    for content in (pictures["thumbnail"], pictures["restored"], draw_sample(image.pixels, made, samples[0])):
         shown = np.asarray(Picture.open(io.BytesIO(content)))
         assert shown[:, 34:].min() > 200  # a light checker: nobody sees what fills it
         assert shown[:20, :28].max() < 150

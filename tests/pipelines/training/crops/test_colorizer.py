@@ -136,15 +136,15 @@ def test_large_images_are_coloured_in_bands(
 ) -> None:
     Image.fromarray(scene(np.random.default_rng(4), 203, 310)).save(tmp_path / "image.png")
     image = read_image(tmp_path / "image.png", max_pixels=10**6)
-    at_once = colorizer.colour(trained, image).pixels
+    at_once = colorizer.colour_image(trained, image).pixels
     monkeypatch.setattr(colorizer, "BAND", 50)
-    np.testing.assert_array_equal(colorizer.colour(trained, image).pixels, at_once)
+    np.testing.assert_array_equal(colorizer.colour_image(trained, image).pixels, at_once)
     monkeypatch.setattr(colorizer, "WHOLE", 20_000)  # now colours are found in an image of half the size
-    reduced = colorizer.colour(trained, image).pixels
+    reduced = colorizer.colour_image(trained, image).pixels
     assert np.abs(colorizer.luma_of(reduced) - colorizer.luma_of(at_once)).max() < 0.02
     assert np.abs(reduced.astype(int) - at_once).mean() < 4
     monkeypatch.setattr(colorizer, "BAND", 1000)
-    np.testing.assert_array_equal(colorizer.colour(trained, image).pixels, reduced)
+    np.testing.assert_array_equal(colorizer.colour_image(trained, image).pixels, reduced)
 
 
 def test_luma_is_what_the_model_was_trained_on() -> None:
@@ -157,7 +157,7 @@ def test_chroma_gives_way_to_luma() -> None:
     luma[0], luma[1] = 0, 1
     raw = random.normal(0, 0.4, (40, 50, 3)).astype(np.float32)
     chroma = raw - raw @ colorizer.LUMA[:, None]  # it has no luma of its own
-    made = colorizer.painted(luma, chroma)
+    made = colorizer.add_chroma(luma, chroma)
     assert made.min() >= -1e-6
     assert made.max() <= 1 + 1e-6
     np.testing.assert_allclose(colorizer.luma_of(made), luma, atol=1e-5)
@@ -167,12 +167,12 @@ def test_chroma_gives_way_to_luma() -> None:
 
 def test_colours_stay_where_they_were_when_enlarged() -> None:
     ramp = np.linspace(0, 1, 1300, dtype=np.float32)[None, :, None] * np.ones((1001, 1, 1), np.float32)
-    few = colorizer.reduced(ramp, colorizer.shares_of)
+    few = colorizer.reduce_image(ramp, colorizer.shares_of)
     assert few.shape == (501, 650, 1)
-    back = colorizer._enlarged(few, slice(300, 400), 1001, 1300)
+    back = colorizer._enlarge(few, slice(300, 400), 1001, 1300)
     np.testing.assert_allclose(back[:, 2:-2], ramp[300:400, 2:-2], atol=1e-4)
-    across = colorizer._enlarged(
-        colorizer.reduced(ramp.transpose(1, 0, 2), colorizer.shares_of), slice(500, 600), 1300, 1001
+    across = colorizer._enlarge(
+        colorizer.reduce_image(ramp.transpose(1, 0, 2), colorizer.shares_of), slice(500, 600), 1300, 1001
     )
     np.testing.assert_allclose(across, ramp.transpose(1, 0, 2)[500:600], atol=1e-4)
 

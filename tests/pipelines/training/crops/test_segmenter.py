@@ -28,7 +28,7 @@ from pipelines.models.session import RestoringSession, SegmentingSession
 from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
 from pipelines.restoration.quality import compare_labels
-from pipelines.restoration.segmenter import draw, label
+from pipelines.restoration.segmenter import draw_labels, label_image
 from pipelines.training.crops.plan import read_images
 from vaecore.image_format import ImageFormat
 
@@ -107,7 +107,7 @@ def test_labels_are_files_that_are_read_back(trained: SegmentingSession, tmp_pat
     made = Image.open(out / "restored" / "0.png")
     assert made.mode == "P"  # colours for viewers, classes for programs
     image = read_image(tmp_path / "image" / "0.png", max_pixels=10**6)
-    np.testing.assert_array_equal(np.asarray(made), label(trained, image).labels)
+    np.testing.assert_array_equal(np.asarray(made), label_image(trained, image).labels)
     again = restore_folder(tmp_path / "image", trained.model, out, reference=tmp_path / "label")
     assert again.images_per_second is None  # all done before
     page = (out / "report.html").read_text()
@@ -132,10 +132,10 @@ def test_tiles_show_no_seams_and_any_channels_and_depth_do(trained: SegmentingSe
     Image.fromarray(pixels).save(tmp_path / "grey.png")
     Image.fromarray(np.dstack([pixels, pixels, pixels, 255 - pixels])).save(tmp_path / "rgba.png")
     Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    whole = label(trained, read_image(tmp_path / "grey.png", max_pixels=10**6))
+    whole = label_image(trained, read_image(tmp_path / "grey.png", max_pixels=10**6))
     assert whole.labels is not None
     for name, side in (("grey", 64), ("grey", 24), ("rgba", 200), ("deep", 200)):
-        found = label(trained, read_image(tmp_path / f"{name}.png", max_pixels=10**6), side=side)
+        found = label_image(trained, read_image(tmp_path / f"{name}.png", max_pixels=10**6), side=side)
         assert found.labels is not None
         assert (found.labels != whole.labels).mean() < 1e-3
         assert found.pixels.shape == (200, 200, 1)
@@ -145,7 +145,7 @@ def test_tiles_show_no_seams_and_any_channels_and_depth_do(trained: SegmentingSe
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 97), (65, 33)])
 def test_any_size_comes_back_at_its_size(trained: SegmentingSession, size: tuple[int, int], tmp_path: Path) -> None:
     Image.fromarray(np.full(size, 90, np.uint8)).save(tmp_path / "odd.png")
-    assert label(trained, read_image(tmp_path / "odd.png", max_pixels=10**6)).pixels.shape == (*size, 1)
+    assert label_image(trained, read_image(tmp_path / "odd.png", max_pixels=10**6)).pixels.shape == (*size, 1)
 
 
 def test_other_noise_is_another_sample(trained: SegmentingSession) -> None:
@@ -180,7 +180,7 @@ def test_samples_are_drawn_and_forgotten_again(trained: SegmentingSession, tmp_p
     restore_folder(tmp_path / "image", trained.model, out)
     assert not list((out / "samples").rglob("*.png"))
     image = read_image(tmp_path / "image" / "0.png", max_pixels=10**6)
-    (whole,), (cut,) = (draw(trained, image, 1, side=side) for side in (64, 24))
+    (whole,), (cut,) = (draw_labels(trained, image, 1, side=side) for side in (64, 24))
     assert (whole != cut).mean() < 1e-3  # a tile gets the noise of its place
     with pytest.raises(FolderError, match="samples is 65: from 0 to 64"):
         restore_folder(tmp_path / "image", trained.model, out, samples=65)
