@@ -1,4 +1,4 @@
-"""The batch job that mends, as a flow."""
+"""The batch job that restores, as a flow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import only_warned, recorded_run
 from pipelines.batch.engines import Engine
+from pipelines.batch.options import RestoreOptions
 from pipelines.jobfile.tables import Age, AlarmTable
 from pipelines.restore import RestoreSummary, open_restoring
 
@@ -36,11 +37,11 @@ def restore_flow(
     series: bool = False,
     keep: Age | None = None,
 ) -> RestoreSummary:
-    """Mend every image under a folder and write the report.
+    """Restore every image under a folder and write the report.
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a model that mends, such as `builtin:denoise`.
+        model: Reference to a model that restores, such as `builtin:denoise`.
         out: Output folder: new, or of an earlier run.
         kind: Of the files that are written: png, tiff, webp or jpeg.
         reference: Folder of clean images of the same names: PSNR and SSIM are measured.
@@ -60,19 +61,10 @@ def restore_flow(
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
-        opener = partial(
-            open_restoring,
-            folder,
-            model,
-            out,
-            kind=kind,
-            reference=reference,
-            samples=samples,
-            bits=bits,
-            gps=gps,
-            alarm=alarm,
-            series=series,
+        options = RestoreOptions(
+            kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, alarm=alarm, series=series
         )
+        opener = partial(open_restoring, folder, model, out, options)
         summary: RestoreSummary = run_shards("restore", model, opener, engine)
         with only_warned("the run has no page in Prefect"):
             record_restored(summary, folder, model)

@@ -13,6 +13,7 @@ from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import only_warned, recorded_run
 from pipelines.batch.engines import Engine
+from pipelines.batch.options import ScoreOptions
 from pipelines.jobfile.tables import Age, AlarmTable
 from pipelines.score import ScoreSummary, open_scoring
 
@@ -59,11 +60,12 @@ def score_flow(
     series = series or own_folder
     if own_folder:
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
-    opener = partial(
-        open_scoring, folder, model, out, false_alarms=false_alarms, groups=groups, budget=budget,
-        false_discoveries=false_discoveries, all_maps=all_maps, alarm=alarm, series=series,
-    )  # fmt: skip
     with recorded_run():
+        options = ScoreOptions(
+            false_alarms=false_alarms, groups=groups, budget=budget, false_discoveries=false_discoveries,
+            all_maps=all_maps, alarm=alarm, series=series,
+        )  # fmt: skip
+        opener = partial(open_scoring, folder, model, out, options)
         summary: ScoreSummary = run_shards("score", model, opener, engine)
         with only_warned("the run has no page in Prefect"):
             record_scores(summary, folder, model)

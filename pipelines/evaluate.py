@@ -306,12 +306,12 @@ def figures_of(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) -> dic
     n_good, n_bad = int((~bad).sum()), int(bad.sum())
     flagged = None
     if verdicts.threshold is not None:
-        flagged = np.array([verdicts.flags(row["path"], row["score"]) for row in rows], dtype=bool)
+        flagged = np.array([verdicts.is_flagged(row["path"], row["score"]) for row in rows], dtype=bool)
     overall, by_defect = pixels.results()
     interval = None
     # The law of the rate is known for one threshold, not for a mixture, nor for images that nothing is promised for.
     one_rule = verdicts.groups is None or not verdicts.groups.own
-    one_rule = one_rule and all(verdicts.promises(row["path"]) for row in rows if _label(row) == GOOD)
+    one_rule = one_rule and all(verdicts.has_promise(row["path"]) for row in rows if _label(row) == GOOD)
     if one_rule and verdicts.calibration is not None and verdicts.false_alarms is not None and n_good:
         interval = list(verdicts.calibration.interval(verdicts.false_alarms, n_good))
     return {

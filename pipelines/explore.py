@@ -19,7 +19,7 @@ import torch
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
-from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
+from pipelines.batch.output_folder import check_own, check_writable, warn_replaced
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.latents import sections
@@ -112,7 +112,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
             "judged": sections.judged(graph, codes),
             "apart": sections.apart(graph, codes),
         }
-    tell_replaced(out / EXPLORE_JSON, file)
+    warn_replaced(out / EXPLORE_JSON, file)
     write_json(out / EXPLORE_JSON, _numbers(file, graph, codes, facts))
     page = write_explore_page(out, facts, [] if codes is None else [each.relative for each in codes.files])
     return ExploreSummary(page, 0 if codes is None else codes.found, 0 if codes is None else len(codes.failed))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settled
+from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_verdicts
 from pipelines.batch.output_folder import OutputFolder
 from pipelines.batch.results_files import COUNTED, open_results
 from pipelines.batch.rows import forget_regions
@@ -79,7 +79,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
         if kept
         else None
     )
-    with OutputFolder(out, work_key=run["work_key"]).held() as output:
+    with OutputFolder(out, work_key=run["work_key"]).hold() as output:
         files = output.store.files()
         if not files:
             msg = f"the run in {out} was stopped before it had any results; start it again: {run['command']}"
@@ -93,7 +93,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
         )
-        verdicts, _ = settled(rule, output.store.tables(files, OF_VERDICTS))
+        verdicts, _ = settle_verdicts(rule, output.store.tables(files, OF_VERDICTS))
         with open_results(output.out) as results:
             for block in output.store.blocks(files):
                 rows = block.rows.to_pylist()

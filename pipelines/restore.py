@@ -1,4 +1,4 @@
-"""The batch job that mends: every image under a folder, restored, with an error bar, and a report.
+"""The batch job that restores every image under a folder, with an error bar, and writes a report.
 
     find images -> leave out what is done -> decode -> tiles through the model -> encode at the file's depth -> rows
     -> report
@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,22 +25,21 @@ from pipelines.base.files import write_atomically
 from pipelines.base.progress import progress
 from pipelines.base.safe_text import one_line
 from pipelines.batch.comparison import CleanImages, Reference, TrueLabels
-from pipelines.batch.engines import Engine, open_engine
+from pipelines.batch.engines import Engine, run_job
 from pipelines.batch.folder_run import FolderRun
+from pipelines.batch.options import RestoreOptions
 from pipelines.batch.output_folder import OutputFolder, check_output, outputs_of
 from pipelines.batch.output_names import OutputNames
-from pipelines.batch.results_files import open_results
 from pipelines.batch.rows import empty_row, failed_row
 from pipelines.batch.run_json import describe_run
 from pipelines.batch.schema import Row
 from pipelines.errors import FolderError, ImageError
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
-from pipelines.images.camera_bits import check_bits, describe_bits, in_all_bits
+from pipelines.images.camera_bits import describe_bits, in_all_bits
 from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.image import Samples
-from pipelines.images.write import SUFFIXES, FileKind, file_kind
-from pipelines.jobfile.tables import AlarmTable
+from pipelines.images.write import SUFFIXES
 from pipelines.models.inputs import bits_for
 from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
 from pipelines.models.session import (
@@ -60,7 +58,7 @@ from pipelines.restoration.segmenter import EXACT, draw_labels, label_image
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
-MOST_SAMPLES, SHOWN_SAMPLES = 64, 4
+SHOWN_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def restore_folder(
     fresh: bool = False,
     engine: Engine = "local",
 ) -> RestoreSummary:
-    """Mend every image under a folder.
+    """Restore every image under a folder.
 
     Depth, transparency, colours, resolution, pixel size, georeference, date and place of the photograph are kept, as is
     the file's place in the tree. A file that cannot be decoded becomes a row of the report, never a crash. A job that
@@ -100,7 +98,7 @@ def restore_folder(
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a model that mends, such as `builtin:denoise`, or what it resolved to.
+        model: Reference to a model that restores, such as `builtin:denoise`, or what it resolved to.
         out: Output folder: new, or of an earlier run. The images go into its folder `restored`.
         kind: Of the files that are written: png, tiff, webp or jpeg; png and tiff lose nothing.
         reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
@@ -117,111 +115,83 @@ def restore_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    with open_engine(engine) as run_all, open_restoring(
-        folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh
-    ) as restoring:  # fmt: skip
-        shards = restoring.shards()
-        with progress(log, "restore", len(restoring.files), "images", len(restoring.files) - restoring.left) as advance:
-            run_all(restoring, shards, advance)
-        return restoring.finish()
+    options = RestoreOptions(kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh)
+    summary: RestoreSummary = run_job(open_restoring(folder, model, out, options), engine)
+    return summary
 
 
 @contextlib.contextmanager
 def open_restoring(
-    folder: Path | str,
-    model: str | Path | ModelFile,
-    out: Path | str,
-    *,
-    kind: str = "png",
-    reference: Path | None = None,
-    samples: int = 0,
-    bits: int | None = None,
-    gps: bool = True,
-    fresh: bool = False,
-    alarm: AlarmTable | None = None,
-    series: bool = False,
+    folder: Path | str, model: str | Path | ModelFile, out: Path | str, options: RestoreOptions
 ) -> Iterator[Restoring]:
-    """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
-
-    Args as for `restore_folder`; `alarm` and `series` as in `open_scoring`.
+    """Open the same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
     Raises:
         KintsugiError: As for `restore_folder`.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out, kind = Path(folder), Path(out), options.file_kind
     check_output(out, folder, verb="restore")
-    if (written := file_kind(kind)) is None:
-        raise FolderError(f"'{kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
     found = list_images(folder)
     found.left_out.log()
-    if reference is not None:
-        expect_images(reference)
+    if options.reference is not None:
+        expect_images(options.reference)
     file = model if isinstance(model, ModelFile) else find_model(model)
     session = open_restoring_session(file, device=settings().device, threads=1, calls=settings().workers)
-    if isinstance(session, SegmentingSession) and written not in EXACT:
+    if isinstance(session, SegmentingSession) and kind not in EXACT:
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
-    if samples and isinstance(session, RestoringSession):
+    if options.samples and isinstance(session, RestoringSession):
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
-    if not 0 <= samples <= MOST_SAMPLES:
-        raise FolderError(f"samples is {samples}: from 0 to {MOST_SAMPLES}")
-    used = check_bits(bits) or bits_for(session.metadata, found.files)
-    made_of = json.dumps([file.sha256, written, samples, DRAWING, used, *["no gps"] * (not gps)])
+    bits = options.bits or bits_for(session.metadata, found.files)
+    made_of = json.dumps([file.sha256, kind, options.samples, DRAWING, bits, *["no gps"] * (not options.gps)])
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
-    with output.held(fresh=fresh):
+    with output.hold(fresh=options.fresh):
         restoring = Restoring(
-            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
-            model=file, output=output, session=session,
-            kind=written, names=OutputNames(found.files, SUFFIXES[written], folds=output.folds), reference=reference,
-            samples=samples, bits=used, bits_given=bits is not None, gps=gps, alarm=alarm, series=series,
+            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out, model=file,
+            session=session, output=output, options=options, bits=bits,
+            names=OutputNames(found.files, SUFFIXES[kind], folds=output.folds),
         )  # fmt: skip
-        output.write_json("run.json", restoring.describe({"ok": 0, "failed": 0}, finished=False))
+        restoring.begin()
         yield restoring
 
 
 @dataclass(slots=True, kw_only=True)
 class Restoring(FolderRun):
-    """An open job that mends."""
+    """An open job that restores."""
+
+    verb = "restore"
+    counted = ("ok", "failed")
 
     session: AnyRestoring
-    kind: FileKind
+    options: RestoreOptions
     names: OutputNames  # of what is made of a file
-    reference: Path | None = None
-    samples: int = 0  # that are drawn beside each result
     bits: int = ALL  # that 16-bit files fill
-    bits_given: bool = False  # by the user: else they are those that files of the folder show
-    gps: bool = True  # whether results state where a photograph was taken
     not_compared: int = 0  # images without a reference that is of use
 
     @property
-    def provider(self) -> str:
-        """Which part of ONNX Runtime runs the model in this process."""
-        return self.session.provider
-
-    @property
     def classes(self) -> tuple[str, ...]:
-        """Of labels; none where the model mends."""
+        """Of labels; none where the model restores."""
         metadata = self.session.metadata
         return metadata.classes if isinstance(metadata, SegmentationMetadata) else ()
 
     @property
-    def verb(self) -> str:
-        """What was done to images."""
+    def done(self) -> str:
+        """What was done to images, in words."""
         if isinstance(self.session.metadata, ColorizationMetadata):
             return "coloured"
         return "labelled" if self.classes else "restored"
 
-    def holds(self, row: Row) -> bool:
-        """Whether the result is there, under the name that it has now: a file may have come that it collides with."""
+    def is_done(self, row: Row) -> bool:
+        """Return whether the result is there, under its name of now: a file may have come that it collides with."""
         due = self.names[row["path"]]
         return bool(row["output"] == due) and all((self.output.out / name).is_file() for name in outputs_of(row))
 
     def look_back(self) -> None:
         """Delete results of images that are gone where they are in the way of others."""
-        names = ({"output": self.names[file.relative], "samples": self.samples} for file in self.files)
+        names = ({"output": self.names[file.relative], "samples": self.options.samples} for file in self.files)
         self.output.clear_way(name for row in names for name in outputs_of(row))
 
-    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
-        """The rows of some files, one by one. Several images are mended at a time, but a large one by itself."""
+    def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
+        """Make the rows of some files, one by one. Several images are restored at a time, but a large one by itself."""
         limits = settings()
         opened = open_images(
             files, workers=limits.workers, max_pixels=limits.max_pixels,
@@ -235,71 +205,64 @@ class Restoring(FolderRun):
         """Merge all rows, write results and the report."""
         from pipelines.report import write_report
 
-        self.session.close()  # rows and the report have the room now
-        named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
-        reference = self._open_reference()
-        due, self.not_compared = self.output.names(), 0  # it may be tried again
-        self.output.forget_evaluation()
-        with open_results(self.output.out) as results, self._comparing() as advance:
-            for rows in self.merged():
-                for row in rows:
-                    row |= named | dict.fromkeys(OF_ROWS)
-                    if row["status"] == "ok":
-                        if reference is not None:
-                            reference.compare(row, self.output.out)
-                            self.not_compared += row["psnr"] is None and row["dice"] is None
-                        for name in outputs_of(row):
-                            due.add(name)
-                    advance()
-                results.add(rows)
-        self.output.write_gallery(results.worst)
+        reference, due = self._open_reference(), self.output.new_names()
+        self.not_compared = 0  # it may be tried again
+
+        def compare(rows: list[Row]) -> None:
+            for row in rows:
+                row |= dict.fromkeys(OF_ROWS)
+                if row["status"] == "ok":
+                    if reference is not None:
+                        reference.compare(row, self.output.out)
+                        self.not_compared += row["psnr"] is None and row["dice"] is None
+                    for name in outputs_of(row):
+                        due.add(name)
+                advance()
+
+        with self._comparing() as advance:
+            results = self.write_results(compare)
         self.output.forget_results(due)
-        counts = {name: results.counts[name] for name in ("ok", "failed")}
-        run = self.describe(counts, finished=True)
-        self.output.write_json("run.json", run)
-        for warning in run["warnings"]:
-            log.warning("%s", warning)
+        run = self.write_record(results)
         return RestoreSummary(
             out=self.output.out,
             report=write_report(self.output.out),
             files=self.total,
+            ok=results.counts["ok"],
+            failed=results.counts["failed"],
             images_per_second=run["timings"]["images_per_second"],
-            done=self.verb,
+            done=self.done,
             psnr=results.mean("psnr"),
             dice=results.mean("dice"),
             alarms=tuple(run["alarms"]),
-            **counts,
         )
 
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
-        """The document of run.json."""
-        words = ["kintsugi", "restore", str(self.folder.resolve()), "--model", self.model.pinned_ref]
-        words += ["--out", str(self.output.out.resolve()), "--format", self.kind]
-        bits = self.bits if self.bits_given or self.bits < ALL else None  # of a folder of 8-bit files they say nothing
-        words += [] if bits is None else ["--bits", str(bits)]
-        words += ["--samples", str(self.samples)] * bool(self.samples)
-        words += ["--no-gps"] * (not self.gps)
-        if self.reference is not None:
-            words += ["--reference", str(self.reference.resolve())]
+        """Describe the run, for run.json."""
+        asked, bits = self.options, self.options.bits
+        if bits is None and self.bits < ALL:  # of a folder of 8-bit files they say nothing
+            bits = self.bits
+        options = ["--format", asked.file_kind]
+        options += [] if bits is None else ["--bits", str(bits)]
+        options += ["--samples", str(asked.samples)] * bool(asked.samples) + ["--no-gps"] * (not asked.gps)
+        options += [] if asked.reference is None else ["--reference", str(asked.reference.resolve())]
         twin = "label image" if self.classes else "clean image"
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] * bool(missing) + [describe_bits(self.bits)] * (self.bits < ALL and finished)
-        document = describe_run("restore", self, self.session, dict(counts), warnings, finished=finished)
-        return document | {"command": shlex.join(words), "bits": bits}
+        return describe_run(self, counts, options=options, warnings=warnings, finished=finished) | {"bits": bits}
 
     def _open_reference(self) -> Reference | None:
-        metadata = self.session.metadata
-        if self.reference is None:
+        metadata, folder = self.session.metadata, self.options.reference
+        if folder is None:
             return None
         if isinstance(metadata, SegmentationMetadata):
-            return TrueLabels(self.reference, self.folder, len(metadata.classes))
-        return CleanImages(self.reference, metadata, self.bits)
+            return TrueLabels(folder, self.folder, len(metadata.classes))
+        return CleanImages(folder, metadata, self.bits)
 
     @contextlib.contextmanager
     def _comparing(self) -> Iterator[Callable[[], object]]:
         """Progress, where there is anything to compare with."""
-        if self.reference is None:
+        if self.options.reference is None:
             yield lambda: None
             return
         with progress(log, "compare", self.total, "images") as advance:
@@ -318,17 +281,17 @@ class Restoring(FolderRun):
         try:
             image, bits, range_note = in_all_bits(image, self.bits)
             with self.stages.timed("run"):
-                mended = self._made(image)
+                result = self._run(image)
             with self.stages.timed("write"):
-                shown = self.worst.takes(mended.mean_scale)
+                shown = self.worst.enter(result.mean_scale)
                 draw_all = draw_colour_pictures if isinstance(self.session, ColorizingSession) else draw_pictures
-                pictures = draw_all(image.pixels, mended) if shown else {}
-            if self.samples:
-                pictures |= self._draw(file, image, mended, bits, shown=shown)
+                pictures = draw_all(image.pixels, result) if shown else {}
+            if self.options.samples:
+                pictures |= self._draw_samples(file, image, result, bits, shown=shown)
             with self.stages.timed("write"):
                 image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
-                made = mended.pixels if mended.labels is None else mended.labels
-                content, notes = self._encoded(image, made, mended.alpha, bits)
+                made = result.pixels if result.labels is None else result.labels
+                content, notes = self._encode(image, made, result.alpha, bits)
                 self._write_file(self.names[file.relative], content)
         except ImageError as error:
             return row | {"status": "failed", "error": str(error)}
@@ -339,12 +302,12 @@ class Restoring(FolderRun):
         except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a bug, either
             reason = "does not fit into memory" if isinstance(error, MemoryError) else one_line(error)
             return row | {"status": "failed", "error": f"cannot be restored: {reason or type(error).__name__}"}
-        note = "; ".join(dict.fromkeys(filter(None, (image.note, range_note, *mended.notes, *notes)))) or None
-        found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": mended.mean_scale}
+        note = "; ".join(dict.fromkeys(filter(None, (image.note, range_note, *result.notes, *notes)))) or None
+        found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": result.mean_scale}
         return row | found | pictures
 
-    def _made(self, image: Image) -> Result:
-        """The image through the model, whatever that does."""
+    def _run(self, image: Image) -> Result:
+        """Run the model on an image, whatever it does."""
         match self.session:
             case SegmentingSession() as session:
                 return label_image(session, image)
@@ -353,10 +316,10 @@ class Restoring(FolderRun):
             case session:
                 return restore_image(session, image)
 
-    def _draw(self, file: ImageFile, image: Image, mended: Result, bits: int, *, shown: bool) -> Row:
+    def _draw_samples(self, file: ImageFile, image: Image, result: Result, bits: int, *, shown: bool) -> Row:
         """Write samples, one at a time; where they differ, and the first of them as pictures."""
-        names = outputs_of({"output": self.names[file.relative], "samples": self.samples})[1:]
-        samples = self._sampled(image)
+        names = outputs_of({"output": self.names[file.relative], "samples": self.options.samples})[1:]
+        samples = self._sample(image)
         first: Samples | None = None
         apart = np.zeros(image.pixels.shape[:2], bool)
         pictures: list[bytes] = []
@@ -364,26 +327,26 @@ class Restoring(FolderRun):
             with self.stages.timed("run"):
                 sample = next(samples)
             with self.stages.timed("write"):
-                self._write_file(name, self._encoded(image, sample, image.alpha, bits)[0])
+                self._write_file(name, self._encode(image, sample, image.alpha, bits)[0])
                 if shown and number < SHOWN_SAMPLES:
-                    pictures.append(draw_sample(image.pixels, mended, sample))
+                    pictures.append(draw_sample(image.pixels, result, sample))
             if self.classes:
                 first = sample if first is None else first
                 apart |= sample != first
         differ = float(apart.mean()) if len(names) > 1 and self.classes else None
         return {"samples": len(names), "disagreement": differ, "sampled": pictures or None}
 
-    def _sampled(self, image: Image) -> Iterator[Samples]:
-        """Label maps (H, W), or colourings (H, W, 3)."""
+    def _sample(self, image: Image) -> Iterator[Samples]:
+        """Yield label maps (H, W), or colourings (H, W, 3)."""
         if isinstance(self.session, SegmentingSession):
-            return draw_labels(self.session, image, self.samples)
+            return draw_labels(self.session, image, self.options.samples)
         assert isinstance(self.session, ColorizingSession)  # noqa: S101 - of others it was refused
-        return draw_colours(self.session, image, self.samples)
+        return draw_colours(self.session, image, self.options.samples)
 
-    def _encoded(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
+    def _encode(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
         return encode_result(
-            image, made, alpha, kind=self.kind, scale=self.session.metadata.scale, classes=len(self.classes),
-            gps=self.gps, bits=bits,
+            image, made, alpha, kind=self.options.file_kind, scale=self.session.metadata.scale,
+            classes=len(self.classes), gps=self.options.gps, bits=bits,
         )  # fmt: skip
 
     def _write_file(self, name: str, content: bytes) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.safe_text import printable
-from pipelines.batch.output_folder import check_own, check_writable, tell_replaced
+from pipelines.batch.output_folder import check_own, check_writable, warn_replaced
 from pipelines.data.classes import named
 from pipelines.errors import ModelError
 from pipelines.images.write import encode_image
@@ -109,7 +109,7 @@ def _make_room(out: Path, file: ModelFile) -> None:
     """Make the folder, or empty that of an earlier call."""
     check_own(out, ACCOUNT)
     check_writable(out)
-    tell_replaced(out / ACCOUNT, file)
+    warn_replaced(out / ACCOUNT, file)
     make_folders(out)
     for path in list(out.iterdir()):
         if path.name in (SHEET, ACCOUNT) or re.fullmatch(r"\d{4,}\.png", path.name):

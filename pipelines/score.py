@@ -8,37 +8,38 @@ Nothing here knows torch: the bound is computed inside the exported graph.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.anomaly.abnormal_regions import draw_outlines, find_regions, local_level, svg_path
-from pipelines.anomaly.drift import Drift, image_facts
-from pipelines.anomaly.heatmap import HeatScale, colourise, overlay
+from pipelines.anomaly.abnormal_regions import describe_scale
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.drift import FEWEST, Drift, image_facts
+from pipelines.anomaly.findings import Findings, describe_drawing
 from pipelines.anomaly.strangers import Strangers
-from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, check_rule, settled, settled_by
+from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_threshold, settle_verdicts
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import map_name, write_atomically
-from pipelines.base.progress import progress
-from pipelines.batch.engines import Engine, expect_local, open_engine
+from pipelines.batch.engines import Engine, expect_local, run_job
 from pipelines.batch.folder_run import FolderRun
+from pipelines.batch.options import Observer, ScoreOptions
 from pipelines.batch.output_folder import OutputFolder, check_output
-from pipelines.batch.results_files import COUNTED, open_results
+from pipelines.batch.results_files import COUNTED
 from pipelines.batch.rows import empty_row, failed_row, forget_regions, note_of
-from pipelines.batch.run_json import describe, work_key
+from pipelines.batch.run_json import describe_run
 from pipelines.batch.schema import Row
-from pipelines.errors import CalibrationError
 from pipelines.images import Decoded, Failed, ImageFile, list_images
-from pipelines.images.drawing import LONGEST, png, thumbnail
-from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
-from pipelines.models.model_file import ModelFile
+from pipelines.models.model_file import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
+from pipelines.models.providers import describe_mismatch
 from pipelines.models.session import SCORES, Session
 from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 
 Values = dict[str, NDArray[Any]]
 _Scored = tuple[Sequence[Decoded], Values] | Failed
-Observer = Callable[[Row, NDArray[Any]], None]  # a row and its anomaly map (H, W)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,71 +119,43 @@ def score_folder(
     """
     if observer is not None:
         expect_local(engine, "an observer")
-    with open_engine(engine) as run_all, open_scoring(
-        folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-        groups=groups, group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh,
-        observer=observer, drift_below=drift_below,
-    ) as scoring:  # fmt: skip
-        shards = scoring.shards()
-        with progress(log, "score", len(scoring.files), "images", len(scoring.files) - scoring.left) as advance:
-            run_all(scoring, shards, advance)
-        return scoring.finish()
+    options = ScoreOptions(
+        false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups,
+        group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh, observer=observer,
+        drift_below=drift_below,
+    )  # fmt: skip
+    summary: ScoreSummary = run_job(open_scoring(folder, model, out, options), engine)
+    return summary
 
 
 @contextlib.contextmanager
 def open_scoring(
-    folder: Path | str,
-    model: str | Path | ModelFile,
-    out: Path | str,
-    *,
-    false_alarms: float | None = None,
-    budget: int | None = None,
-    false_discoveries: float | None = None,
-    groups: bool = False,
-    group_level: int = 0,
-    calibration: Path | None = None,
-    all_maps: bool = False,
-    fresh: bool = False,
-    observer: Observer | None = None,
-    alarm: AlarmTable | None = None,
-    series: bool = False,
-    drift_below: tuple[str, ...] = (),
+    folder: Path | str, model: str | Path | ModelFile, out: Path | str, options: ScoreOptions
 ) -> Iterator[Scoring]:
-    """The same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
-
-    Args as for `score_folder`, and `alarm`: when the run raises an alarm; `series`: `out` is one of many in one folder,
-    and its report leads to the page over time; `drift_below`: see `score_folder`.
+    """Open the same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
 
     Raises:
         KintsugiError: As for `score_folder`.
     """
     folder, out = Path(folder), Path(out)
-    # What is wrong with the call is told before a model is looked for, which may import MLflow and ask a server.
-    check_rule(false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups)
-    check_output(out, folder)
-    if calibration is not None and not calibration.is_file():
-        msg = f"there is no calibration file {calibration}: give the calibration.json of the model"
-        raise CalibrationError(msg)
+    check_output(out, folder)  # before a model is looked for, which may import MLflow and ask a server
     found = list_images(folder)
     found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
     verdicts = Verdicts.of(
-        file.calibration(calibration), false_alarms, budget=budget, false_discoveries=false_discoveries,
-        groups=groups, group_level=group_level,
+        file.calibration(options.calibration), options.false_alarms, budget=options.budget,
+        false_discoveries=options.false_discoveries, groups=options.groups, group_level=options.group_level,
     )  # fmt: skip
     session = Session(file, device=settings().device, threads=1, calls=settings().workers)
     gallery = Gallery.of(file) if "embedding" in session.metadata.outputs else None
     output = OutputFolder(out, work_key=work_key(file, verdicts.calibration), source=folder)
-    with output.held(fresh=fresh):
+    with output.hold(fresh=options.fresh):
         scoring = Scoring(
-            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out,
-            model=file, session=session,
-            verdicts=verdicts, output=output, gallery=gallery, observer=observer, calibration_file=calibration,
-            all_maps=all_maps, alarm=alarm, series=series,
-            drift_below=drift_below,
+            folder=folder, files=found.files, unreadable=found.unreadable, left_out=found.left_out, model=file,
+            session=session, output=output, options=options, verdicts=verdicts, gallery=gallery,
         )  # fmt: skip
-        scoring.tell_groups()
-        output.write_json("run.json", describe(scoring, dict.fromkeys(COUNTED, 0), finished=False))
+        scoring.log_groups()
+        scoring.begin()
         yield scoring
 
 
@@ -191,13 +163,13 @@ def open_scoring(
 class Scoring(FolderRun):
     """An open job that scores."""
 
+    verb = "score"
+    counted = COUNTED
+
     session: Session
+    options: ScoreOptions
     verdicts: Verdicts
     gallery: Gallery | None = None  # good images to compare with
-    observer: Observer | None = None
-    calibration_file: Path | None = None  # where it is not the one beside the model
-    all_maps: bool = False
-    drift_below: tuple[str, ...] = ()  # only images of these sub-folders tell of drift; default: all
     drift: Drift | None = None
     strangers: Strangers | None = None  # images that score above all calibration images, once all are known
     unpromised: int = 0  # images that are judged without a promise
@@ -208,103 +180,36 @@ class Scoring(FolderRun):
         """Begin with what the session recommends."""
         self.batch_size, self.due = self.session.batch_size, self.verdicts
 
-    @property
-    def provider(self) -> str:
-        """Which part of ONNX Runtime runs the model in this process."""
-        return self.session.provider
-
-    def tell_groups(self) -> None:
-        """Say once which sub-folders have a threshold of their own, and which are judged together, and why."""
+    def log_groups(self) -> None:
+        """Log once which sub-folders have a threshold of their own, and which are judged together, and why."""
         if self.verdicts.groups is not None:
             for line in self.verdicts.groups.explain(file.relative for file in self.files):
                 log.info("groups %s", line)
 
-    def holds(self, row: Row) -> bool:
-        """Whether a scored image has the heat map that is due."""
-        told = self.session.metadata.tells_places
-        mapped = told and (self.all_maps or self.due.flags(row["path"], row["score"]))
-        return not mapped or self.output.map_path(row["path"]).is_file()
+    def is_done(self, row: Row) -> bool:
+        """Return whether a scored image has the heat map that is due."""
+        has_places = self.session.metadata.tells_places
+        is_due = has_places and (self.options.all_maps or self.due.is_flagged(row["path"], row["score"]))
+        return not is_due or self.output.map_path(row["path"]).is_file()
 
     def look_back(self) -> None:
         """Settle the rule for the rows so far: an image that it did not flag in the end has no map, and needs none."""
-        self.due = settled_by(self.verdicts, self.output.store.tables(self.files, ("status", "score")))
+        self.due = settle_threshold(self.verdicts, self.output.store.tables(self.files, ("status", "score")))
 
-    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
-        """The rows of some files, a batch at a time."""
-        workers = settings().workers
+    def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
+        """Make the rows of some files, a batch at a time: decode, run the model, draw."""
+        workers, limit, observer = settings().workers, bytes_ahead(), self.options.observer
         images = decode_for(files, self.session.metadata, self.stages)
         parts = batches(images, lambda: self.batch_size)
-        limit = bytes_ahead()
-        scored = in_order(self.scored, parts, workers=self.session.calls, weight=weight_of, limit=limit)
-        for drawn in in_order(self.drawn, scored, workers=workers, weight=_weight, limit=limit):
+        scored = in_order(self.score_batch, parts, workers=self.session.calls, weight=weight_of, limit=limit)
+        for drawn in in_order(self.draw_batch, scored, workers=workers, weight=_weight, limit=limit):
             for row, anomaly_map in drawn:
-                if self.observer and row["status"] == "ok":
-                    self.observer(row, anomaly_map)
+                if observer and row["status"] == "ok":
+                    observer(row, anomaly_map)
             yield [row for row, _ in drawn]
 
-    def finish(self) -> ScoreSummary:
-        """Merge all rows, give verdicts, write results and the report."""
-        from pipelines.report import write_report  # its imports take long: the first image need not wait
-
-        self._draw_missing()
-        self.session.close()  # rows and the report have the room now
-        columns = (*OF_VERDICTS, "path") if self.drift_below else OF_VERDICTS
-        tables = self.output.store.tables(self.files, columns)
-        self.verdicts, self.drift = settled(self.verdicts, tables, self.drift_below)
-        named = {"model": self.model.name or self.session.metadata.name, "version": self.model.version}
-        mapped = self.output.names()
-        if self.verdicts.calibration is not None:
-            self.strangers = Strangers(self.verdicts.calibration, self.drift_below)
-        self.output.forget_evaluation()
-        with open_results(self.output.out) as results:
-            for rows in self.merged():
-                self.verdicts.fill(rows)
-                if self.strangers is not None:
-                    self.strangers.add(rows)
-                forget_regions(rows)
-                for row in rows:
-                    row |= named
-                    if row["is_anomaly"] or (self.all_maps and row["status"] == "ok"):
-                        mapped.add(map_name(row["path"], folds=self.output.folds))
-                results.add(rows)
-        self.output.write_gallery(results.worst)
-        self.output.tidy(mapped)
-        counts = {name: results.counts[name] for name in COUNTED}
-        self.unpromised = results.counts["unpromised"]
-        run = describe(self, counts, finished=True)
-        self.output.write_json("run.json", run)
-        report = write_report(self.output.out)
-        for warning in run["warnings"]:
-            log.warning("%s", warning)
-        return ScoreSummary(
-            out=self.output.out,
-            report=report,
-            false_alarms=self.verdicts.false_alarms,
-            threshold=self.verdicts.threshold,
-            rule=self.verdicts.rule,
-            drift=self.drift,
-            by_group=results.counts["grouped"],
-            unpromised=self.unpromised,
-            alarms=tuple(run["alarms"]),
-            images_per_second=run["timings"]["images_per_second"],
-            files=self.total,
-            **counts,
-        )
-
-    def _draw_missing(self) -> None:
-        """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
-
-        New images can lower a threshold of false discoveries. An image that fails now, and did not before, makes room
-        in a budget. Those that were drawn in this run have their maps.
-        """
-        if not self.verdicts.moves:
-            return
-        self.look_back()
-        for shard in self.cut(self.output.store.without(self.files, self.holds)):
-            self.run(shard)
-
-    def scored(self, batch: Sequence[Decoded] | Failed) -> list[_Scored]:
-        """A batch through the model; what does not fit into memory goes through in halves, and so do those after it."""
+    def score_batch(self, batch: Sequence[Decoded] | Failed) -> list[_Scored]:
+        """Run the model; what does not fit into memory goes through in halves, and so do the batches after it."""
         if isinstance(batch, Failed):
             return [batch]
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
@@ -320,8 +225,8 @@ class Scoring(FolderRun):
 
         return in_halves(batch, run, "scored", smaller)
 
-    def drawn(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:
-        """Rows and maps."""
+    def draw_batch(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:
+        """Make rows, and draw the images that are flagged or among the worst; each row with its map."""
         drawn: list[tuple[Row, NDArray[Any]]] = []
         with self.stages.timed("write"):
             for part in scored:
@@ -357,30 +262,122 @@ class Scoring(FolderRun):
         return scored
 
     def _draw(self, row: Row, image: Decoded, values: Values) -> None:
-        """Regions and heat map of a flagged image; thumbnail and neighbours of what may be among the worst of all."""
-        score, anomaly_map = row["score"], values["anomaly_map"]
-        flagged, worst = self.verdicts.flags(row["path"], score), self.worst.takes(score)
-        if not (flagged or worst or self.all_maps):
+        """Add regions of a flagged image and write its heat map; add pictures of what may be among the worst of all."""
+        calibration, has_places = self.verdicts.calibration, self.session.metadata.tells_places
+        mapped = self.options.all_maps or self.verdicts.is_flagged(row["path"], row["score"])
+        worst = self.worst.enter(row["score"])
+        if not (mapped or worst):
             return
-        calibration = self.verdicts.calibration
-        told = self.session.metadata.tells_places
-        regions = find_regions(anomaly_map, local_level(calibration)) if told else None
-        if regions is not None:
-            row |= regions.columns()
-        outlines = regions.outlines if regions is not None else ()
-        if told and calibration is not None and calibration.places is not None:
-            row["local_p_value"] = float(calibration.places.p_values(np.fmax.reduce(anomaly_map, axis=None)))
-        heat = colourise(anomaly_map, HeatScale.of(calibration, anomaly_map))
-        if told and (flagged or self.all_maps):
-            path = self.output.map_path(row["path"])
-            picture = png(draw_outlines(overlay(image.pixels, heat), outlines))
-            write_atomically(path, lambda temporary: temporary.write_bytes(picture))
+        findings = Findings.of(values["anomaly_map"], calibration) if has_places else Findings()
+        row |= findings.columns
+        if has_places and mapped:
+            picture = findings.draw_heat_map(image.pixels)
+            write_atomically(self.output.map_path(row["path"]), lambda temporary: temporary.write_bytes(picture))
         if worst:
-            row["thumbnail"] = thumbnail(image.pixels)
-            row["heatmap"] = png(heat, longest=LONGEST) if told else None
-            row["outlines"] = svg_path(outlines, min(1.0, LONGEST / max(image.pixels.shape[:2])))
+            row |= findings.draw_pictures(image.pixels)
             if self.gallery is not None:
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
+
+    def finish(self) -> ScoreSummary:
+        """Merge all rows, give verdicts, write results and the report."""
+        from pipelines.report import write_report  # its imports take long: the first image need not wait
+
+        self._draw_missing()
+        within, due = self.options.drift_below, self.output.new_names()
+        tables = self.output.store.tables(self.files, (*OF_VERDICTS, "path") if within else OF_VERDICTS)
+        self.verdicts, self.drift = settle_verdicts(self.verdicts, tables, within)
+        if self.verdicts.calibration is not None:
+            self.strangers = Strangers(self.verdicts.calibration, within)
+
+        def judge(rows: list[Row]) -> None:
+            self.verdicts.fill(rows)
+            forget_regions(rows)
+            if self.strangers is not None:
+                self.strangers.add(rows)
+            for row in rows:
+                if row["is_anomaly"] or (self.options.all_maps and row["status"] == "ok"):
+                    due.add(map_name(row["path"], folds=self.output.folds))
+
+        results = self.write_results(judge)
+        self.output.tidy(due)
+        self.unpromised = results.counts["unpromised"]
+        run = self.write_record(results)
+        return ScoreSummary(
+            out=self.output.out,
+            report=write_report(self.output.out),
+            false_alarms=self.verdicts.false_alarms,
+            threshold=self.verdicts.threshold,
+            rule=self.verdicts.rule,
+            drift=self.drift,
+            by_group=results.counts["grouped"],
+            unpromised=self.unpromised,
+            alarms=tuple(run["alarms"]),
+            images_per_second=run["timings"]["images_per_second"],
+            files=self.total,
+            **{name: results.counts[name] for name in COUNTED},
+        )
+
+    def _draw_missing(self) -> None:
+        """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
+
+        New images can lower a threshold of false discoveries. An image that fails now, and did not before, makes room
+        in a budget. Those that were drawn in this run have their maps.
+        """
+        if not self.verdicts.may_move:
+            return
+        self.look_back()
+        for shard in self.cut(self.output.store.find_undone(self.files, self.is_done)):
+            self.run(shard)
+
+    def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
+        """Describe the run, for run.json: everything but the rows themselves."""
+        calibration = self.options.calibration
+        options = [] if calibration is None else ["--calibration", str(calibration.resolve())]
+        for name, number in self.verdicts.options.items():
+            options += [f"--{name.replace('_', '-')}", repr(number)]
+        options += ["--groups"] * (self.verdicts.groups is not None) + ["--all-maps"] * self.options.all_maps
+        warnings = list(self._warn(counts["ok"], finished=finished))
+        document = describe_run(self, counts, options=options, warnings=warnings, finished=finished, drift=self.drift)
+        return document | {
+            "calibration": self.verdicts.describe((file.relative for file in self.files), self.unpromised),
+            "heat": describe_scale(self.verdicts.calibration),
+            "drift": self.drift and asdict(self.drift),
+        }
+
+    def _warn(self, scored: int, *, finished: bool) -> Iterator[str]:
+        """Yield what people should know before they trust the verdicts."""
+        calibration, threshold, groups = self.verdicts.calibration, self.verdicts.threshold, self.verdicts.groups
+        if calibration is None:
+            missing = self.model.folder / CALIBRATION_FILE
+            yield (
+                f"no image has a verdict or a p-value, since {missing} is missing. Copy {CALIBRATION_FILE} and "
+                f"{GALLERY_FILE} to there from where the model file came from (`kintsugi models show NAME@champion` "
+                "prints that folder), or give --calibration FILE, and run the same command again"
+            )
+        if caution := self.verdicts.caution(scored):
+            yield caution
+        if self.drift is not None and self.drift.drifted:
+            yield str(self.drift)
+        if finished and self.strangers is not None and (warning := self.strangers.warning()):
+            yield warning
+        if finished and self.drift is None and calibration is not None and calibration.n < FEWEST:
+            yield (
+                f"Drift was not checked: it needs {FEWEST} calibration images and this model has {calibration.n}. "
+                "Train on more good images"
+            )
+        if finished and calibration is not None and threshold is not None:
+            ran_on = self.ran_on or {self.session.provider}
+            if warning := describe_mismatch(calibration.provider, ran_on, threshold):
+                yield warning
+        if groups is not None:
+            yield from groups.without_promise(file.relative for file in self.files)
+
+
+def work_key(model: ModelFile, calibration: Calibration | None) -> str:
+    """Return a digest of what rows and maps depend on: the model, its gallery, what is drawn and measured."""
+    gallery = model.folder / GALLERY_FILE
+    made_of = [model.sha256, sha256_of(gallery) if gallery.is_file() else None, *describe_drawing(calibration)]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _weight(scored: Sequence[_Scored]) -> int:

@@ -129,10 +129,10 @@ def _outlines(
     padded = np.pad(field, 1, constant_values=-cap)  # a region at the image's edge is closed there
     found = find_contours(padded, 0.0, fully_connected="high")
     corner = np.array([rows.start, columns.start]) - 0.5  # of the padded field; a pixel's centre is half a pixel in
-    return [(simplified(outline, _TOLERANCE) + corner)[:, ::-1] for outline in found]
+    return [(simplify(outline, _TOLERANCE) + corner)[:, ::-1] for outline in found]
 
 
-def simplified(outline: Outline, tolerance: float) -> Outline:
+def simplify(outline: Outline, tolerance: float) -> Outline:
     """Fewer points, none of those left out further than the tolerance from the line without it.
 
     Not skimage's approximate_polygon, whose import takes a second more than all else here together.

@@ -11,9 +11,7 @@ Belongs to the scoring side: numpy, pydantic and (on demand) scipy only.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipelines.anomaly.place_quantiles import GoodPlaces
-from pipelines.base.files import TextError, read_text
+from pipelines.base.files import TextError, read_text, write_json
 from pipelines.errors import CalibrationError
 
 MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
@@ -140,7 +138,7 @@ class Calibration(BaseModel):
         as_high = self.n - np.searchsorted(self._ascending, values, side="left")
         return np.asarray((1 + as_high) / (self.n + 1), dtype=np.float64)
 
-    def _tolerated(self, alpha: float) -> int:
+    def _count_tolerated(self, alpha: float) -> int:
         """k: how many calibration scores may lie above the threshold, k = floor(alpha * (n + 1)) - 1.
 
         The product is rounded (0.29 * 100 < 29; 1/49 * 49 < 1), so the floor is settled by the division that
@@ -180,7 +178,7 @@ class Calibration(BaseModel):
         >>> Calibration(model_sha256="", scores=(1.0, 2.0, 3.0, 4.0), map_quantiles={}).threshold(0.4)
         3.0
         """
-        return self.scores[self.n - 1 - self._tolerated(alpha)]
+        return self.scores[self.n - 1 - self._count_tolerated(alpha)]
 
     def default_false_alarms(self) -> float:
         """The promised rate when a run asks for none: the job's, else 0.01 or the smallest that n allows if more."""
@@ -211,7 +209,7 @@ class Calibration(BaseModel):
             raise CalibrationError(f"an interval for {n_test} good images is empty: at least 1 is needed")
         if not 0 < level < 1:
             raise CalibrationError(f"a level of {level!r} is not between 0 and 1: use 0.95, say")
-        above = self._tolerated(alpha) + 1
+        above = self._count_tolerated(alpha) + 1
         cdf = beta_binomial_cdf(n_test, above, self.n + 1 - above)
         tail = (1 - level) / 2
         low, high = np.searchsorted(cdf, [tail, 1 - tail])
@@ -251,16 +249,7 @@ class Calibration(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all; equal calibrations give equal bytes, every float reads back as it was."""
-        text = json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=1, allow_nan=False) + "\n"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_json(path, self.model_dump(exclude_none=True), indent=1)
 
 
 def check_rate(alpha: float) -> None:

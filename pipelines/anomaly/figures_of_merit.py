@@ -59,7 +59,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike, level: float = 0.95) -> Au
     >>> image_auroc([0.1, 0.4, 0.3, 0.8], [False, False, True, True]).value
     0.75
     """
-    values, abnormal = _checked(scores, labels)
+    values, abnormal = _check(scores, labels)
     good, bad = np.sort(values[~abnormal]), np.sort(values[abnormal])
     if not good.size or not bad.size:
         return Auroc(None, None)
@@ -254,7 +254,7 @@ class _Group:
 
     def steps(self) -> list[tuple[NDArray[np.float32], float]]:
         """The group's good pixels: ascending values, and how many pixels each of them stands for."""
-        self._recent, self._points = [_sorted(self._recent)], [_sorted(self._points)]
+        self._recent, self._points = [_sort(self._recent)], [_sort(self._points)]
         return [(self._recent[0], 1.0), (self._points[0], BLOCK / POINTS)]
 
     def regions(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]]:
@@ -320,7 +320,7 @@ def _placements(values: Floats, others: Floats) -> Floats:
 
 def _cumulative(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """False and true positives at each distinct threshold, from the highest to the lowest; (0,) without images."""
-    values, abnormal = _checked(scores, labels)
+    values, abnormal = _check(scores, labels)
     if not values.size:
         return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     order = np.argsort(-values, kind="stable")
@@ -328,7 +328,7 @@ def _cumulative(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64]
     return np.cumsum(~abnormal[order])[last], np.cumsum(abnormal[order])[last]
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+def _check(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
     values, abnormal = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if values.ndim != 1 or values.shape != abnormal.shape:
         raise ValueError(
@@ -348,7 +348,7 @@ def _regions(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArr
     return np.split(values[mask][order], np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def _sorted(chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _sort(chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.sort(np.concatenate(chunks)) if chunks else np.empty(0, dtype=np.float32)
 
 

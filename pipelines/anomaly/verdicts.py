@@ -85,12 +85,12 @@ class Verdicts:
         """Return the threshold that an image is judged by: its group's, where sub-folders are judged by themselves."""
         return self.groups.judge(group_of(path, self.groups.level)).threshold if self.groups else self.threshold
 
-    def promises(self, path: str) -> bool:
+    def has_promise(self, path: str) -> bool:
         """Return whether the rule's promise holds for an image: calibration knows its sub-folder, if it has one."""
         return self.groups is None or self.groups.judge(group_of(path, self.groups.level)).promised
 
-    def flags(self, path: str, score: float) -> bool:
-        """Whether an image with this score is abnormal; before `settle`, whether it may be."""
+    def is_flagged(self, path: str, score: float) -> bool:
+        """Return whether an image with this score is abnormal; before `settle`, whether it may be."""
         threshold = self.threshold_of(path)
         return threshold is not None and score > threshold
 
@@ -120,6 +120,33 @@ class Verdicts:
             return {"false_discoveries": self.false_alarms}
         return {"false_alarms": self.false_alarms} | ({} if self.budget is None else {"budget": self.budget})
 
+    def describe(self, paths: Iterable[str], unpromised: int) -> dict[str, Any] | None:
+        """Describe the rule for run.json, with what it takes to judge by it again; None without calibration.
+
+        Args:
+            paths: Of all images.
+            unpromised: Images that are judged without a promise.
+        """
+        if self.calibration is None:
+            return None
+        grouped = self.groups and {
+            "level": self.groups.level,
+            "needed": self.groups.needed,
+            "others": {"n": self.groups.rest.calibration.n, "promised": self.groups.rest.promised},
+            "unpromised": unpromised,
+            "groups": self.groups.describe(paths),
+            "scores": {name: list(scores) for name, scores in self.calibration.groups.items()},
+        }
+        return {
+            "n": self.calibration.n,
+            "false_alarms": self.false_alarms,
+            "threshold": self.threshold,
+            "rule": self.rule,
+            "options": self.options,
+            "scores": list(self.calibration.scores),
+            "grouped": grouped,
+        }
+
     def caution(self, images: int) -> str | None:
         """A warning where a share of false discoveries is judged by so few calibration images that it hides defects.
 
@@ -144,13 +171,13 @@ class Verdicts:
         )
 
     @property
-    def moves(self) -> bool:
-        """Whether the threshold depends on the scores of the images that are judged."""
+    def may_move(self) -> bool:
+        """Return whether the threshold depends on the scores of the images that are judged."""
         return self.threshold is not None and (self.discoveries or self.budget is not None)
 
     def tally(self) -> Tally | None:
         """Return an empty count of scores for `settle`; None where the threshold does not depend on them."""
-        if self.calibration is None or not self.moves:
+        if self.calibration is None or not self.may_move:
             return None
         return Tally(self.calibration, 0 if self.budget is None else self.budget + 1)
 
@@ -226,10 +253,10 @@ def check_rule(
             check_rate(rate)
 
 
-def settled(
+def settle_verdicts(
     verdicts: Verdicts, tables: Iterable[pa.Table], drift_below: tuple[str, ...] = ()
 ) -> tuple[Verdicts, Drift | None]:
-    """Verdicts with the threshold that their rule gives for all images, and whether these have drifted.
+    """Return verdicts with the threshold that their rule gives for all images, and whether these have drifted.
 
     Args:
         verdicts: The rule.
@@ -251,8 +278,8 @@ def settled(
     return verdicts.settle(tally), drift
 
 
-def settled_by(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts:
-    """Verdicts with the threshold that their rule gives for the images that have rows so far.
+def settle_threshold(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts:
+    """Return verdicts with the threshold that their rule gives for the images that have rows so far.
 
     Args:
         verdicts: The rule.

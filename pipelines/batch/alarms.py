@@ -9,8 +9,8 @@ from pipelines.base.percentages import percent
 from pipelines.jobfile.tables import AlarmTable
 
 
-def alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | None = None) -> list[str]:
-    """What gives rise to an alarm, a sentence for each.
+def find_alarms(rule: AlarmTable | None, counts: Mapping[str, int], drift: Drift | None = None) -> list[str]:
+    """List what gives rise to an alarm, a sentence for each.
 
     Args:
         rule: Of the job; None: no alarms.

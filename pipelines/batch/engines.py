@@ -17,9 +17,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, cast, get_args
 
-from pipelines.base.progress import Advance
+from pipelines.base.progress import Advance, progress
 from pipelines.batch.folder_run import STAGES, FolderRun, Shard
 from pipelines.errors import EngineError, KintsugiError
 from pipelines.settings import PREFIX, settings
@@ -65,8 +66,17 @@ def open_engine(engine: Engine) -> Iterator[RunAll]:
     if check_engine(engine) == "local":
         yield one_by_one
         return
-    with _connected():
+    with _connect():
         yield on_ray
+
+
+def run_job(opened: AbstractContextManager[FolderRun], engine: Engine) -> Any:  # noqa: ANN401
+    """Open a job, do its shards, and finish it; returns what `finish` returns."""
+    with open_engine(engine) as run_all, opened as job:
+        shards, log = job.shards(), logging.getLogger(f"pipelines.{job.verb}")
+        with progress(log, job.verb, len(job.files), "images", len(job.files) - job.left) as advance:
+            run_all(job, shards, advance)
+        return job.finish()
 
 
 def one_by_one(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
@@ -110,7 +120,7 @@ def on_ray(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
 def _await_rows(job: FolderRun) -> None:
     """A folder of other machines may be listed here as it was a minute ago; what is missing then, `finish` tells."""
     given_up = time.monotonic() + LISTED_WITHIN
-    while job.missing() and time.monotonic() < given_up:
+    while job.count_missing() and time.monotonic() < given_up:
         time.sleep(2)
 
 
@@ -163,12 +173,12 @@ class _Worker:
             before = dict(job.stages.seconds)
             job.run(shards[number])
         except (KintsugiError, OSError) as error:
-            return _told(error)
+            return _report(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the user is to know where it was
-            return _told(EngineError(f"on {platform.node()}: {type(error).__name__}: {_brief(error)}"))
+            return _report(EngineError(f"on {platform.node()}: {type(error).__name__}: {_brief(error)}"))
         spent = [seconds - before[stage] for stage, seconds in job.stages.seconds.items()]
         done = [len(shards[number].indices)]
-        return {"images": done, "spent": [spent], "error": [b""], "provider": [job.provider]}
+        return {"images": done, "spent": [spent], "error": [b""], "provider": [job.session.provider]}
 
     def _open(self) -> tuple[FolderRun, Sequence[Shard]]:
         import ray
@@ -179,12 +189,12 @@ class _Worker:
         return self._opened
 
 
-def _told(error: Exception) -> dict[str, list[Any]]:
+def _report(error: Exception) -> dict[str, list[Any]]:
     return {"images": [0], "spent": [[0.0] * len(STAGES)], "error": [pickle.dumps(error)], "provider": [""]}
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
+def _connect() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other lines are of no use to whoever reads ours
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what Ray Data leaves behind would connect again
     import ray

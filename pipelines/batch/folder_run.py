@@ -8,25 +8,27 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base.concurrency import Clock
 from pipelines.base.progress import Advance
+from pipelines.batch.options import RunOptions
 from pipelines.batch.output_folder import OutputFolder
+from pipelines.batch.results_files import Results, open_results
 from pipelines.batch.rows import unreadable_row
 from pipelines.batch.schema import Row
 from pipelines.batch.shard_store import GALLERY_ROWS
 from pipelines.errors import OutputError
 from pipelines.images import FileList, ImageFile, LeftOut, UnreadableFolder
-from pipelines.jobfile.tables import AlarmTable
 from pipelines.models.model_file import ModelFile
+from pipelines.models.session import AnyRestoring, Session
 
 log = logging.getLogger(__name__)
 SHARD_FILES = 256  # seconds to a minute of work,
@@ -77,8 +79,8 @@ class Worst:
         """As it is now."""
         return Worst(self._ranks)
 
-    def takes(self, rank: float) -> bool:
-        """Whether an image may be among the worst of all; it counts from now on."""
+    def enter(self, rank: float) -> bool:
+        """Return whether an image of this rank may be among the worst of all; it counts from now on."""
         with self._lock:
             if len(self._ranks) == GALLERY_ROWS and rank < self._ranks[0]:
                 return False
@@ -91,14 +93,17 @@ class Worst:
 class FolderRun(ABC):
     """An open job: an output folder held, a model loaded, a list of files."""
 
+    verb: ClassVar[str]
+    counted: ClassVar[tuple[str, ...]]  # of rows, in run.json
+
     folder: Path
     files: FileList
     unreadable: tuple[UnreadableFolder, ...]
     left_out: LeftOut = field(default_factory=LeftOut)
     model: ModelFile
+    session: Session | AnyRestoring
     output: OutputFolder
-    alarm: AlarmTable | None = None  # the rule of a job that is run by a schedule
-    series: bool = False  # one of many in one folder, which have a page over time
+    options: RunOptions
     left: int = 0
     stages: Clock = field(default_factory=lambda: Clock(*STAGES))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -111,11 +116,16 @@ class FolderRun(ABC):
         """Rows that there will be: one for each file, and for each sub-folder that cannot be read."""
         return len(self.files) + len(self.unreadable)
 
+    @property
+    def model_name(self) -> str:
+        """The name that the model is registered under, or that its file has."""
+        return self.model.name or self.session.metadata.name
+
     def shards(self) -> list[Shard]:
-        """What is left to do, in pieces. Files that failed are tried again."""
+        """List what is left to do, in pieces. Files that failed are tried again."""
         self.output.store.forget_damaged()
         self.look_back()
-        left, ranks = self.output.store.left(self.files, self.holds)
+        left, ranks = self.output.store.find_left(self.files, self.is_done)
         self.worst = Worst(ranks)
         if len(left) < len(self.files):
             log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
@@ -123,21 +133,21 @@ class FolderRun(ABC):
         return self.cut(left)
 
     def cut(self, indices: NDArray[np.int64]) -> list[Shard]:
-        """Some of the files in pieces."""
+        """Cut some of the files into pieces."""
         pieces = _pieces(self.files.sizes[indices])
         return [Shard(number, self.files, indices[piece]) for number, piece in enumerate(pieces)]
 
     def look_back(self) -> None:  # noqa: B027 - most verbs have nothing to learn
-        """Learn from the rows so far what `holds` asks for."""
+        """Learn from the rows so far what `is_done` asks for."""
 
     def run(self, shard: Shard, advance: Advance | None = None) -> None:
         """Do one shard. Rows appear as they come, every `KEEP_SECONDS`; a run that is interrupted keeps them too."""
         worst = self.worst.copy()
-        self.ran_on.add(self.provider)
+        self.ran_on.add(self.session.provider)
         rows: list[Row] = []
         kept = time.monotonic()
         try:
-            with contextlib.closing(self.rows_of(shard.files)) as coming:
+            with contextlib.closing(self.make_rows(shard.files)) as coming:
                 for new in coming:
                     rows += new
                     if advance:
@@ -156,29 +166,56 @@ class FolderRun(ABC):
         """The same job, as it is sent to another machine: shards hold the files, so they need not go twice."""
         return replace(self, files=self.files[:0])
 
-    @property
     @abstractmethod
-    def provider(self) -> str:
-        """Which part of ONNX Runtime runs the model in this process."""
-
-    @abstractmethod
-    def holds(self, row: Row) -> bool:
-        """Whether what a row of an earlier run tells of is still there, so that nothing is left to do."""
+    def is_done(self, row: Row) -> bool:
+        """Return whether what a row of an earlier run names is still there, so that nothing is left to do."""
 
     @abstractmethod
     def finish(self) -> Any:  # noqa: ANN401 - each verb has a summary of its own
         """Merge all rows, write results and the report."""
 
     @abstractmethod
-    def rows_of(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
-        """The rows of some files, as they come."""
+    def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
+        """Describe the run, for run.json."""
 
-    def missing(self) -> int:
-        """Files that there is no row of."""
+    @abstractmethod
+    def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
+        """Make the rows of some files, as they come."""
+
+    def begin(self) -> None:
+        """Write run.json of a run that has done nothing yet."""
+        self.output.write_json("run.json", self.describe(dict.fromkeys(self.counted, 0), finished=False))
+
+    def write_results(self, complete: Callable[[list[Row]], None]) -> Results:
+        """Write the results files, and the pictures of the worst images.
+
+        Args:
+            complete: Adds to some rows, by path, what is known at the end.
+        """
+        self.session.close()  # rows and the report have the room now
+        self.output.forget_evaluation()
+        named = {"model": self.model_name, "version": self.model.version}
+        with open_results(self.output.out) as results:
+            for rows in self.merge_rows():
+                complete(rows)
+                results.add([row | named for row in rows])
+        self.output.write_gallery(results.worst)
+        return results
+
+    def write_record(self, results: Results) -> dict[str, Any]:
+        """Write run.json of a finished run, log what it warns of, and return it."""
+        run = self.describe({name: results.counts[name] for name in self.counted}, finished=True)
+        self.output.write_json("run.json", run)
+        for warning in run["warnings"]:
+            logging.getLogger(f"pipelines.{self.verb}").warning("%s", warning)
+        return run
+
+    def count_missing(self) -> int:
+        """Count the files that have no row."""
         return sum(len(block.files) - len(block.places) for block in self.output.store.blocks(self.files, ("path",)))
 
-    def merged(self) -> Iterator[list[Row]]:
-        """The rows of all files and of sub-folders that cannot be read, by path, some thousands at a time.
+    def merge_rows(self) -> Iterator[list[Row]]:
+        """Yield the rows of all files and of sub-folders that cannot be read, by path, some thousands at a time.
 
         Raises:
             OutputError: Rows are missing: somebody has deleted them, or another machine's are not to be seen yet.

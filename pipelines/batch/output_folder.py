@@ -43,7 +43,7 @@ class OutputFolder:
     """An output folder held by this process alone."""
 
     def __init__(self, out: Path, *, work_key: str, source: Path | None = None, verb: str = "score") -> None:
-        """Describe a folder; `held` opens it.
+        """Describe a folder; `hold` opens it.
 
         Args:
             out: The folder.
@@ -59,7 +59,7 @@ class OutputFolder:
         self.store = RowStore(self._private / f"shards-{work_key[:16]}")
 
     @contextmanager
-    def held(self, *, fresh: bool = False) -> Iterator[OutputFolder]:
+    def hold(self, *, fresh: bool = False) -> Iterator[OutputFolder]:
         """Create the folder and lock it.
 
         Args:
@@ -125,7 +125,7 @@ class OutputFolder:
         table = self.store.gallery(worst)
         write_atomically(self._private / "gallery.parquet", lambda path: write_table(table, path))
 
-    def names(self) -> NameSet:
+    def new_names(self) -> NameSet:
         """Begin a set of names of what is to be in the folder."""
         return NameSet(folds=self.folds)
 
@@ -154,7 +154,7 @@ class OutputFolder:
         Args:
             due: Names of results that are to be there.
         """
-        files, folders = self.names(), self.names()
+        files, folders = self.new_names(), self.new_names()
         for name in due:
             files.add(name)
             for above in PurePosixPath(name).parents[:-1]:
@@ -165,7 +165,7 @@ class OutputFolder:
 
     def _forget_all(self) -> None:
         """Delete what rows of ours name, and the rows: nothing of an earlier run counts, or stays behind."""
-        nothing = self.names()
+        nothing = self.new_names()
         for name in self._results():
             self._remove(name, nothing)
         self.tidy(nothing)
@@ -303,7 +303,7 @@ def check_own(out: Path, account: str) -> None:
         raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
 
 
-def tell_replaced(account: Path, model: ModelFile) -> None:
+def warn_replaced(account: Path, model: ModelFile) -> None:
     """Say so if what another model made is about to be replaced.
 
     Args:

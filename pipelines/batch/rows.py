@@ -36,7 +36,7 @@ def unreadable_row(place: UnreadableFolder) -> Row:
 
 
 def note_of(image: Decoded, model: Metadata) -> str | None:
-    """What a person should know of an image, beside what decoding it told: that most of what the model saw is made up.
+    """Return a warning if the image was enlarged so much that its score means little, with the note of its decoding.
 
     Not where the model was trained on images as small, and so calibrated on them.
 
@@ -45,8 +45,8 @@ def note_of(image: Decoded, model: Metadata) -> str | None:
         model: What it is given to.
     """
     size = model.size
-    usual = min(max(size), max(model.median_size or size))
-    if MUCH_SMALLER * max(image.height, image.width) >= usual:
+    seen = min(max(size), max(model.median_size or size))
+    if MUCH_SMALLER * max(image.height, image.width) >= seen:
         return image.note
     enlarged = f"enlarged from {image.width} x {image.height} pixels to {size[1]} x {size[0]}: its score says little"
     return f"{image.note}; {enlarged}" if image.note else enlarged

@@ -120,7 +120,7 @@ class RowStore:
                     opened.append((shard, _read(shard.path, read)))
             opened = [(shard, table) for shard, table in opened if shard.last >= first]
             opened.sort(key=lambda pair: -pair[0].written)
-            places, rows = _matched(block, [table for _, table in opened])
+            places, rows = _match_rows(block, [table for _, table in opened])
             yield Block(start, block, places, rows.select(list(names)))
             start += len(block)
 
@@ -128,12 +128,12 @@ class RowStore:
         """Go through the rows of files, some columns of them; files without a row are passed over."""
         return (block.rows for block in self.blocks(files, names))
 
-    def left(self, files: FileList, holds: Callable[[Row], bool]) -> tuple[NDArray[np.int64], list[float]]:
-        """What is still to be done: not finished, changed, or without the pictures that are due.
+    def find_left(self, files: FileList, is_done: Callable[[Row], bool]) -> tuple[NDArray[np.int64], list[float]]:
+        """Find what is still to be done: not finished, changed, or without the pictures that are due.
 
         Args:
             files: What is asked for.
-            holds: Whether what a finished row tells of is still there.
+            is_done: Returns whether what a finished row names is still there.
 
         Returns:
             Indices of files, ascending, and the ranks of the worst that are done.
@@ -142,7 +142,7 @@ class RowStore:
         worst: list[tuple[float, str, int, bool]] = []
         for block in self.blocks(files, _OF_WORK):
             for place, row in zip(block.places.tolist(), block.rows.to_pylist(), strict=True):
-                if row["status"] == "ok" and holds(row):
+                if row["status"] == "ok" and is_done(row):
                     done[block.start + place] = True
                     worst.append((*worst_first(row), block.start + place, row["pictured"]))
             worst = heapq.nsmallest(GALLERY_ROWS, worst)
@@ -151,12 +151,12 @@ class RowStore:
             done[index] = pictured
         return np.flatnonzero(~done), [-rank for rank, _, _, pictured in worst if pictured]
 
-    def without(self, files: FileList, holds: Callable[[Row], bool]) -> NDArray[np.int64]:
+    def find_undone(self, files: FileList, is_done: Callable[[Row], bool]) -> NDArray[np.int64]:
         """Find the files whose finished row names what is not there.
 
         Args:
             files: What is asked for.
-            holds: Whether what a finished row names is still there.
+            is_done: Returns whether what a finished row names is still there.
 
         Returns:
             Indices of files, ascending.
@@ -165,7 +165,7 @@ class RowStore:
             block.start + place
             for block in self.blocks(files, _OF_WORK)
             for place, row in zip(block.places.tolist(), block.rows.to_pylist(), strict=True)
-            if row["status"] == "ok" and not holds(row)
+            if row["status"] == "ok" and not is_done(row)
         ]
         return np.array(lacking, np.int64)
 
@@ -232,7 +232,7 @@ def worst_of(rows: Iterable[Row]) -> list[Row]:
     return heapq.nsmallest(GALLERY_ROWS, rows, key=worst_first)
 
 
-def _matched(files: FileList, tables: Sequence[pa.Table]) -> tuple[NDArray[np.int64], pa.Table]:
+def _match_rows(files: FileList, tables: Sequence[pa.Table]) -> tuple[NDArray[np.int64], pa.Table]:
     """The first row that counts of each file, from tables whose newest comes first."""
     from_table = np.full(len(files), -1)
     from_row = np.zeros(len(files), np.int64)

@@ -18,10 +18,12 @@ logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
 def ours(request: Answer) -> Answer:
     """The batch job, report and all; times from when the model is loaded, and to the first row from the very start."""
+    from pipelines.batch.options import ScoreOptions
     from pipelines.score import open_scoring
 
     first: list[float] = []
-    with open_scoring(request["images"], request["model"], Path(request["work"]) / "out", fresh=True) as job:
+    options = ScoreOptions(fresh=True)
+    with open_scoring(request["images"], request["model"], Path(request["work"]) / "out", options) as job:
         start = time.perf_counter()
         for shard in job.shards():
             job.run(shard, lambda *_: first.append(time.time()) if not first else None)
@@ -77,12 +79,14 @@ def naive(request: Answer) -> Answer:
 def limits(request: Answer) -> Answer:
     """Each stage by itself on the same images, with all cores: what the job would take if the stages were all."""
     from pipelines.base.concurrency import in_order
+    from pipelines.batch.options import ScoreOptions
     from pipelines.images import Failed
     from pipelines.models.inputs import decode_for
     from pipelines.score import open_scoring
     from pipelines.settings import settings
 
-    with open_scoring(request["images"], request["model"], Path(request["work"]) / "out", fresh=True) as job:
+    options = ScoreOptions(fresh=True)
+    with open_scoring(request["images"], request["model"], Path(request["work"]) / "out", options) as job:
         workers = settings().workers
         seconds, start = {}, time.perf_counter()
 
@@ -95,9 +99,9 @@ def limits(request: Answer) -> Answer:
         lap("decode")
         size = job.session.batch_size
         batches = [images[first : first + size] for first in range(0, len(images), size)]
-        scored = list(in_order(job.scored, batches, workers=job.session.calls))
+        scored = list(in_order(job.score_batch, batches, workers=job.session.calls))
         lap("run")
-        rows = [row for drawn in in_order(job.drawn, scored, workers=workers) for row, _ in drawn]
+        rows = [row for drawn in in_order(job.draw_batch, scored, workers=workers) for row, _ in drawn]
         job.output.store.write(rows)
         job.finish()
         lap("write")

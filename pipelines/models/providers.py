@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -101,6 +102,25 @@ def short_name(provider: str) -> str:
     'CUDA'
     """
     return provider.removesuffix("ExecutionProvider")
+
+
+def describe_mismatch(calibrated_on: str | None, ran_on: Iterable[str], threshold: float) -> str | None:
+    """Return a warning where scores were made by another provider than the threshold; None where the same made both.
+
+    Args:
+        calibrated_on: The provider of the calibration scores; None: not known.
+        ran_on: Providers of the scores.
+        threshold: Of the scores.
+    """
+    others = sorted(short_name(each) for each in {*ran_on} - {calibrated_on})
+    if calibrated_on is None or not others:
+        return None
+    here = short_name(calibrated_on)
+    return (
+        f"the model was calibrated on {here} and scored on {' and '.join(others)}: scores of the two may differ by "
+        f"{score_tolerance(threshold):.1g}, so an image that close to the threshold of {threshold:.4f} may get the "
+        f"other verdict. Set KINTSUGI_DEVICE={here.lower()}, or train again where you score"
+    )
 
 
 def _identity_model() -> bytes:

@@ -43,7 +43,7 @@ def compare(restored: Samples, clean: Samples, *, luma: bool = False, border: in
         # Each band with the rows that the windows at its edges see: the sums are those of the whole image.
         above = min(top, _MARGIN)
         rows = slice(top - above, min(stop + _MARGIN, height))
-        pair = _comparable(restored[rows], clean[rows], luma=luma)
+        pair = _make_comparable(restored[rows], clean[rows], luma=luma)
         own = slice(above, above + stop - top)
         error += float(np.square(pair[0][own] - pair[1][own]).sum())
         values += pair[1][own].size
@@ -65,7 +65,9 @@ def _bands(height: int) -> Iterator[tuple[int, int]]:
         top = stop
 
 
-def _comparable(restored: Samples, clean: Samples, *, luma: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _make_comparable(
+    restored: Samples, clean: Samples, *, luma: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both as shares of their ranges, in the same channels."""
     pair = [_unit(each) for each in (restored, clean)]
     if luma:

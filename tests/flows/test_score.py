@@ -26,6 +26,7 @@ from flows.restore import restore_flow
 from flows.score import score_flow
 from pipelines.base.progress import progress
 from pipelines.batch.folder_run import Shard
+from pipelines.batch.options import RestoreOptions, ScoreOptions
 from pipelines.errors import FolderError, RegistryError
 from pipelines.images import FileList
 from pipelines.restore import RestoreSummary
@@ -73,10 +74,10 @@ def job(monkeypatch, home):
     made = SimpleNamespace(opened=[], failures=[], published=[])
 
     @contextmanager
-    def open_scoring(folder, model, out, **rule):
+    def open_scoring(folder, model, out, options):
         scoring = FakeScoring(out, model)
         scoring.failures = made.failures
-        made.opened.append((folder, model, out, rule))
+        made.opened.append((folder, model, out, options))
         made.scoring = scoring
         yield scoring
 
@@ -110,9 +111,8 @@ def test_every_shard_is_a_task_and_the_run_has_a_name(job, client, tmp_path, wai
     summary = score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", 0.05, budget=7)
 
     assert summary.flagged == 4
-    rule = {"false_alarms": 0.05, "groups": False, "budget": 7, "false_discoveries": None, "all_maps": False}
-    rule |= {"alarm": None, "series": False}
-    assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", rule)]
+    options = ScoreOptions(false_alarms=0.05, budget=7)
+    assert job.opened == [(tmp_path / "inbox", "tiles@champion", tmp_path / "out", options)]
     run = last_run(client)
     assert run.name == "score inbox with tiles@champion"
     assert run.state.type == StateType.COMPLETED
@@ -228,15 +228,14 @@ def test_restoring_is_the_same_flow(job, client, tmp_path, monkeypatch, wait_for
             )
 
     @contextmanager
-    def open_restoring(folder, model, out, **options):
+    def open_restoring(folder, model, out, options):
         opened.append(options)
         yield FakeRestoring(out, "denoise")
 
     monkeypatch.setattr(flows.restore, "open_restoring", open_restoring)
     summary = restore_flow(tmp_path / "scans", "builtin:denoise", tmp_path / "out", kind="tiff")
     assert summary.psnr == 31.5
-    own = {"kind": "tiff", "reference": None, "samples": 0, "bits": None, "gps": True}
-    assert opened == [own | {"alarm": None, "series": False}]
+    assert opened == [RestoreOptions(kind="tiff")]
     run = last_run(client, "restore")
     assert run.name == "restore scans with builtin:denoise"
     expected = {"open builtin:denoise", "shard 1 of 3", "shard 3 of 3"}

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import score
 from pipelines.batch import folder_run
+from pipelines.batch.options import ScoreOptions
 from pipelines.errors import FolderError
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
@@ -18,7 +19,7 @@ def test_a_stopped_run_has_a_report_too(
     trained, rows_of, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_run, "SHARD_FILES", 5)
-    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions()) as scoring:
         for shard in scoring.shards()[:2]:
             scoring.run(shard)
     page = rebuild_report(tmp_path / "out").read_text()
@@ -34,7 +35,7 @@ def test_a_stopped_run_is_reported_by_its_own_rule(
 ) -> None:
     asked = {"false_alarms": 0.9, kind: number} if kind == "budget" else {kind: number}
     score_folder(images, trained.model, tmp_path / "whole", **asked)
-    with score.open_scoring(images, trained.model, tmp_path / "out", **asked) as scoring:
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions(**asked)) as scoring:
         for shard in scoring.shards():
             scoring.run(shard)
     rebuild_report(tmp_path / "out")
@@ -49,7 +50,7 @@ def test_a_stopped_run_is_reported_by_its_own_rule(
 
 def test_a_run_without_results_has_no_report_and_stays_as_it_is(trained, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with score.open_scoring(images, trained.model, out):
+    with score.open_scoring(images, trained.model, out, ScoreOptions()):
         pass
     before = sorted(out.rglob("*"))
     with pytest.raises(FolderError, match=r"stopped before it had any results; start it again: kintsugi score"):

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.batch.run_json import work_key
 from pipelines.errors import CalibrationError, KintsugiError
 from pipelines.models.model_file import ModelFile, sha256_of
-from pipelines.score import score_folder
+from pipelines.score import score_folder, work_key
 
 
 def test_a_budget_flags_and_draws_the_worst_alone(trained, images: Path, rows_of, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def train_model(job, *, overrides, why):
 
 
 @contextmanager
-def open_scoring(folder, model, out, **_):
+def open_scoring(folder, model, out, options):
     note("score", folder=str(folder), model=model, out=str(out))
     summary = SimpleNamespace(
         report=out / "report.html", files=1, ok=1, failed=0, flagged=0,

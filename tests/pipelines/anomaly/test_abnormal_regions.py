@@ -16,7 +16,7 @@ from pipelines.anomaly.abnormal_regions import (
     draw_outlines,
     find_regions,
     local_level,
-    simplified,
+    simplify,
     svg_path,
 )
 from pipelines.anomaly.calibration import Calibration
@@ -187,7 +187,7 @@ def test_outlines_are_simplified_as_scikit_image_does(tolerance: float) -> None:
     outlines = find_contours(field, 0.02)
     assert len(outlines) > 5
     for outline in outlines:
-        ours, theirs = simplified(outline, tolerance), approximate_polygon(outline, tolerance)
+        ours, theirs = simplify(outline, tolerance), approximate_polygon(outline, tolerance)
         assert len(ours) <= 1.1 * len(theirs) + 1
         assert max(min(_distance(point, *ends) for ends in pairwise(ours)) for point in outline) <= tolerance + 1e-9
 

@@ -16,6 +16,7 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.figures_of_merit import PixelFigures
 from pipelines.anomaly.group_thresholds import GroupThresholds, group_of
 from pipelines.anomaly.verdicts import Verdicts
+from pipelines.batch.options import ScoreOptions
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
 from pipelines.evaluate import evaluate_model, figures_of
@@ -80,7 +81,7 @@ def test_p_value_threshold_and_verdict_are_of_one_calibration() -> None:
             assert row["group"] == name
             assert row["threshold"] == own.threshold(0.03)
             assert row["p_value"] == own.p_values(np.array([row["score"]]))[0]
-            assert row["is_anomaly"] == (row["p_value"] <= 0.03) == verdicts.flags(row["path"], row["score"])
+            assert row["is_anomaly"] == (row["p_value"] <= 0.03) == verdicts.is_flagged(row["path"], row["score"])
             assert row["promised"]
 
 
@@ -120,7 +121,7 @@ def test_a_group_that_calibration_never_saw_has_a_verdict_and_no_promise() -> No
     assert calibration.threshold(0.05) == 117.0
     assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, 117.0, True)
     assert (row["promised"], row["p_value"]) == (False, None)
-    assert verdicts.flags("unknown/1.png", 118.5)
+    assert verdicts.is_flagged("unknown/1.png", 118.5)
     assert verdicts.groups is not None
     (warning,) = verdicts.groups.without_promise(["a/1.png", "unknown/1.png", "unknown/2.png"])
     assert warning == (
@@ -283,7 +284,9 @@ def test_a_stopped_run_is_reported_by_the_same_groups(grouped: Path, images: Pat
     shutil.move(images / "good", images / "line 1")
     whole, out = tmp_path / "whole", tmp_path / "out"
     score_folder(images, grouped / "model.onnx", whole, false_alarms=0.2, groups=True)
-    with score.open_scoring(images, grouped / "model.onnx", out, false_alarms=0.2, groups=True) as scoring:
+    with score.open_scoring(
+        images, grouped / "model.onnx", out, ScoreOptions(false_alarms=0.2, groups=True)
+    ) as scoring:
         for shard in scoring.shards():
             scoring.run(shard)
     rebuild_report(out)
@@ -337,7 +340,7 @@ def test_calibration_without_groups_promises_nothing_for_a_sub_folder() -> None:
     assert (found["cam1"][0]["p_value"], found[""][0]["p_value"]) == (None, 2 / 51)
     for (row,) in found.values():
         assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, calibration.threshold(0.05), True)
-    assert [verdicts.promises(path) for path in ("cam1/1.png", "1.png")] == [False, True]
+    assert [verdicts.has_promise(path) for path in ("cam1/1.png", "1.png")] == [False, True]
 
 
 def test_a_model_of_one_folder_judges_sub_folders_by_all_and_promises_nothing(

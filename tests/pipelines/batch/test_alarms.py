@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.anomaly.drift import Drift
-from pipelines.batch.alarms import alarms
+from pipelines.batch.alarms import find_alarms
 from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import AlarmTable
@@ -34,21 +34,21 @@ def counts(ok=100, failed=0, flagged=0):
     ],
 )
 def test_shares_above_the_limit_raise_an_alarm(rule, seen, says):
-    assert alarms(AlarmTable(**rule), seen) == says
+    assert find_alarms(AlarmTable(**rule), seen) == says
 
 
 def test_drift_raises_one_unless_it_is_switched_off():
-    assert alarms(AlarmTable(), counts(), MOVED) == [str(MOVED)]
-    assert alarms(AlarmTable(), counts(), STILL) == []
-    assert alarms(AlarmTable(drift=False), counts(), MOVED) == []
+    assert find_alarms(AlarmTable(), counts(), MOVED) == [str(MOVED)]
+    assert find_alarms(AlarmTable(), counts(), STILL) == []
+    assert find_alarms(AlarmTable(drift=False), counts(), MOVED) == []
 
 
 def test_without_a_rule_nothing_does():
-    assert alarms(None, counts(flagged=100), MOVED) == []
+    assert find_alarms(None, counts(flagged=100), MOVED) == []
 
 
 def test_a_restoration_has_no_flags_to_count():
-    assert alarms(AlarmTable(failed=0.1, fewest=1), {"ok": 1, "failed": 1}) == [
+    assert find_alarms(AlarmTable(failed=0.1, fewest=1), {"ok": 1, "failed": 1}) == [
         "1 of 2 files could not be read (50 %), more than 10 %"
     ]
 

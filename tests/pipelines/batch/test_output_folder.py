@@ -22,6 +22,7 @@ from pipelines import score
 from pipelines.base.files import TEMPORARY
 from pipelines.batch import folder_run, shard_store
 from pipelines.batch.folder_run import Shard
+from pipelines.batch.options import ScoreOptions
 from pipelines.errors import EngineError, OutputError
 from pipelines.evaluate import evaluate_model
 from pipelines.score import score_folder
@@ -48,7 +49,7 @@ def test_output_inside_the_input_is_not_scored_again(
 
 
 def test_a_second_run_on_the_same_output_stops(trained, images: Path, tmp_path: Path) -> None:
-    with score.open_scoring(images, trained.model, tmp_path / "out"):
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions()):
         places = (str(images), str(trained.model), str(tmp_path / "out"))
         code = f"from pipelines import score_folder; score_folder(*{places!r})"
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -142,7 +143,7 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
         if row["path"].startswith("good") and failures:
             raise failures.pop()
 
-    with score.open_scoring(images, trained.model, tmp_path / "out", observer=observe) as scoring:
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions(observer=observe)) as scoring:
         (shard,) = scoring.shards()
         with pytest.raises(ConnectionResetError):
             scoring.run(shard)
@@ -152,10 +153,10 @@ def test_another_try_of_a_shard_in_one_process_has_all_pictures(
 
 
 def test_a_row_that_is_not_there_is_no_silent_loss(trained, images: Path, tmp_path: Path) -> None:
-    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions()) as scoring:
         (shard,) = scoring.shards()
         scoring.run(Shard(0, shard.of, shard.indices[1:]))
-        assert scoring.missing() == 1
+        assert scoring.count_missing() == 1
         with pytest.raises(OutputError, match=r"1 or more images have no row in .*: start the same command again"):
             scoring.finish()
     assert not (tmp_path / "out" / "results.parquet").exists()
@@ -165,7 +166,7 @@ def test_a_row_that_is_not_there_is_no_silent_loss(trained, images: Path, tmp_pa
 def test_few_large_files_are_a_shard_of_their_own(
     trained, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with score.open_scoring(images, trained.model, tmp_path / "out") as scoring:
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions()) as scoring:
         sizes = scoring.files.sizes
         monkeypatch.setattr(folder_run, "SHARD_BYTES", int(sizes[:3].sum()))
         monkeypatch.setattr(folder_run, "SHARD_FILES", 4)
@@ -230,7 +231,7 @@ def test_the_same_folder_by_another_way_is_the_same(trained, images: Path, tmp_p
 
 def test_a_run_that_had_no_results_keeps_nobody_out(trained, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with score.open_scoring(images / "good", trained.model, out):
+    with score.open_scoring(images / "good", trained.model, out, ScoreOptions()):
         pass  # Ctrl-C as soon as the mistake was seen
     assert score_folder(images, trained.model, out).files == 16
 

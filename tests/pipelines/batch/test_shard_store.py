@@ -77,7 +77,7 @@ def test_what_is_left_is_what_is_missing_changed_failed_or_gone(written: Written
     written.write(row(file(0), 1.0, picture=True), row(file(1), 2.0, "failed"), row(file(2), 3.0, picture=True))
     written.write(row(file(3, changed=1), 4.0, picture=True), row(file(5), 0.5, picture=True))
     files = FileList.of(Path(), [file(number) for number in range(6)])
-    left, worst = written.store.left(files, lambda each: each["path"] != "002.png")
+    left, worst = written.store.find_left(files, lambda each: each["path"] != "002.png")
     assert left.tolist() == [1, 2, 3, 4]
     assert worst == [1.0, 0.5]
 
@@ -89,7 +89,7 @@ def test_the_worst_need_pictures_which_any_row_that_counts_may_have(
     files = FileList.of(Path(), [file(number) for number in range(4)])
     written.write(*(row(file(number), float(number), picture=number == 3) for number in range(4)))
     written.write(row(file(3), 3.0))  # made again, without
-    left, worst = written.store.left(files, lambda _: True)
+    left, worst = written.store.find_left(files, lambda _: True)
     assert left.tolist() == [2]
     assert worst == [3.0]
 
