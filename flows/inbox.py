@@ -36,17 +36,17 @@ async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
     inbox.open()
     pause = min(LOOK_SECONDS, inbox.settle.total_seconds() / 2)
     while True:
-        delivery = await asyncio.to_thread(inbox.arrived)
+        delivery = await asyncio.to_thread(inbox.find_next)
         if delivery is None:
             await asyncio.sleep(pause)
             continue
         places = {"folder": str(delivery), "out": str(inbox.out / delivery.name)}
         while True:
-            run = await _start(deployment, planned.parameters | places, inbox.attempt(delivery), delivery, pause)
+            run = await _start(deployment, planned.parameters | places, inbox.name_attempt(delivery), delivery, pause)
             if await _completed(run, delivery):
-                await asyncio.to_thread(inbox.done, delivery)
+                await asyncio.to_thread(inbox.record_done, delivery)
                 break
-            if not inbox.failed(delivery):
+            if not inbox.may_retry(delivery):
                 log.warning("%s is left alone until something comes into it: look at its last runs", delivery)
                 break
 

@@ -61,11 +61,11 @@ class Inbox:
         self._given.clear()
         self._session = secrets.token_hex(4)
 
-    def arrived(self) -> Path | None:
-        """The first delivery that is whole and that nothing has been made of; None while there is none.
+    def find_next(self) -> Path | None:
+        """Find the first delivery that is whole and that nothing has been made of; None while there is none.
 
-        It is not given out again unless something comes into it, or `failed` is called. What is not readable in full,
-        for want of rights or on a share that is away, waits until it can be: the others go on.
+        It is not given out again unless something comes into it, or `may_retry` is called. What is not readable in
+        full, for want of rights or on a share that is away, waits until it can be: the others go on.
         """
         now = self.clock()
         try:
@@ -94,13 +94,13 @@ class Inbox:
             self._due = now + max(AGAIN_SECONDS, SHARE * (self.clock() - now))
         return None
 
-    def attempt(self, delivery: Path) -> str:
-        """A name for the work on a delivery that was given out: another one for other contents, or another try."""
+    def name_attempt(self, delivery: Path) -> str:
+        """Name the work on a delivery that was given out: another one for other contents, or another try."""
         look, tries = self._given[delivery.name]
         return f"{self._session}-{delivery}-{look}-{tries}"
 
-    def done(self, delivery: Path) -> None:
-        """Keep that a delivery was worked on, as it was when it was given out."""
+    def record_done(self, delivery: Path) -> None:
+        """Record that a delivery was worked on, as it was when it was given out."""
         look, _ = self._given.pop(delivery.name)
         done = self._read()
         done[delivery.name] = look
@@ -114,8 +114,8 @@ class Inbox:
             )
             log.warning("%s is done, but %s cannot be written (%s): %s", delivery, self.out / RECORD, error, again)
 
-    def failed(self, delivery: Path) -> bool:
-        """Whether a delivery that was worked on in vain is to be tried once more."""
+    def may_retry(self, delivery: Path) -> bool:
+        """Return whether a delivery whose work has failed is to be tried once more; the failure counts."""
         look, tries = self._given[delivery.name]
         self._given[delivery.name] = look, tries + 1
         return tries < TRIES

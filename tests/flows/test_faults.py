@@ -80,14 +80,14 @@ class Once(Inbox):
 
     over = False
 
-    def arrived(self):
-        found = Inbox.arrived(self)
+    def find_next(self):
+        found = Inbox.find_next(self)
         if found is None and self.over:
             raise EOFError
         return found
 
-    def done(self, delivery):
-        Inbox.done(self, delivery)
+    def record_done(self, delivery):
+        Inbox.record_done(self, delivery)
         Once.over = True
 
 

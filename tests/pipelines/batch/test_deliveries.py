@@ -40,34 +40,34 @@ def deliver(inbox, name, *files):
 
 def take(inbox, clock, name):
     """Wait until it has rested."""
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     clock.now += 60
-    assert inbox.arrived() == inbox.folder / name
+    assert inbox.find_next() == inbox.folder / name
 
 
 def test_a_delivery_is_given_out_once_when_it_has_rested(inbox, clock):
     deliver(inbox, "monday", "1.png")
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     clock.now += 59
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     clock.now += 1
-    assert inbox.arrived() == inbox.folder / "monday"
+    assert inbox.find_next() == inbox.folder / "monday"
     clock.now += 1000
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
 
 
 def test_one_that_still_grows_is_waited_for(inbox, clock):
     deliver(inbox, "monday", "1.png")
     for number in range(2, 6):
-        assert inbox.arrived() is None
+        assert inbox.find_next() is None
         clock.now += 50
         deliver(inbox, "monday", f"{number}.png")
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     (inbox.folder / "monday" / "5.png").write_bytes(b"more pixels")
     clock.now += 60
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     clock.now += 60
-    assert inbox.arrived() == inbox.folder / "monday"
+    assert inbox.find_next() == inbox.folder / "monday"
 
 
 def test_an_empty_folder_and_hidden_ones_and_loose_files_are_none(inbox, clock):
@@ -75,7 +75,7 @@ def test_an_empty_folder_and_hidden_ones_and_loose_files_are_none(inbox, clock):
     deliver(inbox, ".sync", "1.png")
     (inbox.folder / "loose.png").write_bytes(b"")
     for _ in range(3):
-        assert inbox.arrived() is None
+        assert inbox.find_next() is None
         clock.now += 100
 
 
@@ -83,14 +83,14 @@ def test_what_was_done_before_a_restart_is_not_done_again(inbox, clock):
     deliver(inbox, "monday", "1.png")
     deliver(inbox, "tuesday", "1.png")
     take(inbox, clock, "monday")
-    inbox.done(inbox.folder / "monday")
-    assert inbox.arrived().name == "tuesday"  # and is cut off with the process
+    inbox.record_done(inbox.folder / "monday")
+    assert inbox.find_next().name == "tuesday"  # and is cut off with the process
 
     again = Inbox(inbox.folder, inbox.out, inbox.settle, clock)
     again.open()
     take(again, clock, "tuesday")
     clock.now += 1000
-    assert again.arrived() is None
+    assert again.find_next() is None
 
 
 @pytest.mark.parametrize("place", ["2.png", "camera 2/2.png"])
@@ -102,18 +102,18 @@ def test_what_comes_while_a_delivery_is_worked_on_is_worked_on_too(inbox, clock,
     late.write_bytes(b"late")
     os.utime(late, (1e9, 1e9))
     os.utime(inbox.folder / "monday", (1e9, 1e9))  # as rsync leaves it
-    inbox.done(inbox.folder / "monday")
+    inbox.record_done(inbox.folder / "monday")
     take(inbox, clock, "monday")
-    inbox.done(inbox.folder / "monday")
+    inbox.record_done(inbox.folder / "monday")
     clock.now += 1000
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
 
 
 def test_what_comes_days_later_is_found_within_minutes(inbox, clock):
     deliver(inbox, "monday", "1.png")
     take(inbox, clock, "monday")
-    inbox.done(inbox.folder / "monday")
-    assert inbox.arrived() is None
+    inbox.record_done(inbox.folder / "monday")
+    assert inbox.find_next() is None
     clock.now += 250_000
     deliver(inbox, "monday", "late.png")
     take(inbox, clock, "monday")
@@ -123,12 +123,12 @@ def test_one_that_fails_is_tried_three_times_and_again_when_something_comes(inbo
     deliver(inbox, "monday", "1.png")
     take(inbox, clock, "monday")
     monday = inbox.folder / "monday"
-    names = [inbox.attempt(monday)]
-    while inbox.failed(monday):
-        names.append(inbox.attempt(monday))
+    names = [inbox.name_attempt(monday)]
+    while inbox.may_retry(monday):
+        names.append(inbox.name_attempt(monday))
     assert len(set(names)) == 3
     clock.now += 10_000
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     deliver(inbox, "monday", "2.png")
     take(inbox, clock, "monday")
     inbox.open()  # its server was away
@@ -141,32 +141,32 @@ def test_reports_and_names_that_no_file_can_hold_are_no_deliveries(inbox, clock)
     (inbox.folder / os.fsdecode(b"latin-\xe9")).mkdir()
     (inbox.folder / os.fsdecode(b"latin-\xe9") / "1.png").touch()
     for _ in range(3):
-        assert inbox.arrived() is None
+        assert inbox.find_next() is None
         clock.now += 100
 
 
 def test_several_are_given_out_one_by_one(inbox, clock):
     for name in ("b", "a", "c"):
         deliver(inbox, name, "1.png")
-    inbox.arrived()
+    inbox.find_next()
     clock.now += 60
-    assert [inbox.arrived().name for _ in range(3)] == ["a", "b", "c"]
+    assert [inbox.find_next().name for _ in range(3)] == ["a", "b", "c"]
 
 
 def test_a_share_that_is_away_is_looked_at_again(inbox, clock):
     deliver(inbox, "monday", "1.png")
-    inbox.arrived()
+    inbox.find_next()
     shutil.move(inbox.folder, inbox.folder.with_name("away"))
     clock.now += 60
-    assert inbox.arrived() is None
+    assert inbox.find_next() is None
     shutil.move(inbox.folder.with_name("away"), inbox.folder)
-    assert inbox.arrived() == inbox.folder / "monday"
+    assert inbox.find_next() == inbox.folder / "monday"
 
 
 def test_a_damaged_record_counts_as_nothing_done(inbox, clock):
     deliver(inbox, "monday", "1.png")
     take(inbox, clock, "monday")
-    inbox.done(inbox.folder / "monday")
+    inbox.record_done(inbox.folder / "monday")
     (inbox.out / ".arrivals.json").write_text("[1")
     take(Inbox(inbox.folder, inbox.out, inbox.settle, clock), clock, "monday")
 
@@ -190,7 +190,7 @@ inbox = Inbox(Path("inbox"), Path("reports"), timedelta(seconds=60), lambda: clo
 def look():
     found = []
     for _ in range(9):
-        found.append(inbox.arrived())
+        found.append(inbox.find_next())
         clock[0] += 60
     return [each.name for each in found if each]
 given = [look()]
@@ -222,19 +222,19 @@ def test_a_delivery_on_a_stale_share_does_not_change_by_it(inbox, clock, broken,
         deliver(inbox, name, "1.png")
     deliver(inbox, "a/sub", "2.png")
     take(inbox, clock, "a")
-    inbox.done(inbox.folder / "a")
+    inbox.record_done(inbox.folder / "a")
     broken[str(inbox.folder / "a" / "sub")] = broken[str(inbox.folder / "b")] = code
     clock.now += 10_000
     found = []
     for _ in range(5):
-        found.append(inbox.arrived())
+        found.append(inbox.find_next())
         clock.now += 1000
     assert [each.name for each in found if each] == ["c"]
     assert sum("cannot be read" in record.message for record in caplog.records) == 2
     broken.clear()
     found = []
     for _ in range(5):
-        found.append(inbox.arrived())
+        found.append(inbox.find_next())
         clock.now += 1000
     assert [each.name for each in found if each] == ["b"]
 
@@ -242,16 +242,16 @@ def test_a_delivery_on_a_stale_share_does_not_change_by_it(inbox, clock, broken,
 def test_a_record_on_a_stale_share_does_not_count_as_nothing_done(inbox, clock, broken, caplog):
     deliver(inbox, "monday", "1.png")
     take(inbox, clock, "monday")
-    inbox.done(inbox.folder / "monday")
+    inbox.record_done(inbox.folder / "monday")
     again = Inbox(inbox.folder, inbox.out, inbox.settle, clock)
     broken[str(inbox.out)] = errno.ESTALE
     for _ in range(3):
-        assert again.arrived() is None
+        assert again.find_next() is None
         clock.now += 1000
     assert "Stale file handle" in caplog.text
     broken.clear()
     for _ in range(3):
-        assert again.arrived() is None
+        assert again.find_next() is None
         clock.now += 1000
 
 
@@ -260,9 +260,9 @@ def test_a_record_that_cannot_be_written_is_written_later(inbox, clock, broken, 
         deliver(inbox, name, "1.png")
     take(inbox, clock, "a")
     broken[str(inbox.out)] = errno.EIO
-    inbox.done(inbox.folder / "a")
+    inbox.record_done(inbox.folder / "a")
     assert "a is done, but" in caplog.text
     broken.clear()
-    assert inbox.arrived() == inbox.folder / "b"
-    inbox.done(inbox.folder / "b")
+    assert inbox.find_next() == inbox.folder / "b"
+    inbox.record_done(inbox.folder / "b")
     assert set(json.loads((inbox.out / ".arrivals.json").read_text())) == {"a", "b"}
