@@ -8,6 +8,7 @@ __all__ = [
     "calibration",
     "drift",
     "figures_of_merit",
+    "findings",
     "group_thresholds",
     "heatmap",
     "place_quantiles",

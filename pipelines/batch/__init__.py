@@ -5,6 +5,7 @@ __all__ = [
     "deliveries",
     "engines",
     "folder_run",
+    "options",
     "output_folder",
     "output_names",
     "results_files",

@@ -43,6 +43,7 @@ __all__ = [
     "convert",
     "decode",
     "decoding",
+    "drawing",
     "expect_images",
     "find_images",
     "hidden",
