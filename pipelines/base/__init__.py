@@ -1,3 +1,14 @@
 """What has no subject of its own: whole files, locks, progress, threads in order, text for people, cores."""
 
-__all__ = ["concurrency", "cores", "files", "locks", "parquet", "percentages", "progress", "safe_text", "subsample"]
+__all__ = [
+    "concurrency",
+    "cores",
+    "files",
+    "locks",
+    "parquet",
+    "paths",
+    "percentages",
+    "progress",
+    "safe_text",
+    "subsample",
+]
