@@ -29,7 +29,7 @@ from pipelines.batch.output_folder import check_file
 from pipelines.errors import FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, list_images
 from pipelines.images.resaved import SIDE, alike, coarse, saved_again
-from pipelines.latents.copies import Closest, Metric, closest, metric_of
+from pipelines.latents.copies import Metric, Neighbours, find_closest, fit_metric
 from pipelines.latents.vectors import StoredVectors
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
@@ -96,8 +96,8 @@ class _Embedded:
     scale: StoredVectors | None
 
     @property
-    def there(self) -> NDArray[np.int64]:
-        """Which files did not fail."""
+    def readable(self) -> NDArray[np.int64]:
+        """Return which files did not fail."""
         return np.delete(np.arange(len(self.digests)), sorted(self.reasons))
 
 
@@ -123,7 +123,7 @@ def embed_folder(
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
     folder, out = Path(folder), Path(out)
-    _check(out)
+    _check_output(out)
     found = list_images(folder)
     found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
@@ -134,15 +134,15 @@ def embed_folder(
             return stored.enter_context(StoredVectors(width, out.resolve().parent))
 
         embedded = _embed(session, found.files, store)
-        near, metric = _neighbours(session, found.files, embedded, store) if neighbours else (None, None)
+        near, metric = _find_neighbours(session, found.files, embedded, store) if neighbours else (None, None)
         session.close()
         facts: dict[str, Any] = {"model_sha256": file.sha256}
-        facts |= {"unit": metric.unit, "alike": metric.alike} if metric else {}
+        facts |= {"unit": metric.unit, "alike": metric.limit} if metric else {}
         facts |= {"left_out": list(found.left_out.rows)} if found.left_out.rows else {}
         schema = EMBEDDINGS.with_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
         named = {"model": file.name or session.metadata.name, "version": file.version}
         with appearing(out) as temporary, write_parquet(temporary, schema, compression="zstd") as writer:
-            for table in _tables(found, embedded, near, named):
+            for table in _build_tables(found, embedded, near, named):
                 writer.write_table(table.cast(schema))
     files, failed = len(found.files) + len(found.unreadable), len(embedded.reasons) + len(found.unreadable)
     return EmbedSummary(
@@ -156,7 +156,7 @@ def embed_folder(
     )
 
 
-def _check(out: Path) -> None:
+def _check_output(out: Path) -> None:
     if out.suffix.lower() != ".parquet":
         raise FolderError(f"the output {out} does not end in .parquet: give a file such as embeddings.parquet")
     if out.is_dir():
@@ -236,29 +236,29 @@ def _run(
     return done
 
 
-def _neighbours(
+def _find_neighbours(
     session: Session, files: FileList, embedded: _Embedded, store: Store
-) -> tuple[Closest | None, Metric | None]:
-    """Who is closest to whom, among the files that did not fail."""
-    there = embedded.there
+) -> tuple[Neighbours | None, Metric | None]:
+    """Find the closest other image of each, among the files that did not fail."""
+    there = embedded.readable
     if len(there) < 2:
         return None, None
     mean = embedded.mean
-    metric = metric_of(mean, embedded.scale, _moved(session, files, embedded), Gallery.of(session.model))
+    metric = fit_metric(mean, embedded.scale, _measure_shifts(session, files, embedded), Gallery.of(session.model))
     if metric.by_chance:
         log.warning(
             "the model describes %d images by %d numbers, too few to tell all of them apart: some copies may be missed "
-            "(limit %.2g %s)", len(mean), mean.shape[1], metric.alike, metric.unit,
+            "(limit %.2g %s)", len(mean), mean.shape[1], metric.limit, metric.unit,
         )  # fmt: skip
     with progress(log, "neighbours", len(there), "images") as advance:
-        near = closest(mean, metric, advance=advance)
-    return replace(near, copy_of=_looked_at(session, files, there, near.copy_of, store)), metric
+        near = find_closest(mean, metric, advance=advance)
+    return replace(near, copy_of=_confirm_copies(session, files, there, near.copy_of, store)), metric
 
 
-def _looked_at(
+def _confirm_copies(
     session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64], store: Store
 ) -> NDArray[np.int64]:
-    """Copies that also look like what they are copies of: a model may describe different images alike.
+    """Return the copies that also look like their originals: a model may describe different images alike.
 
     Of those that do not, the first is an original of its own, which the others may be copies of, and so on.
     """
@@ -287,9 +287,9 @@ def _looked_at(
     return kept
 
 
-def _moved(session: Session, files: FileList, embedded: _Embedded) -> Floats:
-    """By how much the embeddings of some images change when these are saved again."""
-    there = embedded.there
+def _measure_shifts(session: Session, files: FileList, embedded: _Embedded) -> Floats:
+    """Measure by how much the embeddings of some images change when these are saved again."""
+    there = embedded.readable
     some = np.array(evenly_spaced(range(len(there)), SAVED_IMAGES))
     moved = []
     for at, image in zip(some, decode_for(files.take(there[some]), session.metadata), strict=True):
@@ -300,16 +300,16 @@ def _moved(session: Session, files: FileList, embedded: _Embedded) -> Floats:
     return np.array(moved).reshape(-1, embedded.mean.shape[1])
 
 
-def _tables(
-    found: Found, embedded: _Embedded, near: Closest | None, named: dict[str, str | None]
+def _build_tables(
+    found: Found, embedded: _Embedded, near: Neighbours | None, named: dict[str, str | None]
 ) -> Iterator[pa.Table]:
-    """The rows, some at a time: of all files in the order of their names, and of sub-folders that could not be read."""
+    """Build the rows, some at a time: of all files in the order of their names, and of unreadable sub-folders."""
     names = found.files.relatives
     closed: list[dict[str, str | None]] = [
         {"path": place.relative, "status": "failed", "error": f"the folder cannot be read: {place.reason}", **named}
         for place in found.unreadable
     ]
-    there, start, first = embedded.there, 0, 0
+    there, start, first = embedded.readable, 0, 0
     for block in found.files.blocks(max(1, min(GROUP_FILES, GROUP_BYTES // (8 * embedded.mean.shape[1])))):
         places = range(start, start + len(block))
         reasons = [embedded.reasons.get(at) for at in places]
@@ -322,8 +322,8 @@ def _tables(
             "error": reasons,
             **{name: [value] * len(block) for name, value in named.items()},
             "label": [group_of(name) or None for name in block.relatives.to_pylist()],
-            MEAN: _lists(embedded.mean[rows], ok),
-            SCALE: pa.nulls(len(block)) if embedded.scale is None else _lists(embedded.scale[rows], ok),
+            MEAN: _to_lists(embedded.mean[rows], ok),
+            SCALE: pa.nulls(len(block)) if embedded.scale is None else _to_lists(embedded.scale[rows], ok),
         }
         if near is not None:
             row = np.cumsum(ok) - 1
@@ -344,7 +344,7 @@ def _tables(
         yield pa.Table.from_pylist(closed, schema=EMBEDDINGS)
 
 
-def _lists(values: Floats, there: NDArray[np.bool_]) -> pa.Array:
-    """Rows of an array as lists; null where there is none."""
+def _to_lists(values: Floats, there: NDArray[np.bool_]) -> pa.Array:
+    """Return rows of an array as lists; null where there is none."""
     offsets = np.concatenate([[0], np.cumsum(there * values.shape[1])]).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=pa.array(~there))

@@ -76,7 +76,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     graph = load_network(file)
     known = file.calibration()
     codes = None if images is None else encode_folder(graph, Path(images))
-    unlike = None if codes is None or known is None else share_unlike(known, codes)
+    unlike = None if codes is None or known is None else measure_unlikeness(known, codes)
     if unlike is not None and unlike > UNRELATED:
         log.warning(
             "%s of the images fit %s worse than nearly all that it was calibrated on: the page shows how it sees "
@@ -88,37 +88,37 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     classes = Session(file, device="cpu").metadata.classes if isinstance(graph.model, ClassPrior) else ()
     facts: dict[str, Any] = {
-        "model": _model(file, graph),
+        "model": _describe_model(file, graph),
         "cautions": warn_of_scores({"adversarial": load_job(file.folder / JOB_FILE).train.adversarial}),
         "command": shlex.join(
             ["kintsugi", "explore", file.ref, *([] if images is None else ["--images", str(images)]), "--out", "DIR"]
         ),
         "drawable": drawable,
         "prior": prior,
-        "images": None if codes is None else _images(Path(images or ""), codes),
+        "images": None if codes is None else _describe_images(Path(images or ""), codes),
         "unlike": unlike,
         "unrelated": unlike is not None and unlike > UNRELATED,
-        "samples": sections.samples(graph, classes) if drawable and prior else None,
-        "maps": sections.maps(graph, codes) if drawable else None,
-        "moved": sections.moved(graph, codes) if drawable else None,
+        "samples": sections.show_samples(graph, classes) if drawable and prior else None,
+        "maps": sections.show_maps(graph, codes) if drawable else None,
+        "moved": sections.show_traversals(graph, codes) if drawable else None,
         **dict.fromkeys(("points", "between", "use", "together", "judged", "apart")),
     }
     if codes is not None:
         facts |= {
-            "points": sections.points(graph, codes),
-            "between": sections.between(graph, codes) if drawable else None,
-            "use": sections.use(graph, codes),
-            "together": sections.together(graph, codes),
-            "judged": sections.judged(graph, codes),
-            "apart": sections.apart(graph, codes),
+            "points": sections.show_projection(graph, codes),
+            "between": sections.show_interpolations(graph, codes) if drawable else None,
+            "use": sections.show_use(graph, codes),
+            "together": sections.show_correlations(graph, codes),
+            "judged": sections.show_extremes(graph, codes),
+            "apart": sections.show_divergences(graph, codes),
         }
     warn_replaced(out / EXPLORE_JSON, file)
-    write_json(out / EXPLORE_JSON, _numbers(file, graph, codes, facts))
+    write_json(out / EXPLORE_JSON, _list_numbers(file, graph, codes, facts))
     page = write_explore_page(out, facts, [] if codes is None else [each.relative for each in codes.files])
     return ExploreSummary(page, 0 if codes is None else codes.found, 0 if codes is None else len(codes.failed))
 
 
-def _model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
+def _describe_model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
     channels, height, width = graph.network.latent_shape
     grid = "" if height * width == 1 else f" ({channels} in each of {height} x {width} places)"
     return {
@@ -127,19 +127,19 @@ def _model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
         "version": file.version,
         "sha256": file.sha256,
         "latents": f"{channels * height * width:,}{grid}",
-        "prior": _prior(file, graph),
+        "prior": _describe_prior(file, graph),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kintsugi": version("kintsugi"),
     }
 
 
-def _prior(file: ModelFile, graph: ScoringGraph) -> str:
+def _describe_prior(file: ModelFile, graph: ScoringGraph) -> str:
     classes = graph.model.classes if isinstance(graph.model, ClassPrior) else 0
     return prior_words(load_job(file.folder / JOB_FILE), classes)
 
 
-def share_unlike(calibration: Calibration, codes: Codes) -> float | None:
-    """Share of images whose ELBO is below that of nearly all images that the model was calibrated on.
+def measure_unlikeness(calibration: Calibration, codes: Codes) -> float | None:
+    """Return the share of images whose ELBO is below that of nearly all images that the model was calibrated on.
 
     None where the calibration is of an older version, which has no rates and distortions.
     """
@@ -150,7 +150,7 @@ def share_unlike(calibration: Calibration, codes: Codes) -> float | None:
     return float(np.mean(codes.elbo < np.quantile(usual, 1 - WORSE_THAN)))
 
 
-def _images(folder: Path, codes: Codes) -> dict[str, Any]:
+def _describe_images(folder: Path, codes: Codes) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "found": codes.found,
@@ -163,14 +163,14 @@ def _images(folder: Path, codes: Codes) -> dict[str, Any]:
     }
 
 
-def _numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows, for programs; rates and divergences in nats."""
+def _list_numbers(file: ModelFile, graph: ScoringGraph, codes: Codes | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page shows, for programs; rates and divergences in nats."""
     numbers: dict[str, Any] = {
         "model": file.ref,
         "sha256": file.sha256,
         "latent_shape": list(graph.network.latent_shape),
-        "prior": _prior(file, graph),
-        "latents": sections.latent_names(graph),
+        "prior": _describe_prior(file, graph),
+        "latents": sections.name_latents(graph),
     }
     if codes is None:
         return numbers

@@ -40,18 +40,18 @@ class Metric:
     Attributes:
         unit: What a distance is in units of, in words.
         scale: (E,), what differences of each latent are divided by.
-        alike: The largest distance of a near-duplicate.
+        limit: The largest distance of a near-duplicate.
         by_chance: Whether that is less than images move when they are saved again, since different ones are as close.
     """
 
     unit: str
     scale: NDArray[np.float64]
-    alike: float
+    limit: float
     by_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Closest:
+class Neighbours:
     """Of each image: the closest other one, how far it is, and of which one it is a copy, or -1."""
 
     nearest: NDArray[np.int64]
@@ -59,8 +59,8 @@ class Closest:
     copy_of: NDArray[np.int64]
 
 
-def metric_of(mean: Vectors, scale: Vectors | None, moved: Floats, gallery: Gallery | None = None) -> Metric:
-    """The distance that fits a folder, and up to which images are copies of each other.
+def fit_metric(mean: Vectors, scale: Vectors | None, moved: Floats, gallery: Gallery | None = None) -> Metric:
+    """Return the distance that fits a folder, and up to which images are copies of each other.
 
     That limit is less than `moved` asks for where the latents are few and the images many, so that different ones come
     as close by chance: less than `CHANCE` pairs of them are expected to, were they spread as a Gaussian with the
@@ -127,15 +127,15 @@ def chance_distance(covariance: Floats, count: int) -> float:
     return float(np.exp((logs / axes).max()))
 
 
-def closest(mean: Vectors, metric: Metric, *, advance: Callable[[int], object] = lambda _: None) -> Closest:
+def find_closest(mean: Vectors, metric: Metric, *, advance: Callable[[int], object] = lambda _: None) -> Neighbours:
     """Find the closest other image of each, and the first image of which each is a copy.
 
     Going through the images in their order, one is a copy of the first before it that is no copy itself and no further
-    away than `metric.alike`: copies of copies form no chains, and all images but the copies hold one of each.
+    away than `metric.limit`: copies of copies form no chains, and all images but the copies hold one of each.
 
     Args:
         mean: (N, E), embeddings in the order of the images' names; N at least 2.
-        metric: From `metric_of`.
+        metric: From `fit_metric`.
         advance: Told how many more images are done.
     """
     points = _Points(mean, metric.scale)
@@ -147,7 +147,7 @@ def closest(mean: Vectors, metric: Metric, *, advance: Callable[[int], object] =
     for start in range(0, len(points), COLUMNS):  # as a difference: what is alike to the last digit is at 0
         part = slice(start, start + COLUMNS)
         distance[part] = np.sqrt(np.square(points[part] - points[nearest[part]]).sum(axis=1))
-    return Closest(nearest, distance, _copies(points, distance, metric.alike))
+    return Neighbours(nearest, distance, _copies(points, distance, metric.limit))
 
 
 class _Points:
@@ -184,21 +184,21 @@ def _nearest(rows: NDArray[np.float64], points: _Points, start: int) -> NDArray[
     return found
 
 
-def _copies(points: _Points, distance: NDArray[np.float64], alike: float) -> NDArray[np.int64]:
+def _copies(points: _Points, distance: NDArray[np.float64], limit: float) -> NDArray[np.int64]:
     """Of which image each is a copy, or -1; only what has another one near comes into question."""
     copy_of = np.full(len(points), -1)
-    suspects = np.flatnonzero(distance <= alike)
+    suspects = np.flatnonzero(distance <= limit)
     originals = np.empty(0, np.int64)
     for start in range(0, len(suspects), ROWS):
         rows = suspects[start : start + ROWS]
         for begin in range(0, len(originals), COLUMNS):
             left = rows[copy_of[rows] < 0]
             some = originals[begin : begin + COLUMNS]
-            near = cdist(points[left], points[some]) <= alike
+            near = cdist(points[left], points[some]) <= limit
             hit = near.any(axis=1)
             copy_of[left[hit]] = some[near[hit].argmax(axis=1)]
         left = rows[copy_of[rows] < 0]
-        near = cdist(points[left], points[left]) <= alike
+        near = cdist(points[left], points[left]) <= limit
         for i in range(len(left)):
             if copy_of[left[i]] < 0:
                 later = left[i + 1 :][near[i, i + 1 :] & (copy_of[left[i + 1 :]] < 0)]

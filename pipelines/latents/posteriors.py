@@ -18,7 +18,7 @@ from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, ImageFile, LeftOut, list_images
-from pipelines.latents.sheets import small
+from pipelines.latents.sheets import make_thumbnail
 from pipelines.models.inputs import decode_for
 from pipelines.models.session import keyed_noise
 from vaecore.bound import DiagonalGaussian
@@ -75,8 +75,8 @@ class Codes:
         return self.posterior.mean.double().var(dim=0, correction=0).numpy()
 
     @property
-    def active(self) -> NDArray[np.bool_]:
-        """Which latents depend on the image, (Z, h, w).
+    def is_active(self) -> NDArray[np.bool_]:
+        """Return whether each latent depends on the image, (Z, h, w).
 
         Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", section 5.
         """
@@ -103,13 +103,13 @@ def encode_folder(graph: ScoringGraph, folder: Path) -> Codes:
             if isinstance(image, Failed):
                 failed.append((image.file.relative, image.reason))
             else:
-                maps = graph.bound(graph.to_y(pixels_of(image)), _noise(graph, image))
+                maps = graph.bound(graph.to_y(to_batch(image)), _draw_noise(graph, image))
                 files.append(image.file)
                 means.append(maps.posterior.mean)
                 log_scales.append(maps.posterior.log_scale)
                 elbos.append(float(maps.total().value))
                 kl += maps.kl[0].double()
-                thumbnails.append(small(image.pixels, THUMBNAIL))
+                thumbnails.append(make_thumbnail(image.pixels, THUMBNAIL))
             advance()
     if not files:
         raise DataError(f"none of {len(some)} images under {folder} can be read; the first: {failed[0][1]}")
@@ -119,17 +119,17 @@ def encode_folder(graph: ScoringGraph, folder: Path) -> Codes:
     return Codes(files, failed, total, posterior, np.array(elbos), rates, thumbnails, listed.left_out)
 
 
-def pixels_of(image: Decoded) -> Tensor:
-    """A batch of one."""
+def to_batch(image: Decoded) -> Tensor:
+    """Return a batch of one image."""
     return torch.from_numpy(np.ascontiguousarray(image.pixels[None]))
 
 
-def _noise(graph: ScoringGraph, image: Decoded) -> Tensor:
+def _draw_noise(graph: ScoringGraph, image: Decoded) -> Tensor:
     return torch.from_numpy(keyed_noise(image.sha256, (SAMPLES, *graph.network.latent_shape))[None])
 
 
-def on_a_page(codes: Codes) -> tuple[Floats, str]:
-    """Two numbers for each image, and how they came about: "latents", "t-SNE" or "principal components".
+def project_to_plane(codes: Codes) -> tuple[Floats, str]:
+    """Return two numbers for each image, and how they came about: "latents", "t-SNE" or "principal components".
 
     Source: van der Maaten and Hinton 2008, "Visualizing data using t-SNE".
     """
@@ -148,8 +148,8 @@ def on_a_page(codes: Codes) -> tuple[Floats, str]:
     return found, "t-SNE"
 
 
-def correlations(codes: Codes, latents: Sequence[int]) -> NDArray[np.float64]:
-    """Of the posterior means of some latents over the images."""
+def correlate(codes: Codes, latents: Sequence[int]) -> NDArray[np.float64]:
+    """Return the correlations of the posterior means of some latents over the images."""
     centred = codes.means[:, list(latents)] - codes.means[:, list(latents)].mean(axis=0)
     spread = np.sqrt((centred**2).mean(axis=0))
     scaled = centred / np.where(spread > 0, spread, 1.0)
@@ -157,8 +157,8 @@ def correlations(codes: Codes, latents: Sequence[int]) -> NDArray[np.float64]:
     return found
 
 
-def far_pairs(codes: Codes, count: int) -> list[tuple[int, int]]:
-    """Pairs of images that are far apart: of the two labels that are, each nearest to its label's middle, and so on.
+def choose_far_pairs(codes: Codes, count: int) -> list[tuple[int, int]]:
+    """Choose pairs of images that are far apart: of the two farthest labels, each nearest to its middle, and so on.
 
     Without labels: the two images that are farthest apart, and so on. No label or image is in two pairs.
     """
@@ -183,8 +183,8 @@ def far_pairs(codes: Codes, count: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def extremes(codes: Codes, count: int) -> dict[str, list[int]]:
-    """The best, the middle and the worst images by ELBO; each in one of them at most."""
+def rank_by_elbo(codes: Codes, count: int) -> dict[str, list[int]]:
+    """Return the best, the middle and the worst images by ELBO; each in one of them at most."""
     order = np.argsort(-codes.elbo, kind="stable")
     count = min(count, len(order) // 3)
     if not count:

@@ -12,8 +12,8 @@ from torch import Tensor
 from pipelines.base.safe_text import printable
 from pipelines.images import Failed
 from pipelines.latents import sheets
-from pipelines.latents.posteriors import Codes, correlations, extremes, far_pairs, on_a_page, pixels_of
-from pipelines.latents.sheets import Sheet, as_seen, decode, sheet_of, side_for
+from pipelines.latents.posteriors import Codes, choose_far_pairs, correlate, project_to_plane, rank_by_elbo, to_batch
+from pipelines.latents.sheets import Sheet, decode, fit_side, make_sheet, show_input
 from pipelines.models.inputs import decode_for
 from pipelines.report.explore_page import (
     SPRITE_ACROSS,
@@ -44,17 +44,17 @@ Section = dict[str, Any]
 
 
 def has_prior(graph: ScoringGraph) -> bool:
-    """Whether latents can be drawn."""
+    """Return whether latents can be drawn."""
     return not isinstance(graph.model, Autoencoder)
 
 
 def is_standard(graph: ScoringGraph) -> bool:
-    """Whether every latent is standard normal in itself."""
+    """Return whether every latent is standard normal in itself."""
     return isinstance(graph.model, StandardPrior)
 
 
-def latent_names(graph: ScoringGraph) -> list[str]:
-    """A name for each latent, by its place among all Z h w."""
+def name_latents(graph: ScoringGraph) -> list[str]:
+    """Name each latent, by its place among all Z h w."""
     channels, height, width = graph.network.latent_shape
     lower = graph.model.lower_channels if isinstance(graph.model, TwoLevelVAE) else channels
     names = []
@@ -66,45 +66,45 @@ def latent_names(graph: ScoringGraph) -> list[str]:
     return names
 
 
-def samples(graph: ScoringGraph, classes: Sequence[str]) -> Section:
-    """Images drawn from the prior, a row for each class where there are any."""
+def show_samples(graph: ScoringGraph, classes: Sequence[str]) -> Section:
+    """Draw images from the prior, a row for each class where there are any."""
     shown = classes[:CLASSES]
-    picture = _shown(sheets.samples(graph, SAMPLES, SAMPLES_ACROSS, len(shown)))
+    picture = _to_picture(sheets.draw_samples(graph, SAMPLES, SAMPLES_ACROSS, len(shown)))
     return {"picture": picture, "count": SAMPLES_ACROSS * len(shown) or SAMPLES, "classes": [*map(printable, shown)]}
 
 
-def maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:
-    """All combinations of two latents, where there are two."""
+def show_maps(graph: ScoringGraph, codes: Codes | None) -> Section | None:
+    """Draw all combinations of two latents, if there are two."""
     if graph.network.latent_shape != (2, 1, 1) or isinstance(graph.model, TwoLevelVAE):
         return None
     maps = []
     for places in MAPS:
-        axes = sheets.map_axes(graph, None if codes is None else codes.means, places)
+        axes = sheets.choose_axes(graph, None if codes is None else codes.means, places)
         if axes is None:
             return None
-        maps.append({"places": places, "picture": _shown(sheets.latent_map(graph, axes))})
+        maps.append({"places": places, "picture": _to_picture(sheets.draw_map(graph, axes))})
     return {"sheets": maps, "standard": is_standard(graph), "prior": has_prior(graph)}
 
 
-def moved(graph: ScoringGraph, codes: Codes | None) -> Section | None:
-    """One latent at a time."""
-    names = latent_names(graph)
+def show_traversals(graph: ScoringGraph, codes: Codes | None) -> Section | None:
+    """Move one latent at a time."""
+    names = name_latents(graph)
     if codes is None:
         zeros = torch.zeros(1, *graph.network.latent_shape)
-        prior = sheets.prior_at(graph, zeros, None)
+        prior = sheets.find_prior(graph, zeros, None)
         if prior is None:
             return None
         base, around = prior.mean, None
-        chosen = sheets.most_telling(graph, base, prior, MOVED)
+        chosen = sheets.choose_latents(graph, base, prior, MOVED)
     else:
-        number = extremes(codes, 1).get("median", [0])[0]
+        number = rank_by_elbo(codes, 1).get("median", [0])[0]
         base, around = codes.posterior.mean[number : number + 1], codes.files[number].relative
-        prior = cast("DiagonalGaussian", sheets.prior_at(graph, base, codes.posterior.mean))
+        prior = cast("DiagonalGaussian", sheets.find_prior(graph, base, codes.posterior.mean))
         weight = codes.kl if has_prior(graph) else codes.variances
         chosen = [int(latent) for latent in np.argsort(-weight.ravel(), kind="stable")[:MOVED]]
-    z = sheets.moved(graph, base, prior, chosen, STEPS)
+    z = sheets.traverse(graph, base, prior, chosen, STEPS)
     return {
-        "picture": _shown(sheet_of(graph, decode(graph, z, side_for(STEPS)), STEPS)),
+        "picture": _to_picture(make_sheet(graph, decode(graph, z, fit_side(STEPS)), STEPS)),
         "rows": [names[latent] for latent in chosen],
         "columns": [f"{n:+d}".replace("-", "\N{MINUS SIGN}").replace("+0", "0") for n in range(-3, 4)],
         "around": around,
@@ -115,31 +115,31 @@ def moved(graph: ScoringGraph, codes: Codes | None) -> Section | None:
     }
 
 
-def between(graph: ScoringGraph, codes: Codes) -> Section | None:
-    """Straight lines from image to image."""
-    pairs = far_pairs(codes, PAIRS)
+def show_interpolations(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """Draw what lies on straight lines from image to image."""
+    pairs = choose_far_pairs(codes, PAIRS)
     if not pairs:
         return None
-    side = side_for(BETWEEN + 2)
-    lines = decode(graph, sheets.between(codes.posterior.mean, pairs, BETWEEN), side).unflatten(0, (-1, BETWEEN))
+    side = fit_side(BETWEEN + 2)
+    lines = decode(graph, sheets.interpolate(codes.posterior.mean, pairs, BETWEEN), side).unflatten(0, (-1, BETWEEN))
     rows = []
     for (first, second), line in zip(pairs, lines, strict=True):
-        ends = originals(graph, codes, (first, second), side)
+        ends = decode_originals(graph, codes, (first, second), side)
         rows += [ends[:1], line, ends[1:]]
     labels = codes.labels
     return {
-        "picture": _shown(sheet_of(graph, torch.cat(rows), BETWEEN + 2)),
+        "picture": _to_picture(make_sheet(graph, torch.cat(rows), BETWEEN + 2)),
         "pairs": [[labels[i] or codes.files[i].relative for i in pair] for pair in pairs],
         "labelled": len(set(labels)) > 1,
     }
 
 
-def points(graph: ScoringGraph, codes: Codes) -> Section:
-    """Images as points."""
-    found, how = on_a_page(codes)
+def show_projection(graph: ScoringGraph, codes: Codes) -> Section:
+    """Show images as points of a plane."""
+    found, how = project_to_plane(codes)
     side = codes.thumbnails[0].shape[0]
     across, down = min(SPRITE_ACROSS, len(codes.files)), -(-len(codes.files) // SPRITE_ACROSS)
-    sheet = sheets.sprite(codes.thumbnails, SPRITE_ACROSS)
+    sheet = sheets.make_sprite(codes.thumbnails, SPRITE_ACROSS)
     labels = codes.labels
     return {
         "scatter": lay_out_points(found, labels, how, standard=how == "latents" and is_standard(graph)),
@@ -149,9 +149,9 @@ def points(graph: ScoringGraph, codes: Codes) -> Section:
     }
 
 
-def use(graph: ScoringGraph, codes: Codes) -> Section:
-    """How many latents depend on the image, and what each costs."""
-    active, names, prior = codes.active.ravel().tolist(), latent_names(graph), has_prior(graph)
+def show_use(graph: ScoringGraph, codes: Codes) -> Section:
+    """Count the latents that depend on the image, and show what each costs."""
+    active, names, prior = codes.is_active.ravel().tolist(), name_latents(graph), has_prior(graph)
     values = (codes.kl if prior else codes.variances).ravel().tolist()
     drawn = lay_out_bars(values, active, names, "nats" if prior else "of variance")
     return {
@@ -166,14 +166,14 @@ def use(graph: ScoringGraph, codes: Codes) -> Section:
     }
 
 
-def together(graph: ScoringGraph, codes: Codes) -> Section | None:
-    """Which latents say the same."""
-    names, variances = latent_names(graph), codes.variances.ravel()
-    order = [int(i) for i in np.argsort(-variances, kind="stable")[:CORRELATED] if codes.active.ravel()[i]]
+def show_correlations(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """Show which latents hold the same information."""
+    names, variances = name_latents(graph), codes.variances.ravel()
+    order = [int(i) for i in np.argsort(-variances, kind="stable")[:CORRELATED] if codes.is_active.ravel()[i]]
     if len(order) < 2 or len(codes.files) < 3:
         return None
     order.sort()
-    matrix = correlations(codes, order)
+    matrix = correlate(codes, order)
     apart = matrix - np.diag(np.diag(matrix))
     row, column = (int(i) for i in np.unravel_index(np.abs(apart).argmax(), apart.shape))
     shown = [names[i] for i in order]
@@ -187,19 +187,19 @@ def together(graph: ScoringGraph, codes: Codes) -> Section | None:
     }
 
 
-def judged(graph: ScoringGraph, codes: Codes) -> Section:
-    """The images that the model finds likeliest, middling, least likely; under each what it makes of it."""
+def show_extremes(graph: ScoringGraph, codes: Codes) -> Section:
+    """Show the images that the model finds likeliest, middling, least likely; under each its reconstruction."""
     drawable, parts = graph.representation.drawable, []
-    for name, chosen in extremes(codes, SHOWN).items():
-        seen = originals(graph, codes, chosen, side_for(SHOWN))
+    for name, chosen in rank_by_elbo(codes, SHOWN).items():
+        seen = decode_originals(graph, codes, chosen, fit_side(SHOWN))
         if drawable:
-            made = decode(graph, codes.posterior.mean[list(chosen)], side_for(SHOWN))
+            made = decode(graph, codes.posterior.mean[list(chosen)], fit_side(SHOWN))
             seen = torch.cat([seen, made])
         elbos = codes.elbo[list(chosen)]
         parts.append(
             {
                 "name": name,
-                "picture": _shown(sheet_of(graph, seen, len(chosen))),
+                "picture": _to_picture(make_sheet(graph, seen, len(chosen))),
                 "low": float(elbos.min()),
                 "high": float(elbos.max()),
                 "files": [codes.files[i].relative for i in chosen],
@@ -208,8 +208,8 @@ def judged(graph: ScoringGraph, codes: Codes) -> Section:
     return {"parts": parts, "drawable": drawable, "prior": has_prior(graph)}
 
 
-def apart(graph: ScoringGraph, codes: Codes) -> Section | None:
-    """How far all images together are from the prior, and how far they would be if they filled it."""
+def show_divergences(graph: ScoringGraph, codes: Codes) -> Section | None:
+    """Measure how far all images together are from the prior, and how far they would be if they filled it."""
     if not has_prior(graph):
         return None
     model = cast("GenerativeModel", graph.model)
@@ -217,22 +217,22 @@ def apart(graph: ScoringGraph, codes: Codes) -> Section | None:
     found = aggregate_kl(model, codes.posterior, generator)
     filling = even_posterior(model, codes.posterior, generator)
     even = None if filling is None else aggregate_kl(model, filling, generator)
-    return {"forward": _against(found, even, "forward"), "reverse": _against(found, even, "reverse")}
+    return {"forward": _compare(found, even, "forward"), "reverse": _compare(found, even, "reverse")}
 
 
-def originals(graph: ScoringGraph, codes: Codes, chosen: Sequence[int], side: int) -> Tensor:
-    """Images as the model is given them, decoded once more."""
+def decode_originals(graph: ScoringGraph, codes: Codes, chosen: Sequence[int], side: int) -> Tensor:
+    """Decode images once more, as the model is given them."""
     files = [codes.files[i] for i in chosen]
     seen = []
     for image in decode_for(files, graph.image_format):
         if isinstance(image, Failed):  # gone meanwhile
             raise OSError(f"{image.file.path}: {image.reason}")
-        seen.append(as_seen(graph, pixels_of(image), side))
+        seen.append(show_input(graph, to_batch(image), side))
     return torch.cat(seen)
 
 
-def _against(found: AggregateKl, even: AggregateKl | None, name: str) -> Section:
-    """A divergence beside that of images that fill the prior, and what the two say together."""
+def _compare(found: AggregateKl, even: AggregateKl | None, name: str) -> Section:
+    """Return a divergence beside that of images that fill the prior, and what the two mean together."""
     mine: Estimate = getattr(found, name)
     filled: Estimate | None = None if even is None else getattr(even, name)
     says = "more than chance"
@@ -243,5 +243,5 @@ def _against(found: AggregateKl, even: AggregateKl | None, name: str) -> Section
     return {"value": mine.value, "error": mine.error, "even": filled and filled.value, "says": says}
 
 
-def _shown(sheet: Sheet) -> Picture:
+def _to_picture(sheet: Sheet) -> Picture:
     return embed_picture(sheet.png, sheet.width, sheet.height)

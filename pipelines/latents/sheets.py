@@ -51,8 +51,8 @@ def _within(side: int, size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def sheet_of(graph: ScoringGraph, images: Tensor, across: int, *, gap: int = GAP) -> Sheet:
-    """Images in [0, 1], (N, C, H, W), so many in a row; 16 bits are stretched as in reports."""
+def make_sheet(graph: ScoringGraph, images: Tensor, across: int, *, gap: int = GAP) -> Sheet:
+    """Arrange images in [0, 1], (N, C, H, W), in rows of `across`; 16 bits are stretched as in reports."""
     pixels = graph.image_format.from_unit(images.cpu()).numpy()
     count, height, width, channels = pixels.shape
     down = -(-count // across)
@@ -69,23 +69,23 @@ def sheet_of(graph: ScoringGraph, images: Tensor, across: int, *, gap: int = GAP
     return Sheet(buffer.getvalue(), sheet.shape[1], sheet.shape[0])
 
 
-def side_for(across: int, down: int = 1) -> int:
-    """The longest that an image may be where so many share a sheet."""
+def fit_side(across: int, down: int = 1) -> int:
+    """Return the longest side that an image may have if a sheet holds so many."""
     return max(8, LONGEST // max(across, down) - GAP)
 
 
-def samples(graph: ScoringGraph, count: int, across: int, classes: int = 0, seed: int = 0) -> Sheet:
-    """Means of p(y | z) with z drawn from p(z); where there are classes, a row for each of the first so many."""
+def draw_samples(graph: ScoringGraph, count: int, across: int, classes: int = 0, seed: int = 0) -> Sheet:
+    """Draw means of p(y | z) with z from p(z); if there are classes, a row for each of the first `classes`."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(graph.model, ClassPrior):
         drawn = graph.model.sample_class(torch.arange(classes).repeat_interleave(across), generator)
     else:
         drawn = cast("GenerativeModel", graph.model).sample_prior(count, generator)
-    return sheet_of(graph, decode(graph, drawn, side_for(across)), across)
+    return make_sheet(graph, decode(graph, drawn, fit_side(across)), across)
 
 
-def standard_map(places: int) -> NDArray[np.float64]:
-    """Values of a standard normal latent that are as likely as each other: the inverse CDF, evenly.
+def standard_quantiles(places: int) -> NDArray[np.float64]:
+    """Return values of a standard normal latent that are as likely as each other: the inverse CDF, evenly.
 
     >>> standard_map(3).round(3).tolist()
     [-0.967, 0.0, 0.967]
@@ -96,28 +96,30 @@ def standard_map(places: int) -> NDArray[np.float64]:
     return values
 
 
-def map_axes(graph: ScoringGraph, means: NDArray[np.float64] | None, places: int) -> list[NDArray[np.float64]] | None:
-    """For two latents, the values that a map shows of each: quantiles of the prior, or of the images without one."""
+def choose_axes(
+    graph: ScoringGraph, means: NDArray[np.float64] | None, places: int
+) -> list[NDArray[np.float64]] | None:
+    """Return the values that a map shows of each of two latents: quantiles of the prior, or of the images."""
     share = (np.arange(places) + 0.5) / places
     if isinstance(graph.model, Autoencoder):
         return None if means is None else [np.quantile(means[:, axis], share) for axis in (0, 1)]
     prior = graph.network.prior(torch.zeros(1, 1, *graph.network.latent_shape))
     if isinstance(prior, DiagonalGaussian):
-        return [standard_map(places)] * 2
+        return [standard_quantiles(places)] * 2
     drawn = cast("GenerativeModel", graph.model).sample_prior(_PRIOR_SAMPLES, torch.Generator().manual_seed(0))
     return [np.quantile(drawn[:, axis, 0, 0].numpy(), share) for axis in (0, 1)]
 
 
-def latent_map(graph: ScoringGraph, axes: Sequence[NDArray[np.float64]]) -> Sheet:
-    """All combinations of two latents: the first to the right, the second upwards."""
+def draw_map(graph: ScoringGraph, axes: Sequence[NDArray[np.float64]]) -> Sheet:
+    """Draw all combinations of two latents: the first to the right, the second upwards."""
     first, second = (torch.from_numpy(axis).float() for axis in axes)
     z = torch.stack([first.repeat(len(second)), second.flip(0).repeat_interleave(len(first))], dim=1)[..., None, None]
-    return sheet_of(graph, decode(graph, z, side_for(len(first)) + GAP), len(first), gap=0)
+    return make_sheet(graph, decode(graph, z, fit_side(len(first)) + GAP), len(first), gap=0)
 
 
 @torch.inference_mode()
-def prior_at(graph: ScoringGraph, base: Tensor, means: Tensor | None) -> DiagonalGaussian | None:
-    """Middle and width of each latent, (1, Z, h, w): of the prior, given upper latents; of images without a prior."""
+def find_prior(graph: ScoringGraph, base: Tensor, means: Tensor | None) -> DiagonalGaussian | None:
+    """Return middle and width of each latent, (1, Z, h, w): of the prior, given upper latents, or of the images."""
     if isinstance(graph.model, Autoencoder):
         return None if means is None else _moments(means)
     prior = graph.network.prior(base[:, None])
@@ -132,15 +134,17 @@ def _moments(z: Tensor) -> DiagonalGaussian:
 
 
 @torch.inference_mode()
-def moved(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, latents: Sequence[int], columns: int) -> Tensor:
-    """One latent at a time from -3 to 3 prior standard deviations, all others as in `base`, (1, Z, h, w).
+def traverse(
+    graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, latents: Sequence[int], columns: int
+) -> Tensor:
+    """Move one latent at a time from -3 to 3 prior standard deviations, all others as in `base`, (1, Z, h, w).
 
     What is moved on the upper of two levels shows in the lower one: that is then what the prior expects under it.
 
     Args:
         graph: The model.
         base: Where the others stay.
-        prior: Of `prior_at`.
+        prior: Of `find_prior`.
         latents: Which, by their place among all Z h w.
         columns: Steps.
 
@@ -160,23 +164,23 @@ def moved(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, latents: S
     return torch.cat(rows)
 
 
-def most_telling(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, count: int) -> list[int]:
-    """The latents whose move changes the picture most: for want of images that would say which are in use."""
+def choose_latents(graph: ScoringGraph, base: Tensor, prior: DiagonalGaussian, count: int) -> list[int]:
+    """Choose the latents whose move changes the picture most: there are no images that would show which are used."""
     every = list(range(base[0].numel()))
-    pictures = decode(graph, moved(graph, base, prior, every, 2), 32).unflatten(0, (-1, 2))
+    pictures = decode(graph, traverse(graph, base, prior, every, 2), 32).unflatten(0, (-1, 2))
     change = (pictures[:, 1] - pictures[:, 0]).abs().flatten(1).mean(dim=1)
     return [int(latent) for latent in change.argsort(descending=True, stable=True)[:count]]
 
 
-def between(means: Tensor, pairs: Sequence[tuple[int, int]], columns: int) -> Tensor:
-    """Latents on the straight lines between posterior means, (pairs x columns, Z, h, w)."""
+def interpolate(means: Tensor, pairs: Sequence[tuple[int, int]], columns: int) -> Tensor:
+    """Return latents on the straight lines between posterior means, (pairs x columns, Z, h, w)."""
     share = torch.linspace(0, 1, columns)[:, None, None, None]
     return torch.cat([(1 - share) * means[first] + share * means[second] for first, second in pairs])
 
 
 @torch.inference_mode()
-def as_seen(graph: ScoringGraph, pixels: Tensor, side: int) -> Tensor:
-    """An image as the model is given it, (1, C, H, W) in [0, 1]: at its size, shades of grey as they are."""
+def show_input(graph: ScoringGraph, pixels: Tensor, side: int) -> Tensor:
+    """Return an image as the model is given it, (1, C, H, W) in [0, 1]: at its size, shades of grey as they are."""
     y, representation = graph.image_format.to_unit(pixels), graph.representation
     if representation.drawable:
         y = representation.extract(y)
@@ -184,8 +188,8 @@ def as_seen(graph: ScoringGraph, pixels: Tensor, side: int) -> Tensor:
     return resize(y, _within(side, representation.input_size))
 
 
-def sprite(thumbnails: Sequence[Pixels], across: int) -> bytes:
-    """Thumbnails (S, S, 3) as one JPEG file, so many in a row."""
+def make_sprite(thumbnails: Sequence[Pixels], across: int) -> bytes:
+    """Put thumbnails (S, S, 3) into one JPEG file, in rows of `across`."""
     side = thumbnails[0].shape[0]
     sheet = np.full((-(-len(thumbnails) // across) * side, across * side, 3), 255, np.uint8)
     for number, image in enumerate(thumbnails):
@@ -196,8 +200,8 @@ def sprite(thumbnails: Sequence[Pixels], across: int) -> bytes:
     return buffer.getvalue()
 
 
-def small(image: NDArray[Any], side: int) -> Pixels:
-    """An image (H, W, C) in the middle of a square of `side` pixels, in colour."""
+def make_thumbnail(image: NDArray[Any], side: int) -> Pixels:
+    """Place an image (H, W, C) in the middle of a square of `side` pixels, in colour."""
     picture = Image.fromarray(np.broadcast_to(to_8_bits(image), (*image.shape[:2], 3)).copy())
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     square = np.full((side, side, 3), 255, np.uint8)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import embed, embed_folder
-from pipelines.embed import EMBEDDINGS, _looked_at
+from pipelines.embed import EMBEDDINGS, _confirm_copies
 from pipelines.errors import EmptyFolderError, FolderError, ModelError
 from pipelines.images import Decoded, Failed, FileList, Found, ImageFile, find_images, list_images
 from pipelines.images.resaved import SIDE, saved_again
@@ -71,7 +71,7 @@ def test_every_file_has_a_row_with_what_the_graph_says_of_it(images: Path, train
         assert apart[row["nearest"]] == pytest.approx(min(apart.values()), rel=1e-4, abs=1e-6)
     facts = json.loads(table.schema.metadata[METADATA_KEY.encode()])
     assert facts.pop("unit") == "posterior standard deviations"
-    assert facts == {"alike": summary.metric.alike, "model_sha256": sha256_of(trained.model)}
+    assert facts == {"alike": summary.metric.limit, "model_sha256": sha256_of(trained.model)}
 
 
 def test_files_that_are_not_read_are_named(images: Path, trained, tmp_path: Path, caplog) -> None:
@@ -106,7 +106,7 @@ def test_copies_that_the_model_confuses_with_something_else_are_still_copies_of_
     session = SimpleNamespace(metadata=SimpleNamespace(channels=1, bit_depth=8))
     copies = np.array([-1, 0, 0, 0, 0, 0])
     with StoredVectors(SIDE * SIDE, tmp_path) as looks:
-        found = _looked_at(session, list_images(tmp_path).files, np.arange(6), copies, lambda _: looks)
+        found = _confirm_copies(session, list_images(tmp_path).files, np.arange(6), copies, lambda _: looks)
     assert found.tolist() == [-1, -1, -1, 1, 2, 0]
 
 

@@ -20,8 +20,15 @@ from pipelines.errors import DataError, EmptyFolderError, FolderError, ModelErro
 from pipelines.explore import explore_model
 from pipelines.images import ImageFile
 from pipelines.latents import posteriors, sections
-from pipelines.latents.posteriors import Codes, correlations, encode_folder, extremes, far_pairs, on_a_page
-from pipelines.latents.sheets import moved, prior_at, sheet_of, sprite, standard_map
+from pipelines.latents.posteriors import (
+    Codes,
+    choose_far_pairs,
+    correlate,
+    encode_folder,
+    project_to_plane,
+    rank_by_elbo,
+)
+from pipelines.latents.sheets import find_prior, make_sheet, make_sprite, standard_quantiles, traverse
 from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, lay_out_bars, lay_out_points
 from vaecore.aggregate import AggregateKl, Estimate
@@ -134,7 +141,7 @@ def test_a_divergence_is_told_with_what_chance_makes_of_it(found: float, even: f
     def both(value: float) -> AggregateKl:
         return AggregateKl(Estimate(value, 0.01), Estimate(value, 0.01))
 
-    told = sections._against(both(found), None if even is None else both(even), "forward")
+    told = sections._compare(both(found), None if even is None else both(even), "forward")
     assert (told["says"], told["value"], told["even"]) == (says, found, even)
 
 
@@ -142,21 +149,21 @@ def test_each_class_has_a_row_of_images() -> None:
     graph = graph_of(lambda network: ClassPrior(network, 3))
     with torch.no_grad():
         graph.model.mean[2] = 5.0
-    shown = sections.samples(graph, ("cat", "dog\x1b[2J", "eel"))
+    shown = sections.show_samples(graph, ("cat", "dog\x1b[2J", "eel"))
     assert shown["count"] == 36
     assert shown["classes"][0] == "cat"
     assert "\x1b" not in shown["classes"][1]
     assert shown["picture"].height < shown["picture"].width / 3.5
-    assert sections.samples(graph_of(), ())["count"] == 60
+    assert sections.show_samples(graph_of(), ())["count"] == 60
 
 
 @pytest.mark.parametrize("latents", [1, 3])
 def test_images_that_are_all_the_same_are_one_point(latents: int) -> None:
     """t-SNE would end the process, or fail where there is one latent."""
-    points, how = on_a_page(codes_of(np.full((20, latents), 0.3)))
+    points, how = project_to_plane(codes_of(np.full((20, latents), 0.3)))
     assert how == "principal components"
     np.testing.assert_allclose(points, 0, atol=1e-6)
-    spread, _ = on_a_page(codes_of(np.arange(20.0 * latents).reshape(20, latents)))
+    spread, _ = project_to_plane(codes_of(np.arange(20.0 * latents).reshape(20, latents)))
     assert np.isfinite(spread).all()
     assert spread.shape == (20, 2)
 
@@ -175,45 +182,45 @@ def test_many_images_are_taken_evenly_and_the_page_says_so(
 def test_latents_in_use_are_those_whose_mean_varies() -> None:
     generator = np.random.default_rng(0)
     codes = codes_of(generator.normal(size=(200, 3)) * [1.0, 0.2, 0.05])
-    assert codes.active.ravel().tolist() == [True, True, False]
+    assert codes.is_active.ravel().tolist() == [True, True, False]
     np.testing.assert_allclose(codes.variances.ravel(), codes.means.var(axis=0), rtol=1e-5)
-    found = correlations(codes, [0, 1])
+    found = correlate(codes, [0, 1])
     np.testing.assert_allclose(found, np.corrcoef(codes.means[:, :2].T), atol=1e-9)
 
 
 def test_two_latents_are_shown_as_they_are_and_more_by_neighbours() -> None:
     generator = np.random.default_rng(0)
     two = codes_of(generator.normal(size=(30, 2)))
-    np.testing.assert_array_equal(on_a_page(two)[0], two.means)
+    np.testing.assert_array_equal(project_to_plane(two)[0], two.means)
     far = np.concatenate([generator.normal(size=(20, 5)), 50 + generator.normal(size=(20, 5))])
-    placed, how = on_a_page(codes_of(far))
+    placed, how = project_to_plane(codes_of(far))
     assert how == "t-SNE"
     within = np.linalg.norm(placed[:20] - placed[:20].mean(axis=0), axis=1).max()
     assert within < np.linalg.norm(placed[:20].mean(axis=0) - placed[20:].mean(axis=0))
-    assert on_a_page(codes_of(far[:3]))[1] == "principal components"
-    assert on_a_page(codes_of(far[:1]))[0].shape == (1, 2)
+    assert project_to_plane(codes_of(far[:3]))[1] == "principal components"
+    assert project_to_plane(codes_of(far[:1]))[0].shape == (1, 2)
 
 
 def test_pairs_are_of_labels_far_apart_or_of_the_farthest_images() -> None:
     line = np.array([[0.0, 0], [1, 0], [9, 0], [10, 0], [4, 0], [5, 0]])
-    assert far_pairs(codes_of(line), 2) == [(0, 3), (1, 2)]
+    assert choose_far_pairs(codes_of(line), 2) == [(0, 3), (1, 2)]
     labels = ["x", "x", "y", "y", "z", "z"]
-    (pair,) = far_pairs(codes_of(line, labels), 4)
+    (pair,) = choose_far_pairs(codes_of(line, labels), 4)
     assert {labels[i] for i in pair} == {"x", "y"}
-    assert far_pairs(codes_of(line[:1]), 4) == []
+    assert choose_far_pairs(codes_of(line[:1]), 4) == []
 
 
 def test_no_image_is_both_among_the_best_and_the_worst() -> None:
     codes = codes_of(np.zeros((10, 2)), elbo=[5, 1, 9, 3, 7, 0, 8, 2, 6, 4])
-    found = extremes(codes, 8)
+    found = rank_by_elbo(codes, 8)
     assert found == {"best": [2, 6, 4], "median": [8, 0, 9], "worst": [5, 1, 7]}
-    assert extremes(codes_of(np.zeros((2, 2))), 8) == {"best": [1, 0]}
+    assert rank_by_elbo(codes_of(np.zeros((2, 2))), 8) == {"best": [1, 0]}
 
 
 def test_one_latent_moves_and_the_others_stay() -> None:
     graph = graph_of()
     base = torch.tensor([0.5, -1.5])[None, :, None, None]
-    z = moved(graph, base, prior_at(graph, base, None), [1, 0], 7)[:, :, 0, 0]
+    z = traverse(graph, base, find_prior(graph, base, None), [1, 0], 7)[:, :, 0, 0]
     assert z[:7, 0].tolist() == [0.5] * 7
     torch.testing.assert_close(z[:7, 1], torch.linspace(-3, 3, 7))
     torch.testing.assert_close(z[7:, 0], torch.linspace(-3, 3, 7))
@@ -221,7 +228,7 @@ def test_one_latent_moves_and_the_others_stay() -> None:
     with torch.no_grad():
         shifted.model.mean.fill_(5.0)
         shifted.model.log_scale.fill_(-1.0)
-    prior = prior_at(shifted, base, None)
+    prior = find_prior(shifted, base, None)
     torch.testing.assert_close(prior.mean.flatten(), torch.full((2,), 5.0), atol=0.02, rtol=0)
     torch.testing.assert_close(prior.log_scale.flatten(), torch.full((2,), -1.0), atol=0.02, rtol=0)
 
@@ -232,19 +239,19 @@ def test_what_moves_on_the_upper_level_shows_in_the_lower_one() -> None:
         nn.init.normal_(parameter, std=0.3)
     base = torch.zeros(1, *graph.network.latent_shape)
     upper = graph.model.lower_channels * 16
-    z = moved(graph, base, prior_at(graph, base, None), [0, upper], 5)
+    z = traverse(graph, base, find_prior(graph, base, None), [0, upper], 5)
     assert z[:5, 1:].abs().max() == 0
     assert z[5:, : graph.model.lower_channels].std(dim=0).min() > 0
 
 
 def test_sheets_are_clear_between_images_and_a_map_has_no_gaps() -> None:
     graph, images = graph_of(), torch.rand(5, 1, 6, 8)
-    sheet = sheet_of(graph, images, 3)
+    sheet = make_sheet(graph, images, 3)
     assert (sheet.width, sheet.height) == (3 * 8 + 4, 2 * 6 + 2)
     assert sheet.png.startswith(b"\x89PNG")
-    assert (sheet_of(graph, images[:4], 2, gap=0).width, sheet_of(graph, images[:4], 2, gap=0).height) == (16, 12)
-    assert sprite([np.zeros((4, 4, 3), np.uint8)] * 5, 3).startswith(b"\xff\xd8")
-    steps = standard_map(15)
+    assert (make_sheet(graph, images[:4], 2, gap=0).width, make_sheet(graph, images[:4], 2, gap=0).height) == (16, 12)
+    assert make_sprite([np.zeros((4, 4, 3), np.uint8)] * 5, 3).startswith(b"\xff\xd8")
+    steps = standard_quantiles(15)
     assert steps[7] == pytest.approx(0, abs=1e-12)
     assert steps[-1] == pytest.approx(1.8339, abs=1e-4)  # of 0.9667
 

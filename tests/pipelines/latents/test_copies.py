@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from pipelines.images.resaved import alike, coarse, saved_again
 from pipelines.latents import copies as module
-from pipelines.latents.copies import CHANCE, Metric, chance_distance, closest, metric_of
+from pipelines.latents.copies import CHANCE, Metric, chance_distance, find_closest, fit_metric
 from pipelines.models.gallery import Gallery
 
 UNIT = Metric("steps", np.ones(3), 1.0)
@@ -28,7 +28,7 @@ def test_the_nearest_is_that_of_brute_force() -> None:
     every = cdist(points / metric.scale, points / metric.scale)
     np.fill_diagonal(every, np.inf)
     counted = []
-    found = closest(points, metric, advance=counted.append)
+    found = find_closest(points, metric, advance=counted.append)
     np.testing.assert_array_equal(found.nearest, every.argmin(axis=1))
     np.testing.assert_allclose(found.distance, every.min(axis=1), rtol=1e-9)
     assert sum(counted) == 83
@@ -44,12 +44,12 @@ def test_the_nearest_is_that_of_brute_force() -> None:
 @pytest.mark.usefixtures("blocks")
 def test_copies_of_copies_form_no_chain() -> None:
     line = np.arange(10)[:, None] * np.array([[0.7, 0.0, 0.0]])
-    assert closest(line, UNIT).copy_of.tolist() == [-1, 0, -1, 2, -1, 4, -1, 6, -1, 8]
+    assert find_closest(line, UNIT).copy_of.tolist() == [-1, 0, -1, 2, -1, 4, -1, 6, -1, 8]
 
 
 @pytest.mark.usefixtures("blocks")
 def test_images_that_are_all_the_same_are_copies_of_the_first() -> None:
-    found = closest(np.full((40, 3), 0.1, np.float32), Metric("steps", np.ones(3), 0.0))
+    found = find_closest(np.full((40, 3), 0.1, np.float32), Metric("steps", np.ones(3), 0.0))
     assert found.copy_of.tolist() == [-1] + [0] * 39
     assert (found.distance == 0).all()
     assert (found.nearest != np.arange(40)).all()
@@ -78,46 +78,46 @@ def moved(mean: np.ndarray, by: float) -> np.ndarray:
 def test_copies_are_as_near_as_most_images_that_were_saved_again() -> None:
     generator = np.random.default_rng(0)
     mean, scale = generator.normal(size=(2000, 16)), np.full((2000, 16), 0.1)
-    metric = metric_of(mean, scale, moved(mean, 0.02))
+    metric = fit_metric(mean, scale, moved(mean, 0.02))
     assert metric.unit == "posterior standard deviations"
     np.testing.assert_allclose(metric.scale, 0.1)
     expected = np.quantile(np.linalg.norm(moved(mean, 0.02), axis=1) / 0.1, 0.9)
-    assert (metric.alike, metric.by_chance) == (pytest.approx(expected), False)
-    assert metric_of(mean, scale, moved(mean, 0.0)).alike == 0
-    assert metric_of(mean, scale, np.empty((0, 16))).alike == 0
+    assert (metric.limit, metric.by_chance) == (pytest.approx(expected), False)
+    assert fit_metric(mean, scale, moved(mean, 0.0)).limit == 0
+    assert fit_metric(mean, scale, np.empty((0, 16))).limit == 0
 
 
 def test_few_latents_and_many_images_lower_the_limit_and_a_gallery_knows_better() -> None:
     generator = np.random.default_rng(0)
     mean, scale = generator.normal(size=(2000, 2)), np.full((2000, 2), 0.1)
-    few = metric_of(mean, scale, moved(mean, 0.05))
+    few = fit_metric(mean, scale, moved(mean, 0.05))
     assert few.by_chance
-    assert few.alike < 0.02
-    assert not metric_of(mean[:10], scale[:10], moved(mean, 0.05)).by_chance, "nobody knows how far apart others are"
+    assert few.limit < 0.02
+    assert not fit_metric(mean[:10], scale[:10], moved(mean, 0.05)).by_chance, "nobody knows how far apart others are"
     codes = generator.normal(size=(50, 16))
     gallery = Gallery(
         tuple("x" * 50), np.zeros(16), np.ones(16), codes, np.zeros((50, 4, 4, 3), np.uint8), np.full((50, 2), 4)
     )
     burst, narrow = 1e-3 * generator.normal(size=(500, 16)), np.full((500, 16), 0.1)  # a camera that stood still
-    assert metric_of(burst, narrow, moved(burst, 0.01)).by_chance
-    assert not metric_of(burst, narrow, moved(burst, 0.01), gallery).by_chance
+    assert fit_metric(burst, narrow, moved(burst, 0.01)).by_chance
+    assert not fit_metric(burst, narrow, moved(burst, 0.01), gallery).by_chance
 
 
 def test_images_that_are_all_the_same_are_not_alike_by_chance() -> None:
     same, scale = np.full((60, 16), 0.5), np.full((60, 16), 0.1)
-    metric = metric_of(same, scale, moved(same, 0.05))
-    assert metric.alike > 0
+    metric = fit_metric(same, scale, moved(same, 0.05))
+    assert metric.limit > 0
     assert not metric.by_chance
 
 
 @pytest.mark.parametrize("scale", [None, np.zeros((40, 2))])
 def test_without_a_posterior_scale_distances_are_in_units_of_the_folder(scale: np.ndarray | None) -> None:
     mean = np.random.default_rng(0).normal(size=(40, 2)) * [5.0, 0.0]
-    metric = metric_of(mean, scale, np.zeros((3, 2)))
-    assert (metric.unit, metric.alike) == ("standard deviations over the folder", 0.0)
-    assert closest(mean, metric).copy_of.max() == -1
+    metric = fit_metric(mean, scale, np.zeros((3, 2)))
+    assert (metric.unit, metric.limit) == ("standard deviations over the folder", 0.0)
+    assert find_closest(mean, metric).copy_of.max() == -1
     mean[7] = mean[30]
-    assert closest(mean, metric).copy_of[30] == 7
+    assert find_closest(mean, metric).copy_of[30] == 7
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint8, 3), (np.uint16, 1), (np.uint16, 3)])
