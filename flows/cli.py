@@ -255,7 +255,8 @@ def evaluate(
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
     with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
         from flows.preflight import require
-        from pipelines.evaluate import describe_evaluation, evaluate_model
+        from pipelines.evaluate import evaluate_model
+        from pipelines.evaluation.descriptions import describe_evaluation
 
         if regret or bound or probe:
             require("torch", "timm", *(["sklearn"] if probe else []))

@@ -11,7 +11,8 @@ from pathlib import Path
 from flows.server import orchestrator
 from pipelines.base.files import write_atomically
 from pipelines.demo_images import MAGNETIC_TILE
-from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.descriptions import describe_evaluation
 
 log = logging.getLogger(__name__)
 

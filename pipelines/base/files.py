@@ -6,17 +6,14 @@ import codecs
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 TEMPORARY = ".kintsugi-tmp-"  # names of files that are not whole yet
 _MACHINE = secrets.token_hex(4)  # machines of a cluster write to one folder, and their processes have equal numbers
@@ -104,30 +101,6 @@ def write_json(path: Path, document: Mapping[str, Any], *, indent: int = 2) -> N
     """Write JSON atomically; not-a-number has no place in it."""
     text = json.dumps(document, indent=indent, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def keep_figures(
-    path: Path | None, figures: dict[str, Any], describe: Callable[[dict[str, Any]], Iterable[str]]
-) -> None:
-    """Write figures, if that is asked for; where it fails, print them: they may be the work of hours.
-
-    Args:
-        path: Where to.
-        figures: What was measured.
-        describe: From figures to lines for a terminal.
-
-    Raises:
-        OSError: They cannot be written.
-    """
-    if path is None:
-        return
-    try:
-        write_json(path, figures)
-    except (OSError, ValueError):
-        log.error("%s cannot be written; the figures are:", path)
-        for line in describe(figures):
-            log.error("%s", line)
-        raise
 
 
 def shortened(name: str) -> str:

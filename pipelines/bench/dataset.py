@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipelines.bench.methods import PUBLISHED, Published
 from pipelines.errors import DataError, FolderError
-from pipelines.evaluation.defect_masks import GOOD, masks_under
+from pipelines.evaluation.defect_masks import GOOD, find_masks
 from pipelines.images import ImageFile, find_images
 from pipelines.images.label_images import stem_of
 from pipelines.models.model_file import sha256_of
@@ -61,7 +61,7 @@ def view_of(dataset: Path, half: Half, folder: Path) -> Path:
         return dataset
     view = folder / f"half-{half}"
     shutil.rmtree(view, ignore_errors=True)
-    test, masks = dataset / "test", masks_under(dataset)
+    test, masks = dataset / "test", find_masks(dataset)
     for file in find_images(test):
         if half_of(file.path) == half:
             _link(file, test, view / "test")

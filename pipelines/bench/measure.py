@@ -21,7 +21,7 @@ from pipelines.batch.schema import Row
 from pipelines.bench.peak import peak_memory
 from pipelines.data.plan import Plan, make_plan, survey
 from pipelines.data.training_images import TrainingData, load_training_data
-from pipelines.evaluate import figures_of
+from pipelines.evaluation.anomalies import measure_scores
 from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.jobfile.job import Job
@@ -96,7 +96,7 @@ class Figures:
 
     def result(self) -> Answer:
         """The figures so far."""
-        return figures_of(self.rows, self.pixels, Verdicts(None, None, None)) | {"masks": self.masks.report()}
+        return measure_scores(self.rows, self.pixels, Verdicts(None, None, None)) | {"masks": self.masks.report()}
 
 
 class Labelled(NamedTuple):

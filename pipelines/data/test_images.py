@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -18,15 +17,11 @@ from numpy.typing import NDArray
 from pipelines.base.files import write_json
 from pipelines.data.crop_images import Photos, pixel_digest
 from pipelines.errors import DataError
-from pipelines.images import Decoded, ImageFile
 from pipelines.images.convert import luma
-from pipelines.models.model_file import ModelFile
 from pipelines.settings import settings
 
-log = logging.getLogger(__name__)
 DIGITS = 16  # of a digest that are kept: one chance in 10^19 of a wrong alarm for each pair
 NAMED = 3  # images that a message names
-MOST_TOLD = 10  # images whose reason to be left out has a line of its own
 
 
 def known_benchmarks() -> dict[str, str]:
@@ -47,56 +42,6 @@ def remember_test_images(folder: Path, digests: Iterable[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": sorted(set(digests))})
-
-
-def warn_of_known(known: int, measured: int) -> None:
-    """Say that a model was trained on some of the images that it is measured on, if so."""
-    if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, measured)
-
-
-class Tested:
-    """The images of a folder that a model is measured on.
-
-    Attributes:
-        measured: How many of them.
-    """
-
-    def __init__(self, file: ModelFile) -> None:
-        """Start with none.
-
-        Args:
-            file: The model. Images that it was trained on are told; none of its folder is kept from later trainings.
-        """
-        self._trained_on, self._own = file.trained_on, file.images_of_training
-        self.measured = self._known = self._failed = 0
-        self._digests: list[str] = []
-
-    def add(self, image: Decoded) -> None:
-        """Count an image that is measured."""
-        digests = {pixel_digest(image.pixels), image.sha256}  # bundles of models that score know files, others pixels
-        self.measured += 1
-        self._known += not digests.isdisjoint(self._trained_on)
-        if digests.isdisjoint(self._own):
-            self._digests += digests_of_tested(image.pixels)
-
-    def leave_out(self, file: ImageFile, reason: object) -> None:
-        """Count an image that cannot be measured, and say why."""
-        self._failed += 1
-        if self._failed <= MOST_TOLD:
-            log.warning("left out %s: %s", file.relative, reason)
-
-    def finish(self, folder: Path) -> dict[str, int]:
-        """Remember what the folder was tested on, and warn of figures that promise too much.
-
-        Returns:
-            How many images were measured, trained on all the same, and left out, as figures name them.
-        """
-        if (more := self._failed - MOST_TOLD) > 0:
-            log.warning("left out %d more images", more)
-        warn_of_known(self._known, self.measured)
-        remember_test_images(folder, self._digests)
-        return {"n_images": self.measured, "n_trained_on": self._known, "n_failed": self._failed}
 
 
 def check_leakage(photos: Photos) -> None:

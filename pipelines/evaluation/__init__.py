@@ -1,3 +1,14 @@
 """Figures of merit, one file a kind of model."""
 
-__all__ = ["bound", "classes", "classical", "colorizer", "defect_masks", "probe", "regret", "restorer", "segmenter"]
+__all__ = [
+    "anomalies",
+    "bound",
+    "classes",
+    "classical",
+    "colorizer",
+    "defect_masks",
+    "descriptions",
+    "probe",
+    "restorer",
+    "segmenter",
+]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.base.files import keep_figures
-from pipelines.base.progress import progress
-from pipelines.data.test_images import Tested
-from pipelines.errors import DataError, ModelError
-from pipelines.images import Decoded, Failed, find_images
+from pipelines.errors import ModelError
+from pipelines.evaluation.tested_images import TestedImages
+from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.training.weights import load_network
@@ -24,12 +20,11 @@ from vaecore.bound import bound_maps, iwae
 from vaecore.priors import Autoencoder
 from vaecore.scoring import ScoringGraph
 
-log = logging.getLogger(__name__)
 MOST_VALUES = 8_000_000  # of y under all samples of one call: memory
 
 
 @torch.inference_mode()
-def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Path | None = None) -> dict[str, Any]:
+def evaluate_bound(folder: Path, file: ModelFile, samples: int) -> dict[str, Any]:
     """Mean bounds over the images of a folder. Needs torch, and the weights beside the model.
 
     Where y is black or white, a shade of grey is drawn once, keyed by the file, as training draws it at each step.
@@ -38,7 +33,6 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
         folder: Images, in sub-folders or not.
         file: A model that scores.
         samples: Of the latent, for the importance-weighted bound.
-        json_path: Where to write the figures.
 
     Returns:
         `elbo`, `rate`, `distortion` and `iwae`, means in nats for each image, `iwae_error`, the standard error of the
@@ -52,45 +46,23 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int, *, json_path: Pa
     graph, files = load_network(file), find_images(folder)
     if isinstance(graph.model, Autoencoder):
         raise ModelError(f"{file.ref} is an autoencoder: without a prior there is no likelihood to bound")
-    tested, found = Tested(file), []
-    with progress(log, "bound", len(files), "images") as advance:
-        for image in decode_for(files, graph.image_format):
-            if isinstance(image, Failed):
-                tested.leave_out(image.file, image.reason)
-            else:
-                tested.add(image)
-                found.append(_of(graph, image, samples))
-            advance()
-    if not found:
-        raise DataError(f"none of {len(files)} images under {folder} can be read")
-    each, dims = np.array(found), graph.representation.dims
+    tested = TestedImages(file, folder, files)
+    images = decode_for(files, graph.image_format)
+    each = np.array(tested.measure(images, lambda image: _measure(graph, image, samples), what="bound"))
+    counts, dims = tested.finish(), graph.representation.dims
     means = dict(zip(("elbo", "rate", "distortion", "iwae"), each.mean(axis=0).tolist(), strict=True))
-    figures = {
-        **tested.finish(folder),
+    return {
+        **counts,
         **means,
         "iwae_error": float(each[:, 3].std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None,
         "bits_per_dim": -means["iwae"] / (dims * math.log(2)),
         "samples": samples,
         "dims": dims,
     }
-    keep_figures(json_path, figures, describe_bound)
-    return figures
 
 
-def describe_bound(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines for a terminal."""
-    error = figures["iwae_error"]
-    sure = "of one image: no standard error" if error is None else f"standard error {error:.2f}"
-    yield (
-        f"log-likelihood of {figures['n_images']} images, at least: {figures['iwae']:.2f} nats an image "
-        f"({figures['samples']} samples; {sure}), "
-        f"{figures['bits_per_dim']:.4f} bits for each of {figures['dims']} dimensions"
-    )
-    yield f"ELBO {figures['elbo']:.2f}: rate {figures['rate']:.2f}, distortion {figures['distortion']:.2f}"
-
-
-def _of(graph: ScoringGraph, image: Decoded, samples: int) -> tuple[float, float, float, float]:
-    """ELBO, rate, distortion and the importance-weighted bound of an image, in nats."""
+def _measure(graph: ScoringGraph, image: Decoded, samples: int) -> tuple[float, float, float, float]:
+    """Return ELBO, rate, distortion and the importance-weighted bound of an image, in nats."""
     generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))  # the same file, the same figures
     pixels = torch.from_numpy(np.ascontiguousarray(image.pixels[None]))
     extracted = graph.representation.extract(graph.image_format.to_unit(pixels))

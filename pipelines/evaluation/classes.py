@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.figures_of_merit import image_auroc, share_of
 from pipelines.anomaly.group_thresholds import group_of
-from pipelines.base.files import keep_figures
 from pipelines.base.safe_text import printable
 from pipelines.batch.schema import Row
 from pipelines.data.classes import named
-from pipelines.data.test_images import warn_of_known
 from pipelines.errors import DataError
-from pipelines.evaluation.reliability import by_confidence, calibration_error
+from pipelines.evaluation.reliability import calibration_error, count_by_confidence
+from pipelines.evaluation.tested_images import warn_of_known
 from pipelines.models.model_file import ModelFile
 from pipelines.score import score_folder
 
@@ -35,7 +33,6 @@ def evaluate_classes(
     file: ModelFile,
     classes: tuple[str, ...],
     *,
-    json_path: Path | None = None,
     out: Path | None = None,
     false_alarms: float | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +42,6 @@ def evaluate_classes(
         folder: With sub-folders.
         file: A model that tells classes,
         classes: which it knows.
-        json_path: Where to write the figures.
         out: Output folder for rows and report; none is kept when left out.
         false_alarms: Share of images of known classes that may be rejected; default: the model's.
 
@@ -87,7 +83,7 @@ def evaluate_classes(
             raise DataError(f"{msg}classes {named(classes)}")
         rejected = None if summary.threshold is None else scores > summary.threshold
         figures = {
-            **_labels(true[known], told[known], sure[known], classes),
+            **_compare_classes(true[known], told[known], sure[known], classes),
             "accuracy_accepted": share_of(true == told, known & ~rejected) if rejected is not None else None,
             "rejection_auroc": image_auroc(scores, ~known).value,
             "rejected_known": share_of(rejected, known),
@@ -102,40 +98,13 @@ def evaluate_classes(
             "images_per_second": summary.images_per_second,
         }
     warn_of_known(known_before, len(rows))
-    keep_figures(json_path, figures, describe_classes)
     return figures
 
 
-def describe_classes(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines for a terminal."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f} %"
-
-    yield (
-        f"class right for {percent(figures['accuracy'])} of {figures['n_known']} images of known classes "
-        f"(mean over classes {percent(figures['balanced_accuracy'])}; of those not rejected "
-        f"{percent(figures['accuracy_accepted'])})"
-    )
-    yield f"  probabilities: off by {100 * figures['ece']:.2f} points on average (expected calibration error)"
-    if figures["n_other"]:
-        of_others = f"{figures['n_other']} images of no known class ({named(figures['others'])})"
-        yield (
-            f"rejected: {percent(figures['rejected_other'])} of {of_others}, {percent(figures['rejected_known'])} of "
-            f"known ones; AUROC {figures['rejection_auroc']:.4f}"
-        )
-    else:
-        yield f"rejected: {percent(figures['rejected_known'])} of them; there are no images of other classes"
-    for name, block in figures["confusion"].items():
-        count = sum(block.values())
-        wrong = sorted(((n, other) for other, n in block.items() if other != name and n), reverse=True)[:2]
-        taken = ", ".join(f"{n} taken for {printable(other)}" for n, other in wrong)
-        share = percent(block.get(name, 0) / count)
-        yield f"  {printable(name):16} n {count:<5} right {share}{'  ' * bool(taken)}{taken}"
-
-
-def _labels(true: NDArray[Any], told: NDArray[Any], sure: NDArray[Any], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Figures of the classes told, over images of known ones."""
+def _compare_classes(
+    true: NDArray[Any], told: NDArray[Any], sure: NDArray[Any], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Measure the predicted classes, over images of known ones."""
     number = {name: position for position, name in enumerate(classes)}
     pairs = [number[one] * len(classes) + number[other] for one, other in zip(true, told, strict=True)]
     counts = np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
@@ -145,7 +114,7 @@ def _labels(true: NDArray[Any], told: NDArray[Any], sure: NDArray[Any], classes:
     return {
         "accuracy": float(right.mean()),
         "balanced_accuracy": float((counts.diagonal()[there] / counts.sum(axis=1)[there]).mean()),
-        "ece": calibration_error(by_confidence(sure, right)),
+        "ece": calibration_error(count_by_confidence(sure, right)),
         "confusion": confusion,
     }
 

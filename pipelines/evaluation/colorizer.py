@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.base.files import keep_figures
-from pipelines.base.progress import progress
-from pipelines.data.test_images import Tested
 from pipelines.errors import DataError
-from pipelines.evaluation.restorer import Sums, describe_error_bars
-from pipelines.images import Failed, find_images
+from pipelines.evaluation.restorer import Sums
+from pipelines.evaluation.tested_images import TestedImages
+from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import ColorizingSession, keyed_generator
@@ -35,13 +33,12 @@ EIGHT = np.dtype(np.uint8)
 SAMPLES = 4  # of each image
 
 
-def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None = None) -> dict[str, Any]:
+def evaluate_colorizer(folder: Path, file: ModelFile) -> dict[str, Any]:
     """Take the colours out of images, and compare those that the model gives them with their own.
 
     Args:
         folder: Colour images, in sub-folders or not. Grey ones are left out.
         file: A model that colours.
-        json_path: Where to write the figures.
 
     Returns:
         `levels["default"]`, means over the images: `psnr` (dB) and `ssim`; `ab_mae`, the mean absolute error of a and b
@@ -59,37 +56,27 @@ def evaluate_colorizer(folder: Path, file: ModelFile, *, json_path: Path | None 
     session = ColorizingSession(file, device=settings().device, threads=settings().workers)
     metadata = session.metadata
     form = ImageFormat(channels=3, bit_depth=metadata.bit_depth)
-    files, sums, tested, grey = find_images(folder), Sums(), Tested(file), 0
-    with progress(log, "evaluate", len(files), "images") as advance:
-        for image in decode_for(files, form, filled=True, bits=bits_for(metadata, files)):
-            advance()
-            if isinstance(image, Failed):
-                tested.leave_out(image.file, image.reason)
-                continue
-            if not is_colourful(image.pixels):
-                grey += 1
-                continue
-            tested.add(image)
-            y = reduce_image(image.pixels, shares_of)  # a batch job finds colours at this size, too
-            _measure(session, sums, image.file.relative, image.sha256, y)
-    rows = sums.per_image
-    if not rows:
-        why = "are grey" if grey else "cannot be read"
-        raise DataError(f"there is nothing to measure: all {len(files)} images under {folder} {why}")
-    if grey:
+    files, sums = find_images(folder), Sums()
+    tested = TestedImages(file, folder, files)
+    images = decode_for(files, form, filled=True, bits=bits_for(metadata, files))
+    rows = tested.measure(
+        images,
+        lambda image: _measure(session, sums, image),
+        accept=lambda image: is_colourful(image.pixels),
+    )
+    if grey := tested.refused:
+        if not rows:
+            raise DataError(f"there is nothing to measure: all {len(files)} images under {folder} are grey")
         log.warning("left out %d grey images", grey)
-    counts = tested.finish(folder)
-    figures = {
+    return {
         "task": metadata.task,
-        **counts,
+        **tested.finish(),
         "n_grey": grey,
-        "levels": {LEVEL: _level(rows) | sums.error_bars()},
+        "levels": {LEVEL: _average(rows) | sums.measure_error_bars()},
     }
-    keep_figures(json_path, figures, describe_colorization)
-    return figures
 
 
-def _level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _average(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def mean(values: Iterable[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known else None
@@ -109,30 +96,15 @@ def _level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def describe_colorization(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines for a terminal."""
-    found = figures["levels"][LEVEL]
-    grey, own, drawn = (found["baselines"][name] for name in ("input", "own_mean", "sample"))
-    yield f"{figures['task']} of {figures['n_images']} images, {found['seconds']:.2f} s for each"
-    yield (
-        f"  error of a and b: {found['ab_mae']:.2f}, of a sample {drawn['ab_mae']:.2f} (grey {grey['ab_mae']:.2f}, the "
-        f"image's own mean colour {own['ab_mae']:.2f})"
-    )
-    yield (
-        f"  colourfulness: {found['colourfulness']:.1f}, of samples {drawn['colourfulness']:.1f}, which is "
-        f"{found['colourfulness_ratio']:.0%} of the true; samples are {found['difference']:.1f} levels apart"
-    )
-    yield f"  PSNR {found['psnr']:.2f} dB (grey {grey['psnr']:.2f}); {describe_error_bars(found)}"
-
-
-def _measure(session: ColorizingSession, sums: Sums, name: str, digest: str, y: Floats) -> None:
+def _measure(session: ColorizingSession, sums: Sums, image: Decoded) -> dict[str, Any]:
     from skimage.color import rgb2lab
 
+    y = reduce_image(image.pixels, shares_of)  # a batch job finds colours at this size, too
     luma = luma_of(y)
     start = time.perf_counter()
     restored, spread = (each[0] for each in session.run(luma[None]))
     seconds = time.perf_counter() - start
-    noise = keyed_generator(digest).standard_normal((SAMPLES, session.metadata.latents), dtype=np.float32)
+    noise = keyed_generator(image.sha256).standard_normal((SAMPLES, session.metadata.latents), dtype=np.float32)
     samples = [add_chroma(luma, session.run(luma[None], each[None])[0][0] - luma) for each in noise]
     mean = add_chroma(luma, restored - luma)
     sums.add(mean, spread, y, session.metadata.intervals)
@@ -144,26 +116,25 @@ def _measure(session: ColorizingSession, sums: Sums, name: str, digest: str, y: 
             **compare(to_samples(made, EIGHT), to_samples(y, EIGHT)),
             "ab_mae": float(np.abs(apart).mean()),
             "ab_rmse": float(np.sqrt(np.square(apart).sum(axis=2).mean())),
-            "colourfulness": _colourful(made),
+            "colourfulness": _measure_colourfulness(made),
         }
 
     own = true.mean(axis=(0, 1)) - true
-    sums.per_image.append(
-        {
-            "path": name,
-            "mean": figures(mean),
-            "input": figures(np.repeat(luma, 3, axis=2)),
-            "own_mean": {
-                "ab_mae": float(np.abs(own).mean()),
-                "ab_rmse": float(np.sqrt(np.square(own).sum(axis=2).mean())),
-            },
-            "sample": figures(samples[0]) | {"colourfulness": float(np.mean([_colourful(each) for each in samples]))},
-            "colourfulness": _colourful(y),
-            "difference": 255 * float(np.std(samples, axis=0).mean()),
-            "seconds": seconds,
-        }
-    )
+    return {
+        "path": image.file.relative,
+        "mean": figures(mean),
+        "input": figures(np.repeat(luma, 3, axis=2)),
+        "own_mean": {
+            "ab_mae": float(np.abs(own).mean()),
+            "ab_rmse": float(np.sqrt(np.square(own).sum(axis=2).mean())),
+        },
+        "sample": figures(samples[0])
+        | {"colourfulness": float(np.mean([_measure_colourfulness(each) for each in samples]))},
+        "colourfulness": _measure_colourfulness(y),
+        "difference": 255 * float(np.std(samples, axis=0).mean()),
+        "seconds": seconds,
+    }
 
 
-def _colourful(image: Floats) -> float:
+def _measure_colourfulness(image: Floats) -> float:
     return float(colourfulness(torch.from_numpy(image).permute(2, 0, 1)[None]))

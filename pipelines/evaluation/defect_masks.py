@@ -63,7 +63,7 @@ class Masks:
             DataError: Two masks have one name.
             FolderError: `ground_truth` may not be read.
         """
-        self._labels = masks_under(folder)
+        self._labels = find_masks(folder)
         self._stems: set[str] = set()
         self._found: dict[str, list[str]] = {name: [] for name in PROBLEMS}
         self._reasons: dict[str, str] = {}  # of a problem: why, of the first file that has it
@@ -121,8 +121,8 @@ class Masks:
         return {"used": self._used, **counts}
 
 
-def masks_under(folder: Path) -> LabelFolder | None:
-    """The masks of a data set in the MVTec layout; None where there are none.
+def find_masks(folder: Path) -> LabelFolder | None:
+    """Return the masks of a data set in the MVTec layout; None if there are none.
 
     Raises:
         DataError: Two masks have one name.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 
-from pipelines.base.files import keep_figures
 from pipelines.base.progress import progress
 from pipelines.base.safe_text import printable
 from pipelines.base.subsample import evenly_spaced
-from pipelines.data.classes import classes_of, named
-from pipelines.data.test_images import Tested
+from pipelines.data.classes import classes_of
 from pipelines.errors import DataError
-from pipelines.images import Failed, ImageFile, find_images
+from pipelines.evaluation.tested_images import TestedImages
+from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session
@@ -42,17 +41,14 @@ MOST_PIXELS = 32  # along the longest side of the raw images that are compared w
 STRENGTHS = np.logspace(-3, 2, 6)  # of which cross-validation chooses the inverse weight of the penalty
 
 
-def evaluate_probe(
-    folder: Path, file: ModelFile, labelled: int, *, json_path: Path | None = None, repeats: int = 5
-) -> dict[str, Any]:
-    """Accuracy of a linear classifier on the embeddings of a few labelled images. Needs torch and scikit-learn.
+def evaluate_probe(folder: Path, file: ModelFile, labelled: int, *, repeats: int = 5) -> dict[str, Any]:
+    """Measure the accuracy of a linear classifier on the embeddings of labelled images. Needs torch and scikit-learn.
 
     Args:
         folder: Images in sub-folders, each of which is a class. The classifier learns from some of them and is measured
             on all others, of at most 20,000.
         file: A model that scores. Its embedding is the posterior mean, averaged over the grid of latents if it has one.
         labelled: How many images the classifier learns from, drawn anew for each repeat, of each class its share.
-        json_path: Where to write the figures.
         repeats: Draws.
 
     Returns:
@@ -72,14 +68,21 @@ def evaluate_probe(
     if len(files) < len(found_there):
         log.info("looking at %d of %d images, evenly spaced", len(files), len(found_there))
     names, labels = classes_of(files, folder)
-    tested = Tested(file)
+    label_of = {each.relative: label for each, label in zip(files, labels, strict=True)}
+    tested = TestedImages(file, folder, files)
     session = Session(file, device=settings().device, threads=settings().workers)
-    latents, pixels, kept = _collect(files, session, tested)
-    truth = np.array(labels)[kept]
+
+    def represent(image: Decoded) -> tuple[NDArray[Any], NDArray[Any], int]:
+        return _embed(session, image), _shrink(session, image), label_of[image.file.relative]
+
+    rows = tested.measure(decode_for(files, session.metadata), represent, what="embed")
+    truth = np.array([label for *_, label in rows])
     if len(truth) < labelled + max(FEWEST_TESTED, len(names)):  # what is drawn holds one of each class
         msg = f"{len(truth)} readable images are too few to learn from {labelled} and to measure on the rest"
         raise DataError(f"{msg}: ask for fewer")
     _check_classes(np.bincount(truth, minlength=len(names)), names, labelled)
+    latents, pixels = (np.stack([row[kind] for row in rows]) for kind in (0, 1))
+    del rows  # as large as what was stacked from them
     components = PCA(min(latents.shape[1], *pixels.shape), random_state=0).fit_transform(pixels)
     kinds = {"latents": latents, "pca": components, "pixels": pixels}
     found: dict[str, list[float]] = {name: [] for name in kinds}
@@ -91,7 +94,7 @@ def evaluate_probe(
             for name, values in kinds.items():
                 found[name].append(_accuracy(values, truth, learned, rest))
                 advance()
-    figures = {
+    return {
         "probe": {
             name: {"accuracy": float(np.mean(each)), "spread": float(np.std(each))} for name, each in found.items()
         },
@@ -99,10 +102,8 @@ def evaluate_probe(
         "labelled": labelled,
         "classes": len(names),
         "images_of": dict(zip(names, np.bincount(truth, minlength=len(names)).tolist(), strict=True)),
-        **tested.finish(folder),
+        **tested.finish(),
     }
-    keep_figures(json_path, figures, describe_probe)
-    return figures
 
 
 def _check_classes(counts: NDArray[np.int64], names: Sequence[str], labelled: int) -> None:
@@ -134,39 +135,15 @@ def _accuracy(
     return float(classifier.score(values[rest], truth[rest]))
 
 
-def describe_probe(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines for a terminal."""
-    yield (
-        f"linear classifier of {figures['classes']} classes that learns from {figures['labelled']} of "
-        f"{figures['n_images']} images:"
-    )
-    yield "  " + named([f"{name} ({count:,})" for name, count in figures["images_of"].items()])
-    words = {
-        "latents": f"{figures['latents']} numbers of the embedding",
-        "pca": "as many principal components",
-        "pixels": "pixels",
-    }
-    for name, block in figures["probe"].items():
-        yield f"  {words[name]:28} right {100 * block['accuracy']:.2f} % (+- {100 * block['spread']:.2f})"
+def _embed(session: Session, image: Decoded) -> NDArray[Any]:
+    """Return the embedding (Z,) of an image."""
+    embedding: NDArray[Any] = session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0]
+    return embedding
 
 
-def _collect(
-    files: Sequence[ImageFile], session: Session, tested: Tested
-) -> tuple[NDArray[Any], NDArray[Any], list[int]]:
-    """Embeddings (N, Z) and pixels (N, D) of the readable images, and which they are."""
-    latents, pixels, kept = [], [], []
+def _shrink(session: Session, image: Decoded) -> NDArray[Any]:
+    """Return an image as a small one's values in a row, (D,)."""
     side = min(MOST_PIXELS, max(session.metadata.size))
-    with progress(log, "embed", len(files), "images") as advance:
-        for number, image in enumerate(decode_for(files, session.metadata)):
-            advance()
-            if isinstance(image, Failed):
-                tested.leave_out(image.file, image.reason)
-                continue
-            tested.add(image)
-            latents.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
-            unit = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None]
-            pixels.append(resize(unit / session.metadata.value_range[1], (side, side)).flatten().numpy())
-            kept.append(number)
-    if not kept:
-        raise DataError(f"none of {len(files)} images can be read")
-    return np.stack(latents), np.stack(pixels), kept
+    unit = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    shrunk: NDArray[Any] = resize(unit / session.metadata.value_range[1], (side, side)).flatten().numpy()
+    return shrunk

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 REGRET_FILE = "regret.json"
 
 
-def regret_of(
+def measure_regret(
     graph: ScoringGraph,
     files: Mapping[str, ImageFile],
     *,
@@ -30,7 +30,7 @@ def regret_of(
     kept: Path | None = None,
     model_sha256: str = "",
 ) -> dict[str, float]:
-    """Likelihood regret of each image that can be read, in nats per dimension of y, by the sha256 of its content.
+    """Measure the likelihood regret of each readable image, in nats per dimension of y, by the sha256 of its content.
 
     Args:
         graph: The network, from `pipelines.training.weights.load_network`.

@@ -9,7 +9,7 @@ BINS = 15
 Floats = NDArray[np.float64]
 
 
-def by_confidence(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> Floats:
+def count_by_confidence(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> Floats:
     """Count answers by how sure they are.
 
     Args:

@@ -7,9 +7,8 @@ the same image gets the same noise in every folder.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.base.files import keep_figures
-from pipelines.base.progress import Advance, progress
-from pipelines.data.test_images import Tested
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ImageError
 from pipelines.evaluation.classical import Method, choose_classical
-from pipelines.images import Decoded, Failed, find_images
+from pipelines.evaluation.tested_images import TestedImages
+from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
 from pipelines.models.session import RestoringSession
@@ -34,7 +31,6 @@ from pipelines.settings import settings
 from vaecore.image_format import ImageFormat
 from vaecore.tasks import restorations
 
-log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 LEAST_LEVEL = 1e-3
 
@@ -59,13 +55,23 @@ class Sums:
         for share, width in intervals.items():
             self.inside[share] = self.inside.get(share, 0) + int((ratio <= width).sum())
 
-    def error_bars(self) -> dict[str, Any]:
-        """`nll`, that of the best constant scale, and for each share of values that is promised the share found."""
+    def measure_error_bars(self) -> dict[str, Any]:
+        """Return `nll`, that of the best constant scale, and for each promised share of values the share found."""
         variance = self.squared_error / self.values
         return {
             "nll": -self.log_likelihood / self.values,
             "constant_nll": float(0.5 * np.log(2 * np.pi * np.e * max(variance, 1e-12))),
             "coverage": {share: inside / self.values for share, inside in self.inside.items()},
+        }
+
+    def summarize(self) -> dict[str, Any]:
+        """Return the figures of these images, and those of each."""
+        return {
+            "psnr": _mean(self.per_image, "psnr"),
+            "ssim": _mean(self.per_image, "ssim"),
+            **self.measure_error_bars(),
+            "seconds": _median(self.per_image),
+            "per_image": self.per_image,
         }
 
 
@@ -78,6 +84,17 @@ class _Level:
     files: Sums = field(default_factory=Sums)
     baselines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def summarize(self) -> dict[str, Any]:
+        """Return the figures of one strength."""
+        return {
+            **self.paper.summarize(),
+            "files": self.files.summarize(),
+            "baselines": {
+                name: {"psnr": _mean(rows, "psnr"), "ssim": _mean(rows, "ssim"), "seconds": _median(rows)}
+                for name, rows in self.baselines.items()
+            },
+        }
+
 
 def evaluate_restorer(
     folder: Path,
@@ -85,7 +102,6 @@ def evaluate_restorer(
     *,
     levels: Sequence[str] | None = None,
     classical: Sequence[str] = (),
-    json_path: Path | None = None,
 ) -> dict[str, Any]:
     """Damage clean images, mend them, and measure.
 
@@ -94,7 +110,6 @@ def evaluate_restorer(
         file: A model that mends.
         levels: Strengths of the damage, as text; default: the model's own.
         classical: Methods of `pipelines.evaluation.classical` that are measured on the same images, or "all".
-        json_path: Where to write the figures.
 
     Returns:
         `levels[LEVEL]` with `psnr` (dB) and `ssim`, means over the images; `nll` in nats for each value in [0, 1] and
@@ -113,68 +128,25 @@ def evaluate_restorer(
             f"{file.ref} was trained without pairs: there is no damage to do to clean images as its own was. Give "
             f"damaged images and their clean twins to `kintsugi restore DAMAGED --reference CLEAN`"
         )
-    asked = _levels(levels, metadata)
+    asked = _parse_levels(levels, metadata)
     others: dict[str, Method] = {
-        "input": lambda c, _: enlarged(c, metadata.scale),
+        "input": lambda c, _: enlarge(c, metadata.scale),
         **choose_classical(metadata.task, tuple(classical)),
     }
     files = find_images(folder)
     sums = {text: _Level(level) for text, level in asked.items()}
-    tested = Tested(file)
-    with progress(log, "evaluate", len(files) * len(asked), "images") as advance:
-        for image in decode_for(files, metadata, filled=True, bits=bits_for(metadata, files)):
-            if isinstance(image, Failed):
-                tested.leave_out(image.file, image.reason)
-                continue
-            if min(image.pixels.shape[:2]) < metadata.scale:
-                tested.leave_out(image.file, f"it is smaller than {metadata.scale} pixels")
-                continue
-            tested.add(image)
-            _measure(session, image, sums, others, advance)
-    if not tested.measured:
-        raise DataError(f"none of {len(files)} images under {folder} can be read")
-    counts = tested.finish(folder)
-    figures = {
+    tested = TestedImages(file, folder, files)
+    images = decode_for(files, metadata, filled=True, bits=bits_for(metadata, files))
+    tested.measure(images, lambda image: _measure(session, image, sums, others))
+    return {
         "task": metadata.task,
-        **counts,
-        "levels": {text: _level_figures(each) for text, each in sums.items()},
+        **tested.finish(),
+        "levels": {text: each.summarize() for text, each in sums.items()},
     }
-    keep_figures(json_path, figures, describe_restoration)
-    return figures
 
 
-def describe_restoration(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines for a terminal."""
-    yield f"{figures['task']} of {figures['n_images']} images"
-    for level, each in figures["levels"].items():
-        given = each["baselines"]["input"]
-        yield (
-            f"  level {level:5} PSNR {each['psnr']:.2f} dB (input {given['psnr']:.2f}), SSIM {_text(each['ssim'])} "
-            f"(input {_text(given['ssim'])}), {each['seconds']:.2f} s for each image"
-        )
-        for name, other in each["baselines"].items():
-            if name != "input":
-                yield (
-                    f"        {name:10} PSNR {other['psnr']:.2f} dB, SSIM {_text(other['ssim'])}, "
-                    f"{other['seconds']:.2f} s for each image"
-                )
-        told = (("noise as papers have it", each), ("as files hold it", each["files"]))
-        for words, found in told if each["psnr"] != each["files"]["psnr"] else (("as files hold it", each),):
-            yield f"        {words}: PSNR {found['psnr']:.2f} dB; {describe_error_bars(found)}"
-
-
-def describe_error_bars(found: Mapping[str, Any]) -> str:
-    """What `Sums.error_bars` found, in words."""
-    inside = ", ".join(f"{float(share):.0%}: {share_found:.1%}" for share, share_found in found["coverage"].items())
-    return f"error bars: NLL {found['nll']:.3f} nats (constant {found['constant_nll']:.3f}), coverage {inside}"
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _levels(levels: Sequence[str] | None, metadata: RestorationMetadata) -> dict[str, float]:
-    """Strengths by the text that they were asked for with."""
+def _parse_levels(levels: Sequence[str] | None, metadata: RestorationMetadata) -> dict[str, float]:
+    """Return strengths by the text that they were asked for with."""
     if levels is None:
         return {f"{level:g}": level for level in metadata.levels}
     low, high = restorations()[metadata.task].strengths
@@ -196,9 +168,11 @@ def _measure(
     image: Decoded,
     sums: Mapping[str, _Level],
     others: Mapping[str, Method],
-    advance: Advance,
 ) -> None:
+    """Damage an image at every level, restore it by every method, and add up what that is worth."""
     metadata = session.metadata
+    if min(image.pixels.shape[:2]) < metadata.scale:
+        raise ImageError(f"it is smaller than {metadata.scale} pixels")
     scale, form = metadata.scale, ImageFormat(channels=metadata.channels, bit_depth=metadata.bit_depth)
     height, width = (length // scale * scale for length in image.pixels.shape[:2])
     clean = np.ascontiguousarray(image.pixels[:height, :width])
@@ -218,17 +192,16 @@ def _measure(
         file = (to_samples(c, clean.dtype) / np.float32(form.maximum)).astype(np.float32)
         for given, found in ((c, each.paper), (file, each.files)):
             start = time.perf_counter()
-            restored, spread = restored_floats(session, given)
+            restored, spread = restore_floats(session, given)
             found.per_image.append(figures(restored, start))
             found.add(restored, spread, y[0].permute(1, 2, 0).numpy(), metadata.intervals)
         for name, method in others.items():
             start = time.perf_counter()
             each.baselines.setdefault(name, []).append(figures(method(c, each.strength), start))
-        advance()
 
 
-def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Floats]:
-    """A damaged image (h, w, C), values in [0, 1] or beyond, through the model: what it shows, and the scale."""
+def restore_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Floats]:
+    """Restore a damaged image (h, w, C), values in [0, 1] or beyond: what it shows, and the scale."""
     metadata = session.metadata
     shape = (c.shape[0] * metadata.scale, c.shape[1] * metadata.scale, c.shape[2])
     restored, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -242,8 +215,8 @@ def restored_floats(session: RestoringSession, c: Floats) -> tuple[Floats, Float
     return restored, spread
 
 
-def enlarged(c: Floats, scale: int) -> Floats:
-    """The bicubic row of the papers: a = -0.5, as pictures are made smaller with."""
+def enlarge(c: Floats, scale: int) -> Floats:
+    """Enlarge as the bicubic row of the papers does: a = -0.5, as pictures are made smaller with."""
     if scale == 1:
         return c
     whole = torch.from_numpy(np.ascontiguousarray(c)).permute(2, 0, 1)[None]
@@ -252,27 +225,6 @@ def enlarged(c: Floats, scale: int) -> Floats:
     )
     found: Floats = larger[0].permute(1, 2, 0).numpy()
     return found
-
-
-def _level_figures(each: _Level) -> dict[str, Any]:
-    return {
-        **_figures(each.paper),
-        "files": _figures(each.files),
-        "baselines": {
-            name: {"psnr": _mean(rows, "psnr"), "ssim": _mean(rows, "ssim"), "seconds": _median(rows)}
-            for name, rows in each.baselines.items()
-        },
-    }
-
-
-def _figures(each: Sums) -> dict[str, Any]:
-    return {
-        "psnr": _mean(each.per_image, "psnr"),
-        "ssim": _mean(each.per_image, "ssim"),
-        **each.error_bars(),
-        "seconds": _median(each.per_image),
-        "per_image": each.per_image,
-    }
 
 
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:

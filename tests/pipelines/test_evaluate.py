@@ -17,7 +17,8 @@ from pipelines.bench.throughput import bench_throughput
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.embed import embed_folder
 from pipelines.errors import FolderError, KintsugiError
-from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.explore import explore_model
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.sample import sample_images
@@ -75,6 +76,18 @@ def test_the_report_shows_the_figures(evaluated: tuple[dict, Path]) -> None:
     figures, out = evaluated
     assert f"{figures['image_auroc']:.3f}" in (out / "report.html").read_text()
     assert any("image AUROC" in line for line in describe_evaluation(figures))
+
+
+def test_the_realised_rate_stands_beside_the_promised_one() -> None:
+    figures = {
+        "n_good": 12, "n_bad": 16, "image_auroc": 0.98, "image_auroc_interval": None, "image_ap": 0.99,
+        "pixel_auroc": None, "aupro": None, "fpr_at_threshold": 1 / 12, "tpr_at_threshold": 0.875, "defects": {},
+        "images_per_second": None, "false_alarms": 0.05, "fpr_interval": [0.0, 0.2], "quantities": {},
+    }  # fmt: skip
+    line = "false alarms       8.3 % of good images (promised 5 %"
+    assert f"{line}, chance explains 0 % to 20 %)" in describe_evaluation(figures)
+    assert f"{line})" in describe_evaluation(figures | {"fpr_interval": None})
+    assert "false alarms       -" in describe_evaluation(figures | {"fpr_at_threshold": None})
 
 
 def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
@@ -148,7 +161,7 @@ def test_figures_that_cannot_be_written_in_the_end_are_printed(
         (tmp_path / "figures.json").mkdir()  # somebody else's, in the meantime
         return found
 
-    monkeypatch.setattr("pipelines.evaluate.score_folder", score_and_block)
+    monkeypatch.setattr("pipelines.evaluation.anomalies.score_folder", score_and_block)
     with pytest.raises(IsADirectoryError):
         evaluate_model(tmp_path, trained.model, json_path=tmp_path / "figures.json")
     told = [record.getMessage() for record in caplog.records]

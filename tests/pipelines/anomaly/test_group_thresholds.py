@@ -19,7 +19,8 @@ from pipelines.anomaly.verdicts import Verdicts
 from pipelines.batch.options import ScoreOptions
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError
-from pipelines.evaluate import evaluate_model, figures_of
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.anomalies import measure_scores
 from pipelines.images import find_images
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
@@ -318,7 +319,7 @@ def test_no_interval_is_told_of_a_rate_that_is_not_promised(name: str, is_told: 
     calibration = calibration_of({"a": np.arange(12.0), "b": np.arange(12.0)})
     verdicts = Verdicts.of(calibration, 0.05, groups=True, group_level=1)
     rows = [{"path": f"{label}/{name}/{n}.png", "score": float(n)} for label in ("good", "crack") for n in range(9)]
-    assert (figures_of(rows, PixelFigures(), verdicts)["fpr_interval"] is not None) == is_told
+    assert (measure_scores(rows, PixelFigures(), verdicts)["fpr_interval"] is not None) == is_told
 
 
 def test_small_groups_are_named_where_the_folder_has_images_of_them() -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from pipelines.data.classes import check_classes, classes_of
 from pipelines.errors import DataError, JobError, ModelError
-from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.evaluation.probe import evaluate_probe
-from pipelines.evaluation.reliability import by_confidence, calibration_error
+from pipelines.evaluation.reliability import calibration_error, count_by_confidence
 from pipelines.images import find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile
@@ -172,7 +173,7 @@ def test_a_linear_probe_learns_from_few_images(job: Path, monkeypatch: pytest.Mo
     file = ModelFile(job.parent / "model.onnx", "0" * 64, "bars/1")
     file.path.touch()
     (job.parent / "split.json").write_text(json.dumps({"train": list(classes)[:2]}))
-    figures = evaluate_probe(folder, file, 10, json_path=job.parent / "probe.json")
+    figures = evaluate_probe(folder, file, 10)
     assert figures["probe"]["latents"]["accuracy"] == 1 > figures["probe"]["pixels"]["accuracy"] > 0.4
     assert (figures["n_images"], figures["n_trained_on"], figures["classes"]) == (120, 2, 2)
     assert "2 of 120 images were trained on" in caplog.text
@@ -233,9 +234,9 @@ def test_each_image_needs_a_class_and_each_class_images(tmp_path: Path) -> None:
 def test_calibration_error_adds_up_over_parts() -> None:
     random = np.random.default_rng(0)
     sure = random.uniform(0.5, 1, 10_000)
-    honest = by_confidence(sure, random.uniform(size=10_000) < sure)
+    honest = count_by_confidence(sure, random.uniform(size=10_000) < sure)
     assert calibration_error(honest) < 0.02
-    boasting = by_confidence(sure, random.uniform(size=10_000) < sure - 0.2)
+    boasting = count_by_confidence(sure, random.uniform(size=10_000) < sure - 0.2)
     assert calibration_error(boasting) == pytest.approx(0.2, abs=0.02)
-    parts = by_confidence(sure[:10], np.ones(10, bool)) + by_confidence(sure[10:20], np.ones(10, bool))
-    np.testing.assert_allclose(parts, by_confidence(sure[:20], np.ones(20, bool)))
+    parts = count_by_confidence(sure[:10], np.ones(10, bool)) + count_by_confidence(sure[10:20], np.ones(10, bool))
+    np.testing.assert_allclose(parts, count_by_confidence(sure[:20], np.ones(20, bool)))

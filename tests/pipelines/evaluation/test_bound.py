@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import DataError, FolderError, ModelError
-from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.bound import evaluate_bound
+from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.registry.resolve import find_model
 from pipelines.train import train_model
 from vaecore.networks import LinearVAE

@@ -16,8 +16,9 @@ from PIL import Image
 from pipelines.bench.measure import Figures
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, ImageError
-from pipelines.evaluate import describe_evaluation, evaluate_model
+from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.defect_masks import Masks
+from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.images.label_images import LabelFolder, read_labels
 
 SIDE = 48
@@ -184,7 +185,7 @@ def test_the_evaluation_goes_on_without_masks_of_no_use(
     assert less["defects"]["crack"]["n_masks"] == 3
     assert [line for line in describe_evaluation(before) if "masks" in line] == []
     partly = [line.split()[0] for line in describe_evaluation(less) if line.endswith("(3 masks of 4 images)")]
-    assert partly == ["pixel_auroc", "aupro", "crack"]
+    assert partly == ["pixel", "AUPRO", "crack"]
     assert less["aupro"] != before["aupro"]
     assert sum("another size than its image" in record.getMessage() for record in caplog.records) == 1
 

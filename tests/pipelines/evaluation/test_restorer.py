@@ -15,7 +15,9 @@ import pipelines.evaluation.restorer as evaluate_restorer_module
 from pipelines.data.crop_images import load_photos
 from pipelines.data.test_images import check_leakage
 from pipelines.errors import DataError
-from pipelines.evaluation.restorer import describe_restoration, evaluate_restorer
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.descriptions import describe_evaluation
+from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.images import find_images
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from vaecore.export import export_restoration
@@ -61,7 +63,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_known_noise_gives_known_figures(photos: Path, tmp_path: Path) -> None:
-    figures = evaluate_restorer(photos, untrained(tmp_path / "m"), json_path=tmp_path / "f.json")
+    figures = evaluate_model(photos, untrained(tmp_path / "m").path, json_path=tmp_path / "f.json")
     level = figures["levels"]["20"]
     assert level["psnr"] == pytest.approx(20 * math.log10(255 / SIGMA), abs=0.1)
     assert level["baselines"]["input"]["psnr"] == level["psnr"]
@@ -73,7 +75,7 @@ def test_known_noise_gives_known_figures(photos: Path, tmp_path: Path) -> None:
     assert len(level["per_image"]) == figures["n_images"] == 3
     assert level["files"]["psnr"] == pytest.approx(level["psnr"], abs=0.1)  # nothing here is near black or white
     assert json.loads((tmp_path / "f.json").read_text()) == figures
-    assert any("PSNR 22.1" in line for line in describe_restoration(figures))
+    assert any("PSNR 22.1" in line for line in describe_evaluation(figures))
 
 
 def test_figures_repeat_and_other_levels_may_be_asked_for(photos: Path, tmp_path: Path) -> None:

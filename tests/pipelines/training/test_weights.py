@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import ModelError
-from pipelines.evaluate import describe_evaluation, evaluate_model
-from pipelines.evaluation.regret import regret_of
+from pipelines.evaluate import evaluate_model
+from pipelines.evaluation.descriptions import describe_evaluation
+from pipelines.evaluation.regret import measure_regret
 from pipelines.images import OUTPUT_MARKER, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import WEIGHTS_FILE, ModelFile, sha256_of
@@ -73,7 +74,7 @@ def test_regrets_that_were_found_are_kept_when_the_run_is_stopped(
     # Those of another model file do not count.
     graph, images = load_network(file_of(trained.bundle)), find_images(tmp_path / "test" / "good")
     files = {sha256_of(image.path): image for image in images}
-    again = regret_of(graph, files, kept=out / OUTPUT_MARKER / "regret.json", model_sha256="0" * 64)
+    again = measure_regret(graph, files, kept=out / OUTPUT_MARKER / "regret.json", model_sha256="0" * 64)
     assert set(again.values()) == {1 / graph.representation.dims}
 
 
@@ -143,7 +144,7 @@ def test_evaluation_by_regret(trained, tmp_path: Path) -> None:
     figures = evaluate_model(tmp_path, trained.model, regret=True, json_path=tmp_path / "figures.json")
     assert set(figures["quantities"]) == {"elbo", "distortion", "rate", "regret"}
     images = {sha256_of(image.path): image for image in find_images(tmp_path / "test")}
-    values = regret_of(load_network(file_of(trained.bundle)), images)
+    values = measure_regret(load_network(file_of(trained.bundle)), images)
     assert len(values) == 16
     bad = [not images[digest].relative.startswith("good/") for digest in values]
     expected = roc_auc_score(bad, list(values.values()))

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines import restore_folder, train_model
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
-from pipelines.evaluation.segmenter import evaluate_segmenter
+from pipelines.evaluate import evaluate_model
 from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
@@ -84,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SegmentingSession:
 
 def test_what_is_registered_labels_pixels(trained: SegmentingSession, tmp_path: Path) -> None:
     write_scenes(tmp_path, 12, seed=1)
-    figures = evaluate_segmenter(tmp_path, trained.model, json_path=tmp_path / "figures.json")
+    figures = evaluate_model(tmp_path, trained.model.path, json_path=tmp_path / "figures.json")
     assert figures["n_images"] == 12
     assert figures["dice"] > 0.6
     assert figures["ece"] < 0.1
