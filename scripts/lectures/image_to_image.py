@@ -12,7 +12,7 @@ from skimage import data
 from lectures.style import Setting, panels, save, show
 from pipelines.models.session import AnyRestoring, open_restoring_session
 from pipelines.registry.resolve import find_model
-from vaecore.degradations import gaussian_noise, smaller
+from vaecore.damage.degradations import gaussian_noise, smaller
 
 Picture = NDArray[Any]
 

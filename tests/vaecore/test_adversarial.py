@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vaecore.adversarial import adversarial_term, discriminator_loss, generator_loss, r1
-from vaecore.degradations import grain
+from vaecore.damage.degradations import grain
 from vaecore.networks import Degrader, PatchDiscriminator
 
 REAL = torch.tensor([2.0, 0.5, -1.0]).view(3, 1, 1, 1)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaecore.degradations import jpeg
+from vaecore.damage.degradations import jpeg
 from vaecore.tasks.base import Restoration
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.degradations import gaussian_noise, jpeg, poisson_noise, speckle
+from vaecore.damage.degradations import gaussian_noise, jpeg, poisson_noise, speckle
 from vaecore.tasks.base import Restoration
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.degradations import smaller
+from vaecore.damage.degradations import smaller
 from vaecore.tasks.base import Restoration
 
 

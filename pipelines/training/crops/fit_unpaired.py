@@ -15,7 +15,7 @@ from pipelines.training.adversary import LEARNING_RATE, AdversarialCheckpoints, 
 from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.fit_adversarial import Opposition
 from pipelines.training.crops.restorer_module import FitRestorer
-from vaecore.degradations import as_files, grain
+from vaecore.damage.degradations import as_files, grain
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer
 from vaecore.restoration import restoration_loss

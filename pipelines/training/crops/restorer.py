@@ -25,7 +25,7 @@ from pipelines.training.error_bars import measure_error_bars
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.network import adversarial_problems
 from pipelines.training.promotion import Decision
-from vaecore.degradations import as_files
+from vaecore.damage.degradations import as_files
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

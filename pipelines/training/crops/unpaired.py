@@ -25,7 +25,7 @@ from pipelines.training.crops.plan import Split, read_unpaired
 from pipelines.training.crops.restorer import opposition_of, part_of, sharpness, with_error_bars
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.promotion import Decision
-from vaecore.degradations import grain
+from vaecore.damage.degradations import grain
 from vaecore.export import export_restoration
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood

@@ -23,7 +23,7 @@ from pipelines.training.adversary import PATIENCE, Adversary
 from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
 from pipelines.training.crops.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.training.loop import run
-from vaecore.degradations import gaussian_noise, smaller
+from vaecore.damage.degradations import gaussian_noise, smaller
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

@@ -14,7 +14,7 @@ from pipelines.images import find_images
 from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
-from vaecore.degradations import gaussian_noise
+from vaecore.damage.degradations import gaussian_noise
 from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaecore.corruptions import CORRUPTIONS, cut_paste, hide, noise, perlin
+from vaecore.damage.corruptions import CORRUPTIONS, cut_paste, hide, noise, perlin
 
 Y = torch.randn(6, 3, 20, 24, generator=torch.Generator().manual_seed(0))
 

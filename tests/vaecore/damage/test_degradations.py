@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from vaecore.degradations import blur, gaussian_noise, jpeg, poisson_noise, smaller, speckle
+from vaecore.damage.degradations import blur, gaussian_noise, jpeg, poisson_noise, smaller, speckle
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,0 +1,1 @@
+"""Damage: `degradations` make the images that a restorer learns from, `corruptions` spoil what a network is shown."""
