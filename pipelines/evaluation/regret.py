@@ -15,7 +15,7 @@ from pipelines.base.progress import progress
 from pipelines.images import Failed, ImageFile
 from pipelines.models.inputs import decode_for
 from pipelines.training.network import training_device
-from vaecore.regret import STEPS, likelihood_regret
+from vaecore.bound.regret import STEPS, likelihood_regret
 from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_f
 from pipelines.training.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
+from vaecore.bound.objectives import iwae_loss, total_correlation
 from vaecore.damage.corruptions import CORRUPTIONS
 from vaecore.networks.class_prior import BESIDE, ClassPrior, label_loss
-from vaecore.objectives import iwae_loss, total_correlation
 from vaecore.tasks import Target
 
 VALIDATION_BATCH = 16

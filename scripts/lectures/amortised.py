@@ -10,7 +10,7 @@ from lectures.plane import plane_model
 from lectures.style import BLUE, GREY, ORANGE, Setting, panels, save
 from lectures.training import Trained
 from vaecore.bound import DiagonalGaussian, bound_under
-from vaecore.regret import LEARNING_RATE, likelihood_regret
+from vaecore.bound.regret import LEARNING_RATE, likelihood_regret
 
 IMAGES, STEPS = 100, 150
 

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel, iwae
+from vaecore.bound.gaussian import DiagonalGaussian
+from vaecore.bound.lower_bound import iwae
+from vaecore.bound.model import LatentVariableModel
 
 
 def iwae_loss(

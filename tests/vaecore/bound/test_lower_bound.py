@@ -16,9 +16,9 @@ from vaecore.bound import (
     iwae,
     training_loss,
 )
+from vaecore.bound.regret import likelihood_regret
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import ConvVAE, LinearVAE, TwoLevelVAE
-from vaecore.regret import likelihood_regret
 
 LATENTS, SIZE = 3, (4, 5)
 

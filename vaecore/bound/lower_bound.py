@@ -9,107 +9,15 @@ Alemi et al. 2018, "Fixing a broken ELBO".
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.likelihoods.base import Distribution, Likelihood
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DiagonalGaussian:
-    """A normal distribution over latents with independent dimensions: the posterior q, or a prior p."""
-
-    mean: Float[Tensor, "*B Z h w"]
-    log_scale: Float[Tensor, "*B Z h w"]
-
-    def for_samples(self) -> DiagonalGaussian:
-        """The same with an axis for samples, (B, 1, Z, h, w)."""
-        return DiagonalGaussian(self.mean.unsqueeze(1), self.log_scale.unsqueeze(1))
-
-    def sample(self, noise: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
-        """Reparameterised samples: mean + scale * noise, with standard normal noise given from outside."""
-        return self.mean.unsqueeze(1) + self.log_scale.exp().unsqueeze(1) * noise
-
-    def log_prob(self, z: Float[Tensor, "*B Z h w"]) -> Float[Tensor, "*B Z h w"]:
-        """Log-density of each latent dimension."""
-        error = (z - self.mean) * torch.exp(-self.log_scale)
-        return -0.5 * error.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
-
-    def log_density(self, z: Float[Tensor, "*B Z h w"]) -> Float[Tensor, " *B"]:
-        """Log-density of all latents together."""
-        return self.log_prob(z).sum(dim=(-3, -2, -1))
-
-    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
-        """KL(posterior || self), in closed form: samples z of the posterior are for priors that have none."""
-        del z
-        return posterior.kl(self)
-
-    def kl(self, other: DiagonalGaussian) -> Float[Tensor, "*B Z h w"]:
-        """KL(self || other) of each latent dimension, in closed form; never negative."""
-        log_ratio = self.log_scale - other.log_scale
-        shift = (self.mean - other.mean) * torch.exp(-other.log_scale)
-        return 0.5 * (torch.exp(2 * log_ratio) + shift.square() - 1) - log_ratio
-
-
-class Prior(Protocol):
-    """p(z), as the bound asks for it."""
-
-    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
-        """Log-density of all latents together."""
-        ...
-
-    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
-        """What each latent has of KL(posterior || self), with samples z of the posterior; an estimate, or exact."""
-        ...
-
-
-class LatentVariableModel(Protocol):
-    """What the bound needs to know about a network: q(z|y), p(z) and p(y|z)."""
-
-    @property
-    def likelihood(self) -> Likelihood:
-        """From the network's output to p(y|z)."""
-        ...
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Z, h, w."""
-        ...
-
-    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
-        """q(z | y)."""
-        ...
-
-    def prior(self, z: Float[Tensor, "B S Z h w"]) -> Prior:
-        """p(z) by sample, or with S = 1 where it is the same for all; a level may depend on the one above."""
-        ...
-
-    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
-        """p(y | z)."""
-        ...
-
-
-class GenerativeModel(LatentVariableModel, Protocol):
-    """One whose latents can be drawn without an image."""
-
-    def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
-        """Latents drawn from p(z)."""
-        ...
-
-
-class HierarchicalModel(LatentVariableModel, Protocol):
-    """Two levels of latents: p(z) = p(lower | upper) p(upper), the lower ones first in Z."""
-
-    lower_channels: int
-
-    def from_above(self, z: Float[Tensor, "B S Z h w"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
-        """z with its lower level drawn anew from p(lower | upper)."""
-        ...
+from vaecore.bound.gaussian import DiagonalGaussian
+from vaecore.bound.model import HierarchicalModel, LatentVariableModel
+from vaecore.likelihoods.base import Distribution
 
 
 class Elbo(NamedTuple):

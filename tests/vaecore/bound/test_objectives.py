@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from vaecore.bound import DiagonalGaussian, bound_maps, iwae, training_loss
+from vaecore.bound.objectives import iwae_loss, total_correlation
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import ConvVAE
-from vaecore.objectives import iwae_loss, total_correlation
 
 
 @pytest.fixture

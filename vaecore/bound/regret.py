@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel, bound_under
+from vaecore.bound.gaussian import DiagonalGaussian
+from vaecore.bound.lower_bound import bound_under
+from vaecore.bound.model import LatentVariableModel
 
 STEPS = 100
 SAMPLES = 4  # of the latent in each step, new ones each time: the fit must not learn its noise by heart
