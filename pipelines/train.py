@@ -70,9 +70,9 @@ from pipelines.training.score_choice import choose_score
 from pipelines.training.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.likelihoods import SharedGaussianLikelihood
-from vaecore.localisation import Localisation
 from vaecore.networks import ClassPrior
 from vaecore.representations import Features, Representation
+from vaecore.representations.localisation import Localisation
 from vaecore.scoring import ScoringGraph, squared_error
 from vaecore.tasks import colorizations, segmentations, unpaired
 

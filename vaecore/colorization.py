@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaecore.bound import bound_maps, training_loss
-from vaecore.image_format import resize
 from vaecore.networks.colorizer import Colorizer
+from vaecore.representations.image_format import resize
 
 OUTPUTS = {"restored": "share of the range of values", "restored_scale": "share of the range of values"}
 

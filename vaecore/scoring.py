@@ -19,13 +19,13 @@ from vaecore.bound import (
     bound_maps,
     iwae,
 )
-from vaecore.complexity import code_length, density_offset
-from vaecore.image_format import ImageFormat, resize
-from vaecore.localisation import Localisation
 from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.two_level_vae import TwoLevelVAE
-from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.representations import Representation
+from vaecore.representations.complexity import code_length, density_offset
+from vaecore.representations.image_format import ImageFormat, resize
+from vaecore.representations.localisation import Localisation
+from vaecore.representations.pooling import PlaceStatistics, Pooling, Typicality
 
 ScoreKind = Literal["elbo", "ratio", "iwae"]
 
@@ -83,7 +83,7 @@ class ScoringGraph(_Graph):
             pooling: From places to the score; default: their mean, so that the score is -ELBO per dimension.
             statistics: Of good images at each place, where the images show an aligned object.
             typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
-                corrected for complexity (`vaecore.complexity`). y must be pixels.
+                corrected for complexity (`vaecore.representations.complexity`). y must be pixels.
             localisation: What the anomaly map is made of; default: the bound itself, like the score.
             map_statistics: Of good images' maps at each place, as `statistics`.
             kind: What the score is made of: "elbo"; "ratio", how much the bound gains from the lower of two levels of

@@ -23,7 +23,7 @@ from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.training.network import training_device
-from vaecore.backbones import Backbone
+from vaecore.representations.backbones import Backbone
 
 if TYPE_CHECKING:
     from pipelines.bench.cell import Question

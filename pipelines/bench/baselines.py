@@ -27,8 +27,8 @@ from pipelines.data.plan import Plan
 from pipelines.jobfile.job import Job
 from pipelines.training.fit import Recipe
 from pipelines.training.network import build_representation, standardises, training_device
-from vaecore.backbones import Backbone
 from vaecore.representations import Representation
+from vaecore.representations.backbones import Backbone
 
 if TYPE_CHECKING:
     from pipelines.bench.cell import Question

@@ -27,7 +27,7 @@ from pipelines.images import Decoded, Failed, find_images
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
 from pipelines.training.network import find_task
-from vaecore.image_format import resize
+from vaecore.representations.image_format import resize
 
 log = logging.getLogger(__name__)
 BATCH = {"cpu": 1, "cuda": 32}  # images scored at once, as a session does

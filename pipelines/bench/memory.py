@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from pipelines.base.progress import progress
 from pipelines.bench.measure import Scored
-from vaecore.backbones import Backbone
+from vaecore.representations.backbones import Backbone
 
 log = logging.getLogger(__name__)
 

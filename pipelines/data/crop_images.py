@@ -25,7 +25,7 @@ from pipelines.images.camera_bits import survey_bits
 from pipelines.images.label_images import LabelFolder
 from pipelines.images.tiles import padded
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
-from vaecore.image_format import ImageFormat, resize
+from vaecore.representations.image_format import ImageFormat, resize
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pipelines.models.session import keyed_generator
 
 if TYPE_CHECKING:
     from pipelines.models.model_file import Metadata
-    from vaecore.image_format import ImageFormat
+    from vaecore.representations.image_format import ImageFormat
 
 
 def with_damage(

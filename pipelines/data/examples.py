@@ -23,8 +23,8 @@ from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData, require_space
-from vaecore.image_format import ImageFormat
 from vaecore.representations import Features, Representation
+from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 EXTRACT_BATCH = {"cpu": 8, "cuda": 128}

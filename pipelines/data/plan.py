@@ -15,7 +15,7 @@ from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
 log = logging.getLogger(__name__)

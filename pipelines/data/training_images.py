@@ -28,7 +28,7 @@ from pipelines.images import Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.piece_names import pieces_of
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
-from vaecore.image_format import resize
+from vaecore.representations.image_format import resize
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from pipelines.restoration.quality import compare
 from pipelines.restoration.restorer import to_samples
 from pipelines.settings import settings
 from vaecore.colorization import colourfulness
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]

@@ -31,7 +31,7 @@ from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session
 from pipelines.settings import settings
-from vaecore.image_format import resize
+from vaecore.representations.image_format import resize
 
 log = logging.getLogger(__name__)
 FOLDS, FEWEST_OF_CLASS = 5, 2

@@ -28,7 +28,7 @@ from pipelines.restoration.channels import is_grey
 from pipelines.restoration.quality import compare
 from pipelines.restoration.restorer import SIDE, adapt_channels, in_tiles, to_samples
 from pipelines.settings import settings
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import restorations
 
 Floats = NDArray[np.float32]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pipelines.images.drawing import to_8_bits
 from vaecore.bound import DiagonalGaussian, GenerativeModel
-from vaecore.image_format import resize
 from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import Autoencoder
+from vaecore.representations.image_format import resize
 from vaecore.scoring import ScoringGraph
 
 LONGEST = 1200  # pixels of a sheet's longer side

@@ -18,7 +18,7 @@ from pipelines.settings import settings
 if TYPE_CHECKING:  # scoring runs without vaecore
     from pipelines.base.concurrency import Clock
     from pipelines.models.model_file import CommonMetadata
-    from vaecore.image_format import ImageFormat
+    from vaecore.representations.image_format import ImageFormat
 
 _Values = TypeVar("_Values")
 MOST_REASONS = 10  # for which images are left out: more are counted

@@ -44,8 +44,8 @@ from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
 from pipelines.training.network import likelihood_name, uses_embedded_backbone
 from vaecore.export import export_decoder, export_scoring
-from vaecore.image_format import ImageFormat
 from vaecore.representations import Representation
+from vaecore.representations.image_format import ImageFormat
 from vaecore.scoring import DecoderGraph, ScoringGraph
 from vaecore.tasks import all_tasks
 

@@ -23,10 +23,10 @@ from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.training.network import build_features
-from vaecore.image_format import resize
-from vaecore.moments import Moments
-from vaecore.pooling import POOLINGS
 from vaecore.representations import Features
+from vaecore.representations.image_format import resize
+from vaecore.representations.moments import Moments
+from vaecore.representations.pooling import POOLINGS
 
 log = logging.getLogger(__name__)
 FITTED_IMAGES = 48

@@ -22,8 +22,8 @@ from pipelines.errors import JobError
 from pipelines.images import Decoded
 from pipelines.jobfile.tables import ModelTable
 from vaecore.bound import BoundMaps
-from vaecore.complexity import code_length
-from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
+from vaecore.representations.complexity import code_length
+from vaecore.representations.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
 from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from skimage.color import rgb2ycbcr
 
-from vaecore.backbones import Backbone
 from vaecore.bound import elbo, iwae
 from vaecore.colorization import (
     ColorizationGraph,
@@ -24,8 +23,9 @@ from vaecore.colorization import (
     to_luma,
 )
 from vaecore.export import export_colorization
-from vaecore.image_format import resize
 from vaecore.networks import Colorizer
+from vaecore.representations.backbones import Backbone
+from vaecore.representations.image_format import resize
 
 SIDE = 64
 

@@ -11,15 +11,15 @@ import onnxruntime
 import pytest
 import torch
 
-from vaecore.backbones import Backbone
 from vaecore.export import METADATA_KEY, export_decoder, export_scoring
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
-from vaecore.localisation import Localisation
 from vaecore.networks import TwoLevelVAE
-from vaecore.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.priors import MixturePrior
 from vaecore.representations import Features, Pixels, Representation
+from vaecore.representations.backbones import Backbone
+from vaecore.representations.image_format import ImageFormat
+from vaecore.representations.localisation import Localisation
+from vaecore.representations.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.scoring import DecoderGraph, ScoringGraph
 from vaecore.tasks import Task, scoring_tasks
 

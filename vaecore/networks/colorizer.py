@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaecore.backbones import Backbone
 from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods import Gaussian, GaussianLikelihood, SharedGaussianLikelihood
 from vaecore.networks.blocks import LEARNED_PRIOR, bounded_gaussian
 from vaecore.networks.unet import residual_blocks
+from vaecore.representations.backbones import Backbone
 
 LEAST_SCALE = 0.004  # one 8-bit level of chroma
 CELLS = 8  # along a side of the grid that the posterior sees the true colours on

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.image_format import ImageFormat
-from vaecore.pooling import Pooling
 from vaecore.representations import Representation, Smooth
+from vaecore.representations.image_format import ImageFormat
+from vaecore.representations.pooling import Pooling
 
 GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from vaecore.likelihoods.gaussian import HALF_LEVEL
 from vaecore.networks import BottleneckVAE, ConvVAE
-from vaecore.pooling import Pooling
+from vaecore.representations.pooling import Pooling
 from vaecore.scoring import ScoringGraph
 from vaecore.tasks.base import Target, Task
 

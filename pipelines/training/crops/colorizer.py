@@ -26,8 +26,8 @@ from pipelines.training.network import build_backbone
 from pipelines.training.promotion import Decision
 from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
 from vaecore.export import export_colorization
-from vaecore.image_format import ImageFormat
 from vaecore.networks import Colorizer
+from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import colorizations
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pipelines.data.splits import SplitName
 from pipelines.training.crops.fit import CropRecipe, FitCrops
 from pipelines.training.loop import repeatable
 from vaecore.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
-from vaecore.image_format import resize
 from vaecore.likelihoods import Gaussian
 from vaecore.networks import Colorizer
+from vaecore.representations.image_format import resize
 from vaecore.restoration import psnr
 from vaecore.tasks import Colorization
 

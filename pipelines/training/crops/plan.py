@@ -26,7 +26,7 @@ from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.piece_names import pieces_of
 from pipelines.training.crops.fit import CropRecipe, FitCrops, steps_within
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 

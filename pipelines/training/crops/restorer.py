@@ -27,9 +27,9 @@ from pipelines.training.network import adversarial_problems
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import as_files
 from vaecore.export import export_restoration
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
+from vaecore.representations.image_format import ImageFormat
 from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.tasks import Damage, Restoration, restorations
 

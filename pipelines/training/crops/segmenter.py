@@ -26,8 +26,8 @@ from pipelines.training.error_bars import measure_temperature
 from pipelines.training.model_card import write_segmentation_card
 from pipelines.training.promotion import Decision
 from vaecore.export import export_segmentation
-from vaecore.image_format import ImageFormat
 from vaecore.networks import SIZES, ConditionalVAE
+from vaecore.representations.image_format import ImageFormat
 from vaecore.segmentation import OUTPUTS, SegmentationGraph
 from vaecore.tasks import segmentations
 

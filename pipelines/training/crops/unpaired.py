@@ -27,9 +27,9 @@ from pipelines.training.model_card import write_restoration_card
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import grain
 from vaecore.export import export_restoration
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
+from vaecore.representations.image_format import ImageFormat
 from vaecore.restoration import RestorationGraph
 from vaecore.tasks import unpaired
 

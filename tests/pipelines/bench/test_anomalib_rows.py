@@ -13,7 +13,7 @@ import torch
 from pipelines.bench import anomalib_environment
 from pipelines.bench.anomalib_environment import EnvironmentFailedError, ensure_anomalib, python_of
 from pipelines.bench.anomalib_rows import RUNNER, _architecture, _layers, _run
-from vaecore.backbones import Backbone
+from vaecore.representations.backbones import Backbone
 
 
 def test_the_names_lead_to_the_same_features() -> None:

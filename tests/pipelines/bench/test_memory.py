@@ -19,7 +19,7 @@ from pipelines.bench.memory import (
     fit_gaussians,
     rows_of,
 )
-from vaecore.backbones import Backbone
+from vaecore.representations.backbones import Backbone
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

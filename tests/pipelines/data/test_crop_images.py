@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.settings import settings
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 RGB = ImageFormat(channels=3, bit_depth=8)
 SIZES = [(40, 60), (5, 90), (33, 33), (1, 1)]

@@ -10,7 +10,7 @@ import torch
 from pipelines.data.examples import make_examples
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import Prepared, prepare
-from vaecore.backbones import Backbone
+from vaecore.representations.backbones import Backbone
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pipelines.data.crop_images import Photos, load_photos, pixel_digest
 from pipelines.data.test_images import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
 from pipelines.errors import DataError
 from pipelines.images import find_images
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 
 def image(seed: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from pipelines.images import Failed
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.models.inputs import decode_for
 from pipelines.training.network import find_task
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 
 def digests(count: int) -> list[str]:

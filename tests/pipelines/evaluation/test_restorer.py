@@ -21,10 +21,10 @@ from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.images import find_images
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from vaecore.export import export_restoration
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.likelihoods.gaussian import HALF_LEVEL
 from vaecore.networks import Restorer
+from vaecore.representations.image_format import ImageFormat
 from vaecore.restoration import OUTPUTS, RestorationGraph
 
 SIGMA = 20.0

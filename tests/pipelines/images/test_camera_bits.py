@@ -27,7 +27,7 @@ from pipelines.jobfile.job import job_from_document
 from pipelines.models.inputs import bits_for
 from pipelines.models.session import open_restoring_session
 from pipelines.registry.resolve import find_model
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 NUCLEI, DENOISE = "builtin:segment_nuclei", "builtin:denoise"
 

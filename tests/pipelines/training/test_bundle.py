@@ -7,8 +7,8 @@ import pytest
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
 from pipelines.training.bundle import grid_of, places_in
-from vaecore.backbones import Backbone
 from vaecore.representations import Features, Pixels, Representation
+from vaecore.representations.backbones import Backbone
 
 
 @pytest.mark.parametrize(

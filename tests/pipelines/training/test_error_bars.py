@@ -15,9 +15,9 @@ from pipelines.images import find_images
 from pipelines.training.crops.fit import CropRecipe, steps_within
 from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.error_bars import SHARES, best_temperature, measure_error_bars
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
+from vaecore.representations.image_format import ImageFormat
 
 FACTORS = torch.tensor([0.5, 1.0, 2.0])
 SIGMAS = torch.tensor([0.02, 0.04, 0.08])

@@ -13,7 +13,7 @@ from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.train import prepare
 from pipelines.training.score_choice import aligned_share, choose_score
-from vaecore.pooling import Pooling
+from vaecore.representations.pooling import Pooling
 from vaecore.scoring import ScoringGraph
 
 

@@ -24,9 +24,9 @@ from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, st
 from pipelines.training.crops.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise, smaller
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
+from vaecore.representations.image_format import ImageFormat
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 STEPS = 40

@@ -24,7 +24,7 @@ from pipelines.models.session import ColorizingSession, RestoringSession, Sessio
 from pipelines.registry.resolve import find_model
 from pipelines.restoration import colorizer
 from vaecore.colorization import LUMA
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 
 def scene(random: np.random.Generator, height: int = 96, width: int = 120) -> NDArray[np.uint8]:

@@ -33,9 +33,9 @@ from pipelines.training.network import (
 )
 from pipelines.training.weights import load_network, write_weights
 from vaecore.export import export_scoring
-from vaecore.image_format import ImageFormat
 from vaecore.priors import all_priors
 from vaecore.representations import Features
+from vaecore.representations.image_format import ImageFormat
 from vaecore.scoring import ScoringGraph
 
 PIXELS = 'target = "pixels"\nsize = [16, 16]\nstages = 2\nwidth = 4\n'

@@ -15,9 +15,9 @@ from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
+from vaecore.representations.image_format import ImageFormat
 
 GREY = ImageFormat(channels=1, bit_depth=8)
 STEPS = 60

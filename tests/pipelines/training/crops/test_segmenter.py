@@ -30,7 +30,7 @@ from pipelines.registry.resolve import find_model
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import draw_labels, label_image
 from pipelines.training.crops.plan import read_images
-from vaecore.image_format import ImageFormat
+from vaecore.representations.image_format import ImageFormat
 
 SIDE = 64
 

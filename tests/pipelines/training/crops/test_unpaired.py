@@ -26,9 +26,9 @@ from pipelines.training.crops.fit_unpaired import FitUnpaired, LearnedDamage
 from pipelines.training.crops.unpaired import UnpairedTraining, first_guess
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
+from vaecore.representations.image_format import ImageFormat
 
 STEPS, SIGMA = 24, 25
 

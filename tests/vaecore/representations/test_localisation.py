@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from vaecore.backbones import Backbone
 from vaecore.bound import DiagonalGaussian, bound_maps
-from vaecore.image_format import ImageFormat
 from vaecore.likelihoods import Gaussian, GaussianLikelihood, LaplaceLikelihood
-from vaecore.localisation import Localisation
 from vaecore.networks import BottleneckVAE
 from vaecore.representations import Features
+from vaecore.representations.backbones import Backbone
+from vaecore.representations.image_format import ImageFormat
+from vaecore.representations.localisation import Localisation
 from vaecore.scoring import ScoringGraph, squared_error
 
 CHANNELS, SIZE = 6, (8, 12)

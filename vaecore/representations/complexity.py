@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaecore.image_format import OFF_HALF
+from vaecore.representations.image_format import OFF_HALF
 
 LEVELS = 256
 UNIFORM = 0.01  # share of every code word's probability that is the same for all levels: none is impossible

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaecore.backbones import Backbone
-from vaecore.image_format import resize
-from vaecore.representations import Features, Pixels
+from vaecore.representations import Features
+from vaecore.representations.backbones import Backbone
 
 IMAGES = torch.rand(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -91,14 +90,6 @@ def test_a_constant_channel_is_not_divided_by_nothing() -> None:
     assert torch.isfinite(made.normalise(torch.ones(1, made.channels, *made.size))).all()
 
 
-def test_pixels_are_the_resized_image_on_the_grid_of_levels() -> None:
-    image = torch.rand(2, 3, 50, 40)
-    torch.testing.assert_close(Pixels(channels=3, size=(16, 24))(image), resize(image, (16, 24)))
-    levels = Pixels(channels=3, size=(16, 24), levels=255)(image) * 255
-    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
-    assert Pixels(channels=3, size=(16, 24)).by_place(torch.ones(2, 3, 16, 24)).unique().item() == 3
-
-
 def test_whitened_channels_are_uncorrelated_and_of_unit_variance() -> None:
     made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth=False, whiten=True)
     images = torch.rand(60, 3, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -123,32 +114,12 @@ def test_whitened_features_take_no_weights_of_strides() -> None:
         Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, smooth="both")
 
 
-def test_standardised_pixels_do_not_know_the_exposure() -> None:
-    pixels = Pixels(channels=1, size=(16, 24), standardise=True)
-    image = torch.rand(3, 1, 50, 40)
-    y = pixels(image)
-    torch.testing.assert_close(y.mean(dim=(1, 2, 3)), torch.full((3,), 0.5))
-    torch.testing.assert_close(y.std(dim=(1, 2, 3), correction=0), torch.full((3,), 0.2))
-    torch.testing.assert_close(pixels(0.3 * image + 0.1), y)
-
-
 def test_features_can_be_blind_to_exposure() -> None:
     image = torch.rand(2, 1, 64, 64)
     backbone = Backbone()
     plain, blind = (Features(backbone, input_size=(64, 64), standardise=choice) for choice in (False, True))
     torch.testing.assert_close(blind(0.3 * image + 0.1), blind(image), rtol=1e-3, atol=1e-4)
     assert (plain(0.3 * image + 0.1) - plain(image)).abs().max() > 0.1
-
-
-def test_a_standardised_picture_is_drawn_with_its_own_exposure() -> None:
-    pixels = Pixels(channels=3, size=(16, 24), standardise=True)
-    image = 0.2 + 0.3 * torch.rand(2, 3, 16, 24)
-    mean, stddev = pixels.draw(pixels(image), torch.full_like(image, 0.2), image)
-    torch.testing.assert_close(mean, image)
-    torch.testing.assert_close(stddev[:, 0, 0, 0], image.std(dim=(1, 2, 3), correction=0))
-    assert torch.isfinite(pixels(torch.full((1, 3, 20, 20), 0.7))).all()  # flat: nothing to divide by
-    with pytest.raises(ValueError, match="a standardised image has none"):
-        Pixels(channels=1, size=(8, 8), levels=255, standardise=True)
 
 
 def test_features_of_the_whole_image_have_one_place() -> None:

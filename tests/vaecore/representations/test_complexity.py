@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 import torch
 
-from vaecore.complexity import LEVELS, code_length
+from vaecore.representations.complexity import LEVELS, code_length
 
 
 def as_y(image: np.ndarray) -> torch.Tensor:

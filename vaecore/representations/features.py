@@ -1,153 +1,25 @@
-"""What the y of the bound is made of: an image's pixels, or frozen features of them.
-
-A bound compares images under one model and one representation, never models with different ones.
-"""
+"""The y that is made of frozen features: what a pretrained network sees at each place."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from vaecore.backbones import Backbone
 from vaecore.bound import spread
-from vaecore.image_format import OFF_HALF, resize
-from vaecore.moments import Moments
+from vaecore.representations.backbones import Backbone
+from vaecore.representations.base import Representation, Smooth
+from vaecore.representations.exposure import standardise_exposure
+from vaecore.representations.image_format import resize
+from vaecore.representations.moments import Moments
 
-USUAL_BRIGHTNESS, USUAL_CONTRAST = 0.5, 0.2  # of standardised images: most values stay within [0, 1]
 LEAST_CHANNEL = 1e-8  # variance: a channel that is the same everywhere says nothing, and must not divide by nothing
 LEAST_VARIANCE = 1e-4  # of a whitened channel before it is scaled, in variances of the channels that it is made of
 AVERAGED_SHARE = 0.75
 """Of the bound that is of averaged maps where y holds both, and of the anomaly map that is of maps as they are."""
-LEAST_CONTRAST = 0.002  # half an 8-bit level: below it an image shows nothing but noise, which must not be blown up
-
-Smooth = Literal[True, False, "both"]
-
-
-class Representation(nn.Module, ABC):
-    """y = normalise(extract(image)): the two halves are apart because training caches what the first one gives."""
-
-    channels: int  # of y
-    size: tuple[int, int]  # height and width of y's grid
-    input_size: tuple[int, int]  # height and width that images are resized to
-    drawable: bool  # y is an image: its reconstruction can be looked at
-    standardises: bool  # every image gets the same brightness and contrast first
-    weight: Tensor | None  # (C, 1, 1), of each channel's log-likelihood; None where y holds the image once
-    local_weight: Tensor | None  # the same in the anomaly map
-
-    @property
-    def dims(self) -> int:
-        """D, the number of dimensions of y."""
-        return self.channels * self.size[0] * self.size[1]
-
-    @abstractmethod
-    def extract(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """The part without learned numbers, from an image in [0, 1] of any size."""
-
-    @abstractmethod
-    def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
-        """The rest of the way to y."""
-
-    def drawn(self, extracted: Float[Tensor, "B D h w"], generator: torch.Generator) -> Float[Tensor, "B D h w"]:
-        """y as training is given it, where chance has a part in that."""
-        del generator
-        return self.normalise(extracted)
-
-    @abstractmethod
-    def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
-        """Sum values of y's dimensions by place, on the finest grid that y knows; the total stays the same."""
-
-    def draw(
-        self, mean: Float[Tensor, "B C h w"], stddev: Float[Tensor, "B C h w"], image: Float[Tensor, "B C H W"]
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and scale of p(y|z) as a picture of `image`, in [0, 1] and at its size; only where y is drawable."""
-        del image
-        return mean, stddev
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """y of images in [0, 1]."""
-        return self.normalise(self.extract(image))
-
-
-class Pixels(Representation):
-    """y is the image itself at the working size."""
-
-    drawable = True
-    weight = None
-    local_weight = None
-
-    def __init__(
-        self, *, channels: int, size: tuple[int, int], levels: int | None = None, standardise: bool = False
-    ) -> None:
-        """Choose the working size.
-
-        Args:
-            channels: Of the image.
-            size: Height and width.
-            levels: Largest level where the likelihood is discrete: y is then put on the grid of levels; with 1, it is
-                black or white.
-            standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
-
-        Raises:
-            ValueError: Levels, but standardised images have none.
-        """
-        super().__init__()
-        if standardise and levels is not None:
-            msg = "a discrete likelihood is of levels, and a standardised image has none"
-            raise ValueError(msg)
-        self.channels, self.size, self.input_size = channels, size, size
-        self.levels, self.standardises = levels, standardise
-
-    def extract(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """Resize."""
-        return resize(image, self.size)
-
-    def normalise(self, extracted: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Round to levels where there are any, or set brightness and contrast."""
-        if self.standardises:
-            return _usually_exposed(extracted)
-        return extracted if self.levels is None else torch.floor(extracted * self.levels + OFF_HALF) / self.levels
-
-    def drawn(self, extracted: Float[Tensor, "B C h w"], generator: torch.Generator) -> Float[Tensor, "B C h w"]:
-        """y as training is given it: where y is black or white, a shade of grey is the probability of white.
-
-        Source: Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks", section 5.
-        """
-        if self.levels != 1:
-            return self.normalise(extracted)
-        return torch.bernoulli(extracted.clamp(0, 1), generator=generator)
-
-    def by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
-        """Sum over channels."""
-        return values.sum(dim=1)
-
-    def draw(
-        self, mean: Float[Tensor, "B C h w"], stddev: Float[Tensor, "B C h w"], image: Float[Tensor, "B C H W"]
-    ) -> tuple[Tensor, Tensor]:
-        """Resize, and give the picture the image's own brightness and contrast again."""
-        if self.standardises:
-            brightness, contrast = _exposure(self.extract(image))
-            mean = (mean - USUAL_BRIGHTNESS) * (contrast / USUAL_CONTRAST) + brightness
-            stddev = stddev * (contrast / USUAL_CONTRAST)
-        full_size = (image.shape[2], image.shape[3])
-        return resize(mean, full_size), resize(stddev, full_size)
-
-
-def _usually_exposed(image: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-    mean, std = _exposure(image)
-    return (image - mean) * (USUAL_CONTRAST / std) + USUAL_BRIGHTNESS
-
-
-def _exposure(image: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
-    """Brightness and contrast of each image, (B, 1, 1, 1): mean and standard deviation over all its values."""
-    mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    variance = (image - mean).square().mean(dim=(1, 2, 3), keepdim=True)
-    return mean, variance.clamp(min=LEAST_CONTRAST**2).sqrt()
 
 
 class Features(Representation):
@@ -236,7 +108,7 @@ class Features(Representation):
         """Resize, run the backbone, average; grey images are shown to it as three equal channels."""
         shown = resize(image, self.input_size)
         if self.standardises:
-            shown = _usually_exposed(shown)
+            shown = standardise_exposure(shown)
         return self.arrange(self.backbone(shown.expand(-1, 3, -1, -1)))
 
     def arrange(self, maps: Sequence[Float[Tensor, "B C h2 w2"]]) -> Float[Tensor, "B D h w"]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from vaecore.backbones import Backbone, embedded_weights
+from vaecore.representations.backbones import Backbone, embedded_weights
 
 CATS = range(281, 288)  # ImageNet's classes of cats
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 
-from vaecore.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
+from vaecore.representations.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
 
 
 def test_poolings_are_what_they_say() -> None:
