@@ -31,8 +31,8 @@ from pipelines.report.explore_page import write_explore_page
 from pipelines.report.sentences import warn_of_scores
 from pipelines.training.network import prior_words
 from pipelines.training.weights import load_network
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.networks import ClassPrior
-from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
 EXPLORE_JSON = "explore.json"

@@ -23,9 +23,9 @@ from pipelines.models.session import DOES, Session, kind_of
 from pipelines.registry.resolve import find_model
 from pipelines.training.weights import load_network
 from vaecore.bound import GenerativeModel
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.networks import ClassPrior
 from vaecore.priors import Autoencoder
-from vaecore.scoring import ScoringGraph
 
 ON_SHEET = 900  # images, at most: it is looked at as a whole
 GAP = 2  # pixels between the images of a sheet

@@ -69,11 +69,11 @@ from pipelines.training.registration import MadeBundle, TrainedModel, champion_o
 from pipelines.training.score_choice import choose_score
 from pipelines.training.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
+from vaecore.graphs.scoring import ScoringGraph, squared_error
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.networks import ClassPrior
 from vaecore.representations import Features, Representation
 from vaecore.representations.localisation import Localisation
-from vaecore.scoring import ScoringGraph, squared_error
 from vaecore.tasks import colorizations, segmentations, unpaired
 
 log = logging.getLogger(__name__)

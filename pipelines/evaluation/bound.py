@@ -17,8 +17,8 @@ from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.training.weights import load_network
 from vaecore.bound import bound_maps, iwae
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.priors import Autoencoder
-from vaecore.scoring import ScoringGraph
 
 MOST_VALUES = 8_000_000  # of y under all samples of one call: memory
 

@@ -23,7 +23,7 @@ from pipelines.restoration.colorizer import add_chroma, is_colourful, luma_of, r
 from pipelines.restoration.quality import compare
 from pipelines.restoration.restorer import to_samples
 from pipelines.settings import settings
-from vaecore.colorization import colourfulness
+from vaecore.graphs.colorization import colourfulness
 from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pipelines.images import Failed, ImageFile
 from pipelines.models.inputs import decode_for
 from pipelines.training.network import training_device
 from vaecore.bound.regret import STEPS, likelihood_regret
-from vaecore.scoring import ScoringGraph
+from vaecore.graphs.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
 REGRET_FILE = "regret.json"

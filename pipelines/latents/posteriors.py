@@ -22,7 +22,7 @@ from pipelines.latents.sheets import make_thumbnail
 from pipelines.models.inputs import decode_for
 from pipelines.models.session import keyed_noise
 from vaecore.bound import DiagonalGaussian
-from vaecore.scoring import ScoringGraph
+from vaecore.graphs.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
 MOST_IMAGES = 2000  # more make the page large and t-SNE slow, and show nothing that these do not

@@ -25,10 +25,10 @@ from pipelines.report.explore_page import (
 )
 from vaecore.aggregate import AggregateKl, Estimate, aggregate_kl, even_posterior
 from vaecore.bound import DiagonalGaussian, GenerativeModel
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.networks import TwoLevelVAE
 from vaecore.networks.blocks import StandardPrior
 from vaecore.priors import Autoencoder
-from vaecore.scoring import ScoringGraph
 
 SAMPLES, SAMPLES_ACROSS = 60, 12
 CLASSES = 20  # whose images are made up

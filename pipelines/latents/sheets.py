@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pipelines.images.drawing import to_8_bits
 from vaecore.bound import DiagonalGaussian, GenerativeModel
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import Autoencoder
 from vaecore.representations.image_format import resize
-from vaecore.scoring import ScoringGraph
 
 LONGEST = 1200  # pixels of a sheet's longer side
 GAP = 2  # pixels between the images of a sheet, clear

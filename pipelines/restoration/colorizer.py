@@ -19,7 +19,7 @@ from pipelines.restoration.restorer import Blocks, Floats, Result, to_samples
 WHOLE = 1_000_000  # pixels that go through the model at once: of larger images colours are found at this size
 BAND = 512  # rows that are coloured at a time
 GREY = 2 / 255  # of the range: scanned grey pictures have some tint of noise
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as in `vaecore.colorization`, which needs torch
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as in `vaecore.graphs.colorization`, which needs torch
 
 
 def colour_image(session: ColorizingSession, image: Image) -> Result:

@@ -43,10 +43,10 @@ from pipelines.models.model_file import (
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
 from pipelines.training.network import likelihood_name, uses_embedded_backbone
-from vaecore.export import export_decoder, export_scoring
+from vaecore.graphs.export import export_decoder, export_scoring
+from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.representations import Representation
 from vaecore.representations.image_format import ImageFormat
-from vaecore.scoring import DecoderGraph, ScoringGraph
 from vaecore.tasks import all_tasks
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipelines.data.examples import Examples
 from pipelines.training.crops.fit_colorizer import FitColorizer
 from pipelines.training.crops.fit_segmenter import FitSegmenter
-from vaecore.colorization import colourfulness
+from vaecore.graphs.colorization import colourfulness
 from vaecore.likelihoods import Gaussian
 from vaecore.networks import ClassPrior
 

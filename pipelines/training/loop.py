@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from pipelines.base.progress import Advance, progress
-from vaecore.quiet import quiet
+from vaecore.graphs.quiet import quiet
 
 log = logging.getLogger(__name__)
 

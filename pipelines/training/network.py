@@ -19,6 +19,7 @@ from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.settings import settings
 from pipelines.training.score_choice import wanted_pooling
+from vaecore.graphs.scoring import ScoreKind
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,
     BernoulliLikelihood,
@@ -29,7 +30,6 @@ from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import COMPONENTS, Circumstances, PriorKind, all_priors
 from vaecore.representations import Features, Pixels, Representation, Smooth
 from vaecore.representations.backbones import EMBEDDED, Backbone
-from vaecore.scoring import ScoreKind
 from vaecore.tasks import Task, scoring_tasks
 
 log = logging.getLogger(__name__)

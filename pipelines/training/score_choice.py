@@ -22,9 +22,9 @@ from pipelines.errors import JobError
 from pipelines.images import Decoded
 from pipelines.jobfile.tables import ModelTable
 from vaecore.bound import BoundMaps
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.representations.complexity import code_length
 from vaecore.representations.pooling import POOLINGS, PlaceStatistics, Pooling, Typicality
-from vaecore.scoring import ScoringGraph
 
 log = logging.getLogger(__name__)
 ALIGNED_FROM = 0.5

@@ -14,9 +14,9 @@ from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.models.session import Session, keyed_noise
 from pipelines.training.network import build_network, build_representation, find_task, score_kind
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.representations import Features, Representation
 from vaecore.representations.image_format import ImageFormat
-from vaecore.scoring import ScoringGraph
 
 BACKBONE = "representation.backbone."  # frozen: its weights are where they came from
 PARITY = 1e-3  # of the ELBO of a made-up image: coarse, since it only has to tell one network from another

@@ -113,10 +113,10 @@ def export_mender() -> Callable[..., ModelFile]:
     """Export a small network: untrained it changes nothing; otherwise its weights are far from that."""
     import torch
 
-    from vaecore.export import export_restoration
+    from vaecore.graphs.export import export_restoration
+    from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
     from vaecore.likelihoods import GaussianLikelihood
     from vaecore.networks import Restorer
-    from vaecore.restoration import OUTPUTS, RestorationGraph
 
     def export_mender(folder: Path, *, channels: int = 3, scale: int = 1, identity: bool = False) -> ModelFile:
         torch.manual_seed(0)

@@ -33,12 +33,12 @@ from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.report.explore_page import COLOURS, lay_out_bars, lay_out_points
 from vaecore.aggregate import AggregateKl, Estimate
 from vaecore.bound import DiagonalGaussian
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import ClassPrior, ConvVAE, TwoLevelVAE
 from vaecore.priors import MixturePrior
 from vaecore.representations import Pixels
 from vaecore.representations.image_format import ImageFormat
-from vaecore.scoring import ScoringGraph
 
 
 def graph_of(wrap: Callable[[nn.Module], nn.Module] = lambda network: network, *, vector: bool = True) -> ScoringGraph:

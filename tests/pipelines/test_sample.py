@@ -15,12 +15,12 @@ from torch import nn
 from pipelines.errors import FolderError, ModelError
 from pipelines.models.model_file import Metadata, ModelFile
 from pipelines.sample import sample_images, sheet_of
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.networks import ConvVAE
 from vaecore.priors import Autoencoder, MixturePrior
 from vaecore.representations import Pixels
 from vaecore.representations.image_format import ImageFormat
-from vaecore.scoring import ScoringGraph
 
 
 @pytest.fixture

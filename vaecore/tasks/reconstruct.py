@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.likelihoods.gaussian import HALF_LEVEL
 from vaecore.networks import BottleneckVAE, ConvVAE
 from vaecore.representations.pooling import Pooling
-from vaecore.scoring import ScoringGraph
 from vaecore.tasks.base import Target, Task
 
 FEATURES = Target(

@@ -24,8 +24,8 @@ from pipelines.training.error_bars import measure_error_bars, measure_gain
 from pipelines.training.model_card import write_colorization_card
 from pipelines.training.network import build_backbone
 from pipelines.training.promotion import Decision
-from vaecore.colorization import OUTPUTS, ColorizationGraph, to_luma
-from vaecore.export import export_colorization
+from vaecore.graphs.colorization import OUTPUTS, ColorizationGraph, to_luma
+from vaecore.graphs.export import export_colorization
 from vaecore.networks import Colorizer
 from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import colorizations

@@ -14,9 +14,9 @@ from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_f
 from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.restorer_module import Damaged, FitRestorer
 from vaecore.adversarial import Kind
+from vaecore.graphs.restoration import restoration_loss
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
-from vaecore.restoration import restoration_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.training.crops.fit import CropRecipe, FitCrops
 from pipelines.training.loop import repeatable
-from vaecore.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
+from vaecore.graphs.colorization import ColorizationGraph, colorization_loss, to_chroma, to_luma
+from vaecore.graphs.restoration import psnr
 from vaecore.likelihoods import Gaussian
 from vaecore.networks import Colorizer
 from vaecore.representations.image_format import resize
-from vaecore.restoration import psnr
 from vaecore.tasks import Colorization
 
 PATIENCE = 8  # checks without a better one that end training: a few hundred images are soon learned by heart

@@ -12,8 +12,8 @@ from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.restoration.quality import compare_labels
 from pipelines.training.crops.fit import CropRecipe, FitCrops
+from vaecore.graphs.segmentation import segmentation_loss
 from vaecore.networks import ConditionalVAE
-from vaecore.segmentation import segmentation_loss
 
 LIGHT = 0.1  # of the range of values: how far training shifts the brightness
 

@@ -16,9 +16,9 @@ from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.fit_adversarial import Opposition
 from pipelines.training.crops.restorer_module import FitRestorer
 from vaecore.damage.degradations import as_files, grain
+from vaecore.graphs.restoration import restoration_loss
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer
-from vaecore.restoration import restoration_loss
 
 SLOWER = 2.5  # than the discriminator does the damage learn: Heusel et al. 2017, "GANs trained by a two time-scale ..."
 RARELY = 2  # at every so many steps is the damage learned: it has few weights

@@ -22,8 +22,8 @@ from pipelines.training.crops.fit import CropRecipe, FitCrops
 from pipelines.training.crops.plan import Split, choose_recipe, read_images
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision
+from vaecore.graphs.restoration import psnr
 from vaecore.representations.image_format import ImageFormat
-from vaecore.restoration import psnr
 
 FitT = TypeVar("FitT", bound=FitCrops[Any])
 GraphT = TypeVar("GraphT", bound=nn.Module)

@@ -26,11 +26,11 @@ from pipelines.training.model_card import write_restoration_card
 from pipelines.training.network import adversarial_problems
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import as_files
-from vaecore.export import export_restoration
+from vaecore.graphs.export import export_restoration
+from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.restoration import OUTPUTS, RestorationGraph
 from vaecore.tasks import Damage, Restoration, restorations
 
 OWN_OPTIONS = OPTIONS | {

@@ -10,10 +10,10 @@ from torch import Tensor
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.training.crops.fit import CropRecipe, FitCrops
-from vaecore.colorization import to_luma
+from vaecore.graphs.colorization import to_luma
+from vaecore.graphs.restoration import psnr, restoration_loss
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
-from vaecore.restoration import psnr, restoration_loss
 
 GREY = 4  # one of so many images of colour is made grey first: a model of colour images is given grey ones, too
 

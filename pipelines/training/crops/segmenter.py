@@ -25,10 +25,10 @@ from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.error_bars import measure_temperature
 from pipelines.training.model_card import write_segmentation_card
 from pipelines.training.promotion import Decision
-from vaecore.export import export_segmentation
+from vaecore.graphs.export import export_segmentation
+from vaecore.graphs.segmentation import OUTPUTS, SegmentationGraph
 from vaecore.networks import SIZES, ConditionalVAE
 from vaecore.representations.image_format import ImageFormat
-from vaecore.segmentation import OUTPUTS, SegmentationGraph
 from vaecore.tasks import segmentations
 
 OWN_OPTIONS = OPTIONS | {"data.labels", "model.classes"}

@@ -26,11 +26,11 @@ from pipelines.training.crops.restorer import opposition_of, part_of, sharpness,
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import grain
-from vaecore.export import export_restoration
+from vaecore.graphs.export import export_restoration
+from vaecore.graphs.restoration import RestorationGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.restoration import RestorationGraph
 from vaecore.tasks import unpaired
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ from flows.cli import app
 from pipelines.bench.restoration import SIDE, bench_restoration, operations
 from pipelines.errors import DataError
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
-from vaecore.export import export_restoration
+from vaecore.graphs.export import export_restoration
+from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph
 
 
 def model(folder: Path, *, task: str = "denoise", scale: int = 1, width: int = 8) -> tuple[ModelFile, RestorationGraph]:

@@ -20,12 +20,12 @@ from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.images import find_images
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
-from vaecore.export import export_restoration
+from vaecore.graphs.export import export_restoration
+from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.likelihoods.gaussian import HALF_LEVEL
 from vaecore.networks import Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.restoration import OUTPUTS, RestorationGraph
 
 SIGMA = 20.0
 QUANTILES = {"0.5": 0.6745, "0.68": 0.9945, "0.9": 1.6449, "0.95": 1.96}

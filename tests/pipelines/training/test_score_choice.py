@@ -13,8 +13,8 @@ from pipelines.errors import JobError
 from pipelines.jobfile.job import load_job
 from pipelines.train import prepare
 from pipelines.training.score_choice import aligned_share, choose_score
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.representations.pooling import Pooling
-from vaecore.scoring import ScoringGraph
 
 
 def examples_of(y: np.ndarray) -> Examples:

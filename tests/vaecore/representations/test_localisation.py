@@ -7,13 +7,13 @@ import torch
 from torch.distributions import Normal
 
 from vaecore.bound import DiagonalGaussian, bound_maps
+from vaecore.graphs.scoring import ScoringGraph, squared_error
 from vaecore.likelihoods import Gaussian, GaussianLikelihood, LaplaceLikelihood
 from vaecore.networks import BottleneckVAE
 from vaecore.representations import Features
 from vaecore.representations.backbones import Backbone
 from vaecore.representations.image_format import ImageFormat
 from vaecore.representations.localisation import Localisation
-from vaecore.scoring import ScoringGraph, squared_error
 
 CHANNELS, SIZE = 6, (8, 12)
 

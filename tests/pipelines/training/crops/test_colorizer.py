@@ -23,7 +23,7 @@ from pipelines.jobfile.job import job_from_document
 from pipelines.models.session import ColorizingSession, RestoringSession, Session
 from pipelines.registry.resolve import find_model
 from pipelines.restoration import colorizer
-from vaecore.colorization import LUMA
+from vaecore.graphs.colorization import LUMA
 from vaecore.representations.image_format import ImageFormat
 
 

@@ -32,11 +32,11 @@ from pipelines.training.network import (
     score_kind,
 )
 from pipelines.training.weights import load_network, write_weights
-from vaecore.export import export_scoring
+from vaecore.graphs.export import export_scoring
+from vaecore.graphs.scoring import ScoringGraph
 from vaecore.priors import all_priors
 from vaecore.representations import Features
 from vaecore.representations.image_format import ImageFormat
-from vaecore.scoring import ScoringGraph
 
 PIXELS = 'target = "pixels"\nsize = [16, 16]\nstages = 2\nwidth = 4\n'
 VECTOR = f'{PIXELS}latent = "vector"\n'

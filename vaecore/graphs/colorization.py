@@ -153,7 +153,7 @@ def colorization_loss(
     nothing is drawn. Chroma counts as a composite likelihood, of one in `NEIGHBOURS` values: taken for independent,
     neighbours would make the rate cost nothing.
 
-    Source: as `vaecore.segmentation.segmentation_loss`; the scale apart from the mean: `restoration_loss`.
+    Source: as `vaecore.graphs.segmentation.segmentation_loss`; the scale apart from the mean: `restoration_loss`.
     """
     half = len(c) // 2
     given = network.given(c[:half])

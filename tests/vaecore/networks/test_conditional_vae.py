@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from vaecore.bound import bound_maps, elbo, iwae
-from vaecore.export import export_segmentation
+from vaecore.graphs.export import export_segmentation
+from vaecore.graphs.segmentation import SegmentationGraph, segmentation_loss
 from vaecore.networks import ConditionalVAE
-from vaecore.segmentation import SegmentationGraph, segmentation_loss
 
 SIDE = 32
 

@@ -13,7 +13,7 @@ import torch
 from skimage.color import rgb2ycbcr
 
 from vaecore.bound import elbo, iwae
-from vaecore.colorization import (
+from vaecore.graphs.colorization import (
     ColorizationGraph,
     along_edges,
     colorization_loss,
@@ -22,7 +22,7 @@ from vaecore.colorization import (
     to_colours,
     to_luma,
 )
-from vaecore.export import export_colorization
+from vaecore.graphs.export import export_colorization
 from vaecore.networks import Colorizer
 from vaecore.representations.backbones import Backbone
 from vaecore.representations.image_format import resize

@@ -10,10 +10,10 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from vaecore.export import export_restoration
+from vaecore.graphs.export import export_restoration
+from vaecore.graphs.restoration import OUTPUTS, RestorationGraph, psnr, restoration_loss
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
-from vaecore.restoration import OUTPUTS, RestorationGraph, psnr, restoration_loss
 
 
 @pytest.mark.parametrize(("channels", "upscale"), [(3, 1), (1, 2), (3, 3)])

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from vaecore.export import METADATA_KEY, export_decoder, export_scoring
+from vaecore.graphs.export import METADATA_KEY, export_decoder, export_scoring
+from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.networks import TwoLevelVAE
 from vaecore.priors import MixturePrior
@@ -20,7 +21,6 @@ from vaecore.representations.backbones import Backbone
 from vaecore.representations.image_format import ImageFormat
 from vaecore.representations.localisation import Localisation
 from vaecore.representations.pooling import PlaceStatistics, Pooling, Typicality
-from vaecore.scoring import DecoderGraph, ScoringGraph
 from vaecore.tasks import Task, scoring_tasks
 
 SIZE = (32, 24)
@@ -184,7 +184,7 @@ def test_the_file_holds_its_metadata_and_nothing_of_the_machine(exported: tuple[
     stored = {item.key: item.value for item in proto.metadata_props}
     assert json.loads(stored[METADATA_KEY]) == {"name": "x", "b": 1, "a": [2]}
     content = path.read_bytes()
-    assert str(Path(__file__).parents[2]).encode() not in content
+    assert str(Path(__file__).parents[3]).encode() not in content
     assert b".py" not in content
     assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
 

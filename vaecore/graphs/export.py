@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from vaecore.colorization import OUTPUTS as COLORIZATION_OUTPUTS
-from vaecore.colorization import ColorizationGraph
-from vaecore.quiet import quiet
-from vaecore.restoration import OUTPUTS, RestorationGraph
-from vaecore.scoring import DecoderGraph, ScoringGraph
-from vaecore.segmentation import OUTPUTS as SEGMENTATION_OUTPUTS
-from vaecore.segmentation import SegmentationGraph
+from vaecore.graphs.colorization import OUTPUTS as COLORIZATION_OUTPUTS
+from vaecore.graphs.colorization import ColorizationGraph
+from vaecore.graphs.quiet import quiet
+from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
+from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
+from vaecore.graphs.segmentation import OUTPUTS as SEGMENTATION_OUTPUTS
+from vaecore.graphs.segmentation import SegmentationGraph
 
 OPSET = 20
 HALVED_FROM = 1024  # numbers of a tensor that is worth storing in half precision
