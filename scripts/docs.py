@@ -28,7 +28,7 @@ import torch
 from lectures.style import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = {"style", "training", "digits"}
+HELPERS = {"style", "training", "digits", "shapes", "information"}
 log = logging.getLogger("docs")
 
 

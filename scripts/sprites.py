@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from lectures.information import factor_entropy, mutual_information, mutual_information_gap
+from lectures.shapes import FACTORS, all_factors, draw_sprite
 from lectures.training import BATCH, Trained, job_of, trained, write_grey
 
 from pipelines.errors import KintsugiError
 from vaecore.bound import DiagonalGaussian, elbo
-from vaecore.disentanglement import factor_entropy, mutual_information, mutual_information_gap
-from vaecore.sprites import FACTORS, all_factors, draw_sprite
 
 log = logging.getLogger("sprites")
 SIDE, LATENTS = 32, 10

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from sprites import FACTORS_FILE, measure, sprite_job, write
 
+from lectures.shapes import FACTORS
 from lectures.style import BLUE, Setting, bare, panels, save, show, tiled
 from lectures.training import Trained, trained
-from vaecore.sprites import FACTORS
 
 STEPS = {True: 3000, False: 1000}  # those of scripts/sprites.py; fewer where a few minutes are all there is
 BETA = 3.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import pyplot as plt
 
+from lectures.shapes import draw_sprite
 from lectures.style import BLUE, GREY, ORANGE, Setting, panels, save, show
-from vaecore.sprites import draw_sprite
 
 
 def draw(setting: Setting) -> None:

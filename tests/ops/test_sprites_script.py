@@ -11,17 +11,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from lectures.shapes import FACTORS, all_factors, draw_sprite
 from PIL import Image
 from torch import nn
 
-from vaecore.sprites import FACTORS, all_factors, draw_sprite
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+def script(own_home: Path) -> ModuleType:
     return importlib.import_module("sprites")
 
 

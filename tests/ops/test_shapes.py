@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from vaecore.sprites import FACTORS, all_factors, draw_sprite
+from lectures.shapes import FACTORS, all_factors, draw_sprite
 
 
 def centre_of(picture: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from lectures.information import factor_entropy, mutual_information, mutual_information_gap
 from torch import Tensor
 
 from vaecore.bound import DiagonalGaussian
-from vaecore.disentanglement import factor_entropy, mutual_information, mutual_information_gap
 
 VALUES = 8
 
