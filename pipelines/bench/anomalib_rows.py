@@ -10,23 +10,21 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipelines.bench.anomalib_environment import python_of
+from pipelines.bench.anomalib_environment import find_anomalib
 from pipelines.bench.baselines import backbone_of
 from pipelines.bench.measure import BATCH, Figures, Material, at_full_size, read_images, read_material
 from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
+from pipelines.bench.question import Question
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.training.network import training_device
 from vaecore.representations.backbones import Backbone
-
-if TYPE_CHECKING:
-    from pipelines.bench.cell import Question
 
 RUNNER = Path(__file__).with_name("anomalib_runner.py")
 SAME_FEATURES = 1e-3
@@ -67,7 +65,7 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
             "test_batch": BATCH[device],
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        _run(python_of(question.anomalib_home), folder)
+        _run(find_anomalib(question.anomalib_home), folder)
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         if not answer["features_differ"] <= SAME_FEATURES:
             msg = (

@@ -18,7 +18,7 @@ from pipelines.base.cores import usable_cores
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.locks import locked
 from pipelines.batch.output_folder import check_writable
-from pipelines.bench.anomalib_environment import EnvironmentFailedError, ensure_anomalib
+from pipelines.bench.anomalib_environment import MissingEnvironmentError, find_anomalib
 from pipelines.bench.cells import Cell, Result, Setup
 from pipelines.bench.dataset import Half, check_layout, fingerprint, published_for, view_of
 from pipelines.bench.jobs import check_overrides
@@ -134,8 +134,8 @@ def _run(setup: Setup, rows: Sequence[Method], seeds: int, *, fresh: bool) -> Be
 def _measured(cell: Cell) -> Result:
     if cell.method.kind == "anomalib":
         try:
-            ensure_anomalib(cell.setup.anomalib_home)
-        except EnvironmentFailedError as error:
+            find_anomalib(cell.setup.anomalib_home)
+        except MissingEnvironmentError as error:
             return cell.failed(str(error))
     return cell.run()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from pipelines.bench.memory import (
     rows_of,
 )
 from pipelines.bench.peak import peak_memory
+from pipelines.bench.question import Question
 from pipelines.data.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.data.plan import Plan
 from pipelines.jobfile.job import Job
@@ -29,9 +30,6 @@ from pipelines.training.fit import Recipe
 from pipelines.training.network import build_representation, standardises, training_device
 from vaecore.representations import Representation
 from vaecore.representations.backbones import Backbone
-
-if TYPE_CHECKING:
-    from pipelines.bench.cell import Question
 
 
 def measure_memory(question: Question) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Setup:
     overrides: tuple[str, ...]
     max_train: int | None
     out: Path
-    anomalib_home: Path  # where its environment is, or is made
+    anomalib_home: Path  # folder of its environment
 
 
 @dataclass(frozen=True, slots=True)

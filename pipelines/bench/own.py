@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.base.files import write_json
 from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
+from pipelines.bench.question import Question
 from pipelines.evaluate import evaluate_model
 from pipelines.models.session import Session
 from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
 from pipelines.train import train_model
 from pipelines.training.network import training_device
-
-if TYPE_CHECKING:
-    from pipelines.bench.cell import Question
 
 log = logging.getLogger(__name__)
 

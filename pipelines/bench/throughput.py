@@ -26,7 +26,7 @@ from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.parquet import open_parquet
 from pipelines.base.progress import progress
 from pipelines.batch.output_folder import check_writable
-from pipelines.bench.anomalib_environment import ensure_anomalib
+from pipelines.bench.anomalib_environment import find_anomalib
 from pipelines.bench.methods import ANOMALIB
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError, FolderError
@@ -177,7 +177,7 @@ class _Bench:
                     "train_images": TRAIN_IMAGES,
                     "device": "gpu" if settings().device == "cuda" else "cpu",
                 }
-                words = [str(ensure_anomalib(settings().home / "environments")), "-P", "-W", "ignore", str(RUNNER)]
+                words = [str(find_anomalib(settings().home / "environments")), "-P", "-W", "ignore", str(RUNNER)]
             if line.name == "naive":
                 asked["flagged"] = self._flagged(images)
             write_json(request, asked | {"started": time.time()})

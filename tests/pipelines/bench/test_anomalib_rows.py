@@ -10,8 +10,6 @@ import pytest
 import timm
 import torch
 
-from pipelines.bench import anomalib_environment
-from pipelines.bench.anomalib_environment import EnvironmentFailedError, ensure_anomalib, python_of
 from pipelines.bench.anomalib_rows import RUNNER, _architecture, _layers, _run
 from vaecore.representations.backbones import Backbone
 
@@ -32,27 +30,6 @@ def test_the_names_lead_to_the_same_features() -> None:
     with torch.no_grad():
         for mine, theirs in zip(backbone(image), network.eval()((image - backbone.mean) / backbone.std), strict=True):
             assert (mine - theirs).abs().max() < 1e-4 * mine.abs().max()
-
-
-def test_a_failed_installation_says_what_uv_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uv = tmp_path / "uv"
-    uv.write_text("#!/bin/sh\necho 'no such registry' >&2\nexit 7\n")
-    uv.chmod(0o755)
-    monkeypatch.setattr(anomalib_environment, "_uv", lambda: str(uv))
-    with pytest.raises(EnvironmentFailedError, match=r"no such registry.*patchcore_own"):
-        ensure_anomalib(tmp_path / "environments")
-
-
-def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = tmp_path / "calls"
-    uv = tmp_path / "uv"
-    uv.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nmkdir -p {python_of(tmp_path / "e").parent}\n')
-    uv.chmod(0o755)
-    monkeypatch.setattr(anomalib_environment, "_uv", lambda: str(uv))
-    assert ensure_anomalib(tmp_path / "e") == ensure_anomalib(tmp_path / "e") == python_of(tmp_path / "e")
-    made, installed = calls.read_text().splitlines()
-    assert made.startswith("venv")
-    assert f"torch=={torch.__version__.partition('+')[0]}" in installed
 
 
 def test_the_script_needs_nothing_of_ours(tmp_path: Path) -> None:
