@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,10 +135,10 @@ def score_images(folder: Path, material: Material, scorer: Scorer, device: str) 
         The figures, and images per second.
     """
     figures = Figures(folder)
-    count = len(find_images(folder / "test"))
+    count, images = len(find_images(folder / "test")), read_images(folder, material)
     seconds, start = 0.0, time.perf_counter()
     with progress(log, "score", count, "images") as advance:
-        for batch in _batches(read_images(folder, material), BATCH[device]):
+        for batch in iter(lambda: list(islice(images, BATCH[device])), []):
             scored = scorer(torch.cat([image.unit for image in batch]).to(device))
             scores = scored.scores.cpu().tolist()
             maps = [at_full_size(each, image.size) for each, image in zip(scored.maps, batch, strict=True)]
@@ -148,14 +149,3 @@ def score_images(folder: Path, material: Material, scorer: Scorer, device: str) 
             start = time.perf_counter()
     peak = peak_memory()  # of training and scoring: the figures below are no part of the method
     return {"figures": figures.result(), "images_per_second": len(figures.rows) / seconds, "peak_mib": peak}
-
-
-def _batches(images: Iterator[Labelled], size: int) -> Iterator[Sequence[Labelled]]:
-    batch: list[Labelled] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pipelines.base.cores import usable_cores
@@ -28,6 +27,7 @@ from pipelines.base.progress import progress
 from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import find_anomalib
 from pipelines.bench.methods import ANOMALIB
+from pipelines.bench.throughput_summary import markdown
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError, FolderError
 from pipelines.images import ImageFile, find_images
@@ -140,7 +140,7 @@ def bench_throughput(
     for count in growth:
         with _linked(files, count) as many:
             bench.measure(LINES[0], many, 0, key=f"growth-{count}")
-    text = _table(bench, chosen, runs, growth)
+    text = markdown(bench.answers, {line.name: line.title for line in chosen}, runs, growth)
     write_json(out / "throughput.json", {"machine": _machine(), "runs": bench.answers})
     write_atomically(out / "throughput.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
     return ThroughputBench(out, text)
@@ -224,40 +224,3 @@ def _digest_of(images: Path) -> str:
 
 def _machine() -> dict[str, Any]:
     return {"cores": usable_cores(), "processor": platform.processor() or platform.machine()}
-
-
-def _table(bench: _Bench, lines: Sequence[Line], runs: int, growth: Sequence[int]) -> str:
-    def rate(answer: dict[str, Any]) -> float:
-        return float(answer["images"] / answer["seconds"])
-
-    rates = {name: [rate(answer) for answer in answers] for name, answers in bench.answers.items()}
-    rows = [
-        f"Medians of {runs} runs in turns, {usable_cores()} cores. Ratios are medians of the ratios within each turn.",
-        "",
-        "| row | images | images/s | the batch job is faster by | hours for a million images | peak MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for line in lines:
-        found, speed = bench.answers[line.name], median(rates[line.name])
-        ratio = "-"
-        if "ours" in rates and line.name != "ours":
-            ratio = f"{median(mine / other for mine, other in zip(rates['ours'], rates[line.name], strict=True)):.2f}"
-        peak = median(answer["peak_mib"] for answer in found)
-        rows.append(
-            f"| {line.title} | {found[0]['images']:,} | {speed:.1f} | {ratio} | {1e6 / speed / 3600:.1f} | {peak:.0f} |"
-        )
-    if "ours" in bench.answers:
-        first = median(answer["first_row_seconds"] for answer in bench.answers["ours"])
-        rows += ["", f"From the start of the process to the first scored image: {first:.2f} s."]
-    if "limits" in bench.answers:
-        stages = [answer["stages"] for answer in bench.answers["limits"]]
-        each = {stage: median(found[stage] for found in stages) for stage in stages[0]}
-        count = bench.answers["limits"][0]["images"]
-        words = ", ".join(f"{stage} {count / seconds:,.0f}/s" for stage, seconds in each.items())
-        rows += ["", f"Stages by themselves: {words}."]
-    if growth:
-        rows += ["", "| images | images/s | peak MiB |", "|---|---|---|"]
-        for count in growth:
-            (answer,) = bench.answers[f"growth-{count}"]
-            rows.append(f"| {count:,} | {rate(answer):.1f} | {answer['peak_mib']:.0f} |")
-    return "\n".join(rows)
