@@ -26,7 +26,9 @@ NAMED = 3  # images that a message names
 
 def known_benchmarks() -> dict[str, str]:
     """Digests of the test images of known benchmarks, in colour and as grey, with the benchmark's name."""
-    document: dict[str, list[str]] = json.loads((files("pipelines") / "benchmarks.json").read_text(encoding="utf-8"))
+    document: dict[str, list[str]] = json.loads(
+        (files("pipelines.data") / "benchmarks.json").read_text(encoding="utf-8")
+    )
     return {digest: name for name, digests in document.items() for digest in digests}
 
 
