@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections import defaultdict
 from pathlib import Path
 
+import house
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import house  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,8 @@ __all__ = [
     "bound_under",
     "elbo",
     "iwae",
+    "objectives",
+    "regret",
     "sampled_log_prob",
     "spread",
     "training_loss",

@@ -3,3 +3,5 @@
 scoring, restoration, segmentation, colorization    the graphs, with the losses and measures of their training
 export                                              a graph to an ONNX file with metadata
 """
+
+__all__ = ["colorization", "export", "quiet", "restoration", "scoring", "segmentation"]

@@ -10,4 +10,15 @@ from vaecore.representations.base import Representation, Smooth
 from vaecore.representations.features import Features
 from vaecore.representations.pixels import Pixels
 
-__all__ = ["Features", "Pixels", "Representation", "Smooth"]
+__all__ = [
+    "Features",
+    "Pixels",
+    "Representation",
+    "Smooth",
+    "backbones",
+    "complexity",
+    "image_format",
+    "localisation",
+    "moments",
+    "pooling",
+]
