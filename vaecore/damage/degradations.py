@@ -6,7 +6,6 @@ Images are (B, C, H, W) with values in [0, 1]; noise may leave that range, as in
 from __future__ import annotations
 
 import io
-import math
 
 import numpy as np
 import torch
@@ -57,20 +56,6 @@ def smaller(y: Images, scale: int) -> Images:
     size = (y.shape[2] // scale, y.shape[3] // scale)
     reduced = F.interpolate(y, size=size, mode="bicubic", antialias=True, align_corners=False)
     return (reduced.clamp(0, 1) * LEVELS).round() / LEVELS
-
-
-def blur(y: Images, sigma: float | Strength) -> Images:
-    """A Gaussian of standard deviation sigma in pixels; the border is mirrored."""
-    radius = math.ceil(4 * float(torch.as_tensor(sigma).max()))
-    radius = min(radius, y.shape[2] - 1, y.shape[3] - 1)  # more cannot be mirrored
-    steps = torch.arange(-radius, radius + 1, device=y.device, dtype=y.dtype)
-    weight = torch.exp(-0.5 * (steps / _each(sigma, y).flatten()[:, None]).square())
-    weight = (weight / weight.sum(dim=1, keepdim=True)).repeat_interleave(y.shape[1], 0)[:, None]  # B*C, 1, K
-    planes = F.pad(y, [radius] * 4, mode="reflect").flatten(0, 1)[None]
-    groups = planes.shape[1]
-    across = F.conv2d(planes, weight.expand(groups, 1, -1)[:, :, None], groups=groups)
-    down = F.conv2d(across, weight.expand(groups, 1, -1)[..., None], groups=groups)
-    return down.view_as(y)
 
 
 def as_files(c: Images, levels: float) -> Images:
