@@ -83,7 +83,7 @@ class Examples:
             if self._representation is None:
                 return extracted
             made = self._representation
-            return made.normalise(extracted) if chance is None else made.drawn(extracted, chance)
+            return made.normalise(extracted) if chance is None else made.sample_y(extracted, chance)
 
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""

@@ -66,7 +66,7 @@ def _measure(graph: ScoringGraph, image: Decoded, samples: int) -> tuple[float, 
     generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))  # the same file, the same figures
     pixels = torch.from_numpy(np.ascontiguousarray(image.pixels[None]))
     extracted = graph.representation.extract(graph.image_format.to_unit(pixels))
-    y, weight = graph.representation.drawn(extracted, generator), graph.representation.weight
+    y, weight = graph.representation.sample_y(extracted, generator), graph.representation.weight
     most = max(1, MOST_VALUES // y.numel())
     bounds, logs = [], []
     for start in range(0, samples, most):

@@ -111,7 +111,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
 
 def grid_of(representation: Representation) -> tuple[int, int]:
     """Rows and columns of the grid that the anomaly map is interpolated from."""
-    rows, columns = representation.by_place(torch.zeros(1, representation.channels, *representation.size)).shape[1:]
+    rows, columns = representation.sum_by_place(torch.zeros(1, representation.channels, *representation.size)).shape[1:]
     return rows, columns
 
 

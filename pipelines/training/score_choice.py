@@ -127,7 +127,7 @@ def _bounds(graph: ScoringGraph, batches: Iterable[Tensor]) -> Iterator[tuple[Bo
     generator = torch.Generator().manual_seed(0)
     for y in batches:
         noise = torch.randn((len(y), 1, *graph.network.latent_shape), generator=generator)
-        yield graph.judged(y, noise, graph.bound(y, noise)), y
+        yield graph.select_bound(y, noise, graph.bound(y, noise)), y
 
 
 @torch.inference_mode()
@@ -136,8 +136,8 @@ def _statistics(graph: ScoringGraph, examples: Examples) -> tuple[PlaceStatistic
     pooled, shown = [], []
     for maps, y in _bounds(graph, examples.batches("train", BATCH, STATISTICS_IMAGES)):
         places = graph.places(maps)
-        pooled.append(graph.usual(places))
-        shown.append(graph.located(y, maps, 1, places))
+        pooled.append(graph.standardise_places(places))
+        shown.append(graph.localise(y, maps, 1, places))
     return _at_places(torch.cat(pooled)), _at_places(torch.cat(shown))
 
 
@@ -164,7 +164,9 @@ def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData
         generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))
         noise = torch.randn((1, 1, *graph.network.latent_shape), generator=generator)
         y = graph.to_y(torch.from_numpy(pixels[None]))
-        into.append(statistics(graph.usual(graph.places(graph.judged(y, noise, graph.bound(y, noise))))))
+        into.append(
+            statistics(graph.standardise_places(graph.places(graph.select_bound(y, noise, graph.bound(y, noise)))))
+        )
 
     with progress(log, "choose the score", len(files), "images") as advance:
         for image, copies in with_damage(files, plan.image_format, DEFECTS_PER_IMAGE):

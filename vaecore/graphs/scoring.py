@@ -137,35 +137,37 @@ class ScoringGraph(_Graph):
         distortion = maps.distortion
         if complexity is not None:
             distortion = distortion + self._offset - complexity
-        return attribution(self.representation.by_place(distortion), maps.rate)
+        return attribution(self.representation.sum_by_place(distortion), maps.rate)
 
-    def judged(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps) -> BoundMaps:
-        """What the score is made of: the bound itself, or by how much it is tighter than that from the upper level."""
+    def select_bound(
+        self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps
+    ) -> BoundMaps:
+        """Return what the score is made of: the bound itself, or by how much it is tighter than that from the upper level."""
         if self.kind != "ratio":
             return maps
         model = cast("HierarchicalModel", self.model)
         above = bound_from_above(model, maps, y, noise, weight=self.representation.weight)
         return maps._replace(distortion=above.distortion - maps.distortion, kl=above.kl - maps.kl)
 
-    def located(
+    def localise(
         self, y: Float[Tensor, "N C h w"], maps: BoundMaps, samples: int, places: Float[Tensor, "N h w"]
     ) -> Float[Tensor, "N h w"]:
-        """The anomaly map: `places`, or what the localisation makes of the same prediction."""
+        """Return the anomaly map: `places`, or what the localisation makes of the same prediction."""
         if self.localisation is None:
             return places
-        return self.representation.by_place(self.localisation(y, maps, samples, self.representation.local_weight))
+        return self.representation.sum_by_place(self.localisation(y, maps, samples, self.representation.local_weight))
 
-    def unlikely(
+    def pool_score(
         self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps, usual: Tensor
     ) -> Tensor:
-        """The score (N,): places pooled, or the importance-weighted bound, which has none."""
+        """Return the score (N,): places pooled, or the importance-weighted bound, which has none."""
         if self.kind != "iwae":
             return self.pooling(usual)
         bound = iwae(self.network, y, noise, weight=self.representation.weight, maps=maps)
         return -bound / self.representation.dims
 
-    def usual(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
-        """What is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
+    def standardise_places(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
+        """Return what is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
         usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
         return usual
 
@@ -197,10 +199,10 @@ class ScoringGraph(_Graph):
         maps = self.bound(y, noise)
         total = maps.total()
         complexity = None if self.typicality is None else code_length(y)
-        places = self.places(self.judged(y, noise, maps), complexity)
-        usual = self.usual(places)
-        shown = self.map_statistics(self.located(y, maps, noise.shape[1], places))
-        score = self.unlikely(y, noise, maps, usual)
+        places = self.places(self.select_bound(y, noise, maps), complexity)
+        usual = self.standardise_places(places)
+        shown = self.map_statistics(self.localise(y, maps, noise.shape[1], places))
+        score = self.pool_score(y, noise, maps, usual)
         if self.typicality is not None and complexity is not None:
             score = self.typicality(self.pair(maps, complexity))
         scored = {

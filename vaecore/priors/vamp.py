@@ -51,7 +51,7 @@ class VampPrior(MixturePrior):
         return GaussianMixture(torch.log_softmax(self.logits, 0), mean, log_scale.clamp(*LEARNED_PRIOR))
 
     @torch.no_grad()
-    def settled(self) -> MixturePrior:
+    def settle(self) -> MixturePrior:
         """The same with the components as numbers: an exported graph need not encode the learned images each time."""
         mixture = self.mixture()
         fixed = MixturePrior(self.network, len(mixture.log_weight))
@@ -66,6 +66,6 @@ PRIOR = PriorKind(
     wrap=lambda network, of: VampPrior(network, torch.rand(of.components, *of.shape)),
     components=True,
     begin=lambda model, images: cast("VampPrior", model).begin_with(images),
-    finish=lambda model, *_: cast("VampPrior", model).settled(),
+    finish=lambda model, *_: cast("VampPrior", model).settle(),
     exported=lambda network, of: MixturePrior(network, VampPrior.components_of(network, of.components)),
 )

@@ -39,13 +39,13 @@ class Representation(nn.Module, ABC):
     def normalise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         """The rest of the way to y."""
 
-    def drawn(self, extracted: Float[Tensor, "B D h w"], generator: torch.Generator) -> Float[Tensor, "B D h w"]:
-        """y as training is given it, where chance has a part in that."""
+    def sample_y(self, extracted: Float[Tensor, "B D h w"], generator: torch.Generator) -> Float[Tensor, "B D h w"]:
+        """Return y as training is given it, where chance has a part in that."""
         del generator
         return self.normalise(extracted)
 
     @abstractmethod
-    def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
+    def sum_by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Sum values of y's dimensions by place, on the finest grid that y knows; the total stays the same."""
 
     def draw(

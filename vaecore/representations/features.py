@@ -127,7 +127,7 @@ class Features(Representation):
         y = (extracted - self.mean) / self.std
         return y if self.axes is None else F.conv2d(y, self.axes[:, :, None, None])
 
-    def by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
+    def sum_by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Sum over channels on the finest stride's grid; a coarser stride's value is divided among its finer places.
 
         Whitened channels belong to all strides: they stay on the coarsest one's grid.

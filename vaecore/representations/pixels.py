@@ -50,8 +50,8 @@ class Pixels(Representation):
             return standardise_exposure(extracted)
         return extracted if self.levels is None else torch.floor(extracted * self.levels + OFF_HALF) / self.levels
 
-    def drawn(self, extracted: Float[Tensor, "B C h w"], generator: torch.Generator) -> Float[Tensor, "B C h w"]:
-        """y as training is given it: where y is black or white, a shade of grey is the probability of white.
+    def sample_y(self, extracted: Float[Tensor, "B C h w"], generator: torch.Generator) -> Float[Tensor, "B C h w"]:
+        """Return y as training is given it: where y is black or white, a shade of grey is the probability of white.
 
         Source: Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks", section 5.
         """
@@ -59,7 +59,7 @@ class Pixels(Representation):
             return self.normalise(extracted)
         return torch.bernoulli(extracted.clamp(0, 1), generator=generator)
 
-    def by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
+    def sum_by_place(self, values: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
         """Sum over channels."""
         return values.sum(dim=1)
 

@@ -84,6 +84,6 @@ def test_statistics_standardise_good_images(graph_and_more) -> None:
     y = examples.batch(examples.split["train"])
     noise = torch.randn((len(y), 1, *graph.model.latent_shape), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        places = statistics(graph.usual(graph.places(graph.bound(y, noise))))
+        places = statistics(graph.standardise_places(graph.places(graph.bound(y, noise))))
     assert places.mean(dim=0).abs().mean() < 0.2
     assert 0.8 < float(places.std(dim=0).median()) < 1.2

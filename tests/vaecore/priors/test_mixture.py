@@ -94,13 +94,13 @@ def test_the_importance_weighted_bound_is_no_looser() -> None:
     assert (iwae(model, y, noise) >= elbo(model, y, noise).value - 1e-4).all()
 
 
-def test_learned_images_become_components_and_stay_what_they_are_when_settled() -> None:
+def test_learned_images_become_components_and_stay_what_they_are_when_settle() -> None:
     images = torch.rand(6, 1, 8, 8)
     model = VampPrior(network(), images)
     q = model.posterior(images)
     torch.testing.assert_close(model.mixture().mean, q.mean[:, :, 0, 0])
     y, noise = (torch.rand(3, 1, 8, 8) > 0.5).float(), torch.randn(3, 4, 2, 1, 1)
-    settled = model.settled()
+    settled = model.settle()
     torch.testing.assert_close(elbo(settled, y, noise).value, elbo(model, y, noise).value)
     assert "pseudo_inputs" not in dict(settled.named_parameters())
 

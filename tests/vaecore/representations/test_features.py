@@ -40,7 +40,7 @@ def test_a_value_goes_back_to_the_place_it_came_from(features: Features) -> None
     fine[0, 5, 3, 7] = 2.0
     coarse = torch.zeros(1, 112, 4, 6)
     coarse[0, 9, 2, 1] = 8.0
-    places = features.by_place(torch.cat([torch.pixel_unshuffle(fine, 2), coarse], dim=1))[0]
+    places = features.sum_by_place(torch.cat([torch.pixel_unshuffle(fine, 2), coarse], dim=1))[0]
     assert places.shape == (8, 12)
     assert places[3, 7] == 2
     assert (places[4:6, 2:4] == 2).all()
@@ -60,7 +60,7 @@ def test_both_averaged_maps_and_maps_as_they_are() -> None:
     averaged, plain = (Features(backbone, input_size=(64, 96), smooth=choice) for choice in (True, False))
     image = IMAGES[:1]
     torch.testing.assert_close(made.extract(image), torch.cat([averaged.extract(image), plain.extract(image)], dim=1))
-    assert made.by_place(made.extract(image)).shape == (1, 8, 12)
+    assert made.sum_by_place(made.extract(image)).shape == (1, 8, 12)
     for weight, of_averaged in ((made.weight, 3.0), (made.local_weight, 1 / 3)):
         fine, coarse, sharp, sharp_coarse = (float(weight[i]) for i in (0, 160, 272, -1))
         assert weight.mean() == pytest.approx(1, abs=1e-5)
@@ -102,7 +102,7 @@ def test_whitened_channels_are_uncorrelated_and_of_unit_variance() -> None:
     assert found.diagonal().min() > 0.5  # the rarest are held back a little
     assert found.diagonal().max() < 1.001
     assert made.weight is None  # one joint density, not a composite
-    places = made.by_place(y.square())
+    places = made.sum_by_place(y.square())
     assert places.shape == (60, 4, 6)
     torch.testing.assert_close(places.sum(), y.square().sum())
 
@@ -129,6 +129,6 @@ def test_features_of_the_whole_image_have_one_place() -> None:
     assert extracted.shape == (2, 40 + 112, 1, 1) == (2, made.channels, *made.size)
     torch.testing.assert_close(extracted[:, :40, 0, 0], fine.mean(dim=(2, 3)))
     torch.testing.assert_close(extracted[:, 40:, 0, 0], coarse.mean(dim=(2, 3)))
-    assert made.by_place(torch.ones(2, 152, 1, 1)).tolist() == [[[152.0]], [[152.0]]]
+    assert made.sum_by_place(torch.ones(2, 152, 1, 1)).tolist() == [[[152.0]], [[152.0]]]
     with pytest.raises(ValueError, match="averaged over the whole image are not smoothed"):
         Features(Backbone(), input_size=(64, 64), whole=True)

@@ -65,7 +65,7 @@ def test_it_changes_the_map_and_not_the_score() -> None:
         maps = bound_maps(model, y, noise)
         weighted = located.localisation(y, maps, 2, None) * features.local_weight
     at_places = weighted[:, :112].sum(dim=1) + weighted[:, 112:].sum(dim=1)
-    torch.testing.assert_close(located.located(y, maps, 2, torch.zeros(())), at_places, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(located.localise(y, maps, 2, torch.zeros(())), at_places, rtol=1e-4, atol=1e-2)
     assert "at a scale between" in located.outputs["anomaly_map"]
 
 

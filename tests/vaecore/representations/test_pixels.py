@@ -14,7 +14,7 @@ def test_pixels_are_the_resized_image_on_the_grid_of_levels() -> None:
     torch.testing.assert_close(Pixels(channels=3, size=(16, 24))(image), resize(image, (16, 24)))
     levels = Pixels(channels=3, size=(16, 24), levels=255)(image) * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
-    assert Pixels(channels=3, size=(16, 24)).by_place(torch.ones(2, 3, 16, 24)).unique().item() == 3
+    assert Pixels(channels=3, size=(16, 24)).sum_by_place(torch.ones(2, 3, 16, 24)).unique().item() == 3
 
 
 def test_standardised_pixels_do_not_know_the_exposure() -> None:
