@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from pipelines.base.subsample import evenly_spaced
-from pipelines.bench.restoration import operations
+from pipelines.bench.restoration import count_operations
 from pipelines.errors import KintsugiError
 from pipelines.images import Decoded, find_images
 from pipelines.jobfile.job import load_job
@@ -133,7 +133,7 @@ def measure_model(file: ModelFile, device: Device, side: int, batch: int) -> dic
     return {
         "provider": here.provider,
         "megapixels_per_s": pixels / time_taken / 1e6,
-        "tflops": 2 * operations(file) * pixels / time_taken / 1e12,
+        "tflops": 2 * count_operations(file) * pixels / time_taken / 1e12,
         "difference": float(np.abs(restored - expected).max()),
         "scale_difference": float(np.abs(spread - expected_spread).max()),
     }

@@ -23,8 +23,8 @@ from pipelines.bench.cells import Cell, Result, Setup
 from pipelines.bench.dataset import Half, check_layout, fingerprint, published_for, view_of
 from pipelines.bench.jobs import check_overrides
 from pipelines.bench.methods import DEFAULT, Method, choose_methods
-from pipelines.bench.summary import as_published, baseline_of, markdown, ratios, summarise
-from pipelines.errors import FolderError, OutputError
+from pipelines.bench.summary import as_published, choose_baseline, compute_ratios, format_page, summarise
+from pipelines.errors import OutputError
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,6 @@ def bench_anomaly(
 
 
 def _open(out: Path) -> None:
-    if out.is_file():
-        msg = f"the output folder {out} is a file; give a folder"
-        raise FolderError(msg)
     if out.is_dir() and any(out.iterdir()) and not (out / "lock").is_file():
         msg = f"the output folder {out} holds something that is no benchmark: give a new folder"
         raise OutputError(msg)
@@ -119,34 +116,34 @@ def _run(setup: Setup, rows: Sequence[Method], seeds: int, *, fresh: bool) -> Be
             cell.forget()
     for number, cell in enumerate(cells, start=1):
         title = f"{cell.method.name}, seed {cell.seed} ({number} of {len(cells)})"
-        found = cell.finished()
+        found = cell.read_result()
         if found is None:
             log.info("%s: started", title)
-            found = _measured(cell)
+            found = _measure(cell)
         else:
             log.info("%s: finished before", title)
-        log.info("%s: %s", title, _told(found))
+        log.info("%s: %s", title, _describe(found))
         results.append((cell, found))
-        bench = _written(setup, rows, results)
+        bench = _write(setup, rows, results)
     return bench
 
 
-def _measured(cell: Cell) -> Result:
+def _measure(cell: Cell) -> Result:
     if cell.method.kind == "anomalib":
         try:
             find_anomalib(cell.setup.anomalib_home)
         except MissingEnvironmentError as error:
-            return cell.failed(str(error))
+            return cell.record_failure(str(error))
     return cell.run()
 
 
-def _told(result: Result) -> str:
+def _describe(result: Result) -> str:
     if result["status"] != "ok":
         return f"failed: {result['reason']}"
     return f"image AUROC {result['figures']['image_auroc']:.4f}, trained in {result['train_seconds']:.0f} s"
 
 
-def _written(setup: Setup, rows: Sequence[Method], results: Sequence[tuple[Cell, Result]]) -> Bench:
+def _write(setup: Setup, rows: Sequence[Method], results: Sequence[tuple[Cell, Result]]) -> Bench:
     """The table so far."""
     table = {
         method.name: summarise(method, [result for cell, result in results if cell.method is method]) for method in rows
@@ -159,8 +156,8 @@ def _written(setup: Setup, rows: Sequence[Method], results: Sequence[tuple[Cell,
         "settings": {"half": setup.half, "overrides": list(setup.overrides), "max_train": setup.max_train},
         "images": counts,
         "methods": table,
-        "baseline": baseline_of(table),
-        "ratios": ratios(table),
+        "baseline": choose_baseline(table),
+        "ratios": compute_ratios(table),
         "published": as_published(published_for(setup.dataset)),
         "cells": [_without_curve(result) for _, result in results],
         "machine": {"cores": usable_cores(), "processor": platform.machine(), "system": platform.system()},
@@ -168,7 +165,7 @@ def _written(setup: Setup, rows: Sequence[Method], results: Sequence[tuple[Cell,
             name: installed_version(name) for name in ("kintsugi", "torch", "timm", "onnxruntime-gpu", "numpy")
         },
     }
-    text = markdown(document)
+    text = format_page(document)
     write_json(setup.out / "bench.json", document)
     write_atomically(setup.out / "bench.md", lambda path: path.write_text(text, encoding="utf-8"))
     failed = sum(result["status"] != "ok" for _, result in results)

@@ -87,7 +87,7 @@ class Cell:
         """The result."""
         return self.setup.out / "cells" / f"{self.name}-{self.setup.half}.json"
 
-    def finished(self) -> Result | None:
+    def read_result(self) -> Result | None:
         """The result of an earlier run; None where there is none, or where it failed: that is tried again."""
         try:
             result: Result = json.loads(self.file.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ class Cell:
         self.file.unlink(missing_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def failed(self, reason: str) -> Result:
+    def record_failure(self, reason: str) -> Result:
         """The result of a cell that gave none, written down."""
         return self._keep({"status": "failed", "reason": reason})
 
@@ -116,10 +116,10 @@ class Cell:
         question = self.work / "question.json"
         write_json(question, self._question())
         start = time.monotonic()
-        code, lines = _watched(command(question, answer), environment(self.setup.out), self.method.name)
+        code, lines = _run_process(command(question, answer), environment(self.setup.out), self.method.name)
         (self.work / "log.txt").write_text("\n".join(lines), encoding="utf-8")
         if code or not answer.is_file():
-            return self.failed(_reason(code, lines))
+            return self.record_failure(_find_reason(code, lines))
         found = json.loads(answer.read_text(encoding="utf-8"))
         return self._keep({"status": "ok", "wall_seconds": round(time.monotonic() - start, 1), **found})
 
@@ -155,7 +155,7 @@ def environment(out: Path) -> dict[str, str]:
     return mine | {"KINTSUGI_HOME": str(out / "home")}
 
 
-def _watched(arguments: list[str], variables: dict[str, str], name: str) -> tuple[int, list[str]]:
+def _run_process(arguments: list[str], variables: dict[str, str], name: str) -> tuple[int, list[str]]:
     """Run a process, pass on what it says as it says it, and keep the end of that; it never outlives this one's wait.
 
     Returns:
@@ -178,7 +178,7 @@ def _watched(arguments: list[str], variables: dict[str, str], name: str) -> tupl
     return process.returncode, lines
 
 
-def _reason(code: int, lines: list[str]) -> str:
+def _find_reason(code: int, lines: list[str]) -> str:
     if code < 0:
         by = signal.Signals(-code).name
         return f"its process was ended by {by}" + (", perhaps for want of memory" if by == "SIGKILL" else "")

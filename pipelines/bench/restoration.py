@@ -14,7 +14,7 @@ import onnxruntime
 
 from pipelines.base.files import write_atomically, write_json
 from pipelines.batch.output_folder import check_writable
-from pipelines.errors import DataError, FolderError
+from pipelines.errors import DataError
 from pipelines.evaluation.classical import choose_classical
 from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.models.model_file import ModelFile
@@ -51,8 +51,6 @@ def bench_restoration(
     Raises:
         DataError: The models do not do the same, or a name is not known.
     """
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
     check_writable(out)
     files = [find_model(ref) for ref in models]
     known = [RestoringSession(file, device="cpu", threads=1).metadata for file in files]
@@ -64,14 +62,14 @@ def bench_restoration(
     found: dict[str, Any] = {}
     for number, (ref, file) in enumerate(zip(models, files, strict=True)):
         figures = evaluate_restorer(folder, file, levels=levels, classical=others if number == 0 else ())
-        found[ref] = {"operations": operations(file), "figures": figures}
+        found[ref] = {"operations": count_operations(file), "figures": figures}
         write_json(out / "bench.json", {"folder": folder.name, "models": found})
     text = "\n\n".join(_table(level, found) for level in found[models[0]]["figures"]["levels"])
     write_atomically(out / "bench.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
     return RestorationBench(out, text, max(each["figures"]["n_failed"] for each in found.values()))
 
 
-def operations(file: ModelFile) -> float:
+def count_operations(file: ModelFile) -> float:
     """Multiply-accumulates of all convolutions for each pixel of the result; nothing else costs as much."""
     model = onnx.load(file.path)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]

@@ -65,16 +65,16 @@ def summarise(method: Method, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def baseline_of(rows: dict[str, dict[str, Any]]) -> str | None:
+def choose_baseline(rows: dict[str, dict[str, Any]]) -> str | None:
     """The row that the others are compared with."""
     have = [name for name, row in rows.items() if row["seeds"]]
     preferred = [name for name in BASELINES if name in have] + [name for name in have if name != "ours"]
     return preferred[0] if preferred else None
 
 
-def ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+def compute_ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
     """Each row against the baseline: 1 - image AUROC, speed and memory as ratios, below 1 for fewer or less."""
-    against = baseline_of(rows)
+    against = choose_baseline(rows)
     if against is None:
         return {}
     base = rows[against]
@@ -95,7 +95,7 @@ def ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]
     }
 
 
-def markdown(document: dict[str, Any]) -> str:
+def format_page(document: dict[str, Any]) -> str:
     """The whole document as a page that reads in a terminal, too."""
     rows: dict[str, dict[str, Any]] = document["methods"]
     done = {name: row for name, row in rows.items() if row["seeds"]}

@@ -27,9 +27,9 @@ from pipelines.base.progress import progress
 from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import find_anomalib
 from pipelines.bench.methods import ANOMALIB
-from pipelines.bench.throughput_summary import markdown
+from pipelines.bench.throughput_summary import format_table
 from pipelines.data.training_images import drawn
-from pipelines.errors import DataError, FolderError
+from pipelines.errors import DataError
 from pipelines.images import ImageFile, find_images
 from pipelines.models.model_file import sha256_of
 from pipelines.registry.resolve import find_model
@@ -120,8 +120,6 @@ def bench_throughput(
     known = {line.name: line for line in LINES}
     if unknown := [name for name in lines if name not in known]:
         raise DataError(f"there is no row '{unknown[0]}'; there are: {', '.join(known)}")
-    if out.is_file():
-        raise FolderError(f"the output folder {out} is a file; give a folder")
     check_writable(out)
     chosen = [known[name] for name in lines] or list(LINES)
     files = find_images(folder)
@@ -140,7 +138,7 @@ def bench_throughput(
     for count in growth:
         with _linked(files, count) as many:
             bench.measure(LINES[0], many, 0, key=f"growth-{count}")
-    text = markdown(bench.answers, {line.name: line.title for line in chosen}, runs, growth)
+    text = format_table(bench.answers, {line.name: line.title for line in chosen}, runs, growth)
     write_json(out / "throughput.json", {"machine": _machine(), "runs": bench.answers})
     write_atomically(out / "throughput.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
     return ThroughputBench(out, text)
@@ -179,7 +177,7 @@ class _Bench:
                 }
                 words = [str(find_anomalib(settings().home / "environments")), "-P", "-W", "ignore", str(RUNNER)]
             if line.name == "naive":
-                asked["flagged"] = self._flagged(images)
+                asked["flagged"] = self._find_flagged(images)
             write_json(request, asked | {"started": time.time()})
             done = subprocess.run(  # noqa: S603 - our own modules
                 [*words, str(request), str(answer)], capture_output=True, text=True, check=False,
@@ -191,7 +189,7 @@ class _Bench:
             found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
             return found
 
-    def _flagged(self, images: Path) -> list[str]:
+    def _find_flagged(self, images: Path) -> list[str]:
         """What the batch job flags, which is scored for it once."""
         from pipelines.score import score_folder
 

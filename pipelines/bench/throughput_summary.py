@@ -11,7 +11,7 @@ from pipelines.base.cores import usable_cores
 Answers = Mapping[str, Sequence[dict[str, Any]]]
 
 
-def markdown(answers: Answers, titles: Mapping[str, str], runs: int, growth: Sequence[int]) -> str:
+def format_table(answers: Answers, titles: Mapping[str, str], runs: int, growth: Sequence[int]) -> str:
     """The whole text.
 
     Args:

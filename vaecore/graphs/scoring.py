@@ -142,7 +142,7 @@ class ScoringGraph(_Graph):
     def select_bound(
         self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps
     ) -> BoundMaps:
-        """Return what the score is made of: the bound itself, or by how much it is tighter than that from the upper level."""
+        """Return what the score is made of: the bound, or by how much it is tighter than that from the upper level."""
         if self.kind != "ratio":
             return maps
         model = cast("HierarchicalModel", self.model)
@@ -167,7 +167,7 @@ class ScoringGraph(_Graph):
         return -bound / self.representation.dims
 
     def standardise_places(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
-        """Return what is pooled to the score: `places` per dimension of y, standardised at each place if that was learned."""
+        """Return what is pooled: `places` per dimension of y, standardised at each place if that was learned."""
         usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
         return usual
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.bench.restoration import SIDE, bench_restoration, operations
+from pipelines.bench.restoration import SIDE, bench_restoration, count_operations
 from pipelines.errors import DataError
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 from vaecore.graphs.export import export_restoration
@@ -43,7 +43,7 @@ def test_operations_are_those_that_torch_counts(scale: int, tmp_path: Path) -> N
     file, graph = model(tmp_path / "m", task="super_resolution" if scale > 1 else "denoise", scale=scale)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         graph(torch.zeros((1, SIDE, SIDE, 1)))
-    assert operations(file) == pytest.approx(counter.get_total_flops() / 2 / (SIDE * scale) ** 2)
+    assert count_operations(file) == pytest.approx(counter.get_total_flops() / 2 / (SIDE * scale) ** 2)
 
 
 def test_one_table_for_each_level(own_home: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.bench.methods import method_of
-from pipelines.bench.summary import baseline_of, markdown, ratios, spread, summarise
+from pipelines.bench.summary import choose_baseline, compute_ratios, format_page, spread, summarise
 
 
 def cell(method: str, seed: int, auroc: float, speed: float = 10.0) -> dict:
@@ -49,12 +49,12 @@ def test_ratios_are_against_the_first_baseline_that_has_figures() -> None:
         "autoencoder_l2": summarise(method_of("autoencoder_l2"), [cell("autoencoder_l2", 0, 0.5)]),
         "knn": summarise(method_of("knn"), [cell("knn", 0, 0.9)]),
     }
-    assert baseline_of(rows) == "knn"
-    found = ratios(rows)
+    assert choose_baseline(rows) == "knn"
+    found = compute_ratios(rows)
     assert set(found) == {"ours", "autoencoder_l2", "knn"}
     assert found["ours"]["missed"] == pytest.approx(0.5)
     assert found["ours"]["images_per_second"] == pytest.approx(3.0)
-    assert ratios({"ours": rows["ours"]}) == {}
+    assert compute_ratios({"ours": rows["ours"]}) == {}
 
 
 def test_the_page_shows_every_row() -> None:
@@ -62,14 +62,14 @@ def test_the_page_shows_every_row() -> None:
         "ours": summarise(method_of("ours"), [cell("ours", 0, 0.95), cell("ours", 1, 0.97)]),
         "padim": summarise(method_of("padim"), [failed("padim", 0, "a | long\nreason " + "x" * 100)]),
     }
-    page = markdown(
+    page = format_page(
         {
             "dataset": "tiles",
             "settings": {"half": "B", "overrides": ["train.steps=5"], "max_train": None},
             "images": {"n_train": 9, "n_good": 4, "n_bad": 5},
             "methods": rows,
-            "baseline": baseline_of(rows),
-            "ratios": ratios(rows),
+            "baseline": choose_baseline(rows),
+            "ratios": compute_ratios(rows),
             "published": [{"title": "1-NN", "image_auroc": 0.8}],
         }
     )
