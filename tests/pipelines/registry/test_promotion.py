@@ -14,7 +14,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 
 from pipelines.errors import DigestError, ModelError, RegistryError
-from pipelines.registry import Registry, TrailEntry
+from pipelines.registry import Registry, TrailEntry, Version
 from pipelines.registry.trail import read_entries, write_entry
 
 
