@@ -47,7 +47,6 @@ from pipelines.training.crops.restorer import RestorerTraining
 from pipelines.training.crops.segmenter import SegmenterTraining
 from pipelines.training.crops.train import train_crops
 from pipelines.training.crops.unpaired import UnpairedTraining
-from pipelines.training.error_bars import set_temperature
 from pipelines.training.feature_probe import details_help
 from pipelines.training.fit import Recipe, fit
 from pipelines.training.model_card import write_card
@@ -67,6 +66,7 @@ from pipelines.training.network import (
 from pipelines.training.promotion import decide
 from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, flatten, train_once
 from pipelines.training.score_choice import choose_score
+from pipelines.training.temperature import set_temperature
 from pipelines.training.weights import write_weights
 from vaecore.bound import LatentVariableModel, bound_maps
 from vaecore.graphs.scoring import ScoringGraph, squared_error

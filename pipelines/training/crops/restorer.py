@@ -16,12 +16,11 @@ from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
 from pipelines.training.adversary import alone_of
+from pipelines.training.crops.error_bars import measure_error_bars
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.fit_adversarial import FitAdversarialRestorer, Opposition
 from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems
 from pipelines.training.crops.plan import Split, choose_recipe
-from pipelines.training.crops.restorer_module import FitRestorer
-from pipelines.training.error_bars import measure_error_bars
+from pipelines.training.crops.restorer_module import FitAdversarialRestorer, FitRestorer, Opposition
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.network import adversarial_problems
 from pipelines.training.promotion import Decision

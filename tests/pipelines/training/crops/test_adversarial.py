@@ -21,7 +21,7 @@ from pipelines.registry.resolve import find_model
 from pipelines.train import crop_training
 from pipelines.training.adversary import PATIENCE, Adversary
 from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
-from pipelines.training.crops.fit_adversarial import FitAdversarialRestorer, Opposition
+from pipelines.training.crops.restorer_module import FitAdversarialRestorer, Opposition
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise, smaller
 from vaecore.likelihoods import GaussianLikelihood

@@ -21,9 +21,8 @@ from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.fit_adversarial import Opposition
-from pipelines.training.crops.fit_unpaired import FitUnpaired, LearnedDamage
-from pipelines.training.crops.unpaired import UnpairedTraining, first_guess
+from pipelines.training.crops.restorer_module import Opposition
+from pipelines.training.crops.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, first_guess
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
 from vaecore.likelihoods import GaussianLikelihood

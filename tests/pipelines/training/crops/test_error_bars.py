@@ -12,9 +12,10 @@ from PIL import Image
 
 from pipelines.data.crop_images import load_photos
 from pipelines.images import find_images
+from pipelines.training.crops.error_bars import SHARES, measure_error_bars
 from pipelines.training.crops.fit import CropRecipe, steps_within
 from pipelines.training.crops.restorer_module import FitRestorer
-from pipelines.training.error_bars import SHARES, best_temperature, measure_error_bars
+from pipelines.training.temperature import best_temperature
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.representations.image_format import ImageFormat
