@@ -40,7 +40,7 @@ from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
-from pipelines.training.adversary import announce
+from pipelines.training.adversary import Opposition, announce
 from pipelines.training.crops.colorizer import ColorizerTraining
 from pipelines.training.crops.kind import AnyTraining
 from pipelines.training.crops.restorer import RestorerTraining
@@ -53,18 +53,20 @@ from pipelines.training.model_card import write_card
 from pipelines.training.network import (
     build_network,
     build_representation,
-    check_network_options,
     circumstances_of,
+    standardises,
+    training_device,
+)
+from pipelines.training.options import (
+    check_network_options,
     find_task,
     has_own_map,
     likelihood_name,
     prior_of,
     score_kind,
-    standardises,
-    training_device,
 )
 from pipelines.training.promotion import decide
-from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, flatten, train_once
+from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, train_once
 from pipelines.training.score_choice import choose_score
 from pipelines.training.temperature import set_temperature
 from pipelines.training.weights import write_weights
@@ -179,7 +181,7 @@ def _train_scorer(job: Job, why: str | None, *, fresh: bool) -> TrainedModel:
         likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
         prepared.recipe.steps, prepared.recipe.batch,
     )  # fmt: skip
-    announce(prepared.recipe.adversarial, prepared.recipe.steps)
+    announce(Opposition.of(job.train), prepared.recipe.steps)
 
     def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
         return _make_bundle(prepared, work, folder, run, seen, start)
@@ -205,7 +207,7 @@ def _make_bundle(
     """
     job, plan, data, representation = prepared.job, prepared.plan, prepared.data, prepared.representation
     device = training_device()
-    run.params(flatten(job) | _chosen(prepared) | {"device": device})
+    run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
     examples = make_examples(data, plan.image_format, representation, device)
     prior, circumstances = prior_of(job), circumstances_of(job, representation)

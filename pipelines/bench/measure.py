@@ -27,7 +27,7 @@ from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import Decoded, Failed, find_images
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 from vaecore.representations.image_format import resize
 
 log = logging.getLogger(__name__)

@@ -90,6 +90,13 @@ class Job(Record):
             if not (field := type(getattr(self, name)).model_fields[key]).is_required() and value != field.default
         ]
 
+    def flatten(self) -> dict[str, Any]:
+        """Return the job as `table.key` and values, as runs are tagged with it."""
+        flat: dict[str, Any] = {}
+        for key, value in self.model_dump(mode="json").items():
+            flat |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
+        return flat
+
     @field_validator("name")
     @classmethod
     def _name_is_plain(cls, name: str) -> str:

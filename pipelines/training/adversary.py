@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
+from pipelines.jobfile.tables import TrainTable
 from vaecore.adversarial import Kind, adversarial_term, discriminator_loss, generator_loss, r1
 from vaecore.networks import PatchDiscriminator
 
@@ -19,40 +21,52 @@ BETAS = (0.5, 0.99)
 GAMMA = 1e-3  # of the penalty on the discriminator's slope
 LAZY = 8  # the penalty counts at every so many steps, so much: Karras et al. 2020, "StyleGAN2", appendix B
 ALONE = 0.5  # share of the steps before the term sets in, where training does not begin with a trained model
-
 RAMP = 0.1  # share of the steps over which the term comes into force: what a discriminator says at first is noise
-
 WON, LOST = 0.98, 0.01  # accuracy from which on it has won; difference of its outputs below which it has lost
 PATIENCE = 3  # checks in a row before somebody is told
 WHEN_WON = "Train longer, begin with a trained model ('train.start'), or raise 'train.adversarial'"
 
 
-def in_force(step: int, steps: int, alone: float = ALONE) -> float | None:
-    """How much of its weight the term has at a step, from 0 to 1; None before it sets in.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opposition:
+    """The adversarial term of a training.
 
-    >>> in_force(499, 1000), in_force(500, 1000), in_force(550, 1000), in_force(900, 1000)
-    (None, 0.0, 0.5, 1.0)
+    Attributes:
+        weight: In force of the error.
+        kind: Of loss.
+        alone: Share of the steps before it sets in.
     """
-    begun = (step - int(alone * steps)) / max(1, RAMP * steps)
-    return None if begun < 0 else min(1.0, begun)
+
+    weight: float
+    kind: Kind = "hinge"
+    alone: float = 0.0
+
+    @classmethod
+    def of(cls, table: TrainTable) -> Opposition | None:
+        """Return the term that a job asks for: it sets in at once where training begins with a trained model."""
+        if table.adversarial is None:
+            return None
+        alone = ALONE if table.start is None else 0.0
+        return cls(weight=table.adversarial, kind=table.adversarial_loss, alone=alone)
+
+    def weight_at(self, step: int, steps: int) -> float | None:
+        """Return the term's weight at a step; None before it sets in.
+
+        >>> [Opposition(weight=2.0, alone=0.5).weight_at(step, 1000) for step in (499, 500, 550, 900)]
+        [None, 0.0, 1.0, 2.0]
+        """
+        begun = (step - int(self.alone * steps)) / max(1, RAMP * steps)
+        return None if begun < 0 else min(1.0, begun) * self.weight
 
 
-def alone_of(start: str | None) -> float:
-    """Share of the steps before the term sets in: none where training begins with a trained model.
-
-    >>> alone_of(None), alone_of("builtin:denoise")
-    (0.5, 0.0)
-    """
-    return ALONE if start is None else 0.0
-
-
-def announce(weight: float | None, steps: int, alone: float = ALONE) -> None:
+def announce(opposition: Opposition | None, steps: int) -> None:
     """Tell whoever trains what an adversarial term does to the model, and from which step on; None: there is none."""
-    if weight is not None:
+    if opposition is not None:
+        alone = int(opposition.alone * steps)
         log.info(
             "sharp before faithful (train.adversarial = %g): %s, images are also to pass for real, and fine detail may "
             "be made up; MLflow has the balance of the two networks at each check (adversary_...)",
-            weight, f"from step {int(alone * steps)} of {steps} on" if alone else "from the first step on",
+            opposition.weight, f"from step {alone} of {steps} on" if opposition.alone else "from the first step on",
         )  # fmt: skip
 
 
@@ -65,7 +79,7 @@ class Adversary(nn.Module):
     def __init__(
         self,
         channels: int,
-        kind: Kind,
+        opposition: Opposition,
         seed: int,
         *,
         name: str = "adversary",
@@ -76,7 +90,7 @@ class Adversary(nn.Module):
 
         Args:
             channels: Of what it is shown.
-            kind: Of loss.
+            opposition: Kind of loss, and its weight at each step.
             seed: Of its first weights.
             name: That its figures begin with.
             won: What to do when it has won, for people.
@@ -86,7 +100,7 @@ class Adversary(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminator = PatchDiscriminator(channels).to(memory_format=torch.channels_last)
-        self.kind, self.name, self._won, self._may_lose = kind, name, won, may_lose
+        self.opposition, self.name, self._won, self._may_lose = opposition, name, won, may_lose
         self._optimiser = LazyAdam(self.discriminator)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -105,7 +119,7 @@ class Adversary(nn.Module):
         shown = real.detach().requires_grad_(punish)
         with torch.enable_grad():
             of_real, of_made = self.discriminator(shown), self.discriminator(made.detach())
-            loss = discriminator_loss(of_real, of_made, self.kind)
+            loss = discriminator_loss(of_real, of_made, self.opposition.kind)
             if punish:
                 with torch.autocast(real.device.type, enabled=False):  # squares of small numbers
                     loss = loss + LAZY * r1(self.discriminator(shown.float()), shown, GAMMA)
@@ -113,27 +127,38 @@ class Adversary(nn.Module):
         right = ((of_real > 0).float().mean() + (of_made < 0).float().mean()) / 2
         self._note(real=of_real.mean(), made=of_made.mean(), accuracy=right)
 
-    def term(
-        self, error: Tensor, restored: Tensor, judged: Tensor, weight: float, given: Tensor | None = None
+    def oppose(
+        self,
+        step: int,
+        weight: float,
+        *,
+        real: Tensor,
+        judged: Tensor,
+        error: Tensor,
+        restored: Tensor,
+        given: Tensor | None = None,
     ) -> Tensor:
-        """What is added to an error, so that its images pass for real. See `adversarial_term`.
+        """Learn from a step's images, and return what is added to the error so that its images pass for real.
 
         Args:
+            step: Its number.
+            weight: In force of the error. See `adversarial_term`.
+            real: Real images.
+            judged: What is to pass for them.
             error: Depends on `restored`.
             restored: What the error is of.
-            judged: What is to pass for real.
-            weight: In force of the error.
             given: Further channels that the discriminator sees.
         """
-        loss = self.pull(judged if given is None else torch.cat([given, judged], dim=1))
-        found = adversarial_term(error, restored, loss, judged, weight)
+        shown, made = (each if given is None else torch.cat([given, each], dim=1) for each in (real, judged))
+        self.learn(shown, made, step)
+        found = adversarial_term(error, restored, self.pull(made), judged, weight)
         self._note(share=found.share, factor=found.factor)
         return found.loss
 
     def pull(self, judged: Tensor) -> Tensor:
         """The loss of whoever made images and is taught by nothing else."""
         self.discriminator.requires_grad_(False)  # it learns nothing from this
-        loss = generator_loss(self.discriminator(judged), self.kind)
+        loss = generator_loss(self.discriminator(judged), self.opposition.kind)
         self.discriminator.requires_grad_(True)
         return loss
 
@@ -180,7 +205,7 @@ class Adversary(nn.Module):
             )  # fmt: skip
 
 
-class AdversarialCheckpoints(L.LightningModule):
+class AdversarialTraining(L.LightningModule):
     """What a training does for its adversary, if it has one: figures at each check, its optimiser in checkpoints."""
 
     adversary: Adversary | None  # set by each, for a module finds none that its class has

@@ -42,7 +42,8 @@ from pipelines.models.model_file import (
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
-from pipelines.training.network import likelihood_name, uses_embedded_backbone
+from pipelines.training.network import uses_embedded_backbone
+from pipelines.training.options import likelihood_name
 from vaecore.graphs.export import export_decoder, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.representations import Representation

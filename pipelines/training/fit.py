@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines.data.examples import Examples, Window
 from pipelines.jobfile.tables import TrainTable
-from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_force
+from pipelines.training.adversary import ALONE, AdversarialTraining, Adversary, Opposition
 from pipelines.training.loop import OnCheck, Trainable, repeatable, run
 from vaecore.adversarial import Kind
 from vaecore.bound import LatentVariableModel, bound_maps, elbo, training_loss
@@ -129,7 +129,7 @@ def windows_of(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) 
     return [(slice(int(top), int(top) + side), slice(int(left), int(left) + side)) for top, left in corners]
 
 
-class Fit(AdversarialCheckpoints, Trainable):
+class Fit(AdversarialTraining, Trainable):
     """Maximise the bound of the training images; watch it on the held-out ones.
 
     With an adversarial term, reconstructions and images drawn from the prior are to pass for real: a VAE-GAN, here with
@@ -149,7 +149,8 @@ class Fit(AdversarialCheckpoints, Trainable):
         self.adversary = None
         if recipe.adversarial is not None:
             channels = examples.batch(np.array(examples.split["train"][:1])).shape[1]
-            self.adversary = Adversary(channels, recipe.adversarial_loss, recipe.seed, won=WHEN_WON)
+            opposition = Opposition(weight=recipe.adversarial, kind=recipe.adversarial_loss, alone=ALONE)
+            self.adversary = Adversary(channels, opposition, recipe.seed, won=WHEN_WON)
 
     @property
     def network(self) -> LatentVariableModel:
@@ -201,13 +202,12 @@ class Fit(AdversarialCheckpoints, Trainable):
 
     def _pass_for_real(self, loss: Tensor, y: Tensor, reconstructed: Tensor) -> Tensor | float:
         """The adversarial term of reconstructions, and of as many images from the standard prior."""
-        weight, force = self.recipe.adversarial, in_force(self.global_step, self.recipe.steps)
-        if self.adversary is None or weight is None or force is None:
+        step, adversary = self.global_step, self.adversary
+        if adversary is None or (weight := adversary.opposition.weight_at(step, self.recipe.steps)) is None:
             return 0.0
-        latents = self._noise((len(reconstructed), *self.network.latent_shape), 2_000_000 + self.global_step)
+        latents = self._noise((len(reconstructed), *self.network.latent_shape), 2_000_000 + step)
         judged = torch.cat([reconstructed, self.network.decode(latents).mean])
-        self.adversary.learn(y, judged, self.global_step)
-        return self.adversary.term(loss, reconstructed, judged, force * weight)
+        return adversary.oppose(step, weight, real=y, judged=judged, error=loss, restored=reconstructed)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The plain bound of held-out images, always under the same noise; nobody tells their classes."""

@@ -17,7 +17,6 @@ from pipelines.registry import Registry, Version
 from pipelines.registry.batch_runs import drift_since
 from pipelines.registry.records import CHAMPION
 from pipelines.registry.search import job_of
-from pipelines.training.registration import flatten
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
 CONTENTS = (
@@ -117,7 +116,7 @@ def _changed_keys(job: Job, version: Version) -> list[str]:
 
     Keys that there were not then count where the job sets them.
     """
-    then, now = job_of(version), flatten(job)
+    then, now = job_of(version), job.flatten()
     keys = (then.keys() & now.keys()) | set(job.set_options(*TABLES))
     mattering = {key for key in keys if key.split(".")[0] in ("task", *TABLES)} - set(CONTENTS)
     return sorted(key for key in mattering if then.get(key) != now[key])

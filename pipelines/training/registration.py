@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.base.locks import locked
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
@@ -80,7 +79,7 @@ def train_once(
         KintsugiError: The bundle cannot be made or registered.
         DigestError: Its files are damaged in the registry, so that no alias moved.
     """
-    registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(flatten(job)), WORK: key}
+    registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(job.flatten()), WORK: key}
     with work_folder(job, key, fresh=fresh) as work:
         finished = None if fresh else _finished(registry, job.name, origin, work / RUN_FILE)
         if finished is not None:
@@ -280,11 +279,3 @@ def _champion(registry: Registry, name: str) -> Version | None:
         return registry.get(name, CHAMPION)
     except ModelError:
         return None
-
-
-def flatten(job: Job) -> dict[str, Any]:
-    """The job as `table.key` and values, as runs are tagged with it."""
-    flat: dict[str, Any] = {}
-    for key, value in job.model_dump(mode="json").items():
-        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
-    return flat

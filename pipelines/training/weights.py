@@ -13,7 +13,8 @@ from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.models.session import Session, keyed_noise
-from pipelines.training.network import build_network, build_representation, find_task, score_kind
+from pipelines.training.network import build_network, build_representation
+from pipelines.training.options import find_task, score_kind
 from vaecore.graphs.scoring import ScoringGraph
 from vaecore.representations import Features, Representation
 from vaecore.representations.image_format import ImageFormat

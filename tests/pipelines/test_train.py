@@ -31,7 +31,7 @@ from pipelines.train import _work_key, prepare, train_model
 from pipelines.training.bundle import check_parity, describe, write_job, write_model
 from pipelines.training.fit import fit
 from pipelines.training.loop import ema
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 from pipelines.training.registration import work_folder
 from vaecore.tasks import scoring_tasks
 

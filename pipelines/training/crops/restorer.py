@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +16,14 @@ from pipelines.data.crop_images import Photos
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
-from pipelines.training.adversary import alone_of
+from pipelines.training.adversary import Opposition
 from pipelines.training.crops.error_bars import measure_error_bars
 from pipelines.training.crops.fit import CropRecipe
 from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems
 from pipelines.training.crops.plan import Split, choose_recipe
-from pipelines.training.crops.restorer_module import FitAdversarialRestorer, FitRestorer, Opposition
+from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.model_card import write_restoration_card
-from pipelines.training.network import adversarial_problems
+from pipelines.training.options import adversarial_problems
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import as_files
 from vaecore.graphs.export import export_restoration
@@ -30,7 +31,7 @@ from vaecore.graphs.restoration import OUTPUTS, RestorationGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import SIZES, Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.tasks import Damage, Restoration, restorations
+from vaecore.tasks import Damage, Restoration, Unpaired, restorations
 
 OWN_OPTIONS = OPTIONS | {
     "model.scale", "model.damage", "model.level", "train.adversarial", "train.adversarial_loss"
@@ -38,12 +39,11 @@ OWN_OPTIONS = OPTIONS | {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job asks for, every choice made."""
+class TrainingDamage:
+    """The damage that a job asks for, every choice made."""
 
     task: Restoration
-    scale: int
-    damage: str
+    name: str
     strengths: tuple[float, float]
     largest: int = 255  # value of the files
 
@@ -52,17 +52,17 @@ class Plan:
         """What it is measured at."""
         return self.task.levels if self.strengths[0] < self.strengths[1] else self.strengths[:1]
 
-    def damaged(self, y: Tensor, generator: torch.Generator) -> Tensor:
+    def apply(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """What the network is given in training: each image damaged as strongly as chance will have it.
 
         Every other one is clipped and rounded as files are, which hold no noise below black: the rest is as papers have
         it. A network that has seen the latter only takes clipped noise for light, and is sure of it.
         """
         files = torch.rand(len(y), generator=generator, device=generator.device) < 1 / 2
-        c = self._damaged(y, generator, self.strengths)
+        c = self._apply(y, generator, self.strengths)
         return torch.where(files.to(y.device)[:, None, None, None], as_files(c, self.largest), c)
 
-    def damaged_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
+    def apply_as_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """The same where all are files, as those of a folder are, no weaker than is measured: for error bars.
 
         One calibration serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted
@@ -70,31 +70,95 @@ class Plan:
         """
         levels = self.levels
         strengths = (levels[0], levels[-1]) if len(levels) > 1 else self.strengths
-        return as_files(self._damaged(y, generator, strengths), self.largest)
+        return as_files(self._apply(y, generator, strengths), self.largest)
 
-    def _damaged(self, y: Tensor, generator: torch.Generator, strengths_between: tuple[float, float]) -> Tensor:
+    def _apply(self, y: Tensor, generator: torch.Generator, strengths_between: tuple[float, float]) -> Tensor:
         low, high = strengths_between
         strengths = low + (high - low) * torch.rand(len(y), generator=generator, device=generator.device)
-        damage: Damage = self.task.damages[self.damage]
+        damage: Damage = self.task.damages[self.name]
         return damage(y, strengths.to(y), generator)
 
 
-class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMetadata]):
-    """Clean images and how they are damaged make a model that mends."""
+class RestoringTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMetadata]):
+    """What models that mend share, with pairs or without.
+
+    Attributes:
+        task: What is mended.
+        scale: By which the result is larger.
+    """
 
     export = staticmethod(export_restoration)
     session, metadata, figure = RestoringSession, RestorationMetadata, "psnr"
+    task: Restoration | Unpaired
+    scale: int = 1
+
+    def does(self, channels: int) -> tuple[str, ...]:
+        """Task, channels, scale, and how sharp: models that prefer sharp to faithful are not compared by PSNR."""
+        return _words(self.job.task, channels, self.scale, self.job.train.adversarial)
+
+    def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
+        """The same of a champion."""
+        return _words(metadata.task, metadata.channels, metadata.scale, metadata.adversarial)
+
+    def network(self, photos: Photos) -> Restorer:
+        """A restorer with as many channels as the images."""
+        channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
+        return Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.scale)
+
+    @abstractmethod
+    def damage_fields(self) -> dict[str, Any]:
+        """What the metadata say of the damage."""
+
+    def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
+        """With error bars."""
+        bars = measure_error_bars(module, module.split["calibrate"])
+        graph = RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval()
+        return graph, self.damage_fields() | {
+            "scale": self.scale,
+            "level": self.task.level,
+            "size_multiple": module.network.multiple,
+            "halo": module.network.halo,
+            "likelihood": "gaussian",
+            "outputs": OUTPUTS,
+            "intervals": bars.intervals,
+        }
+
+    def pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
+        """The middle damaged, and as it is."""
+        y, c = module.damaged_middle(image, key=3 * 10**9 + number)
+        return c, y
+
+    def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+        """A part that lacks some rows above and columns on the right."""
+        multiple = graph.network.multiple
+        down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
+        return (c[:, down:, : c.shape[2] - left].contiguous(),)
+
+    def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
+        """With what it mends, and the error bars."""
+        return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
+
+
+def _words(task: str, channels: int, scale: int, adversarial: float | None) -> tuple[str, ...]:
+    sharp = () if adversarial is None else (f"sharp before faithful ({adversarial:g})",)
+    return task, f"{channels} channel(s)", f"scale {scale}", *sharp
+
+
+class RestorerTraining(RestoringTraining):
+    """Clean images and how they are damaged make a model that mends."""
+
+    task: Restoration
 
     def __init__(self, job: Job) -> None:
         """Choose what the job leaves open. See `CropTraining`."""
         self.task = restorations()[job.task]
         super().__init__(job)
         table, scales = job.model, self.task.scales
-        scale = table.scale or scales[0]
-        low, high = (float(scale),) * 2 if len(scales) > 1 else self.task.strengths
+        self.scale = table.scale or scales[0]
+        low, high = (float(self.scale),) * 2 if len(scales) > 1 else self.task.strengths
         if table.level is not None:
             low = high = table.level
-        self.plan = Plan(self.task, scale, table.damage or next(iter(self.task.damages)), (low, high))
+        self.damage = TrainingDamage(self.task, table.damage or next(iter(self.task.damages)), (low, high))
 
     def problems(self) -> Iterator[str]:
         """Damage, scale or level that the task does not know."""
@@ -113,93 +177,28 @@ class RestorerTraining(CropTraining[FitRestorer, RestorationGraph, RestorationMe
 
     def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
         """Clean images."""
-        self.plan = replace(self.plan, largest=image_format.maximum)
+        self.damage = replace(self.damage, largest=image_format.maximum)
         return super().read(image_format)
-
-    def does(self, channels: int) -> tuple[str, ...]:
-        """Task, channels and scale."""
-        words = self.job.task, f"{channels} channel(s)", f"scale {self.plan.scale}"
-        return words + sharpness(self.job.train.adversarial)
-
-    def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
-        """The same of a champion."""
-        words = metadata.task, f"{metadata.channels} channel(s)", f"scale {metadata.scale}"
-        return words + sharpness(metadata.adversarial)
 
     def recipe(self, device: str) -> CropRecipe:
         """Crops are larger where the result is."""
-        return choose_recipe(self.job, self.size, device, self.plan.scale)
+        return choose_recipe(self.job, self.size, device, self.scale)
 
     def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitRestorer]:
-        """A restorer with as many channels as the images."""
-        channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
-        network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.plan.scale)
-        parts = network, GaussianLikelihood(), photos, split, self.plan.damaged
-        if (opposition := opposition_of(self.job)) is None:
-            return partial(FitRestorer, *parts)
-        return partial(FitAdversarialRestorer, *parts, opposition=opposition)
+        """A restorer under the job's damage."""
+        parts = self.network(photos), GaussianLikelihood(), photos, split, self.damage.apply
+        return partial(FitRestorer, *parts, opposition=Opposition.of(self.job.train))
 
     def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
         """Network and damage."""
-        return [self.size, self.plan.scale, self.plan.damage, self.plan.strengths]
+        return [self.size, self.scale, self.damage.name, self.damage.strengths]
 
     def judged(self, module: FitRestorer) -> FitRestorer:
         """On damaged images as files hold them."""
         own = module.network, module.likelihood, module.photos, module.split
-        return FitRestorer(*own, self.plan.damaged_files, module.recipe).eval()
+        return FitRestorer(*own, self.damage.apply_as_files, module.recipe).eval()
 
-    def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
-        """With error bars."""
-        graph, fields = with_error_bars(module)
-        return graph, fields | {
-            "scale": self.plan.scale,
-            "damage": self.plan.damage,
-            "level": self.task.level,
-            "strengths": self.plan.strengths,
-            "levels": self.plan.levels,
-            "luma": self.task.luma,
-        }
-
-    def pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
-        """The middle damaged, and as it is."""
-        y, c = module.damaged_middle(image, key=3 * 10**9 + number)
-        return c, y
-
-    def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
-        """A part that lacks some rows above and columns on the right."""
-        return (part_of(c, graph.network.multiple, number),)
-
-    def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
-        """With what it mends, and the error bars."""
-        return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
-
-
-def with_error_bars(module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
-    """The graph of a trained restorer with error bars of its held-out images, and what its metadata says of both."""
-    bars = measure_error_bars(module, module.split["calibrate"])
-    return RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval(), {
-        "size_multiple": module.network.multiple,
-        "halo": module.network.halo,
-        "likelihood": "gaussian",
-        "outputs": OUTPUTS,
-        "intervals": bars.intervals,
-    }
-
-
-def part_of(c: Tensor, multiple: int, number: int) -> Tensor:
-    """Part of an image (1, H, W, C), whose sides are multiples: it lacks some rows above and columns on the right."""
-    down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
-    return c[:, down:, : c.shape[2] - left].contiguous()
-
-
-def opposition_of(job: Job) -> Opposition | None:
-    """The adversarial term that a job asks for: at once where training begins with a trained model."""
-    table = job.train
-    if table.adversarial is None:
-        return None
-    return Opposition(weight=table.adversarial, kind=table.adversarial_loss, alone=alone_of(table.start))
-
-
-def sharpness(adversarial: float | None) -> tuple[str, ...]:
-    """In words: models that prefer sharp to faithful differently are not compared by PSNR."""
-    return () if adversarial is None else (f"sharp before faithful ({adversarial:g})",)
+    def damage_fields(self) -> dict[str, Any]:
+        """The damage and its strengths."""
+        damage = self.damage
+        return {"damage": damage.name, "strengths": damage.strengths, "levels": damage.levels, "luma": self.task.luma}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
-from pipelines.training.adversary import AdversarialCheckpoints, Adversary, in_force
+from pipelines.training.adversary import AdversarialTraining, Adversary, Opposition
 from pipelines.training.crops.fit import CropRecipe, FitCrops
-from vaecore.adversarial import Kind
 from vaecore.graphs.colorization import to_luma
 from vaecore.graphs.restoration import psnr, restoration_loss
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
@@ -23,8 +21,14 @@ GREY = 4  # one of so many images of colour is made grey first: a model of colou
 Damaged = Callable[[Tensor, torch.Generator], Tensor]  # y to c, as strongly as chance will have it
 
 
-class FitRestorer(FitCrops[Restorer]):
-    """Bring restored crops near clean ones; watch PSNR on the middles of held-out images."""
+class FitRestorer(AdversarialTraining, FitCrops[Restorer]):
+    """Bring restored crops near clean ones; watch PSNR on the middles of held-out images.
+
+    With an adversarial term, a discriminator sees the damaged image, enlarged, beside the clean or restored one.
+
+    Source: the conditional PatchGAN of Isola et al. 2017, "Image-to-image translation with conditional adversarial
+    networks", with R1 instead of batch normalisation and dropout.
+    """
 
     watched = "select_psnr"
     unit = "held-out PSNR {:.2f} dB"
@@ -37,6 +41,7 @@ class FitRestorer(FitCrops[Restorer]):
         split: Mapping[SplitName, Sequence[int]],
         damaged: Damaged,
         recipe: CropRecipe,
+        opposition: Opposition | None = None,
     ) -> None:
         """Tie a network to its data and its budget.
 
@@ -47,14 +52,25 @@ class FitRestorer(FitCrops[Restorer]):
             split: Which of them are trained on ("train") and looked at ("select").
             damaged: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
             recipe: Steps, batch, crop.
+            opposition: The adversarial term, if any.
         """
         super().__init__(network, photos, split, recipe, network.multiple * network.upscale)
         self.likelihood, self._damaged = likelihood, damaged
+        self.adversary = None
+        if opposition is not None:
+            self.adversary = Adversary(2 * network.outputs, opposition, recipe.seed)
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
-        """What a step minimises; the key decides the damage."""
+        """What a step minimises; the key decides the damage. A discriminator takes a step of its own."""
         y, c = self.pair(self.to_unit(crops), self.generator(key))
-        return restoration_loss(self._predict(c), y)
+        predicted = self._predict(c)
+        error = restoration_loss(predicted, y)
+        if self.adversary is None or (weight := self.adversary.opposition.weight_at(key, self.recipe.steps)) is None:
+            return error
+        restored, given = predicted.mean, self.network.enlarged(c)
+        return error + self.adversary.oppose(
+            key, weight, real=y, judged=restored, error=error, restored=restored, given=given
+        )
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
@@ -99,57 +115,3 @@ class FitRestorer(FitCrops[Restorer]):
     def _predict(self, c: Tensor) -> Gaussian:
         predicted: Gaussian = self.likelihood(self.model(c.contiguous(memory_format=torch.channels_last)))
         return predicted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opposition:
-    """What the adversarial term is to be.
-
-    Attributes:
-        weight: In force of the error.
-        kind: Of loss.
-        alone: Share of the steps before it sets in.
-    """
-
-    weight: float
-    kind: Kind = "hinge"
-    alone: float = 0.0
-
-
-class FitAdversarialRestorer(AdversarialCheckpoints, FitRestorer):
-    """As `FitRestorer`, with a discriminator that sees the damaged image, enlarged, beside the clean or restored one.
-
-    Source: the conditional PatchGAN of Isola et al. 2017, "Image-to-image translation with conditional adversarial
-    networks", with R1 instead of batch normalisation and dropout.
-    """
-
-    def __init__(
-        self,
-        network: Restorer,
-        likelihood: GaussianLikelihood,
-        photos: Photos,
-        split: Mapping[SplitName, Sequence[int]],
-        damaged: Damaged,
-        recipe: CropRecipe,
-        *,
-        opposition: Opposition,
-    ) -> None:
-        """Tie a network to its data, its budget and its adversary. See `FitRestorer`."""
-        super().__init__(network, likelihood, photos, split, damaged, recipe)
-        self.opposition = opposition
-        self.adversary = Adversary(2 * network.outputs, opposition.kind, recipe.seed)
-
-    def loss(self, crops: Tensor, key: int) -> Tensor:
-        """The restorer's loss; the discriminator takes a step of its own."""
-        y, c = self.pair(self.to_unit(crops), self.generator(key))
-        predicted = self._predict(c)
-        error = restoration_loss(predicted, y)
-        force = in_force(key, self.recipe.steps, self.opposition.alone)
-        if force is None:
-            return error
-        given = self.network.enlarged(c)
-        real, made = (torch.cat([given, each], dim=1) for each in (y, predicted.mean.detach()))
-        assert self.adversary is not None  # noqa: S101 - ours, always
-        self.adversary.learn(real, made, key)
-        weight = force * self.opposition.weight
-        return error + self.adversary.term(error, predicted.mean, predicted.mean, weight, given)

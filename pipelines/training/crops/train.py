@@ -27,7 +27,7 @@ from pipelines.models.model_file import MODEL_FILE, SPLIT_FILE, ModelFile, sha25
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
-from pipelines.training.adversary import alone_of, announce
+from pipelines.training.adversary import Opposition, announce
 from pipelines.training.bundle import common_fields, write_job
 from pipelines.training.crops.fit import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.training.crops.kind import AnyTraining
@@ -36,7 +36,7 @@ from pipelines.training.crops.warm_start import held_apart, start_of, take_weigh
 from pipelines.training.loop import run
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision, unseen_by
-from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, flatten, train_once
+from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, train_once
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +149,8 @@ def make_bundle(
         recipe = replace(recipe, steps=steps_of(job, trial, work, prepared.device))
     module = prepared.fitted(recipe)
     log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
-    announce(job.train.adversarial, recipe.steps, alone_of(job.train.start))
-    notes.params(flatten(job) | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
+    announce(Opposition.of(job.train), recipe.steps)
+    notes.params(job.flatten() | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
     done = run(module, folder=work, device=prepared.device, on_check=lambda step, found: notes.metrics(found, step))
     module = training.judged(module.cpu().eval())
     graph, own_fields = training.finish(module)

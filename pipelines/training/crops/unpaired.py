@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,19 @@ from torch import Tensor, nn
 from pipelines.data.crop_images import Photos
 from pipelines.data.splits import SplitName
 from pipelines.jobfile.job import Job
-from pipelines.models.model_file import LEARNED, RestorationMetadata
-from pipelines.models.session import RestoringSession
-from pipelines.training.adversary import LEARNING_RATE, AdversarialCheckpoints, Adversary, LazyAdam, in_force
+from pipelines.models.model_file import LEARNED
+from pipelines.training.adversary import LEARNING_RATE, Adversary, LazyAdam, Opposition
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems
+from pipelines.training.crops.kind import OPTIONS, common_problems
 from pipelines.training.crops.plan import Split, read_unpaired
-from pipelines.training.crops.restorer import opposition_of, part_of, sharpness, with_error_bars
-from pipelines.training.crops.restorer_module import FitRestorer, Opposition
-from pipelines.training.model_card import write_restoration_card
-from pipelines.training.promotion import Decision
+from pipelines.training.crops.restorer import RestoringTraining
+from pipelines.training.crops.restorer_module import FitRestorer
 from vaecore.damage.degradations import as_files, grain
-from vaecore.graphs.export import export_restoration
-from vaecore.graphs.restoration import RestorationGraph, restoration_loss
+from vaecore.graphs.restoration import restoration_loss
 from vaecore.likelihoods import GaussianLikelihood
-from vaecore.networks import SIZES, Degrader, Restorer
+from vaecore.networks import Degrader, Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.tasks import unpaired
+from vaecore.tasks import Unpaired, unpaired
 
 log = logging.getLogger(__name__)
 OWN_OPTIONS = (OPTIONS - {"data.group"}) | {
@@ -63,13 +58,13 @@ class LearnedDamage(nn.Module):
     adversarial training", eq. 4.
     """
 
-    def __init__(self, channels: int, scale: float, kind: Opposition, seed: int, largest: int) -> None:
+    def __init__(self, channels: int, scale: float, opposition: Opposition, seed: int, largest: int) -> None:
         """Build both; see `Degrader`. `largest` is the value of files that is white."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.degrader = Degrader(channels, scale)
-        self.adversary = Adversary(channels, kind.kind, seed + 1, name="damage", won=WHEN_WON, may_lose=True)
+        self.adversary = Adversary(channels, opposition, seed + 1, name="damage", won=WHEN_WON, may_lose=True)
         self._optimiser, self._largest = LazyAdam(self.degrader, LEARNING_RATE / SLOWER), largest
 
     def forward(self, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,7 +91,7 @@ class LearnedDamage(nn.Module):
         self.adversary.resume(state["adversary"])
 
 
-class FitUnpaired(AdversarialCheckpoints, FitRestorer):
+class FitUnpaired(FitRestorer):
     """As `FitRestorer`, with a damage that is learned meanwhile. Of a cycle's two ways the one that noise has is kept.
 
     Clean to damaged and back is trained as pairs are: y is known. From damaged to clean and back there is nothing to
@@ -134,29 +129,24 @@ class FitUnpaired(AdversarialCheckpoints, FitRestorer):
         """
         super().__init__(network, likelihood, photos, split, self._made, recipe)
         self.damage = LearnedDamage(network.outputs, scale, damage, recipe.seed, photos.image_format.maximum)
-        self.opposition = opposition
-        self.adversary = None
         if opposition is not None:
-            self.adversary = Adversary(network.outputs, opposition.kind, recipe.seed + 2)
+            self.adversary = Adversary(network.outputs, opposition, recipe.seed + 2)
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """The restorer's; damage and discriminators take steps of their own."""
         y, damaged = self.to_unit(crops), self.to_unit(self._damaged_crops(key).to(crops.device))
         chance = self.generator(key)
-        pace = 1 - key / max(
-            1.0, LEARNING_SHARE * self.recipe.steps
-        )  # two that chase each other do not settle by themselves
+        # Two that chase each other do not settle by themselves.
+        pace = 1 - key / max(1.0, LEARNING_SHARE * self.recipe.steps)
         if pace > 0 and key % RARELY == 0:
             self.damage.learn(y, damaged, chance, key // RARELY, pace)
         c = self._made(y, chance)
         predicted = self._predict(c)
         error = restoration_loss(predicted, y)
-        force = None if self.opposition is None else in_force(key, self.recipe.steps, self.opposition.alone)
-        if self.adversary is None or self.opposition is None or force is None:
+        if self.adversary is None or (weight := self.adversary.opposition.weight_at(key, self.recipe.steps)) is None:
             return error
-        restored = self._predict(damaged).mean
-        self.adversary.learn(y, restored, key)
-        return error + self.adversary.term(error, predicted.mean, restored, force * self.opposition.weight)
+        judged = self._predict(damaged).mean
+        return error + self.adversary.oppose(key, weight, real=y, judged=judged, error=error, restored=predicted.mean)
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """As with pairs; and whether held-out damaged images have the grain of what the damage makes."""
@@ -204,11 +194,10 @@ class FitUnpaired(AdversarialCheckpoints, FitRestorer):
         return grain(self._made(y, self.generator(10**9 + index))).mean() / grain(damaged).mean().clamp(min=1e-6)
 
 
-class UnpairedTraining(CropTraining[FitUnpaired, RestorationGraph, RestorationMetadata]):
+class UnpairedTraining(RestoringTraining):
     """Clean images, and damaged ones that have nothing to do with them, make a model that mends."""
 
-    export = staticmethod(export_restoration)
-    session, metadata, figure = RestoringSession, RestorationMetadata, "psnr"
+    task: Unpaired
     told = "PSNR {:.2f} dB against the champion's {:.2f}, under the damage that the challenger has learned,"
 
     def __init__(self, job: Job) -> None:
@@ -224,53 +213,23 @@ class UnpairedTraining(CropTraining[FitUnpaired, RestorationGraph, RestorationMe
         """Clean and damaged images."""
         return read_unpaired(self.job, image_format, self.rests)
 
-    def does(self, channels: int) -> tuple[str, ...]:
-        """Task and channels."""
-        return self.job.task, f"{channels} channel(s)", *sharpness(self.job.train.adversarial)
-
-    def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
-        """The same of a champion."""
-        return metadata.task, f"{metadata.channels} channel(s)", *sharpness(metadata.adversarial)
-
     def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitUnpaired]:
-        """A restorer with as many channels as the images, and a damage that begins with noise as strong as theirs."""
-        channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
-        network = Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks)
+        """A restorer, and a damage that begins with noise as strong as that of the damaged images."""
         scale = first_guess(photos, split)
         log.info("the damaged images are grainier, as by noise of %.1f 8-bit levels; the rest is learned", 255 * scale)
         return partial(
-            FitUnpaired, network, GaussianLikelihood(), photos, split, scale,
-            damage=Opposition(weight=1.0, kind=self.job.train.adversarial_loss), opposition=opposition_of(self.job),
+            FitUnpaired, self.network(photos), GaussianLikelihood(), photos, split, scale,
+            damage=Opposition(weight=1.0, kind=self.job.train.adversarial_loss),
+            opposition=Opposition.of(self.job.train),
         )  # fmt: skip
 
     def choices(self, photos: Photos) -> Sequence[Any]:
         """Network, and which images are damaged."""
         return [self.size, [str(file.path.parent) for file in photos.files]]
 
-    def finish(self, module: FitUnpaired) -> tuple[RestorationGraph, dict[str, Any]]:
-        """With error bars, of images that were damaged by what was learned."""
-        graph, fields = with_error_bars(module)
-        return graph, fields | {
-            "scale": 1,
-            "damage": LEARNED,
-            "level": self.task.level,
-            "strengths": (1.0, 1.0),
-            "levels": (1.0,),
-            "luma": False,
-        }
-
-    def pair(self, module: FitUnpaired, image: int, number: int) -> tuple[Tensor, Tensor]:
-        """The middle of a clean image with the damage that was learned, and as it is."""
-        y, c = module.damaged_middle(image, key=3 * 10**9 + number)
-        return c, y
-
-    def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
-        """As of other models that mend."""
-        return (part_of(c, graph.network.multiple, number),)
-
-    def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
-        """With what was never seen."""
-        return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
+    def damage_fields(self) -> dict[str, Any]:
+        """It was learned."""
+        return {"damage": LEARNED, "strengths": (1.0, 1.0), "levels": (1.0,), "luma": False}
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from pipelines.train import prepare
 from pipelines.training.crops import train
 from pipelines.training.crops.restorer import RestorerTraining
 from pipelines.training.crops.warm_start import held_apart
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 from pipelines.training.promotion import unseen_by
 
 

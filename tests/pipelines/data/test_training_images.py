@@ -23,7 +23,7 @@ from pipelines.errors import DataError
 from pipelines.images import Failed
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.models.inputs import decode_for
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 from vaecore.representations.image_format import ImageFormat
 
 

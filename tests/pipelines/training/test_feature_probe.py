@@ -16,7 +16,7 @@ from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import prepare
 from pipelines.training import feature_probe
 from pipelines.training.feature_probe import Distances, details_help
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 
 
 def test_distances_are_those_of_mahalanobis() -> None:

@@ -13,7 +13,7 @@ from pipelines.data.plan import make_plan, survey
 from pipelines.evaluate import evaluate_model
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import train_model
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 
 
 def picture(shape: str, random: np.random.Generator, side: int = 28) -> Image.Image:

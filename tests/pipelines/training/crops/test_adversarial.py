@@ -19,9 +19,9 @@ from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.train import crop_training
-from pipelines.training.adversary import PATIENCE, Adversary
+from pipelines.training.adversary import PATIENCE, Adversary, Opposition
 from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
-from pipelines.training.crops.restorer_module import FitAdversarialRestorer, Opposition
+from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise, smaller
 from vaecore.likelihoods import GaussianLikelihood
@@ -50,13 +50,13 @@ def half(y: Tensor, generator: torch.Generator) -> Tensor:
     return smaller(y, 2)
 
 
-def module(photos: Photos, opposition: Opposition, upscale: int = 1) -> FitAdversarialRestorer:
+def module(photos: Photos, opposition: Opposition, upscale: int = 1) -> FitRestorer:
     torch.manual_seed(0)
     network = Restorer(channels=1, outputs=1, widths=(8, 12), blocks=(1, 1), upscale=upscale)
     split = {"train": range(3, len(photos)), "select": range(3)}
     recipe = CropRecipe(steps=STEPS, batch=2, crop=32, learning_rate=2e-3)
     damaged = noisy if upscale == 1 else half
-    return FitAdversarialRestorer(network, GaussianLikelihood(), photos, split, damaged, recipe, opposition=opposition)
+    return FitRestorer(network, GaussianLikelihood(), photos, split, damaged, recipe, opposition=opposition)
 
 
 @pytest.mark.parametrize(("kind", "upscale"), [("hinge", 1), ("minmax", 2)])
@@ -101,7 +101,7 @@ def test_a_trial_for_minutes_leaves_a_new_training_as_it_was(photos: Photos) -> 
 
 
 def test_a_won_and_a_lost_game_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    adversary = Adversary(1, "hinge", seed=0)
+    adversary = Adversary(1, Opposition(weight=1.0), seed=0)
 
     def check(real: float, made: float, accuracy: float) -> None:
         values = {"real": real, "made": made, "accuracy": accuracy}
@@ -157,12 +157,12 @@ def test_older_files_are_plain() -> None:
 
 
 def test_when_the_term_sets_in(tmp_path: Path) -> None:
-    from pipelines.training.crops.restorer import opposition_of
-
-    assert opposition_of(job(tmp_path)) is None
-    assert opposition_of(job(tmp_path, train="adversarial = 2")) == Opposition(weight=2.0, kind="hinge", alone=0.5)
+    assert Opposition.of(job(tmp_path).train) is None
+    assert Opposition.of(job(tmp_path, train="adversarial = 2").train) == Opposition(
+        weight=2.0, kind="hinge", alone=0.5
+    )
     begun = job(tmp_path, train="adversarial = 1\nadversarial_loss = 'minmax'\nstart = 'builtin:denoise'")
-    assert opposition_of(begun) == Opposition(weight=1.0, kind="minmax", alone=0.0)
+    assert Opposition.of(begun.train) == Opposition(weight=1.0, kind="minmax", alone=0.0)
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,8 @@ from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import score_folder
 from pipelines.training.bundle import check_parity, describe, write_job
-from pipelines.training.network import (
-    build_network,
-    build_representation,
-    circumstances_of,
-    find_task,
-    prior_of,
-    score_kind,
-)
+from pipelines.training.network import build_network, build_representation, circumstances_of
+from pipelines.training.options import find_task, prior_of, score_kind
 from pipelines.training.weights import load_network, write_weights
 from vaecore.graphs.export import export_scoring
 from vaecore.graphs.scoring import ScoringGraph

@@ -97,12 +97,12 @@ def test_all_that_a_task_cannot_be_is_told_at_once(tmp_path: Path) -> None:
 
 def test_choices_that_are_left_open(tmp_path: Path) -> None:
     training = RestorerTraining(job(tmp_path))
-    plan = training.plan
-    assert (training.size, plan.scale, plan.damage, plan.strengths) == ("S", 1, "mixed", (0, 55))
-    assert plan.levels == (15, 25, 50)
-    larger = RestorerTraining(job(tmp_path, "super_resolution", model="scale = 3")).plan
-    assert (larger.scale, larger.strengths, larger.levels) == (3, (3, 3), (3,))
-    assert larger.damaged(torch.rand(2, 1, 12, 18), torch.Generator()).shape == (2, 1, 4, 6)
+    damage = training.damage
+    assert (training.size, training.scale, damage.name, damage.strengths) == ("S", 1, "mixed", (0, 55))
+    assert damage.levels == (15, 25, 50)
+    larger = RestorerTraining(job(tmp_path, "super_resolution", model="scale = 3"))
+    assert (larger.scale, larger.damage.strengths, larger.damage.levels) == (3, (3, 3), (3,))
+    assert larger.damage.apply(torch.rand(2, 1, 12, 18), torch.Generator()).shape == (2, 1, 4, 6)
 
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
 
     def known() -> dict[str, str]:
-        from pipelines.data.crop_images import pixel_digest
+        from pipelines.images.convert import pixel_digest
 
         pixels = np.asarray(Image.open(sorted(GOOD.iterdir())[3]).convert("L"))[..., None]
         return {pixel_digest(pixels)[:16]: "CBSD68"}
@@ -179,9 +179,9 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
 
 
 def test_half_of_training_is_of_files_and_error_bars_are_of_files_alone(tmp_path: Path) -> None:
-    plan = RestorerTraining(job(tmp_path, model="level = 50\ndamage = 'gaussian'")).plan
+    damage = RestorerTraining(job(tmp_path, model="level = 50\ndamage = 'gaussian'")).damage
     black = torch.zeros(200, 1, 8, 8)
-    trained, files = (each(black, torch.Generator().manual_seed(0)) for each in (plan.damaged, plan.damaged_files))
+    trained, files = (each(black, torch.Generator().manual_seed(0)) for each in (damage.apply, damage.apply_as_files))
     clipped = (trained.flatten(1).min(dim=1).values >= 0).float().mean()
     assert 0.35 < clipped < 0.65
     assert files.min() == 0

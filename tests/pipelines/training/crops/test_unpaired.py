@@ -20,8 +20,8 @@ from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
+from pipelines.training.adversary import Opposition
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.restorer_module import Opposition
 from pipelines.training.crops.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, first_guess
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
