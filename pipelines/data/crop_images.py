@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from pipelines.errors import DataError, ImageError
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import survey_bits
+from pipelines.images.convert import pixel_digest
 from pipelines.images.label_images import LabelFolder
 from pipelines.images.tiles import padded
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
@@ -141,14 +141,6 @@ def load_photos(
         image_format=image_format,
         labelled=labels is not None,
     )
-
-
-def pixel_digest(pixels: NDArray[Any]) -> str:
-    """sha256 of an image's size and samples (H, W, C), whatever file they were in: 8 bits scaled to 16 are 8 bits."""
-    if pixels.dtype == np.uint16 and not (pixels % 257).any():
-        pixels = (pixels // 257).astype(np.uint8)
-    header = f"{pixels.shape} {pixels.dtype.name}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def _depth(image_format: ImageFormat, labelled: bool) -> int:

@@ -7,11 +7,19 @@ follow the image's sides and strengths its contrast, so that one set of numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.models.inputs import decode_for
+from pipelines.models.session import keyed_generator
+
+if TYPE_CHECKING:
+    from pipelines.models.model_file import Metadata
+    from vaecore.representations.image_format import ImageFormat
 
 Pixels = NDArray[Any]  # (H, W, C), uint8 or uint16
 Floats = NDArray[np.float64]
@@ -55,6 +63,16 @@ def synthesize(image: Pixels, rng: np.random.Generator) -> Synthetic:
     kind = list(KINDS)[rng.integers(len(KINDS))]
     damaged, mask = KINDS[kind](image, rng)
     return Synthetic(damaged, mask, kind)
+
+
+def decode_with_defects(
+    files: Sequence[ImageFile], form: ImageFormat | Metadata, copies: int
+) -> Iterator[tuple[Decoded, list[Pixels]]]:
+    """Yield each readable image, and copies of it with synthetic defects; equal contents get equal defects."""
+    for image in decode_for(files, form):
+        if not isinstance(image, Failed):
+            generator = keyed_generator(image.sha256)
+            yield image, [synthesize(image.pixels, generator).image for _ in range(copies)]
 
 
 def cut_paste(image: Pixels, rng: np.random.Generator) -> tuple[Pixels, Bools]:

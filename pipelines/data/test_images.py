@@ -15,9 +15,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
-from pipelines.data.crop_images import Photos, pixel_digest
+from pipelines.data.crop_images import Photos
 from pipelines.errors import DataError
-from pipelines.images.convert import luma
+from pipelines.images.convert import luma, pixel_digest
 from pipelines.settings import settings
 
 DIGITS = 16  # of a digest that are kept: one chance in 10^19 of a wrong alarm for each pair

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.base.progress import progress
-from pipelines.data.crop_images import pixel_digest
 from pipelines.data.test_images import digests_of_tested, remember_test_images
 from pipelines.errors import DataError, ImageError
 from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.images.convert import pixel_digest
 from pipelines.models.model_file import ModelFile
 
 log = logging.getLogger(__name__)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.images.bits import ALL, bits_of, narrowest, stretch
 from pipelines.images.image import Image, Samples
@@ -94,3 +96,11 @@ def luma(rgb: Samples) -> Samples:
         total += np.uint32(32768)
         grey[top : top + _ROWS, :, 0] = total >> 16
     return grey
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """sha256 of an image's size and samples (H, W, C), whatever file they were in: 8 bits scaled to 16 are 8 bits."""
+    if pixels.dtype == np.uint16 and not (pixels % 257).any():
+        pixels = (pixels // 257).astype(np.uint8)
+    header = f"{pixels.shape} {pixels.dtype.name}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()

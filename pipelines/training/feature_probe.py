@@ -17,8 +17,8 @@ from torch import Tensor
 from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.data.damaged import with_damage
 from pipelines.data.plan import Plan
+from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
@@ -57,12 +57,12 @@ def details_help(job: Job, wide: Plan, fine: Plan, data: TrainingData, *, standa
     fitted = train[: min(FITTED_IMAGES, -(-len(train) // 2))]
     others = evenly_spaced([*data.files_of("select"), *train[len(fitted) :]], DAMAGED_IMAGES)
     with progress(log, "look at the images", len(fitted) + len(others), "images") as advance:
-        for image, _ in with_damage(fitted, fine.image_format, 0):
+        for image, _ in decode_with_defects(fitted, fine.image_format, 0):
             advance()
             good = _resized(image.pixels, fine)
             for view in views.values():
                 view.learn(good)
-        for image, copies in with_damage(others, fine.image_format, DEFECTS_PER_IMAGE):
+        for image, copies in decode_with_defects(others, fine.image_format, DEFECTS_PER_IMAGE):
             advance()
             good, bad = _resized(image.pixels, fine), [_resized(copy, fine) for copy in copies]
             for view in views.values():

@@ -20,8 +20,8 @@ from pipelines.anomaly.figures_of_merit import separation
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.base.percentages import percent
 from pipelines.base.safe_text import printable
-from pipelines.data.damaged import with_damage
 from pipelines.data.pieces import with_their_pieces
+from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from pipelines.images import ImageFile
 from pipelines.jobfile.tables import PromoteTable
@@ -112,7 +112,7 @@ def _measure(
     bad: list[float] = []
     right: dict[str, list[bool]] = {name: [] for name in session.metadata.classes}
     outputs = ("score", "label_probability") if right else ("score",)
-    for image, copies in with_damage(files, session.metadata, DEFECTS_PER_IMAGE):
+    for image, copies in decode_with_defects(files, session.metadata, DEFECTS_PER_IMAGE):
         found = session.run(image.pixels[None], [image.sha256], outputs)
         good.append(float(found["score"][0]))
         if right:

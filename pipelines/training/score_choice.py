@@ -14,9 +14,9 @@ from torch import Tensor
 from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
-from pipelines.data.damaged import with_damage
 from pipelines.data.examples import Examples
 from pipelines.data.plan import Plan
+from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import JobError
 from pipelines.images import Decoded
@@ -169,7 +169,7 @@ def _places(graph: ScoringGraph, statistics: PlaceStatistics, data: TrainingData
         )
 
     with progress(log, "choose the score", len(files), "images") as advance:
-        for image, copies in with_damage(files, plan.image_format, DEFECTS_PER_IMAGE):
+        for image, copies in decode_with_defects(files, plan.image_format, DEFECTS_PER_IMAGE):
             advance()
             score(image.pixels, image, maps[0])
             for copy in copies:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from pipelines.data.cache import reading_anew
-from pipelines.data.crop_images import Photos, load_photos, pixel_digest
+from pipelines.data.crop_images import Photos, load_photos
 from pipelines.errors import DataError
 from pipelines.images import find_images
+from pipelines.images.convert import pixel_digest
 from pipelines.images.label_images import LabelFolder
 from pipelines.settings import settings
 from vaecore.representations.image_format import ImageFormat

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.crop_images import Photos, load_photos, pixel_digest
+from pipelines.data.crop_images import Photos, load_photos
 from pipelines.data.test_images import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
 from pipelines.errors import DataError
 from pipelines.images import find_images
+from pipelines.images.convert import pixel_digest
 from vaecore.representations.image_format import ImageFormat
 
 

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder, train_model
-from pipelines.data.crop_images import load_photos, pixel_digest
+from pipelines.data.crop_images import load_photos
 from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.images import find_images, read_image
+from pipelines.images.convert import pixel_digest
 from pipelines.jobfile.job import job_from_document
 from pipelines.models.session import ColorizingSession, RestoringSession, Session
 from pipelines.registry.resolve import find_model
