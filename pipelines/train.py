@@ -53,17 +53,17 @@ from pipelines.training.model_card import write_card
 from pipelines.training.network import (
     build_network,
     build_representation,
-    circumstances_of,
-    standardises,
+    choose_standardise,
+    gather_circumstances,
     training_device,
 )
 from pipelines.training.options import (
     check_network_options,
+    find_likelihood_name,
+    find_prior,
+    find_score_kind,
     find_task,
     has_own_map,
-    likelihood_name,
-    prior_of,
-    score_kind,
 )
 from pipelines.training.promotion import decide
 from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, train_once
@@ -113,7 +113,7 @@ def prepare(job: Job) -> Prepared:
     check_network_options(job, plan)
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
-    standardise = standardises(job, plan, data)
+    standardise = choose_standardise(job, plan, data)
     finer = plan.target.finer if job.model.classes is None else None  # classes are of images as a whole
     if finer is not None and job.model.leaves_features_open:
         fine = make_plan(job, task, found, finer)
@@ -178,7 +178,7 @@ def _train_scorer(job: Job, why: str | None, *, fresh: bool) -> TrainedModel:
     prepared = prepare(job)
     log.info(
         "likelihood %s, latents %d x %d x %d, %d steps of %d images",
-        likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
+        find_likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
         prepared.recipe.steps, prepared.recipe.batch,
     )  # fmt: skip
     announce(Opposition.of(job.train), prepared.recipe.steps)
@@ -210,7 +210,7 @@ def _make_bundle(
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
     examples = make_examples(data, plan.image_format, representation, device)
-    prior, circumstances = prior_of(job), circumstances_of(job, representation)
+    prior, circumstances = find_prior(job), gather_circumstances(job, representation)
     if prior.begin is not None:
         prior.begin(prepared.model, _some_of(examples, circumstances.components))
     done = fit(
@@ -228,7 +228,7 @@ def _make_bundle(
     if representation.drawable:
         run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
 
-    parts, kind = (prepared.model, plan.image_format, representation), score_kind(job)
+    parts, kind = (prepared.model, plan.image_format, representation), find_score_kind(job)
     localisation = _localisation(prepared, examples)
     plain = ScoringGraph(*parts, localisation=localisation, kind=kind).eval()
     choice = choose_score(plain, examples, data, plan, job.model)

@@ -27,7 +27,7 @@ from pipelines.data.examples import EXTRACT_BATCH, Examples, make_examples
 from pipelines.data.plan import Plan
 from pipelines.jobfile.job import Job
 from pipelines.training.fit import Recipe
-from pipelines.training.network import build_representation, standardises, training_device
+from pipelines.training.network import build_representation, choose_standardise, training_device
 from vaecore.representations import Representation
 from vaecore.representations.backbones import Backbone
 
@@ -104,7 +104,7 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
 
 def _representation(material: Material, device: str) -> tuple[Representation, Examples]:
     """What the software's own network is given: y, and that of every image."""
-    standardise = standardises(material.job, material.plan, material.data)
+    standardise = choose_standardise(material.job, material.plan, material.data)
     representation = build_representation(material.job, material.plan, standardise=standardise)
     return representation, make_examples(material.data, material.plan.image_format, representation, device)
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Photos:
+class CropImages:
     """Distinct readable images of a folder, in the order of their names.
 
     Attributes:
@@ -64,7 +64,7 @@ class Photos:
         size = height * width * _depth(self.image_format, self.labelled)
         return self.flat[self.starts[index] : self.starts[index] + size].reshape(height, width, -1)
 
-    def crops(
+    def draw_crops(
         self,
         indices: Sequence[int] | NDArray[np.int64],
         side: int,
@@ -86,13 +86,13 @@ class Photos:
         return np.stack(crops)
 
 
-def load_photos(
+def load_crop_images(
     files: Sequence[ImageFile],
     image_format: ImageFormat,
     labels: LabelFolder | None = None,
     *,
     short_side: int | None = None,
-) -> Photos:
+) -> CropImages:
     """Decode images into one file under KINTSUGI_HOME; later runs over the same files reuse it.
 
     Files that failed are tried again: where one can be read now, all are decoded anew.
@@ -131,7 +131,7 @@ def load_photos(
     warn_left_out(log, ((files[position].relative, reason) for position, reason in index["failed"]))
     sizes = tuple((int(height), int(width)) for height, width in index["sizes"])
     lengths = [height * width * _depth(image_format, labels is not None) for height, width in sizes]
-    return Photos(
+    return CropImages(
         files=tuple(files[position] for position in index["keep"]),
         sha256=tuple(index["sha256"]),
         pixel_sha256=tuple(index["pixel_sha256"]),

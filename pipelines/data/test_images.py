@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.errors import DataError
 from pipelines.images.convert import luma, pixel_digest
 from pipelines.settings import settings
@@ -46,7 +46,7 @@ def remember_test_images(folder: Path, digests: Iterable[str]) -> None:
     write_json(place / f"{name}.json", {"folder": str(folder.resolve()), "digests": sorted(set(digests))})
 
 
-def check_leakage(photos: Photos) -> None:
+def check_leakage(images: CropImages) -> None:
     """Refuse training images that are test images.
 
     Raises:
@@ -54,7 +54,7 @@ def check_leakage(photos: Photos) -> None:
     """
     test = known_benchmarks() | _evaluated()
     found: dict[str, list[str]] = {}
-    for file, digest in zip(photos.files, photos.pixel_sha256, strict=True):
+    for file, digest in zip(images.files, images.pixel_sha256, strict=True):
         if (name := test.get(digest[:DIGITS])) is not None:
             found.setdefault(name, []).append(file.relative)
     if not found:

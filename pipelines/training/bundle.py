@@ -42,8 +42,8 @@ from pipelines.models.model_file import (
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
-from pipelines.training.network import uses_embedded_backbone
-from pipelines.training.options import likelihood_name
+from pipelines.training.network import has_embedded_backbone
+from pipelines.training.options import find_likelihood_name
 from vaecore.graphs.export import export_decoder, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.representations import Representation
@@ -82,7 +82,7 @@ def common_fields(
 
 def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corruption: str) -> Metadata:
     """What goes into the file as metadata; `corruption` is of what the encoder saw in training."""
-    embedded = uses_embedded_backbone(job, plan)
+    embedded = has_embedded_backbone(job, plan)
     return Metadata(
         **common_fields(job, plan.image_format, data.digest, data.split),
         value_range=(0, plan.image_format.maximum),
@@ -100,7 +100,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         places=grid_of(graph.representation),
         composite=graph.representation.weight is not None,
         dims=graph.representation.dims,
-        likelihood=likelihood_name(job, plan),
+        likelihood=find_likelihood_name(job, plan),
         latent_shape=graph.network.latent_shape,
         samples=job.model.samples,
         classes=data.classes,

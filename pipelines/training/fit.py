@@ -116,7 +116,7 @@ def shuffled(images: NDArray[np.int64], recipe: Recipe, steps: int, stretch: int
     return order[: steps * size].reshape(steps, size)
 
 
-def windows_of(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) -> list[Window] | None:
+def draw_windows(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) -> list[Window] | None:
     """A random window of large maps for each step: what matters is near, and a step takes a fraction of the time.
 
     None where maps are no larger than the recipe's windows. A function of seed and stretch alone, as `shuffled` is.
@@ -161,7 +161,7 @@ class Fit(AdversarialTraining, Trainable):
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
         images = np.array(self._examples.split["train"])
         order = shuffled(images, self.recipe, self.stretch_steps, self.current_epoch)
-        windows = windows_of(self._examples.size, self.recipe, len(order), self.current_epoch)
+        windows = draw_windows(self._examples.size, self.recipe, len(order), self.current_epoch)
         seed = self.recipe.seed * 10_007 + self.current_epoch
         return DataLoader(Batches(self._examples, list(order), seed, windows), batch_size=None, num_workers=0)
 

@@ -21,7 +21,7 @@ from pipelines.models.model_file import (
     SegmentationMetadata,
 )
 from pipelines.registry.history import figures_in_words
-from pipelines.training.network import names_embedded_backbone, prior_words
+from pipelines.training.network import is_backbone_embedded, prior_words
 from pipelines.training.promotion import Decision
 
 UNKNOWN = "not stated: ask whoever owns the images"
@@ -169,7 +169,7 @@ def write_colorization_card(
     folder: Path, job: Job, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]
 ) -> str:
     """Write card.md of a model that colours images into the bundle; return its text. See `write_restoration_card`."""
-    licence = " (the weights that ship: Apache-2.0)" if names_embedded_backbone(job) else ""
+    licence = " (the weights that ship: Apache-2.0)" if is_backbone_embedded(job) else ""
     lines = [
         *_head(metadata),
         "Takes images of any size, 8 or 16 bits; of colour images only the luma is looked at. Colours are those of "

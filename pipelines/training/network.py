@@ -19,11 +19,11 @@ from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.settings import settings
 from pipelines.training.options import (
+    find_likelihood_name,
+    find_prior,
     has_own_map,
-    likelihood_name,
     may_standardise,
     network_options,
-    prior_of,
 )
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,
@@ -49,7 +49,7 @@ def training_device() -> str:
 
 def build_likelihood(job: Job, plan: Plan) -> Likelihood:
     """p(y | z)."""
-    name = likelihood_name(job, plan)
+    name = find_likelihood_name(job, plan)
     kind = IMAGE_LIKELIHOODS[name]
     if kind is DiscretisedLogisticLikelihood:
         return DiscretisedLogisticLikelihood(levels=plan.image_format.maximum + 1)
@@ -64,7 +64,7 @@ def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Represen
     """
     if plan.target.features:
         return build_features(job, plan, standardise=standardise)
-    likelihood = IMAGE_LIKELIHOODS[likelihood_name(job, plan)]
+    likelihood = IMAGE_LIKELIHOODS[find_likelihood_name(job, plan)]
     return Pixels(
         channels=plan.image_format.channels,
         size=plan.size,
@@ -91,7 +91,7 @@ def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | 
         return Features(
             build_backbone(job, plan.strides),
             input_size=plan.size,
-            smooth=smoothing(job, plan) if smooth is None else smooth,
+            smooth=choose_smoothing(job, plan) if smooth is None else smooth,
             whiten=target.whiten,
             whole=target.whole,
             standardise=standardise,
@@ -117,25 +117,25 @@ def _backbone_fits(job: Job) -> Iterator[None]:
         raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
 
 
-def smoothing(job: Job, plan: Plan) -> Smooth:
-    """Whether features are averaged; "both" only where the anomaly map then is of those that are not."""
+def choose_smoothing(job: Job, plan: Plan) -> Smooth:
+    """Choose whether features are averaged; "both" only where the anomaly map then is of those that are not."""
     usual = True if plan.target.smooth == "both" and not has_own_map(job, plan) else plan.target.smooth
     return usual if job.model.smooth is None else job.model.smooth
 
 
-def standardises(job: Job, plan: Plan, data: TrainingData) -> bool:
-    """Whether images get one brightness and contrast: asked for, or because exposure is what differs most."""
+def choose_standardise(job: Job, plan: Plan, data: TrainingData) -> bool:
+    """Choose whether images get one brightness and contrast: asked for, or because exposure is what differs most."""
     if job.model.standardise is not None or not may_standardise(job, plan):
         return bool(job.model.standardise)
-    share = exposure_share(data)
+    share = measure_exposure(data)
     varies = share >= EXPOSURE_VARIES
     what = "every image gets the same brightness and contrast" if varies else "brightness and contrast are kept"
     log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * share)
     return varies
 
 
-def exposure_share(data: TrainingData) -> float:
-    """Share of the pixels' variance over the train split that the images' mean brightness makes up."""
+def measure_exposure(data: TrainingData) -> float:
+    """Return the share of the pixels' variance over the train split that the images' mean brightness makes up."""
     some = evenly_spaced(data.split["train"], EXPOSURE_IMAGES)
     facts = np.array(
         [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.pixels[i], np.float64) for i in some)]
@@ -167,7 +167,7 @@ def build_network(
         return TwoLevelVAE(network)
     if classes:
         return ClassPrior(network, classes)
-    kind, circumstances = prior_of(job), circumstances_of(job, representation)
+    kind, circumstances = find_prior(job), gather_circumstances(job, representation)
     wrap = kind.exported if trained and kind.exported is not None else kind.wrap
     return wrap(network, circumstances)
 
@@ -177,8 +177,8 @@ def _target_options(job: Job, plan: Plan) -> Mapping[str, Any]:
     return {} if job.model.latent == "grid" else plan.target.options
 
 
-def circumstances_of(job: Job, representation: Representation) -> Circumstances:
-    """What its prior may need to know."""
+def gather_circumstances(job: Job, representation: Representation) -> Circumstances:
+    """Gather what its prior may need to know."""
     shape = (representation.channels, *representation.size)
     return Circumstances(job.model.components or COMPONENTS, shape, job.train.seed)
 
@@ -189,14 +189,14 @@ def prior_words(job: Job, classes: int) -> str:
         return "two levels, the upper one standard normal"
     if classes:
         return f"a normal distribution for each of {classes} classes"
-    return prior_of(job).summary.format(components=job.model.components or COMPONENTS)
+    return find_prior(job).summary.format(components=job.model.components or COMPONENTS)
 
 
-def uses_embedded_backbone(job: Job, plan: Plan) -> bool:
-    """Whether the weights that ship are in the model, whose licence then belongs on its card."""
-    return plan.target.features and names_embedded_backbone(job)
+def has_embedded_backbone(job: Job, plan: Plan) -> bool:
+    """Return whether the weights that ship are in the model, whose licence then belongs on its card."""
+    return plan.target.features and is_backbone_embedded(job)
 
 
-def names_embedded_backbone(job: Job) -> bool:
-    """Whether the job's frozen network is the one whose weights ship."""
+def is_backbone_embedded(job: Job) -> bool:
+    """Return whether the job's frozen network is the one whose weights ship."""
     return job.model.backbone == EMBEDDED and job.model.backbone_weights is None

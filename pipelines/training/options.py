@@ -33,14 +33,14 @@ def find_task(job: Job) -> Task:
     return tasks[job.task]
 
 
-def likelihood_name(job: Job, plan: Plan) -> str:
-    """The job's likelihood, or the first that the target knows."""
+def find_likelihood_name(job: Job, plan: Plan) -> str:
+    """Return the job's likelihood, or the first that the target knows."""
     return job.model.likelihood or plan.target.likelihoods[0]
 
 
 def has_own_map(job: Job, plan: Plan) -> bool:
-    """Whether the anomaly map is made of features under a tempered scale; elsewhere it is the bound's own."""
-    return plan.target.features and likelihood_name(job, plan) == "gaussian" and score_kind(job) == "elbo"
+    """Return whether the anomaly map is made of features under a tempered scale; elsewhere it is the bound's own."""
+    return plan.target.features and find_likelihood_name(job, plan) == "gaussian" and find_score_kind(job) == "elbo"
 
 
 def may_standardise(job: Job, plan: Plan) -> bool:
@@ -48,7 +48,7 @@ def may_standardise(job: Job, plan: Plan) -> bool:
 
     A code length and a discrete likelihood are of levels, which standardised images have no more.
     """
-    continuous = not IMAGE_LIKELIHOODS[likelihood_name(job, plan)].discrete
+    continuous = not IMAGE_LIKELIHOODS[find_likelihood_name(job, plan)].discrete
     return plan.target.features or (continuous and job.model.score != "complexity")
 
 
@@ -59,12 +59,12 @@ def check_network_options(job: Job, plan: Plan) -> None:
         JobError: The network has no such option, the target no such likelihood or score, or the pooling no such value;
             the message has a line for each.
     """
-    problems = list(_problems(job, plan))
+    problems = list(_find_problems(job, plan))
     if problems:
         raise JobError("\n".join(f"{job.path}: {problem}" for problem in problems))
 
 
-def _problems(job: Job, plan: Plan) -> Iterator[str]:
+def _find_problems(job: Job, plan: Plan) -> Iterator[str]:
     asked, target = job.model, plan.target
     of_others = [key for key in job.set_options("data", "model", "train") if key in OF_RESTORATIONS]
     yield from (f"'{key}' is of models that mend or label images, not of {job.task}; leave it out" for key in of_others)
@@ -74,18 +74,18 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
         yield str(error)
     if target.features and asked.score == "complexity":
         yield "'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
-    yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _unused(job, plan))
+    yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _find_unused(job, plan))
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
-    yield from _problems_of_the_objective(job, plan)
-    yield from _problems_of_classes(job, plan)
-    yield from _problems_of_the_adversary(job, plan)
+    yield from _find_objective_problems(job, plan)
+    yield from _find_class_problems(job, plan)
+    yield from _find_adversary_problems(job, plan)
     if asked.levels == 2 and target.window is not None:
         yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(network_options(job)) - set(inspect.signature(target.network).parameters)):
         key = {"latent_grid": "latent"}.get(option, option)
         yield f"'model.{key}' is no option of the network on {plan.target_name}; leave it out"
-    name = likelihood_name(job, plan)
+    name = find_likelihood_name(job, plan)
     if name not in target.likelihoods:
         knows = f"the task {job.task} on {plan.target_name} knows {', '.join(target.likelihoods)}"
         yield f"'model.likelihood' is '{name}'; {knows}"
@@ -99,9 +99,9 @@ def _problems(job: Job, plan: Plan) -> Iterator[str]:
         )
 
 
-def _problems_of_the_objective(job: Job, plan: Plan) -> Iterator[str]:
+def _find_objective_problems(job: Job, plan: Plan) -> Iterator[str]:
     """Of the prior, and of what training minimises."""
-    prior, kind, table = job.model.prior, prior_of(job), job.train
+    prior, kind, table = job.model.prior, find_prior(job), job.train
     if prior != "standard" and job.model.levels == 2:
         yield "'model.prior' is of one level of latents; where 'model.levels' is 2, the upper is the lower one's prior"
     if job.model.components is not None and not kind.components:
@@ -117,13 +117,13 @@ def _problems_of_the_objective(job: Job, plan: Plan) -> Iterator[str]:
         weighted["corruption"] = table.corruption not in (None, "none")
         why = "for the importance-weighted bound; leave it out"
         yield from (f"'train.{key}' has no meaning {why}" for key, is_set in weighted.items() if is_set)
-        if likelihood_name(job, plan) == "shared_gaussian":
+        if find_likelihood_name(job, plan) == "shared_gaussian":
             yield "'train.objective' is 'iwae', under which the scale of shared_gaussian has no closed form"
     elif table.objective == "total_correlation" and table.free_bits > 0:
         yield "'train.free_bits' has no meaning where 'train.objective' is total_correlation; leave it out"
 
 
-def _problems_of_classes(job: Job, plan: Plan) -> Iterator[str]:
+def _find_class_problems(job: Job, plan: Plan) -> Iterator[str]:
     asked, table = job.model, job.train
     if asked.classes is None:
         if table.label_weight is not None:
@@ -140,11 +140,11 @@ def _problems_of_classes(job: Job, plan: Plan) -> Iterator[str]:
         yield "'train.label_weight' has no meaning where 'train.objective' is iwae; leave it out"
 
 
-def _problems_of_the_adversary(job: Job, plan: Plan) -> Iterator[str]:
+def _find_adversary_problems(job: Job, plan: Plan) -> Iterator[str]:
     """Of a VAE-GAN."""
     table = job.train
     if table.adversarial is None:
-        yield from adversarial_problems(job)
+        yield from find_adversarial_problems(job)
         return
     if plan.target.features:
         yield f"'train.adversarial' needs 'model.target' pixels: nobody looks at {plan.target_name}"
@@ -152,19 +152,19 @@ def _problems_of_the_adversary(job: Job, plan: Plan) -> Iterator[str]:
         yield "'train.adversarial' needs the standard prior: leave 'model.levels', 'model.prior', 'model.classes' out"
     if table.objective == "iwae":
         yield "'train.adversarial' has no meaning where 'train.objective' is iwae; leave one out"
-    if likelihood_name(job, plan) == "bernoulli":
+    if find_likelihood_name(job, plan) == "bernoulli":
         yield "'train.adversarial' has no meaning for black-and-white y: choose another 'model.likelihood'"
     if table.patience is not None:
         yield "'train.patience' has no meaning with 'train.adversarial', which costs some of the bound; leave it out"
 
 
-def adversarial_problems(job: Job) -> Iterator[str]:
-    """A kind of loss for nothing."""
+def find_adversarial_problems(job: Job) -> Iterator[str]:
+    """Yield a kind of loss for nothing."""
     if job.train.adversarial is None and "train.adversarial_loss" in job.set_options("train"):
         yield "'train.adversarial_loss' is set, and there is no 'train.adversarial': give its weight, such as 1"
 
 
-def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
+def _find_unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
     """Each option that says something which nothing would look at, and why."""
     asked = {key.removeprefix("model.") for key in job.set_options("model")}
     of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
@@ -179,13 +179,13 @@ def _unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
         yield from ((key, why) for key in ("pooling", "aligned") if key in asked)
 
 
-def prior_of(job: Job) -> PriorKind:
-    """The job's kind of prior."""
+def find_prior(job: Job) -> PriorKind:
+    """Return the job's kind of prior."""
     return all_priors()[job.model.prior]
 
 
-def score_kind(job: Job) -> ScoreKind:
-    """What the score is made of, apart from the complexity, which is learned after training."""
+def find_score_kind(job: Job) -> ScoreKind:
+    """Return what the score is made of, apart from the complexity, which is learned after training."""
     return "elbo" if job.model.score == "complexity" else job.model.score
 
 

@@ -91,10 +91,10 @@ def decide(
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
     """The challenger's select split, less what the champion was trained on (all of it when nothing would be left)."""
-    return [data.files[index] for index in unseen_by(champion, data.split["select"], data.sha256, data.pieces)]
+    return [data.files[index] for index in find_unseen(champion, data.split["select"], data.sha256, data.pieces)]
 
 
-def unseen_by(
+def find_unseen(
     champion: ModelFile | None, indices: Sequence[int], digests: Sequence[str], pieces: Sequence[str] = ()
 ) -> Sequence[int]:
     """Some images, less those that a champion was trained on, and others of their pieces; all if none would be left."""

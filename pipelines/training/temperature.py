@@ -10,7 +10,6 @@ from pipelines.data.examples import Examples
 from vaecore.networks import ClassPrior
 
 LABELLED_BATCH = 64
-
 EXPECTED = 0.5  # standard deviation of the logarithm of a temperature, before any label is seen
 
 
@@ -22,12 +21,12 @@ def set_temperature(model: ClassPrior, examples: Examples) -> float:
     for part in np.array_split(indices, -(-len(indices) // LABELLED_BATCH)):
         logits.append(model.log_label(model.posterior(examples.batch(part))))
         labels.append(examples.labels_of(part))
-    model.temperature.fill_(best_temperature(torch.cat(logits), torch.cat(labels)))
+    model.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
     return float(model.temperature)
 
 
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """By what logits (N, K) are divided so that the labels' (N,) log-likelihood is highest, between 1/8 and 8.
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return what logits (N, K) are divided by so that the labels' (N,) log-likelihood is highest, between 1/8 and 8.
 
     Expected to be near 1 before any label is seen: a few images that are all told right make nothing certain.
 

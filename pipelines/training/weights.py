@@ -14,7 +14,7 @@ from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import JOB_FILE, WEIGHTS_FILE, ModelFile
 from pipelines.models.session import Session, keyed_noise
 from pipelines.training.network import build_network, build_representation
-from pipelines.training.options import find_task, score_kind
+from pipelines.training.options import find_score_kind, find_task
 from vaecore.graphs.scoring import ScoringGraph
 from vaecore.representations import Features, Representation
 from vaecore.representations.image_format import ImageFormat
@@ -68,7 +68,7 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)
     model = build_network(job, plan, representation, classes=len(metadata.classes), trained=True)
-    return ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
+    return ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job)).eval()
 
 
 def _fill(graph: ScoringGraph, file: ModelFile) -> None:

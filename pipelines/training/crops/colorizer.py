@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.errors import DataError, JobError
 from pipelines.jobfile.job import Job
@@ -21,7 +21,7 @@ from pipelines.models.session import ColorizingSession
 from pipelines.restoration.colorizer import is_colourful
 from pipelines.training.crops.error_bars import MOST_IMAGES, measure_error_bars
 from pipelines.training.crops.fit import CropRecipe, FitCrops
-from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems, noise_of
+from pipelines.training.crops.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
 from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.loop import repeatable
 from pipelines.training.model_card import write_colorization_card
@@ -53,7 +53,7 @@ class FitColorizer(FitCrops[Colorizer]):
     def __init__(
         self,
         network: Colorizer,
-        photos: Photos,
+        images: CropImages,
         split: Mapping[SplitName, Sequence[int]],
         task: Colorization,
         recipe: CropRecipe,
@@ -63,19 +63,19 @@ class FitColorizer(FitCrops[Colorizer]):
 
         Args:
             network: To be trained.
-            photos: Colour images, the shorter side of each `task.short_side` long.
+            images: Colour images, the shorter side of each `task.short_side` long.
             split: Which of them are trained on ("train") and looked at ("select").
             task: Says how large the network's images are, and training's views.
             recipe: Steps, batch, crop.
             patience: Checks without a better one that end training; default: `PATIENCE`.
         """
-        super().__init__(network, photos, split, recipe, 1)
+        super().__init__(network, images, split, recipe, 1)
         self.patience = patience or PATIENCE
         self._task = task
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides the view, which is resized to the network's, and the latents."""
-        generator = self.generator(key)
+        generator = self.make_generator(key)
         shares = torch.rand(4, generator=generator, device=generator.device).tolist()
         least, spans = self._task.least_view, []
         for length, size, place in zip(crops.shape[1:3], shares[:2], shares[2:], strict=True):
@@ -98,7 +98,7 @@ class FitColorizer(FitCrops[Colorizer]):
 
     def restore_middle(self, image: int, key: int) -> tuple[Tensor, Gaussian]:  # noqa: ARG002 - as of other trainings
         """The middle of one image (1, 3, H, W), and its colours as the graph gives them from its luma."""
-        y = self.to_unit(self.middle(image))
+        y = self.to_unit(self.read_middle(image))
         return y, self.predict(y)
 
     def predict(self, y: Tensor, noise: Tensor | None = None) -> Gaussian:
@@ -124,7 +124,7 @@ def measure_gain(module: FitColorizer, indices: Sequence[int]) -> float:
     """
     true, made = 0.0, 0.0
     for number, image in enumerate(indices[:MOST_IMAGES]):
-        y = module.to_unit(module.middle(image))
+        y = module.to_unit(module.read_middle(image))
         generator = torch.Generator().manual_seed(number)
         noise = torch.randn((1, module.network.latent_channels), generator=generator)
         sample = module.predict(y, noise).mean
@@ -146,13 +146,13 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
         super().__init__(job)
         self.task = colorizations()[job.task]
 
-    def problems(self) -> Iterator[str]:
+    def find_problems(self) -> Iterator[str]:
         """A batch that has no halves."""
-        yield from common_problems(self.job, OWN_OPTIONS)
+        yield from find_common_problems(self.job, OWN_OPTIONS)
         if self.job.train.batch == 1:
             yield "'train.batch' is 1: one half of a batch trains the latents, the other the mean; give at least 2"
 
-    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
+    def read(self, image_format: ImageFormat) -> tuple[CropImages, Split]:
         """Images with colours, brought to one size; and the frozen network, whose features they are seen by."""
         job = self.job
         if image_format.channels == 1:
@@ -160,18 +160,18 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
                 f"{job.path}: the images under {job.data.images} are grey: colours are learned from colour ones"
             )
         self.backbone = build_backbone(job, self.task.strides)
-        photos, split = read_images(job, image_format, self.rests, short_side=self.task.short_side)
-        return photos, _with_colours(photos, split, job.data.images)
+        images, split = read_images(job, image_format, self.calibrated, short_side=self.task.short_side)
+        return images, _with_colours(images, split, job.data.images)
 
-    def does(self, channels: int) -> tuple[str, ...]:  # noqa: ARG002 - of other kinds
+    def describe_model(self, channels: int) -> tuple[str, ...]:  # noqa: ARG002 - of other kinds
         """The task."""
         return (self.job.task,)
 
-    def champion_does(self, metadata: ColorizationMetadata) -> tuple[str, ...]:
+    def describe_champion(self, metadata: ColorizationMetadata) -> tuple[str, ...]:
         """The same of a champion."""
         return (metadata.task,)
 
-    def recipe(self, device: str) -> CropRecipe:  # noqa: ARG002 - of other kinds
+    def choose_recipe(self, device: str) -> CropRecipe:  # noqa: ARG002 - of other kinds
         """Crops are whole images along their shorter side."""
         table = self.job.train
         return CropRecipe(
@@ -182,12 +182,12 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
             seed=table.seed,
         )
 
-    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitColorizer]:
+    def build_fit(self, images: CropImages, split: Split) -> Callable[[CropRecipe], FitColorizer]:
         """A decoder on the frozen network."""
         network = Colorizer(self.backbone, latent_channels=self.task.latent_channels)
-        return partial(FitColorizer, network, photos, split, self.task, patience=self.job.train.patience)
+        return partial(FitColorizer, network, images, split, self.task, patience=self.job.train.patience)
 
-    def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
+    def list_choices(self, images: CropImages) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
         """Task and frozen network."""
         return [self.task.summary, self.backbone.digest()]
 
@@ -208,29 +208,31 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
             "intervals": bars.intervals,
         }
 
-    def pair(self, module: FitColorizer, image: int, number: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - of others
+    def make_pair(self, module: FitColorizer, image: int, number: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - of others
         """Luma of a whole image, and its colours."""
-        y = module.to_unit(module.middle(image))
+        y = module.to_unit(module.read_middle(image))
         return to_luma(y), y
 
-    def inputs(self, graph: ColorizationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+    def make_inputs(self, graph: ColorizationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
         """Every few rows and columns, and noise."""
         part = c[:, :: number + 1, :: 2 * number + 1].contiguous()
-        return part, noise_of((1, graph.network.latent_channels), number)
+        return part, draw_noise((1, graph.network.latent_channels), number)
 
-    def card(self, folder: Path, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]) -> str:
+    def write_card(
+        self, folder: Path, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]
+    ) -> str:
         """With the frozen network and the error bars."""
         return write_colorization_card(folder, self.job, metadata, decision, figures)
 
 
-def _with_colours(photos: Photos, split: Split, folder: Path) -> Split:
+def _with_colours(images: CropImages, split: Split, folder: Path) -> Split:
     """A split without the images that are grey: that they are is no news about colours.
 
     Raises:
         DataError: None is left in a part of it.
     """
     found: Split = {
-        name: tuple(index for index in indices if is_colourful(photos.image(index))) for name, indices in split.items()
+        name: tuple(index for index in indices if is_colourful(images.image(index))) for name, indices in split.items()
     }
     if grey := sum(map(len, split.values())) - sum(map(len, found.values())):
         log.warning("left out %d images that are grey", grey)

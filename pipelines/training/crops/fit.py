@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.images.tiles import padded
 from pipelines.training.loop import Trainable
@@ -53,7 +53,7 @@ class FitCrops(Trainable, Generic[NetworkT]):
     def __init__(
         self,
         network: NetworkT,
-        photos: Photos,
+        images: CropImages,
         split: Mapping[SplitName, Sequence[int]],
         recipe: CropRecipe,
         step: int,
@@ -62,14 +62,14 @@ class FitCrops(Trainable, Generic[NetworkT]):
 
         Args:
             network: To be trained.
-            photos: The images.
+            images: The images.
             split: Which of them are trained on ("train") and looked at ("select"), and what else they are for.
             recipe: Steps, batch, crop.
             step: Sides of what the network is given whole are multiples of this.
         """
         super().__init__(network, recipe.steps, recipe.learning_rate)
         self.warm_up = min(0.1, 500 / (recipe.steps + 1))
-        self.photos, self.split, self.recipe, self.multiple = photos, split, recipe, step
+        self.images, self.split, self.recipe, self.multiple = images, split, recipe, step
 
     @property
     def network(self) -> NetworkT:
@@ -84,15 +84,15 @@ class FitCrops(Trainable, Generic[NetworkT]):
         """Batches of the current stretch."""
         first = self.current_epoch * self.stretch
         return DataLoader(
-            self.crops(first, self.stretch_steps),
+            self.make_batches(first, self.stretch_steps),
             batch_size=None,
             num_workers=0,
         )
 
-    def crops(self, first: int, count: int) -> Dataset[Tensor]:
-        """The batches of so many steps."""
+    def make_batches(self, first: int, count: int) -> Dataset[Tensor]:
+        """Return the batches of some steps."""
         indices = np.array(self.split["train"], dtype=np.int64)
-        return _Crops(self.photos, indices, self.recipe, first, count, upright=self.upright)
+        return _Crops(self.images, indices, self.recipe, first, count, upright=self.upright)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The middle of each held-out image, one at a time: they differ in size."""
@@ -102,28 +102,28 @@ class FitCrops(Trainable, Generic[NetworkT]):
         """One step on crops."""
         return self.note_loss(self.loss(crops, self.global_step))
 
-    def middle(self, image: int) -> Tensor:
-        """The middle of one image, (1, H, W, C), as it is on disk."""
+    def read_middle(self, image: int) -> Tensor:
+        """Read the middle of one image, (1, H, W, C), as it is on disk."""
         return self._middles([image])[0]
 
-    def _middles(self, images: Sequence[int]) -> Dataset[Tensor]:
-        return _Middles(self.photos, images, self.multiple, self.check_side)
+    def _middles(self, indices: Sequence[int]) -> Dataset[Tensor]:
+        return _Middles(self.images, indices, self.multiple, self.check_side)
 
     def to_unit(self, pixels: Tensor) -> Tensor:
         """Integer pixels (B, H, W, C) as (B, C, H, W) in [0, 1], fast to convolve."""
-        return self.photos.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
+        return self.images.image_format.to_unit(pixels).contiguous(memory_format=torch.channels_last)
 
-    def generator(self, key: int) -> torch.Generator:
-        """Chance, on the device, that is the same for an equal key."""
+    def make_generator(self, key: int) -> torch.Generator:
+        """Return chance, on the device, that is the same for an equal key."""
         return torch.Generator(self.device).manual_seed(self.recipe.seed * 2_000_000_011 + key)
 
 
-def steps_within(seconds: float, module: FitCrops[Any], device: str) -> int:
-    """How many steps take so long here, by a few of all phases of a run of `TRIAL_SPAN`; weights are put back."""
+def estimate_steps(seconds: float, module: FitCrops[Any], device: str) -> int:
+    """Estimate how many steps take so long here, by a few of all phases of a run of `TRIAL_SPAN`; keep the weights."""
     before = copy.deepcopy(module.model.state_dict())
     module.to(device)
     optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-6)
-    batches = module.crops(0, WARM_STEPS + TRIAL_STEPS)
+    batches = module.make_batches(0, WARM_STEPS + TRIAL_STEPS)
     spent = []
     for number in range(WARM_STEPS + TRIAL_STEPS):
         key = max(0, number - WARM_STEPS) * (TRIAL_SPAN // TRIAL_STEPS)
@@ -144,7 +144,7 @@ class _Crops(Dataset[Tensor]):
 
     def __init__(
         self,
-        photos: Photos,
+        images: CropImages,
         indices: NDArray[np.int64],
         recipe: CropRecipe,
         first: int,
@@ -152,10 +152,10 @@ class _Crops(Dataset[Tensor]):
         *,
         upright: bool,
     ) -> None:
-        self._photos, self._indices, self._recipe, self._first, self._count = photos, indices, recipe, first, count
+        self._images, self._indices, self._recipe, self._first, self._count = images, indices, recipe, first, count
         self._upright = upright
         # Large images are drawn more often: a crop of each size of area is as likely.
-        areas = np.array([photos.sizes[index] for index in indices], dtype=float).prod(axis=1)
+        areas = np.array([images.sizes[index] for index in indices], dtype=float).prod(axis=1)
         self._chances = areas / areas.sum()
 
     def __len__(self) -> int:
@@ -166,18 +166,18 @@ class _Crops(Dataset[Tensor]):
             raise IndexError(number)
         random = np.random.default_rng((self._recipe.seed, self._first + number))
         chosen = random.choice(self._indices, self._recipe.batch, p=self._chances)
-        return torch.from_numpy(self._photos.crops(chosen, self._recipe.crop, random, upright=self._upright))
+        return torch.from_numpy(self._images.draw_crops(chosen, self._recipe.crop, random, upright=self._upright))
 
 
 class _Middles(Dataset[Tensor]):
-    def __init__(self, photos: Photos, indices: Sequence[int], multiple: int, side: int | None) -> None:
-        self._photos, self._indices, self._multiple, self._side = photos, indices, multiple, side
+    def __init__(self, images: CropImages, indices: Sequence[int], multiple: int, side: int | None) -> None:
+        self._images, self._indices, self._multiple, self._side = images, indices, multiple, side
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> Tensor:
-        image, step = self._photos.image(self._indices[number]), self._multiple
+        image, step = self._images.image(self._indices[number]), self._multiple
         rows, columns = (
             _middle(length, max(step, min(length, self._side or length) // step * step)) for length in image.shape[:2]
         )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
 from pipelines.data.test_images import check_leakage
@@ -25,7 +25,7 @@ from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.piece_names import pieces_of
-from pipelines.training.crops.fit import CropRecipe, FitCrops, steps_within
+from pipelines.training.crops.fit import CropRecipe, FitCrops, estimate_steps
 from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
@@ -42,17 +42,17 @@ Split = dict[SplitName, tuple[int, ...]]
 def read_images(
     job: Job,
     image_format: ImageFormat,
-    rests: str,
+    calibrated: str,
     labels: LabelFolder | None = None,
     *,
     short_side: int | None = None,
-) -> tuple[Photos, Split]:
+) -> tuple[CropImages, Split]:
     """The images of a job, none of them a test image, and what each is for.
 
     Args:
         job: The job.
         image_format: Channels and depth that all are brought to.
-        rests: What rests on the calibrate split, in words.
+        calibrated: What rests on the calibrate split, in words.
         labels: Where the label of each pixel is.
         short_side: Pixels that the shorter side of every image is brought to.
 
@@ -63,19 +63,19 @@ def read_images(
     if labels is not None:
         labels.warn_of_unused(files)
     positions = drawn(files, job.data.max_images or MOST_IMAGES)
-    photos = load_photos([files[position] for position in positions], image_format, labels, short_side=short_side)
-    check_leakage(photos)
-    names, pieces = [file.relative for file in photos.files], pieces_in(job, photos)
-    split = split_by_content(photos.pixel_sha256, job.calibrate.fraction, pieces)
-    _announce(photos, split, rests)
+    images = load_crop_images([files[position] for position in positions], image_format, labels, short_side=short_side)
+    check_leakage(images)
+    names, pieces = [file.relative for file in images.files], find_pieces(job, images)
+    split = split_by_content(images.pixel_sha256, job.calibrate.fraction, pieces)
+    _announce(images, split, calibrated)
     if job.data.group is not None:
         announce_pieces(pieces, split["calibrate"], split["train"], job.data.group)
     held = [*split["calibrate"], *split["select"]]
-    warn_of_crossing(_small(photos), names, held, split["train"], group=job.data.group, most=MOST_COMPARED)
-    return photos, split
+    warn_of_crossing(_small(images), names, held, split["train"], group=job.data.group, most=MOST_COMPARED)
+    return images, split
 
 
-def read_unpaired(job: Job, image_format: ImageFormat, rests: str) -> tuple[Photos, Split]:
+def read_unpaired(job: Job, image_format: ImageFormat, calibrated: str) -> tuple[CropImages, Split]:
     """Clean and damaged images of a job that pairs none of them, none a test image, and what each is for.
 
     Returns:
@@ -90,10 +90,10 @@ def read_unpaired(job: Job, image_format: ImageFormat, rests: str) -> tuple[Phot
         found = find_images(folder)
         files += [found[position] for position in drawn(found, job.data.max_images or MOST_IMAGES)]
         damaged = {file.path for file in found}  # of the last folder
-    photos = load_photos(files, image_format)
-    check_leakage(photos)
+    images = load_crop_images(files, image_format)
+    check_leakage(images)
     kinds: tuple[list[int], list[int]] = ([], [])
-    for index, file in enumerate(photos.files):
+    for index, file in enumerate(images.files):
         kinds[file.path in damaged].append(index)
     clean, degraded = kinds
     if len(degraded) < FEWEST_IMAGES:
@@ -101,58 +101,58 @@ def read_unpaired(job: Job, image_format: ImageFormat, rests: str) -> tuple[Phot
             f"there are {len(degraded)} different readable images under {job.data.degraded} that are not among the "
             f"clean ones; training needs at least {FEWEST_IMAGES}"
         )
-    of_clean = split_by_content([photos.pixel_sha256[index] for index in clean], job.calibrate.fraction)
+    of_clean = split_by_content([images.pixel_sha256[index] for index in clean], job.calibrate.fraction)
     split: Split = {name: tuple(clean[position] for position in positions) for name, positions in of_clean.items()}
-    degraded.sort(key=lambda index: photos.pixel_sha256[index])
+    degraded.sort(key=lambda index: images.pixel_sha256[index])
     held = max(FEWEST_SELECT, len(degraded) // 10)
     split |= {"degraded": tuple(sorted(degraded[held:])), "degraded_select": tuple(sorted(degraded[:held]))}
-    _announce(photos, split, rests)
+    _announce(images, split, calibrated)
     log.info(
         "of these, %d damaged images: %d to learn the damage from, %d to look at",
         len(degraded),
         len(degraded) - held,
         held,
     )
-    return photos, split
+    return images, split
 
 
-def pieces_in(job: Job, photos: Photos) -> list[str]:
-    """What each image shows; empty where the job does not say which images show one piece."""
-    return [] if job.data.group is None else pieces_of([file.relative for file in photos.files], job.data.group)
+def find_pieces(job: Job, images: CropImages) -> list[str]:
+    """Find what each image shows; empty where the job does not say which images show one piece."""
+    return [] if job.data.group is None else pieces_of([file.relative for file in images.files], job.data.group)
 
 
-def _small(photos: Photos) -> Callable[[int], NDArray[Any]]:
+def _small(images: CropImages) -> Callable[[int], NDArray[Any]]:
     """From the index of an image to the colours of some of its pixels."""
 
     def small(index: int) -> NDArray[Any]:
-        image = photos.image(index)[..., : photos.image_format.channels]
+        image = images.image(index)[..., : images.image_format.channels]
         step = max(1, min(image.shape[:2]) // COMPARED_SIDE)
         return np.asarray(image[::step, ::step])
 
     return small
 
 
-def _announce(photos: Photos, split: Split, rests: str) -> None:
+def _announce(images: CropImages, split: Split, calibrated: str) -> None:
     """Say what is trained on, and warn where little is kept for what rests on the calibrate split.
 
     Raises:
         DataError: Nothing is kept for it.
     """
-    form, pixels = photos.image_format, sum(height * width for height, width in photos.sizes)
+    form, pixels = images.image_format, sum(height * width for height, width in images.sizes)
     log.info(
         "%d %d-bit %s images, %.1f megapixels: %d to train, %d to select, %d to calibrate",
-        len(photos), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
+        len(images), form.bit_depth, "grey" if form.channels == 1 else "colour", pixels / 1e6,
         len(split["train"]), len(split["select"]), len(split["calibrate"]),
     )  # fmt: skip
     if not split["calibrate"]:
-        raise DataError(f"no image is left for {rests}: raise 'calibrate.fraction', or leave it out")
+        raise DataError(f"no image is left for {calibrated}: raise 'calibrate.fraction', or leave it out")
     if len(split["calibrate"]) < FEW_CALIBRATE:
-        log.warning("%s rest on %d images: take them as a hint, or add images", rests, len(split["calibrate"]))
+        log.warning("%s rest on %d images: take them as a hint, or add images", calibrated, len(split["calibrate"]))
 
 
-def data_digest(photos: Photos) -> str:
-    """One digest of all images that a model was made from."""
-    return hashlib.sha256("".join(sorted(photos.pixel_sha256)).encode()).hexdigest()
+def digest_images(images: CropImages) -> str:
+    """Return one digest of all images that a model was made from."""
+    return hashlib.sha256("".join(sorted(images.pixel_sha256)).encode()).hexdigest()
 
 
 def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecipe:
@@ -169,29 +169,29 @@ def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecip
     )
 
 
-def steps_of(job: Job, module: FitCrops[Any], work: Path, device: str) -> int:
-    """As many as the job's minutes allow here, counted once for each run."""
+def count_steps(job: Job, module: FitCrops[Any], work: Path, device: str) -> int:
+    """Count the steps that the job's minutes allow here, once for each run."""
     minutes = job.train.minutes or MINUTES
     noted = work / "steps.json"
     if noted.is_file():
         steps = int(json.loads(noted.read_text(encoding="utf-8"))["steps"])
     else:
-        steps = steps_within(60 * minutes, module, device)
+        steps = estimate_steps(60 * minutes, module, device)
         write_json(noted, {"steps": steps})
     log.info("about %g minutes take %d steps here (train.minutes)", minutes, steps)
     return steps
 
 
-def work_key(job: Job, photos: Photos, split: Split, recipe: CropRecipe, plan: Sequence[Any]) -> str:
-    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+def digest_work(job: Job, images: CropImages, split: Split, recipe: CropRecipe, plan: Sequence[Any]) -> str:
+    """Return the digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
     stamp = {
         "task": job.task,
         "plan": plan,
         "train": job.train.model_dump(mode="json"),
         "recipe": asdict(recipe),  # a device has its own
-        "images": photos.pixel_sha256,
+        "images": images.pixel_sha256,
         "split": [split[name] for name in sorted(split)],  # weights that have seen an image do not calibrate on it
-        "format": [photos.image_format.channels, photos.image_format.bit_depth],
+        "format": [images.image_format.channels, images.image_format.bit_depth],
         "kintsugi": installed_version("kintsugi"),
     }
     return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

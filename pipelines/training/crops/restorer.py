@@ -1,4 +1,4 @@
-"""The training of models that mend images: what `train_crops` does not share with others."""
+"""The training of restorers: the damage that a job asks for, and what `train_crops` does not share with others."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
 from pipelines.training.adversary import Opposition
 from pipelines.training.crops.error_bars import measure_error_bars
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems
+from pipelines.training.crops.kind import OPTIONS, CropTraining, find_common_problems
 from pipelines.training.crops.plan import Split, choose_recipe
 from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.model_card import write_restoration_card
-from pipelines.training.options import adversarial_problems
+from pipelines.training.options import find_adversarial_problems
 from pipelines.training.promotion import Decision
 from vaecore.damage.degradations import as_files
 from vaecore.graphs.export import export_restoration
@@ -53,7 +53,7 @@ class TrainingDamage:
         return self.task.levels if self.strengths[0] < self.strengths[1] else self.strengths[:1]
 
     def apply(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """What the network is given in training: each image damaged as strongly as chance will have it.
+        """Damage each image as strongly as chance will have it: what the network is given in training.
 
         Every other one is clipped and rounded as files are, which hold no noise below black: the rest is as papers have
         it. A network that has seen the latter only takes clipped noise for light, and is sure of it.
@@ -63,7 +63,7 @@ class TrainingDamage:
         return torch.where(files.to(y.device)[:, None, None, None], as_files(c, self.largest), c)
 
     def apply_as_files(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The same where all are files, as those of a folder are, no weaker than is measured: for error bars.
+        """Damage images that are all files, as those of a folder are, no weaker than is measured: for error bars.
 
         One calibration serves all strengths. Under hardly any noise the scale is at its floor, and too wide: counted
         in, it would make error bars too narrow where there is something to mend.
@@ -92,28 +92,28 @@ class RestoringTraining(CropTraining[FitRestorer, RestorationGraph, RestorationM
     task: Restoration | Unpaired
     scale: int = 1
 
-    def does(self, channels: int) -> tuple[str, ...]:
-        """Task, channels, scale, and how sharp: models that prefer sharp to faithful are not compared by PSNR."""
+    def describe_model(self, channels: int) -> tuple[str, ...]:
+        """Name task, channels, scale, and how sharp: models that prefer sharp to faithful are not compared by PSNR."""
         return _words(self.job.task, channels, self.scale, self.job.train.adversarial)
 
-    def champion_does(self, metadata: RestorationMetadata) -> tuple[str, ...]:
-        """The same of a champion."""
+    def describe_champion(self, metadata: RestorationMetadata) -> tuple[str, ...]:
+        """Name the same of a champion."""
         return _words(metadata.task, metadata.channels, metadata.scale, metadata.adversarial)
 
-    def network(self, photos: Photos) -> Restorer:
-        """A restorer with as many channels as the images."""
-        channels, (widths, blocks) = photos.image_format.channels, SIZES[self.size]
+    def build_network(self, images: CropImages) -> Restorer:
+        """Build a restorer with as many channels as the images."""
+        channels, (widths, blocks) = images.image_format.channels, SIZES[self.size]
         return Restorer(channels=channels, outputs=channels, widths=widths, blocks=blocks, upscale=self.scale)
 
     @abstractmethod
-    def damage_fields(self) -> dict[str, Any]:
-        """What the metadata say of the damage."""
+    def describe_damage(self) -> dict[str, Any]:
+        """Return what the metadata say of the damage."""
 
     def finish(self, module: FitRestorer) -> tuple[RestorationGraph, dict[str, Any]]:
-        """With error bars."""
+        """Measure error bars, and build the graph with them."""
         bars = measure_error_bars(module, module.split["calibrate"])
         graph = RestorationGraph(module.network, module.likelihood, bars.factor, bars.exponent).eval()
-        return graph, self.damage_fields() | {
+        return graph, self.describe_damage() | {
             "scale": self.scale,
             "level": self.task.level,
             "size_multiple": module.network.multiple,
@@ -123,19 +123,21 @@ class RestoringTraining(CropTraining[FitRestorer, RestorationGraph, RestorationM
             "intervals": bars.intervals,
         }
 
-    def pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
-        """The middle damaged, and as it is."""
-        y, c = module.damaged_middle(image, key=3 * 10**9 + number)
+    def make_pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:
+        """Return the middle damaged, and as it is."""
+        y, c = module.damage_middle(image, key=3 * 10**9 + number)
         return c, y
 
-    def inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
-        """A part that lacks some rows above and columns on the right."""
+    def make_inputs(self, graph: RestorationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+        """Cut a part that lacks some rows above and columns on the right."""
         multiple = graph.network.multiple
         down, left = (min(number, length // multiple - 1) * multiple for length in c.shape[1:3])
         return (c[:, down:, : c.shape[2] - left].contiguous(),)
 
-    def card(self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]) -> str:
-        """With what it mends, and the error bars."""
+    def write_card(
+        self, folder: Path, metadata: RestorationMetadata, decision: Decision, figures: dict[str, float]
+    ) -> str:
+        """Write what it mends, and the error bars."""
         return write_restoration_card(folder, self.job, metadata, self.size, decision, figures)
 
 
@@ -160,10 +162,10 @@ class RestorerTraining(RestoringTraining):
             low = high = table.level
         self.damage = TrainingDamage(self.task, table.damage or next(iter(self.task.damages)), (low, high))
 
-    def problems(self) -> Iterator[str]:
-        """Damage, scale or level that the task does not know."""
+    def find_problems(self) -> Iterator[str]:
+        """Yield damage, scale or level that the task does not know."""
         job, task, table = self.job, self.task, self.job.model
-        yield from common_problems(
+        yield from find_common_problems(
             job, OWN_OPTIONS if table.scale in (None, *task.scales) else OWN_OPTIONS - {"model.scale"}
         )
         if table.damage is not None and table.damage not in task.damages:
@@ -173,32 +175,32 @@ class RestorerTraining(RestoringTraining):
             yield f"'model.level' has no meaning for {job.task}, which has 'model.scale'"
         elif table.level is not None and not low <= table.level <= high:
             yield f"'model.level' is {table.level:g}: {task.level}, from {low:g} to {high:g}"
-        yield from adversarial_problems(job)
+        yield from find_adversarial_problems(job)
 
-    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
-        """Clean images."""
+    def read(self, image_format: ImageFormat) -> tuple[CropImages, Split]:
+        """Read clean images."""
         self.damage = replace(self.damage, largest=image_format.maximum)
         return super().read(image_format)
 
-    def recipe(self, device: str) -> CropRecipe:
-        """Crops are larger where the result is."""
+    def choose_recipe(self, device: str) -> CropRecipe:
+        """Choose larger crops where the result is larger."""
         return choose_recipe(self.job, self.size, device, self.scale)
 
-    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitRestorer]:
-        """A restorer under the job's damage."""
-        parts = self.network(photos), GaussianLikelihood(), photos, split, self.damage.apply
+    def build_fit(self, images: CropImages, split: Split) -> Callable[[CropRecipe], FitRestorer]:
+        """Build a restorer that learns under the job's damage."""
+        parts = self.build_network(images), GaussianLikelihood(), images, split, self.damage.apply
         return partial(FitRestorer, *parts, opposition=Opposition.of(self.job.train))
 
-    def choices(self, photos: Photos) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
-        """Network and damage."""
+    def list_choices(self, images: CropImages) -> Sequence[Any]:  # noqa: ARG002 - of other kinds
+        """List network and damage."""
         return [self.size, self.scale, self.damage.name, self.damage.strengths]
 
-    def judged(self, module: FitRestorer) -> FitRestorer:
-        """On damaged images as files hold them."""
-        own = module.network, module.likelihood, module.photos, module.split
+    def prepare_calibration(self, module: FitRestorer) -> FitRestorer:
+        """Damage images as files hold them."""
+        own = module.network, module.likelihood, module.images, module.split
         return FitRestorer(*own, self.damage.apply_as_files, module.recipe).eval()
 
-    def damage_fields(self) -> dict[str, Any]:
-        """The damage and its strengths."""
+    def describe_damage(self) -> dict[str, Any]:
+        """Return the damage and its strengths."""
         damage = self.damage
         return {"damage": damage.name, "strengths": damage.strengths, "levels": damage.levels, "luma": self.task.luma}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.training.adversary import AdversarialTraining, Adversary, Opposition
 from pipelines.training.crops.fit import CropRecipe, FitCrops
@@ -37,7 +37,7 @@ class FitRestorer(AdversarialTraining, FitCrops[Restorer]):
         self,
         network: Restorer,
         likelihood: GaussianLikelihood,
-        photos: Photos,
+        images: CropImages,
         split: Mapping[SplitName, Sequence[int]],
         damaged: Damaged,
         recipe: CropRecipe,
@@ -48,13 +48,13 @@ class FitRestorer(AdversarialTraining, FitCrops[Restorer]):
         Args:
             network: To be trained.
             likelihood: From its output to p(y|c).
-            photos: Clean images.
+            images: Clean images.
             split: Which of them are trained on ("train") and looked at ("select").
             damaged: From clean crops (B, C, H, W) in [0, 1] to what the network is given.
             recipe: Steps, batch, crop.
             opposition: The adversarial term, if any.
         """
-        super().__init__(network, photos, split, recipe, network.multiple * network.upscale)
+        super().__init__(network, images, split, recipe, network.multiple * network.upscale)
         self.likelihood, self._damaged = likelihood, damaged
         self.adversary = None
         if opposition is not None:
@@ -62,7 +62,7 @@ class FitRestorer(AdversarialTraining, FitCrops[Restorer]):
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides the damage. A discriminator takes a step of its own."""
-        y, c = self.pair(self.to_unit(crops), self.generator(key))
+        y, c = self.damage_crops(self.to_unit(crops), self.make_generator(key))
         predicted = self._predict(c)
         error = restoration_loss(predicted, y)
         if self.adversary is None or (weight := self.adversary.opposition.weight_at(key, self.recipe.steps)) is None:
@@ -74,34 +74,34 @@ class FitRestorer(AdversarialTraining, FitCrops[Restorer]):
 
     def validation_step(self, middle: Tensor, index: int) -> None:
         """PSNR under damage that is the same at every check."""
-        y, c = self._damaged_pair(self.to_unit(middle), 10**9 + index)
+        y, c = self._damage_one(self.to_unit(middle), 10**9 + index)
         predicted = self._predict(c)
         self.log("select_psnr", psnr(predicted.mean, y).mean(), batch_size=1, on_epoch=True)
         self.log("select_log_likelihood", predicted.log_prob(y).mean(), batch_size=1, on_epoch=True)
 
     def restore_middle(self, image: int, key: int) -> tuple[Tensor, Gaussian]:
         """The middle of one image (1, C, H, W), and p(y|c) of it under the damage that the key decides."""
-        y, c = self.damaged_middle(image, key)
+        y, c = self.damage_middle(image, key)
         return y, self._predict(c)
 
-    def damaged_middle(self, image: int, key: int) -> tuple[Tensor, Tensor]:
-        """The middle of one image (1, C, H, W), and the same under the damage that the key decides."""
-        return self._damaged_pair(self.to_unit(self.middle(image)), key)
+    def damage_middle(self, image: int, key: int) -> tuple[Tensor, Tensor]:
+        """Return the middle of one image (1, C, H, W), and the same under the damage that the key decides."""
+        return self._damage_one(self.to_unit(self.read_middle(image)), key)
 
-    def _damaged_pair(self, y: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """One image and the same damaged; as grey, where the key says so."""
-        return self._damaged_as(y, torch.tensor([key % GREY == 0]), self.generator(key))
+    def _damage_one(self, y: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Return one image and the same damaged; as grey, where the key says so."""
+        return self._damage(y, torch.tensor([key % GREY == 0]), self.make_generator(key))
 
-    def pair(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean crops and damaged ones, some of them as grey: the damage of a grey image is equal in all channels.
+    def damage_crops(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return clean crops and damaged ones, some as grey: the damage of a grey image is equal in all channels.
 
         A network that has seen noise of colour only takes that of a grey image for detail.
         """
         grey = torch.rand(len(y), generator=generator, device=generator.device) < 1 / GREY
-        return self._damaged_as(y, grey, generator)
+        return self._damage(y, grey, generator)
 
-    def _damaged_as(self, y: Tensor, grey: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images and damaged ones, as grey where that is said."""
+    def _damage(self, y: Tensor, grey: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return images and damaged ones, as grey where that is said."""
         if y.shape[1] == 1 or not grey.any():
             return y, self._damaged(y, generator)
         y = torch.where(grey.to(y.device)[:, None, None, None], to_luma(y), y)

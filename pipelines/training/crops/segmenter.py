@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
@@ -21,11 +21,11 @@ from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import classes_of
 from pipelines.training.crops.error_bars import KEPT, MOST_IMAGES, REPEATS
 from pipelines.training.crops.fit import CropRecipe, FitCrops
-from pipelines.training.crops.kind import OPTIONS, CropTraining, common_problems, noise_of
+from pipelines.training.crops.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
 from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.model_card import write_segmentation_card
 from pipelines.training.promotion import Decision
-from pipelines.training.temperature import best_temperature
+from pipelines.training.temperature import fit_temperature
 from vaecore.graphs.export import export_segmentation
 from vaecore.graphs.segmentation import OUTPUTS, SegmentationGraph, segmentation_loss
 from vaecore.networks import SIZES, ConditionalVAE
@@ -45,7 +45,7 @@ class FitSegmenter(FitCrops[ConditionalVAE]):
     def __init__(
         self,
         network: ConditionalVAE,
-        photos: Photos,
+        images: CropImages,
         split: Mapping[SplitName, Sequence[int]],
         gain: tuple[float, float],
         recipe: CropRecipe,
@@ -54,22 +54,22 @@ class FitSegmenter(FitCrops[ConditionalVAE]):
 
         Args:
             network: To be trained.
-            photos: Images with labels.
+            images: Images with labels.
             split: Which of them are trained on ("train") and looked at ("select").
             gain: Training brightens and darkens images by factors between these.
             recipe: Steps, batch, crop.
         """
-        super().__init__(network, photos, split, recipe, network.multiple)
+        super().__init__(network, images, split, recipe, network.multiple)
         self._gain = gain
 
-    def pair(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def split_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) in [0, 1] and their label maps (B, 1, H, W), from samples as they are on disk."""
         return self.to_unit(samples[..., :-1]), samples[..., -1:].permute(0, 3, 1, 2).to(torch.float32)
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """What a step minimises; the key decides light and latents."""
-        c, y = self.pair(crops)
-        generator = self.generator(key)
+        c, y = self.split_samples(crops)
+        generator = self.make_generator(key)
         draws = torch.rand((2, len(c), 1, 1, 1), generator=generator, device=generator.device).to(c)
         low, high = self._gain
         lit = c * (low * (high / low) ** draws[0]) + LIGHT * (2 * draws[1] - 1)
@@ -90,7 +90,7 @@ class FitSegmenter(FitCrops[ConditionalVAE]):
 
     def predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K, H, W) at the mean of the prior, and the true label maps."""
-        c, y = self.pair(samples)
+        c, y = self.split_samples(samples)
         cells = [length // self.multiple for length in c.shape[-2:]]
         return self.network(c, c.new_zeros((len(c), self.network.latent_channels, *cells))), y
 
@@ -108,22 +108,22 @@ def measure_temperature(module: FitSegmenter, indices: Sequence[int]) -> float:
     """
     logits, labels = [], []
     for number, image in enumerate(indices[:MOST_IMAGES]):
-        found, y = module.predict(module.middle(image))
+        found, y = module.predict(module.read_middle(image))
         by_pixel, true = found[0].flatten(1).T, y[0, 0].flatten().long()
         kept = torch.randperm(len(true), generator=torch.Generator().manual_seed(number))[: REPEATS * KEPT]
         logits.append(by_pixel[kept])
         labels.append(true[kept])
-    return best_temperature(torch.cat(logits), torch.cat(labels))
+    return fit_temperature(torch.cat(logits), torch.cat(labels))
 
 
 class SegmenterTraining(CropTraining[FitSegmenter, SegmentationGraph, SegmentationMetadata]):
     """Images and labels of their pixels make a model that labels."""
 
-    rests = "probabilities"
+    calibrated = "probabilities"
     export = staticmethod(export_segmentation)
     session, metadata, measured = SegmentingSession, SegmentationMetadata, ("temperature",)
-    apart = "probabilities are {:.2g} apart"
-    figure, told = "dice", "Dice {:.3f} against the champion's {:.3f}"
+    difference = "probabilities are {:.2g} apart"
+    figure, comparison = "dice", "Dice {:.3f} against the champion's {:.3f}"
 
     def __init__(self, job: Job) -> None:
         """Choose what the job leaves open, and find the labels. See `CropTraining`."""
@@ -133,36 +133,36 @@ class SegmenterTraining(CropTraining[FitSegmenter, SegmentationGraph, Segmentati
         self.classes = job.model.classes or ("background", "object")
         self.labels = LabelFolder.find(job.data.labels, len(self.classes))
 
-    def problems(self) -> Iterator[str]:
+    def find_problems(self) -> Iterator[str]:
         """No labels."""
-        yield from common_problems(self.job, OWN_OPTIONS)
+        yield from find_common_problems(self.job, OWN_OPTIONS)
         if self.job.data.labels is None:
             yield "'data.labels' is missing: name the folder of label images, which have the names of the images"
 
-    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
+    def read(self, image_format: ImageFormat) -> tuple[CropImages, Split]:
         """Images with labels."""
-        return read_images(self.job, image_format, self.rests, self.labels)
+        return read_images(self.job, image_format, self.calibrated, self.labels)
 
-    def does(self, channels: int) -> tuple[str, ...]:
+    def describe_model(self, channels: int) -> tuple[str, ...]:
         """Task, classes and channels."""
         return self.job.task, ", ".join(self.classes), f"{channels} channel(s)"
 
-    def champion_does(self, metadata: SegmentationMetadata) -> tuple[str, ...]:
+    def describe_champion(self, metadata: SegmentationMetadata) -> tuple[str, ...]:
         """The same of a champion."""
         return metadata.task, ", ".join(metadata.classes), f"{metadata.channels} channel(s)"
 
-    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitSegmenter]:
+    def build_fit(self, images: CropImages, split: Split) -> Callable[[CropRecipe], FitSegmenter]:
         """A conditional VAE with as many channels as the images."""
         widths, blocks = SIZES[self.size]
         network = ConditionalVAE(
-            channels=photos.image_format.channels, classes=len(self.classes),
+            channels=images.image_format.channels, classes=len(self.classes),
             latent_channels=self.task.latent_channels, widths=widths, blocks=blocks,
         )  # fmt: skip
-        return partial(FitSegmenter, network, photos, split, self.task.gain)
+        return partial(FitSegmenter, network, images, split, self.task.gain)
 
-    def choices(self, photos: Photos) -> Sequence[Any]:
+    def list_choices(self, images: CropImages) -> Sequence[Any]:
         """Network and labels."""
-        return [self.size, self.classes, self.labels.stamp(photos.files)]
+        return [self.size, self.classes, self.labels.stamp(images.files)]
 
     def finish(self, module: FitSegmenter) -> tuple[SegmentationGraph, dict[str, Any]]:
         """With the temperature of the probabilities."""
@@ -177,22 +177,24 @@ class SegmenterTraining(CropTraining[FitSegmenter, SegmentationGraph, Segmentati
             "temperature": temperature,
         }
 
-    def pair(self, module: FitSegmenter, image: int, number: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - of others
+    def make_pair(self, module: FitSegmenter, image: int, number: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - of others
         """The middle and its labels."""
-        return module.pair(module.middle(image))
+        return module.split_samples(module.read_middle(image))
 
-    def inputs(self, graph: SegmentationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
+    def make_inputs(self, graph: SegmentationGraph, c: Tensor, number: int) -> tuple[Tensor, ...]:
         """A part that lacks some rows below, and noise."""
         multiple = graph.network.multiple
         part = c[:, : c.shape[1] - min(number, c.shape[1] // multiple - 1) * multiple].contiguous()
         cells = (1, part.shape[1] // multiple, part.shape[2] // multiple, graph.network.latent_channels)
-        return part, noise_of(cells, number)
+        return part, draw_noise(cells, number)
 
-    def merit(self, restored: Tensor, y: Tensor) -> Tensor:
+    def measure(self, restored: Tensor, y: Tensor) -> Tensor:
         """Dice, mean over the classes."""
         made, true = classes_of(restored[0].permute(1, 2, 0).numpy()), y[0, 0].numpy().astype(np.uint8)
         return torch.tensor([compare_labels(made, true, len(self.classes))["dice"]], dtype=torch.float64)
 
-    def card(self, folder: Path, metadata: SegmentationMetadata, decision: Decision, figures: dict[str, float]) -> str:
+    def write_card(
+        self, folder: Path, metadata: SegmentationMetadata, decision: Decision, figures: dict[str, float]
+    ) -> str:
         """With the names of the classes."""
         return write_segmentation_card(folder, self.job, metadata, self.size, decision, figures)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.data.splits import write_split
@@ -31,11 +31,11 @@ from pipelines.training.adversary import Opposition, announce
 from pipelines.training.bundle import common_fields, write_job
 from pipelines.training.crops.fit import TRIAL_SPAN, CropRecipe, FitCrops
 from pipelines.training.crops.kind import AnyTraining
-from pipelines.training.crops.plan import Split, data_digest, pieces_in, steps_of, work_key
-from pipelines.training.crops.warm_start import held_apart, start_of, take_weights
+from pipelines.training.crops.plan import Split, count_steps, digest_images, digest_work, find_pieces
+from pipelines.training.crops.warm_start import find_start, hold_out_unseen, take_weights
 from pipelines.training.loop import run
 from pipelines.training.network import training_device
-from pipelines.training.promotion import Decision, unseen_by
+from pipelines.training.promotion import Decision, find_unseen
 from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, train_once
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,12 @@ def train_crops(training: AnyTraining, why: str | None = None, *, fresh: bool = 
     """
     job, prepared = training.job, prepare(training)
     registry = Registry()
-    champion = _same_champion(registry, training, prepared.photos.image_format.channels)
+    champion = _same_champion(registry, training, prepared.images.image_format.channels)
 
     def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
         return make_bundle(training, prepared, work, folder, run, champion)
 
-    return train_once(job, prepared.key, data_digest(prepared.photos), make, why=why, fresh=fresh)
+    return train_once(job, prepared.key, digest_images(prepared.images), make, why=why, fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,22 +67,22 @@ class Prepared:
     """What a training begins with.
 
     Attributes:
-        photos: The images.
+        images: The images.
         split: What each is for.
         seen: Contents of the folders as they were before they were read.
         device: Where to train.
         recipe: Budget and batch; the steps are a guess where the job asks for minutes.
-        fitted: From a recipe to the training.
+        build_fit: From a recipe to the training.
         key: Names the folder of checkpoints.
         start: On the clock, when it began.
     """
 
-    photos: Photos
+    images: CropImages
     split: Split
     seen: frozenset[str]
     device: str
     recipe: CropRecipe
-    fitted: Callable[[CropRecipe], FitCrops[Any]]
+    build_fit: Callable[[CropRecipe], FitCrops[Any]]
     key: str
     start: float
 
@@ -108,18 +108,20 @@ def prepare(training: AnyTraining) -> Prepared:
     """
     start, job = time.perf_counter(), training.job
     seen = contents_of(job)
-    photos, split = training.read(survey(job).image_format)
-    device, begun = training_device(), start_of(job)
+    images, split = training.read(survey(job).image_format)
+    device, begun = training_device(), find_start(job)
     if begun is not None:
-        split = held_apart(split, photos.pixel_sha256, begun, pieces_in(job, photos))
-    recipe = training.recipe(device)
+        split = hold_out_unseen(split, images.pixel_sha256, begun, find_pieces(job, images))
+    recipe = training.choose_recipe(device)
     torch.manual_seed(job.train.seed)
-    fitted = training.fitted(photos, split)
-    choices = list(training.choices(photos))
+    build_fit = training.build_fit(images, split)
+    choices = list(training.list_choices(images))
     if begun is not None:
-        take_weights(fitted(recipe).network, begun)
+        take_weights(build_fit(recipe).network, begun)
         choices.append(begun.sha256)
-    return Prepared(photos, split, seen, device, recipe, fitted, work_key(job, photos, split, recipe, choices), start)
+    return Prepared(
+        images, split, seen, device, recipe, build_fit, digest_work(job, images, split, recipe, choices), start
+    )
 
 
 def make_bundle(
@@ -143,19 +145,19 @@ def make_bundle(
     Raises:
         ModelError: The exported file does not agree with torch.
     """
-    job, photos, split, recipe = training.job, prepared.photos, prepared.split, prepared.recipe
+    job, images, split, recipe = training.job, prepared.images, prepared.split, prepared.recipe
     if job.train.steps is None:
-        trial = prepared.fitted(replace(recipe, steps=TRIAL_SPAN))
-        recipe = replace(recipe, steps=steps_of(job, trial, work, prepared.device))
-    module = prepared.fitted(recipe)
+        trial = prepared.build_fit(replace(recipe, steps=TRIAL_SPAN))
+        recipe = replace(recipe, steps=count_steps(job, trial, work, prepared.device))
+    module = prepared.build_fit(recipe)
     log.info("%s: %s", job.task, training.budget.format(size=training.size, **asdict(recipe)))
     announce(Opposition.of(job.train), recipe.steps)
     notes.params(job.flatten() | {f"chosen.{name}": value for name, value in asdict(recipe).items()})
     done = run(module, folder=work, device=prepared.device, on_check=lambda step, found: notes.metrics(found, step))
-    module = training.judged(module.cpu().eval())
+    module = training.prepare_calibration(module.cpu().eval())
     graph, own_fields = training.finish(module)
 
-    fields = common_fields(job, photos.image_format, data_digest(photos), split)
+    fields = common_fields(job, images.image_format, digest_images(images), split)
     fields |= {"licence": job.data.licence, "value_range": (0, 1), "scales_bits": True}
     metadata = training.metadata(**fields | own_fields)
     log.info("exporting to ONNX and comparing it with torch")
@@ -164,7 +166,7 @@ def make_bundle(
     training.export(graph, path, metadata.model_dump(mode="json"))
     file = ModelFile(path=path, sha256=sha256_of(path), ref=str(path))
     difference = _check_parity(training, module, graph, file)
-    write_split(folder / SPLIT_FILE, photos.pixel_sha256, split, prepared.seen)
+    write_split(folder / SPLIT_FILE, images.pixel_sha256, split, prepared.seen)
     write_job(folder, job)
     decision = _decide(training, module, file, champion)
     figures = {
@@ -174,7 +176,7 @@ def make_bundle(
         "seconds": time.perf_counter() - prepared.start,
         **decision.figures,
     }
-    notes.text("card.md", training.card(folder, metadata, decision, figures))
+    notes.text("card.md", training.write_card(folder, metadata, decision, figures))
     notes.metrics(figures, done)
     return MadeBundle(figures, decision)
 
@@ -185,12 +187,12 @@ def _same_champion(registry: Registry, training: AnyTraining, channels: int) -> 
     Raises:
         JobError: It does something else.
     """
-    job, mine = training.job, training.does(channels)
+    job, mine = training.job, training.describe_model(channels)
     champion = champion_of(registry, job.name)
     if champion is None:
         return None
     try:
-        theirs = training.champion_does(training.session(champion, device="cpu").metadata)
+        theirs = training.describe_champion(training.session(champion, device="cpu").metadata)
     except ModelError as error:
         raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
     if mine != theirs:
@@ -212,14 +214,14 @@ def _check_parity(training: AnyTraining, module: FitCrops[Any], graph: nn.Module
     """
     session, worst = training.session(file, device="cpu"), 0.0
     for number, image in enumerate(module.split["select"][:3]):
-        c, _ = training.pair(module, image, number)
-        inputs = training.inputs(graph, c.permute(0, 2, 3, 1), number)
+        c, _ = training.make_pair(module, image, number)
+        inputs = training.make_inputs(graph, c.permute(0, 2, 3, 1), number)
         with torch.no_grad():
             expected = graph(*inputs)
         for name, found in zip(expected, session.run(*(each.numpy() for each in inputs)), strict=True):
             worst = max(worst, float(np.abs(found - expected[name].numpy()).max()))
     if not worst <= training.parity:  # not-a-number is no agreement either
-        apart = training.apart.format(worst)
+        apart = training.difference.format(worst)
         msg = f"the exported model does not agree with torch: {apart} (limit {training.parity:g})"
         raise ModelError(f"{msg}; it was not registered")
     return worst
@@ -235,8 +237,8 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
         champion: Today's, if there is one.
     """
     rule = training.job.promote
-    pieces = pieces_in(training.job, module.photos)
-    held = unseen_by(champion, module.split["select"], module.photos.pixel_sha256, pieces)
+    pieces = find_pieces(training.job, module.images)
+    held = find_unseen(champion, module.split["select"], module.images.pixel_sha256, pieces)
     mine = _measure(training, module, file, held)
     figures = {f"challenger_{training.figure}": mine, "held_out_images": float(len(held))}
     if champion is None:
@@ -247,7 +249,7 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
     if rule.rule != "better":
         return Decision(rule.rule == "always", f"the job's rule is '{rule.rule}'", figures)
     better = mine >= theirs - rule.tolerance
-    comparison = f"{training.told.format(mine, theirs)} on {len(held)} held-out images"
+    comparison = f"{training.comparison.format(mine, theirs)} on {len(held)} held-out images"
     return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
 
 
@@ -256,7 +258,7 @@ def _measure(training: AnyTraining, module: FitCrops[Any], file: ModelFile, held
     session = training.session(file, device=settings().device, threads=settings().workers)
     found = []
     for number, image in enumerate(held):
-        c, y = training.pair(module, image, number)
+        c, y = training.make_pair(module, image, number)
         restored, _ = session.run(c.permute(0, 2, 3, 1).contiguous().numpy())
-        found.append(training.merit(torch.from_numpy(restored).permute(0, 3, 1, 2), y))
+        found.append(training.measure(torch.from_numpy(restored).permute(0, 3, 1, 2), y))
     return float(torch.cat(found).mean())

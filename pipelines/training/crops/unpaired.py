@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.data.crop_images import Photos
+from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED
 from pipelines.training.adversary import LEARNING_RATE, Adversary, LazyAdam, Opposition
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.kind import OPTIONS, common_problems
+from pipelines.training.crops.kind import OPTIONS, find_common_problems
 from pipelines.training.crops.plan import Split, read_unpaired
 from pipelines.training.crops.restorer import RestoringTraining
 from pipelines.training.crops.restorer_module import FitRestorer
@@ -107,7 +107,7 @@ class FitUnpaired(FitRestorer):
         self,
         network: Restorer,
         likelihood: GaussianLikelihood,
-        photos: Photos,
+        images: CropImages,
         split: Mapping[SplitName, Sequence[int]],
         scale: float,
         recipe: CropRecipe,
@@ -120,27 +120,27 @@ class FitUnpaired(FitRestorer):
         Args:
             network: To be trained.
             likelihood: From its output to p(y|c).
-            photos: Clean and damaged images.
+            images: Clean and damaged images.
             split: "train" and "select" are of clean ones, "degraded" and "degraded_select" of damaged ones.
             scale: Of the noise that the damage begins with.
             recipe: Steps, batch, crop.
             damage: Kind of the loss that the damage is learned with.
             opposition: The term that asks restored damaged images to look clean, if any.
         """
-        super().__init__(network, likelihood, photos, split, self._made, recipe)
-        self.damage = LearnedDamage(network.outputs, scale, damage, recipe.seed, photos.image_format.maximum)
+        super().__init__(network, likelihood, images, split, self._damage_clean, recipe)
+        self.damage = LearnedDamage(network.outputs, scale, damage, recipe.seed, images.image_format.maximum)
         if opposition is not None:
             self.adversary = Adversary(network.outputs, opposition, recipe.seed + 2)
 
     def loss(self, crops: Tensor, key: int) -> Tensor:
         """The restorer's; damage and discriminators take steps of their own."""
-        y, damaged = self.to_unit(crops), self.to_unit(self._damaged_crops(key).to(crops.device))
-        chance = self.generator(key)
+        y, damaged = self.to_unit(crops), self.to_unit(self._draw_damaged(key).to(crops.device))
+        chance = self.make_generator(key)
         # Two that chase each other do not settle by themselves.
         pace = 1 - key / max(1.0, LEARNING_SHARE * self.recipe.steps)
         if pace > 0 and key % RARELY == 0:
             self.damage.learn(y, damaged, chance, key // RARELY, pace)
-        c = self._made(y, chance)
+        c = self._damage_clean(y, chance)
         predicted = self._predict(c)
         error = restoration_loss(predicted, y)
         if self.adversary is None or (weight := self.adversary.opposition.weight_at(key, self.recipe.steps)) is None:
@@ -152,7 +152,7 @@ class FitUnpaired(FitRestorer):
         """As with pairs; and whether held-out damaged images have the grain of what the damage makes."""
         super().validation_step(middle, index)
         if index < WATCHED and index < len(held := self.split["degraded_select"]):
-            self.log("damage_grain", self._grain_of(middle, held[index], index), batch_size=1, on_epoch=True)
+            self.log("damage_grain", self._compare_grain(middle, held[index], index), batch_size=1, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """How the damage and its discriminator are balanced, too."""
@@ -171,75 +171,76 @@ class FitUnpaired(FitRestorer):
         self.damage.resume(checkpoint["damage"])
 
     @torch.no_grad()
-    def _made(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """What the restorer is given: it does not teach the damage."""
+    def _damage_clean(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Damage clean images for the restorer, which does not teach the damage."""
         made: Tensor = self.damage(y, generator)
         return made.clone()
 
-    def _damaged_as(self, y: Tensor, grey: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Never as grey: the damage is that of the images as they are."""
+    def _damage(self, y: Tensor, grey: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Damage images, never as grey: the damage is that of the images as they are."""
         del grey
-        return y, self._made(y, generator)
+        return y, self._damage_clean(y, generator)
 
-    def _damaged_crops(self, key: int) -> Tensor:
-        """A batch of crops of damaged images."""
+    def _draw_damaged(self, key: int) -> Tensor:
+        """Draw a batch of crops of damaged images."""
         random = np.random.default_rng((self.recipe.seed, 77, key))
         chosen = random.choice(np.array(self.split["degraded"]), self.recipe.batch)
-        return torch.from_numpy(self.photos.crops(chosen, self.recipe.crop, random))
+        return torch.from_numpy(self.images.draw_crops(chosen, self.recipe.crop, random))
 
-    def _grain_of(self, middle: Tensor, image: int, index: int) -> Tensor:
-        """Grain of what is made of a clean image, by that of a damaged one: 1 where they agree."""
+    def _compare_grain(self, middle: Tensor, image: int, index: int) -> Tensor:
+        """Divide the grain of what is made of a clean image by that of a damaged one: 1 where they agree."""
         y = self.to_unit(middle)
-        damaged = self.to_unit(self.middle(image)).to(y.device)
-        return grain(self._made(y, self.generator(10**9 + index))).mean() / grain(damaged).mean().clamp(min=1e-6)
+        damaged = self.to_unit(self.read_middle(image)).to(y.device)
+        made = self._damage_clean(y, self.make_generator(10**9 + index))
+        return grain(made).mean() / grain(damaged).mean().clamp(min=1e-6)
 
 
 class UnpairedTraining(RestoringTraining):
     """Clean images, and damaged ones that have nothing to do with them, make a model that mends."""
 
     task: Unpaired
-    told = "PSNR {:.2f} dB against the champion's {:.2f}, under the damage that the challenger has learned,"
+    comparison = "PSNR {:.2f} dB against the champion's {:.2f}, under the damage that the challenger has learned,"
 
     def __init__(self, job: Job) -> None:
         """Choose what the job leaves open. See `CropTraining`."""
         self.task = unpaired()[job.task]
         super().__init__(job)
 
-    def problems(self) -> Iterator[str]:
-        """Options of other tasks."""
-        yield from common_problems(self.job, OWN_OPTIONS)
+    def find_problems(self) -> Iterator[str]:
+        """Yield options of other tasks."""
+        yield from find_common_problems(self.job, OWN_OPTIONS)
 
-    def read(self, image_format: ImageFormat) -> tuple[Photos, Split]:
-        """Clean and damaged images."""
-        return read_unpaired(self.job, image_format, self.rests)
+    def read(self, image_format: ImageFormat) -> tuple[CropImages, Split]:
+        """Read clean and damaged images."""
+        return read_unpaired(self.job, image_format, self.calibrated)
 
-    def fitted(self, photos: Photos, split: Split) -> Callable[[CropRecipe], FitUnpaired]:
-        """A restorer, and a damage that begins with noise as strong as that of the damaged images."""
-        scale = first_guess(photos, split)
+    def build_fit(self, images: CropImages, split: Split) -> Callable[[CropRecipe], FitUnpaired]:
+        """Build a restorer, and a damage that begins with noise as strong as that of the damaged images."""
+        scale = estimate_noise(images, split)
         log.info("the damaged images are grainier, as by noise of %.1f 8-bit levels; the rest is learned", 255 * scale)
         return partial(
-            FitUnpaired, self.network(photos), GaussianLikelihood(), photos, split, scale,
+            FitUnpaired, self.build_network(images), GaussianLikelihood(), images, split, scale,
             damage=Opposition(weight=1.0, kind=self.job.train.adversarial_loss),
             opposition=Opposition.of(self.job.train),
         )  # fmt: skip
 
-    def choices(self, photos: Photos) -> Sequence[Any]:
-        """Network, and which images are damaged."""
-        return [self.size, [str(file.path.parent) for file in photos.files]]
+    def list_choices(self, images: CropImages) -> Sequence[Any]:
+        """List the network, and which images are damaged."""
+        return [self.size, [str(file.path.parent) for file in images.files]]
 
-    def damage_fields(self) -> dict[str, Any]:
-        """It was learned."""
+    def describe_damage(self) -> dict[str, Any]:
+        """Return that it was learned."""
         return {"damage": LEARNED, "strengths": (1.0, 1.0), "levels": (1.0,), "luma": False}
 
 
 @torch.no_grad()
-def first_guess(photos: Photos, split: Split) -> float:
-    """Standard deviation of white noise that would make clean images as grainy as the damaged ones."""
+def estimate_noise(images: CropImages, split: Split) -> float:
+    """Return the standard deviation of white noise that would make clean images as grainy as the damaged ones."""
     found = []
     for name in ("train", "degraded"):
         random = np.random.default_rng(0)
         chosen = random.choice(np.array(split[name]), GRAIN_CROPS)
-        crops = photos.image_format.to_unit(torch.from_numpy(photos.crops(chosen, 64, random)))
+        crops = images.image_format.to_unit(torch.from_numpy(images.draw_crops(chosen, 64, random)))
         found.append(float(grain(crops).square().mean()))
     if found[0] > found[1] + LEAST_NOISE**2:
         log.warning(

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 PREFIX = "network."  # of the weights in every graph that is exported
 
 
-def start_of(job: Job) -> ModelFile | None:
-    """The model that a job's training begins with, if it names one.
+def find_start(job: Job) -> ModelFile | None:
+    """Find the model that a job's training begins with, if it names one.
 
     Raises:
         KintsugiError: There is no such model.
@@ -34,8 +34,8 @@ def start_of(job: Job) -> ModelFile | None:
     return None if job.train.start is None else find_model(job.train.start)
 
 
-def held_apart(split: Split, digests: Sequence[str], file: ModelFile, pieces: Sequence[str] = ()) -> Split:
-    """A split whose held-out images the model to begin with was not trained on: those that it was are trained on again.
+def hold_out_unseen(split: Split, digests: Sequence[str], file: ModelFile, pieces: Sequence[str] = ()) -> Split:
+    """Return a split whose held-out images the model to begin with never saw: those it saw are trained on again.
 
     Error bars would else be those of images that the network knows: too narrow.
 

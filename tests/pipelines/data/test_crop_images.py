@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.data.cache import reading_anew
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.images.convert import pixel_digest
@@ -33,21 +33,21 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def load(folder: Path) -> Photos:
-    return load_photos(find_images(folder), RGB)
+def load(folder: Path) -> CropImages:
+    return load_crop_images(find_images(folder), RGB)
 
 
 def test_every_image_is_read_back_and_the_next_time_from_disk(folder: Path, own_home: Path) -> None:
-    photos = load(folder)
-    assert photos.sizes == tuple(SIZES)
+    images = load(folder)
+    assert images.sizes == tuple(SIZES)
     for number, path in enumerate(sorted(folder.iterdir())):
         with Image.open(path) as image:
             pixels = np.asarray(image)
-        assert np.array_equal(photos.image(number), pixels)
-        assert photos.pixel_sha256[number] == pixel_digest(pixels)
+        assert np.array_equal(images.image(number), pixels)
+        assert images.pixel_sha256[number] == pixel_digest(pixels)
     (raw,) = own_home.rglob("photos.raw")
     before = raw.stat().st_mtime_ns
-    assert np.array_equal(load(folder).flat, photos.flat)
+    assert np.array_equal(load(folder).flat, images.flat)
     assert raw.stat().st_mtime_ns == before
 
 
@@ -118,9 +118,9 @@ def test_a_label_image_that_could_not_be_read_once_is_back_the_next_time(
         Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "labels" / f"{number}_mask.png")
     labels = LabelFolder.find(tmp_path / "labels", 2)
     share.add("1_mask.png")
-    assert len(load_photos(find_images(folder), RGB, labels)) == 3
+    assert len(load_crop_images(find_images(folder), RGB, labels)) == 3
     share.clear()
-    assert len(load_photos(find_images(folder), RGB, labels)) == 4
+    assert len(load_crop_images(find_images(folder), RGB, labels)) == 4
 
 
 def test_a_link_to_a_file_that_is_gone_ends_no_training_with_labels(folder: Path, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_a_link_to_a_file_that_is_gone_ends_no_training_with_labels(folder: Path
         Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "labels" / f"{number}.png")
     (folder / "0.png").unlink()
     (folder / "0.png").symlink_to(folder / "gone.png")
-    photos = load_photos(find_images(folder), RGB, LabelFolder.find(tmp_path / "labels", 2))
-    assert [file.relative for file in photos.files] == ["1.png", "2.png", "3.png"]
+    images = load_crop_images(find_images(folder), RGB, LabelFolder.find(tmp_path / "labels", 2))
+    assert [file.relative for file in images.files] == ["1.png", "2.png", "3.png"]
 
 
 def test_a_damaged_file_is_looked_at_again_and_the_others_are_not(
@@ -148,20 +148,20 @@ def test_a_damaged_file_is_looked_at_again_and_the_others_are_not(
 def test_labels_are_not_interpolated(folder: Path) -> None:
     labels = LabelFolder.find(folder, 2)
     with pytest.raises(ValueError, match="images with labels keep their size"):
-        load_photos(find_images(folder), RGB, labels, short_side=8)
+        load_crop_images(find_images(folder), RGB, labels, short_side=8)
 
 
 def test_crops_are_parts_of_their_image_turned_or_mirrored(folder: Path) -> None:
-    photos, random = load(folder), np.random.default_rng(0)
+    images, random = load(folder), np.random.default_rng(0)
     seen = set()
     for _ in range(40):
-        (crop,) = photos.crops([2], 8, random)
-        windows = np.lib.stride_tricks.sliding_window_view(photos.image(2), (8, 8, 3)).reshape(-1, 8, 8, 3)
+        (crop,) = images.draw_crops([2], 8, random)
+        windows = np.lib.stride_tricks.sliding_window_view(images.image(2), (8, 8, 3)).reshape(-1, 8, 8, 3)
         views = [np.rot90(view, turns) for view in (crop, crop[:, ::-1]) for turns in range(4)]
         hits = [number for number, view in enumerate(views) if (windows == view).all(axis=(1, 2, 3)).any()]
         assert hits
         seen.update(hits)
     assert seen == set(range(8))
-    assert photos.crops([0, 1, 3], 16, random).shape == (3, 16, 16, 3)  # smaller ones are mirrored
-    again = [photos.crops([0, 1], 8, np.random.default_rng(5)) for _ in range(2)]
+    assert images.draw_crops([0, 1, 3], 16, random).shape == (3, 16, 16, 3)  # smaller ones are mirrored
+    again = [images.draw_crops([0, 1], 8, np.random.default_rng(5)) for _ in range(2)]
     assert np.array_equal(*again)

@@ -23,9 +23,9 @@ from pipelines.jobfile.piece_names import pieces_of
 from pipelines.train import prepare
 from pipelines.training.crops import train
 from pipelines.training.crops.restorer import RestorerTraining
-from pipelines.training.crops.warm_start import held_apart
+from pipelines.training.crops.warm_start import hold_out_unseen
 from pipelines.training.options import find_task
-from pipelines.training.promotion import unseen_by
+from pipelines.training.promotion import find_unseen
 
 
 def job_of(folder: Path, **data: object) -> Job:
@@ -112,9 +112,13 @@ def test_pieces_that_an_older_model_knows_are_kept_apart() -> None:
         ref = "older"
 
     pieces = ["1", "1", "2", "2", "3", "3"]
-    assert unseen_by(Older(), [1, 2, 3], "abcdef", pieces) == [2, 3]
+    assert find_unseen(Older(), [1, 2, 3], "abcdef", pieces) == [2, 3]
     split = {"train": (4, 5), "select": (1, 2), "calibrate": (0, 3)}
-    assert held_apart(split, "abcdef", Older(), pieces) == {"train": (0, 1, 4, 5), "select": (2,), "calibrate": (3,)}
+    assert hold_out_unseen(split, "abcdef", Older(), pieces) == {
+        "train": (0, 1, 4, 5),
+        "select": (2,),
+        "calibrate": (3,),
+    }
 
 
 def test_a_training_splits_by_piece_and_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.data.test_images import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
 from pipelines.errors import DataError
 from pipelines.images import find_images
@@ -20,8 +20,8 @@ def image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 
 
-def load(folder: Path, bit_depth: int = 8, channels: int = 3) -> Photos:
-    return load_photos(find_images(folder), ImageFormat(channels=channels, bit_depth=bit_depth))
+def load(folder: Path, bit_depth: int = 8, channels: int = 3) -> CropImages:
+    return load_crop_images(find_images(folder), ImageFormat(channels=channels, bit_depth=bit_depth))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import pipelines.evaluation.restorer as evaluate_restorer_module
-from pipelines.data.crop_images import load_photos
+from pipelines.data.crop_images import load_crop_images
 from pipelines.data.test_images import check_leakage
 from pipelines.errors import DataError
 from pipelines.evaluate import evaluate_model
@@ -88,7 +88,7 @@ def test_figures_repeat_and_other_levels_may_be_asked_for(photos: Path, tmp_path
 
 
 def test_what_was_evaluated_on_is_never_trained_on(photos: Path, tmp_path: Path) -> None:
-    loaded = load_photos(find_images(photos), ImageFormat(channels=3, bit_depth=8))
+    loaded = load_crop_images(find_images(photos), ImageFormat(channels=3, bit_depth=8))
     check_leakage(loaded)
     evaluate_restorer(photos, untrained(tmp_path / "m"))
     with pytest.raises(DataError, match="training images are test images: 3 of the test images in"):
@@ -131,7 +131,7 @@ def test_images_that_were_trained_on_are_told_and_not_kept_from_training(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = untrained(tmp_path / "m")
-    loaded = load_photos(find_images(photos), ImageFormat(channels=3, bit_depth=8))
+    loaded = load_crop_images(find_images(photos), ImageFormat(channels=3, bit_depth=8))
     (model.folder / "split.json").write_text(json.dumps({"train": list(loaded.pixel_sha256)}))
     figures = evaluate_restorer(photos, model)
     assert figures["n_trained_on"] == 3

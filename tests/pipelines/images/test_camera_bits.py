@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder
-from pipelines.data.crop_images import load_photos
+from pipelines.data.crop_images import load_crop_images
 from pipelines.data.plan import survey, warn_of_dark
 from pipelines.errors import FolderError
 from pipelines.images import find_images, read_image
@@ -181,8 +181,8 @@ def test_training_brings_fewer_bits_to_all(tmp_path: Path, caplog: pytest.LogCap
     for number in range(3):
         write(tmp_path / "in" / f"{number}.png", np.roll(photograph(12), number, 0))
     with caplog.at_level(logging.INFO):
-        photos = load_photos(find_images(tmp_path / "in"), ImageFormat(channels=1, bit_depth=16))
-    assert photos.image(0).max() == 65535
+        images = load_crop_images(find_images(tmp_path / "in"), ImageFormat(channels=1, bit_depth=16))
+    assert images.image(0).max() == 65535
     assert "16-bit images fill 12 bits" in caplog.text
 
 

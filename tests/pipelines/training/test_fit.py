@@ -19,7 +19,7 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import TrainTable
 from pipelines.train import prepare
-from pipelines.training.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit, windows_of
+from pipelines.training.fit import VALIDATION_BATCH, Batch, Fit, Recipe, draw_windows, fit
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.representations import Pixels
 from vaecore.tasks import scoring_tasks
@@ -121,8 +121,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_windows_are_cut_from_large_maps_and_repeat(runs: Whole) -> None:
     recipe = replace(runs.recipe, window=8)
-    assert windows_of((16, 8), recipe, 5, 0) is None
-    first, again, later = (windows_of((40, 20), recipe, 50, stretch) for stretch in (0, 0, 1))
+    assert draw_windows((16, 8), recipe, 5, 0) is None
+    first, again, later = (draw_windows((40, 20), recipe, 50, stretch) for stretch in (0, 0, 1))
     assert first is not None
     assert first == again
     assert first != later

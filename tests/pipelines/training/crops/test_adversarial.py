@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines import restore_folder, train_model
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
 from pipelines.images import find_images
@@ -20,7 +20,7 @@ from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.train import crop_training
 from pipelines.training.adversary import PATIENCE, Adversary, Opposition
-from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, steps_within
+from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, estimate_steps
 from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise, smaller
@@ -37,8 +37,8 @@ class KilledError(Exception):
 
 
 @pytest.fixture
-def photos() -> Photos:
-    return load_photos(find_images(GOOD)[:12], ImageFormat(channels=1, bit_depth=8))
+def images() -> CropImages:
+    return load_crop_images(find_images(GOOD)[:12], ImageFormat(channels=1, bit_depth=8))
 
 
 def noisy(y: Tensor, generator: torch.Generator) -> Tensor:
@@ -50,20 +50,20 @@ def half(y: Tensor, generator: torch.Generator) -> Tensor:
     return smaller(y, 2)
 
 
-def module(photos: Photos, opposition: Opposition, upscale: int = 1) -> FitRestorer:
+def module(images: CropImages, opposition: Opposition, upscale: int = 1) -> FitRestorer:
     torch.manual_seed(0)
     network = Restorer(channels=1, outputs=1, widths=(8, 12), blocks=(1, 1), upscale=upscale)
-    split = {"train": range(3, len(photos)), "select": range(3)}
+    split = {"train": range(3, len(images)), "select": range(3)}
     recipe = CropRecipe(steps=STEPS, batch=2, crop=32, learning_rate=2e-3)
     damaged = noisy if upscale == 1 else half
-    return FitRestorer(network, GaussianLikelihood(), photos, split, damaged, recipe, opposition=opposition)
+    return FitRestorer(network, GaussianLikelihood(), images, split, damaged, recipe, opposition=opposition)
 
 
 @pytest.mark.parametrize(("kind", "upscale"), [("hinge", 1), ("minmax", 2)])
-def test_a_killed_run_gives_the_same_weights(photos: Photos, tmp_path: Path, kind, upscale: int) -> None:
+def test_a_killed_run_gives_the_same_weights(images: CropImages, tmp_path: Path, kind, upscale: int) -> None:
     opposition = Opposition(weight=1.0, kind=kind, alone=0.3)
     seen: dict[int, dict[str, float]] = {}
-    whole = module(photos, opposition, upscale)
+    whole = module(images, opposition, upscale)
     run(whole, folder=tmp_path / "a", device="cpu", on_check=seen.__setitem__)
     before, after = seen[8], seen[STEPS]
     assert not any(name.startswith("adversary") for name in before)  # it trains alone at first
@@ -75,27 +75,27 @@ def test_a_killed_run_gives_the_same_weights(photos: Photos, tmp_path: Path, kin
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(module(photos, opposition, upscale), folder=tmp_path / "b", device="cpu", on_check=kill)
-    again = module(photos, opposition, upscale)
+        run(module(images, opposition, upscale), folder=tmp_path / "b", device="cpu", on_check=kill)
+    again = module(images, opposition, upscale)
     run(again, folder=tmp_path / "b", device="cpu", on_check=lambda *_: None)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_minutes_are_counted_over_all_phases_of_a_run(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = module(photos, Opposition(weight=1.0, alone=0.5))
+def test_minutes_are_counted_over_all_phases_of_a_run(images: CropImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = module(images, Opposition(weight=1.0, alone=0.5))
     tried.recipe = replace(tried.recipe, steps=TRIAL_SPAN)
     learned: list[int] = []
     assert tried.adversary is not None
     monkeypatch.setattr(tried.adversary, "learn", lambda *given: learned.append(given[2]))
-    steps_within(10.0, tried, "cpu")
+    estimate_steps(10.0, tried, "cpu")
     assert len(learned) == TRIAL_STEPS // 2  # as in the run, half of the steps have a discriminator
     assert {step % 2 for step in learned} == {0, 1}
 
 
-def test_a_trial_for_minutes_leaves_a_new_training_as_it_was(photos: Photos) -> None:
-    tried, fresh = (module(photos, Opposition(weight=1.0)) for _ in range(2))
-    assert steps_within(10.0, tried, "cpu") > 0
+def test_a_trial_for_minutes_leaves_a_new_training_as_it_was(images: CropImages) -> None:
+    tried, fresh = (module(images, Opposition(weight=1.0)) for _ in range(2))
+    assert estimate_steps(10.0, tried, "cpu") > 0
     for name, value in fresh.model.state_dict().items():
         assert torch.equal(value, tried.model.state_dict()[name]), name
 

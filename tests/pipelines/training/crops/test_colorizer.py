@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines import restore_folder, train_model
-from pipelines.data.crop_images import load_photos
+from pipelines.data.crop_images import load_crop_images
 from pipelines.errors import DataError, FolderError, JobError, ModelError
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation
@@ -181,15 +181,15 @@ def test_colours_stay_where_they_were_when_enlarged() -> None:
 
 def test_training_images_are_reduced_and_known_by_what_they_were(tmp_path: Path) -> None:
     write_scenes(tmp_path / "in", 2)
-    larger, photos = (
-        load_photos(find_images(tmp_path / "in"), ImageFormat(channels=3, bit_depth=8), short_side=side)
+    larger, images = (
+        load_crop_images(find_images(tmp_path / "in"), ImageFormat(channels=3, bit_depth=8), short_side=side)
         for side in (192, 48)
     )
     assert larger.sizes == ((192, 240), (192, 240))
-    assert photos.sizes == ((48, 60), (48, 60))
+    assert images.sizes == ((48, 60), (48, 60))
     original = read_image(tmp_path / "in" / "0.png", max_pixels=10**6).pixels
-    assert photos.pixel_sha256[0] == pixel_digest(original)
-    crop = photos.crops([0] * 20, 48, np.random.default_rng(0), upright=True)
+    assert images.pixel_sha256[0] == pixel_digest(original)
+    crop = images.draw_crops([0] * 20, 48, np.random.default_rng(0), upright=True)
     assert (crop[:, :12].mean(axis=(1, 2))[:, 2] > crop[:, -12:].mean(axis=(1, 2))[:, 2]).all()  # the sky is above
 
 

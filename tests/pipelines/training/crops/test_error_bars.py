@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.data.crop_images import load_photos
+from pipelines.data.crop_images import load_crop_images
 from pipelines.images import find_images
 from pipelines.training.crops.error_bars import SHARES, measure_error_bars
-from pipelines.training.crops.fit import CropRecipe, steps_within
+from pipelines.training.crops.fit import CropRecipe, estimate_steps
 from pipelines.training.crops.restorer_module import FitRestorer
-from pipelines.training.temperature import best_temperature
+from pipelines.training.temperature import fit_temperature
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer
 from vaecore.representations.image_format import ImageFormat
@@ -37,10 +37,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitRestorer:
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 256, (72, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    photos = load_photos(find_images(folder), ImageFormat(channels=3, bit_depth=8))
+    images = load_crop_images(find_images(folder), ImageFormat(channels=3, bit_depth=8))
     network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1))
     split = {"train": range(6), "select": range(6, 8)}
-    return FitRestorer(network, GaussianLikelihood(), photos, split, noisy, CropRecipe(steps=4, batch=2, crop=16))
+    return FitRestorer(network, GaussianLikelihood(), images, split, noisy, CropRecipe(steps=4, batch=2, crop=16))
 
 
 def test_the_factor_and_the_intervals_are_those_of_the_errors(module: FitRestorer) -> None:
@@ -77,8 +77,8 @@ def test_steps_are_counted_on_a_copy_of_the_network_alone(module: FitRestorer, m
     def copied(*_: object) -> None:
         pytest.fail("the images are copied")
 
-    monkeypatch.setattr(type(module.photos), "__deepcopy__", copied, raising=False)
-    short, long = steps_within(1, module, "cpu"), steps_within(30, module, "cpu")
+    monkeypatch.setattr(type(module.images), "__deepcopy__", copied, raising=False)
+    short, long = estimate_steps(1, module, "cpu"), estimate_steps(30, module, "cpu")
     assert 1 <= short < long
     assert math.isfinite(long)
     for name, value in module.model.state_dict().items():
@@ -89,7 +89,7 @@ def test_a_few_labels_that_are_all_right_make_no_probability_certain() -> None:
     def of(count: int, wrong: int) -> float:
         labels = torch.arange(count) % 3
         logits = 3.0 * torch.nn.functional.one_hot(labels, 3)
-        return best_temperature(logits, (labels + (torch.arange(count) < wrong)) % 3)
+        return fit_temperature(logits, (labels + (torch.arange(count) < wrong)) % 3)
 
     assert 0.6 < of(6, 0) < 1
     chance = math.exp(3) / (math.exp(3) + 2)  # of being right, as the logits say

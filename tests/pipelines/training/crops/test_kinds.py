@@ -23,8 +23,8 @@ from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import score_folder
 from pipelines.training.bundle import check_parity, describe, write_job
-from pipelines.training.network import build_network, build_representation, circumstances_of
-from pipelines.training.options import find_task, prior_of, score_kind
+from pipelines.training.network import build_network, build_representation, gather_circumstances
+from pipelines.training.options import find_prior, find_score_kind, find_task
 from pipelines.training.weights import load_network, write_weights
 from vaecore.graphs.export import export_scoring
 from vaecore.graphs.scoring import ScoringGraph
@@ -95,9 +95,9 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
     model = build_network(job, plan, representation, classes=len(kind.classes))
     for parameter in model.parameters():  # away from the zero start of the residual blocks
         torch.nn.init.normal_(parameter, std=0.1)
-    if (finish := prior_of(job).finish) is not None:
-        model = finish(model, [torch.rand(8, kind.channels, 16, 16)], circumstances_of(job, representation))
-    graph = ScoringGraph(model, plan.image_format, representation, kind=score_kind(job)).eval()
+    if (finish := find_prior(job).finish) is not None:
+        model = finish(model, [torch.rand(8, kind.channels, 16, 16)], gather_circumstances(job, representation))
+    graph = ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job)).eval()
     data = SimpleNamespace(digest="0" * 64, split={"train": [0]}, classes=kind.classes)
     metadata = describe(job, plan, data, graph, "none")
     export_scoring(graph, folder / "model.onnx", metadata.model_dump(mode="json"))

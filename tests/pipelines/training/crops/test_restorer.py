@@ -19,7 +19,7 @@ from pipelines.models.session import RestoringSession, Session
 from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
 from pipelines.training.crops.restorer import RestorerTraining
-from pipelines.training.crops.warm_start import held_apart
+from pipelines.training.crops.warm_start import hold_out_unseen
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -107,7 +107,7 @@ def test_choices_that_are_left_open(tmp_path: Path) -> None:
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.training.crops.plan.steps_within", lambda seconds, *_: round(seconds / 30))
+    monkeypatch.setattr("pipelines.training.crops.plan.estimate_steps", lambda seconds, *_: round(seconds / 30))
     train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
     (version,) = Registry().versions("mend")
     assert version.metrics["steps"] == 2
@@ -133,8 +133,8 @@ def test_images_that_the_first_model_knows_are_not_held_out(tmp_path: Path, capl
     begun = ModelFile(path, "", "mend/1")
     split = {"train": (0, 4), "select": (1, 2), "calibrate": (3, 5)}
     apart = {"train": (0, 1, 3, 4), "select": (2,), "calibrate": (5,)}
-    assert held_apart(split, "abcdef", begun) == apart
-    assert held_apart({**split, "select": (1,)}, "abcdef", begun) == {**split, "select": (1,)}
+    assert hold_out_unseen(split, "abcdef", begun) == apart
+    assert hold_out_unseen({**split, "select": (1,)}, "abcdef", begun) == {**split, "select": (1,)}
     assert "error bars will be too narrow" in caplog.text
 
 
@@ -145,9 +145,9 @@ def test_what_the_first_model_learned_damage_from_is_never_clean(tmp_path: Path)
     begun = ModelFile(path, "", "archive/1")
     split = {"train": (0, 1), "select": (2, 3), "calibrate": (8,), "degraded": (4, 6), "degraded_select": (5, 7)}
     apart = {"train": (0, 1, 2), "select": (3,), "calibrate": (8,), "degraded": (4, 5, 6), "degraded_select": (7,)}
-    assert held_apart(split, "abcdefghi", begun) == apart
+    assert hold_out_unseen(split, "abcdefghi", begun) == apart
     none_new = {**split, "degraded": (4,), "degraded_select": (5,)}
-    assert held_apart(none_new, "abcdefghi", begun)["degraded_select"] == (5,)
+    assert hold_out_unseen(none_new, "abcdefghi", begun)["degraded_select"] == (5,)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.images import find_images
 from pipelines.training.crops.fit import CropRecipe
@@ -27,13 +27,13 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-def module(photos: Photos) -> FitRestorer:
+def module(images: CropImages) -> FitRestorer:
     torch.manual_seed(0)
     network = Restorer(channels=1, outputs=1, widths=(8, 12), blocks=(1, 1))
-    split = {"train": range(4, len(photos)), "select": range(4)}
+    split = {"train": range(4, len(images)), "select": range(4)}
     recipe = CropRecipe(steps=STEPS, batch=4, crop=32, learning_rate=5e-3)
     damage = partial(_noisy, sigma=25.0)
-    return FitRestorer(network, GaussianLikelihood(), photos, split, damage, recipe)
+    return FitRestorer(network, GaussianLikelihood(), images, split, damage, recipe)
 
 
 def _noisy(y: torch.Tensor, generator: torch.Generator, sigma: float) -> torch.Tensor:
@@ -41,13 +41,13 @@ def _noisy(y: torch.Tensor, generator: torch.Generator, sigma: float) -> torch.T
 
 
 @pytest.fixture
-def photos() -> Photos:
-    return load_photos(find_images(MAGNETIC_TILE / "train" / "good")[:16], GREY)
+def images() -> CropImages:
+    return load_crop_images(find_images(MAGNETIC_TILE / "train" / "good")[:16], GREY)
 
 
-def test_it_learns_and_a_killed_run_gives_the_same_weights(photos: Photos, tmp_path: Path) -> None:
+def test_it_learns_and_a_killed_run_gives_the_same_weights(images: CropImages, tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
-    whole = module(photos)
+    whole = module(images)
     assert run(whole, folder=tmp_path / "a", device="cpu", on_check=lambda _, figures: seen.append(figures)) == STEPS
     noisy = 20 * torch.log10(torch.tensor(255 / 25))
     assert seen[-1]["select_psnr"] > float(noisy) + 3
@@ -58,8 +58,8 @@ def test_it_learns_and_a_killed_run_gives_the_same_weights(photos: Photos, tmp_p
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(module(photos), folder=tmp_path / "b", device="cpu", on_check=kill)
-    again = module(photos)
+        run(module(images), folder=tmp_path / "b", device="cpu", on_check=kill)
+    again = module(images)
     run(again, folder=tmp_path / "b", device="cpu", on_check=lambda *_: None)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -67,17 +67,17 @@ def test_it_learns_and_a_killed_run_gives_the_same_weights(photos: Photos, tmp_p
 
 def test_some_crops_of_colour_are_grey_with_a_grey_image_s_noise(tmp_path: Path) -> None:
     network = Restorer(channels=3, outputs=3, widths=(8, 12), blocks=(1, 1))
-    photos = load_photos(find_images(MAGNETIC_TILE / "train" / "good")[:8], ImageFormat(channels=3, bit_depth=8))
+    images = load_crop_images(find_images(MAGNETIC_TILE / "train" / "good")[:8], ImageFormat(channels=3, bit_depth=8))
     split = {"train": range(4, 8), "select": range(4)}
     recipe = CropRecipe(steps=1, batch=8, crop=16)
-    fit = FitRestorer(network, GaussianLikelihood(), photos, split, partial(_noisy, sigma=25.0), recipe)
+    fit = FitRestorer(network, GaussianLikelihood(), images, split, partial(_noisy, sigma=25.0), recipe)
     colour = torch.rand((48, 3, 16, 16), generator=torch.Generator().manual_seed(0))
-    y, c = fit.pair(colour, fit.generator(0))
+    y, c = fit.damage_crops(colour, fit.make_generator(0))
     assert y.shape == c.shape == colour.shape
     for each in (y, c):
         grey = (each == each[:, :1]).flatten(1).all(dim=1)
         assert 4 <= grey.sum() <= 24  # a fourth of 48 is expected
     assert float((c - y).std()) == pytest.approx(25 / 255, rel=0.05)
     assert torch.equal(y[~grey], colour[~grey])
-    held = [fit.damaged_middle(0, key) for key in range(4)]  # tiles are grey anyway: their noise tells
+    held = [fit.damage_middle(0, key) for key in range(4)]  # tiles are grey anyway: their noise tells
     assert [bool((c == c[:, :1]).all()) for _, c in held] == [True, False, False, False]

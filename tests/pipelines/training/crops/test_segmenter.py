@@ -238,8 +238,8 @@ def test_labels_and_images_without_each_other_are_named_in_one_line(
     folder = LabelFolder.find(tmp_path / "label", 3)
     job = write_job(tmp_path)
     with caplog.at_level("WARNING"):
-        photos, _ = read_images(load_job(job), ImageFormat(channels=1, bit_depth=8), "probabilities", folder)
-    assert len(photos) == 15
+        images, _ = read_images(load_job(job), ImageFormat(channels=1, bit_depth=8), "probabilities", folder)
+    assert len(images) == 15
     lines = [record.getMessage() for record in caplog.records]
     (unused,) = (line for line in lines if "belong to no image" in line)
     assert "9 label images" in unused

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipelines import evaluate_model, restore_folder, train_model
-from pipelines.data.crop_images import Photos, load_photos
+from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.demo_images import MAGNETIC_TILE
@@ -22,7 +22,7 @@ from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.training.adversary import Opposition
 from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, first_guess
+from pipelines.training.crops.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, estimate_noise
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
 from vaecore.likelihoods import GaussianLikelihood
@@ -59,15 +59,15 @@ def job(folder: Path, data: str = 'degraded = "noisy"\nclean = "clean"', task: s
     return load_job(path)
 
 
-def read(folder: Path) -> tuple[Photos, dict]:
+def read(folder: Path) -> tuple[CropImages, dict]:
     asked = job(folder)
     return UnpairedTraining(asked).read(survey(asked).image_format)
 
 
 def test_both_folders_are_read_and_never_mixed(folders: Path) -> None:
-    photos, split = read(folders)
-    assert (photos.image_format.channels, len(photos)) == (1, 24)
-    where = {name: {photos.files[index].path.parent.name for index in indices} for name, indices in split.items()}
+    images, split = read(folders)
+    assert (images.image_format.channels, len(images)) == (1, 24)
+    where = {name: {images.files[index].path.parent.name for index in indices} for name, indices in split.items()}
     assert where == {
         "train": {"clean"}, "select": {"clean"}, "calibrate": {"clean"}, "degraded": {"noisy"},
         "degraded_select": {"noisy"},
@@ -76,12 +76,12 @@ def test_both_folders_are_read_and_never_mixed(folders: Path) -> None:
 
 
 def test_the_damage_begins_with_noise_as_strong_as_theirs(folders: Path) -> None:
-    assert 255 * first_guess(*read(folders)) == pytest.approx(SIGMA, rel=0.15)  # less what clipping takes
+    assert 255 * estimate_noise(*read(folders)) == pytest.approx(SIGMA, rel=0.15)  # less what clipping takes
 
 
 @pytest.mark.parametrize("opposition", [None, Opposition(weight=0.2, kind="minmax", alone=0.4)])
 def test_a_killed_run_gives_the_same_weights(folders: Path, opposition: Opposition | None) -> None:
-    photos, split = read(folders)
+    images, split = read(folders)
 
     def module() -> FitUnpaired:
         torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_a_killed_run_gives_the_same_weights(folders: Path, opposition: Oppositi
         recipe = CropRecipe(steps=STEPS, batch=2, crop=32, learning_rate=2e-3)
         damage = Opposition(weight=1.0)
         return FitUnpaired(
-            network, GaussianLikelihood(), photos, split, 0.1, recipe, damage=damage, opposition=opposition
+            network, GaussianLikelihood(), images, split, 0.1, recipe, damage=damage, opposition=opposition
         )
 
     seen: list[dict[str, float]] = []
@@ -205,5 +205,5 @@ def test_options_of_other_tasks_are_refused(folders: Path) -> None:
 
 def test_photos_of_two_folders_keep_their_order(folders: Path) -> None:
     files = [*find_images(folders / "clean"), *find_images(folders / "noisy")]
-    photos = load_photos(files, ImageFormat(channels=1, bit_depth=8))
-    assert [file.path for file in photos.files] == [file.path for file in files]
+    images = load_crop_images(files, ImageFormat(channels=1, bit_depth=8))
+    assert [file.path for file in images.files] == [file.path for file in files]
