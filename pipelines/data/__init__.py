@@ -4,12 +4,12 @@ __all__ = [
     "cache",
     "classes",
     "crop_images",
-    "damaged",
     "examples",
     "file_digests",
     "pieces",
     "plan",
     "splits",
+    "synthetic_defects",
     "test_images",
     "training_images",
 ]
