@@ -8,10 +8,10 @@ from typing import Protocol
 from pipelines.batch.output_names import by_name
 from pipelines.batch.schema import Row
 from pipelines.errors import ImageError
-from pipelines.images import ImageFile, list_images, read_image
+from pipelines.images import ImageFile, list_images, read_image, stem_of
 from pipelines.images.bits import ALL, bits_of, is_deep, stretch
 from pipelines.images.hidden import fill_hidden
-from pipelines.images.label_images import LabelFolder, read_labels, stem_of
+from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.models.model_file import ColorizationMetadata, RestorationMetadata
 from pipelines.restoration.quality import compare, compare_labels
 from pipelines.settings import settings

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base.files import fitting, folded
-from pipelines.images import ImageFile
-from pipelines.images.label_images import stem_of
+from pipelines.images import ImageFile, stem_of
 
 
 class NameSet:

@@ -11,8 +11,7 @@ from typing import Literal
 from pipelines.bench.methods import PUBLISHED, Published
 from pipelines.errors import DataError, FolderError
 from pipelines.evaluation.defect_masks import GOOD, find_masks
-from pipelines.images import ImageFile, find_images
-from pipelines.images.label_images import stem_of
+from pipelines.images import ImageFile, find_images, stem_of
 from pipelines.models.model_file import sha256_of
 
 Half = Literal["A", "B", "all"]

@@ -17,8 +17,7 @@ from pipelines.base.progress import progress
 from pipelines.data.cache import reads_anew
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
-from pipelines.images import ImageFile, list_images
-from pipelines.images.label_images import stem_of
+from pipelines.images import ImageFile, list_images, stem_of
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import sha256_of
 from pipelines.settings import settings

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipelines.base.safe_text import plural, some_of
 from pipelines.errors import EmptyFolderError, ImageError
-from pipelines.images.label_images import LabelFolder, UnclearError, read_labels, stem_of
+from pipelines.images import stem_of
+from pipelines.images.label_images import LabelFolder, UnclearError, read_labels
 
 log = logging.getLogger(__name__)
 GOOD = "good"  # sub-folder of the images without defect

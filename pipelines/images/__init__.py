@@ -19,6 +19,7 @@ from pipelines.images.find import (
     expect_images,
     find_images,
     list_images,
+    stem_of,
 )
 from pipelines.images.image import Image
 from pipelines.images.left_out import LeftOut
@@ -55,6 +56,7 @@ __all__ = [
     "read",
     "read_image",
     "resaved",
+    "stem_of",
     "tags",
     "tiles",
     "to_model_input",

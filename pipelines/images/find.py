@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipelines.errors import EmptyFolderError, FolderError, ImageError
 from pipelines.images.header import SNIFFED, sniff
@@ -256,3 +256,8 @@ def _printable(name: str) -> str:
     if name.isascii() and "\\" not in name:
         return name
     return name.replace("\\", r"\x5c").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def stem_of(relative: str) -> str:
+    """Return a path without its suffix: an image and what is to be compared with it have the same."""
+    return str(PurePosixPath(relative).with_suffix(""))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipelines.errors import DataError, ImageError
 from pipelines.images import Image, ImageFile, list_images
 from pipelines.images.convert import luma
 from pipelines.images.exif import upright
+from pipelines.images.find import stem_of
 from pipelines.images.header import check_pixels, sniff
 from pipelines.images.pillow import decode_bmp
 from pipelines.images.png import decode_png
@@ -325,8 +326,3 @@ def _is_flat(values: NDArray[Any]) -> bool:
 
 def _may_change_values(file: ImageFile) -> bool:
     return file.path.suffix.lower() not in EXACT_SUFFIXES
-
-
-def stem_of(relative: str) -> str:
-    """A path without its suffix: an image and what is to be compared with it have the same."""
-    return str(PurePosixPath(relative).with_suffix(""))

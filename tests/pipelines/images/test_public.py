@@ -32,6 +32,7 @@ def test_the_public_names_are_these():
         "list_images",
         "open_images",
         "read_image",
+        "stem_of",
         "to_model_input",
     }
     assert all(hasattr(pipelines.images, name) for name in names)
