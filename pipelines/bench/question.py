@@ -11,7 +11,7 @@ from pipelines.bench.jobs import for_pixels, overrides_for, write_job_file
 from pipelines.bench.methods import Method, method_of
 from pipelines.data.plan import make_plan, survey
 from pipelines.jobfile.job import Job
-from pipelines.training.network import find_task
+from pipelines.training.options import find_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
