@@ -33,6 +33,12 @@ from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.data.splits import write_split
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.errors import JobError
+from pipelines.image_to_image.colorizer import ColorizerTraining
+from pipelines.image_to_image.kind import AnyTraining
+from pipelines.image_to_image.restorer import RestorerTraining
+from pipelines.image_to_image.segmenter import SegmenterTraining
+from pipelines.image_to_image.train import train_crops
+from pipelines.image_to_image.unpaired import UnpairedTraining
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import SPLIT_FILE
 from pipelines.models.session import Session
@@ -41,12 +47,6 @@ from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
-from pipelines.training.crops.colorizer import ColorizerTraining
-from pipelines.training.crops.kind import AnyTraining
-from pipelines.training.crops.restorer import RestorerTraining
-from pipelines.training.crops.segmenter import SegmenterTraining
-from pipelines.training.crops.train import train_crops
-from pipelines.training.crops.unpaired import UnpairedTraining
 from pipelines.training.feature_probe import details_help
 from pipelines.training.fit import Recipe, fit
 from pipelines.training.model_card import write_card

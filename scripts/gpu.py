@@ -33,6 +33,7 @@ import torch
 from pipelines.base.subsample import evenly_spaced
 from pipelines.bench.restoration import count_operations
 from pipelines.errors import KintsugiError
+from pipelines.image_to_image.train import make_bundle, prepare
 from pipelines.images import Decoded, find_images
 from pipelines.jobfile.job import load_job
 from pipelines.models.inputs import decode_for
@@ -41,7 +42,6 @@ from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.reference import find_model_file
 from pipelines.models.session import RestoringSession, Session, kind_of
 from pipelines.train import crop_training
-from pipelines.training.crops.train import make_bundle, prepare
 
 Device = Literal["cpu", "cuda"]
 REPEATS = 5

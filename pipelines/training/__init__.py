@@ -6,6 +6,7 @@ __all__ = [
     "crops",
     "feature_probe",
     "fit",
+    "loop",
     "model_card",
     "need",
     "network",

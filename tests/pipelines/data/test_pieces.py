@@ -18,12 +18,12 @@ from pipelines.data.plan import make_plan, survey
 from pipelines.data.splits import split_by_content
 from pipelines.data.training_images import load_training_data
 from pipelines.errors import DataError, JobError
+from pipelines.image_to_image import train
+from pipelines.image_to_image.restorer import RestorerTraining
+from pipelines.image_to_image.warm_start import hold_out_unseen
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.jobfile.piece_names import pieces_of
 from pipelines.train import prepare
-from pipelines.training.crops import train
-from pipelines.training.crops.restorer import RestorerTraining
-from pipelines.training.crops.warm_start import hold_out_unseen
 from pipelines.training.options import find_task
 from pipelines.training.promotion import find_unseen
 

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 import pipelines.registry.store
 import pipelines.training.registration
 from pipelines.errors import RegistryError
+from pipelines.image_to_image import train
 from pipelines.jobfile.job import Job, load_job
 from pipelines.registry import Registry, Version
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
-from pipelines.training.crops import train
 from pipelines.training.promotion import Decision
 from pipelines.training.registration import MadeBundle, train_once
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
+from pipelines.image_to_image.fit import CropRecipe
+from pipelines.image_to_image.kind import OPTIONS, find_common_problems
+from pipelines.image_to_image.plan import Split, read_unpaired
+from pipelines.image_to_image.restorer import RestoringTraining
+from pipelines.image_to_image.restorer_module import FitRestorer
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED
 from pipelines.training.adversary import LEARNING_RATE, Adversary, LazyAdam, Opposition
-from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.kind import OPTIONS, find_common_problems
-from pipelines.training.crops.plan import Split, read_unpaired
-from pipelines.training.crops.restorer import RestoringTraining
-from pipelines.training.crops.restorer_module import FitRestorer
 from vaecore.damage.degradations import as_files, grain
 from vaecore.graphs.restoration import restoration_loss
 from vaecore.likelihoods import GaussianLikelihood

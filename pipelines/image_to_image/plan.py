@@ -21,11 +21,11 @@ from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split
 from pipelines.data.test_images import check_leakage
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
+from pipelines.image_to_image.fit import CropRecipe, FitCrops, estimate_steps
 from pipelines.images import find_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.piece_names import pieces_of
-from pipelines.training.crops.fit import CropRecipe, FitCrops, estimate_steps
 from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)

@@ -14,14 +14,14 @@ from pipelines import restore_folder, train_model
 from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
+from pipelines.image_to_image.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, estimate_steps
+from pipelines.image_to_image.restorer_module import FitRestorer
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.train import crop_training
 from pipelines.training.adversary import PATIENCE, Adversary, Opposition
-from pipelines.training.crops.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, estimate_steps
-from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise, smaller
 from vaecore.likelihoods import GaussianLikelihood

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
+from pipelines.image_to_image.fit import CropRecipe, FitCrops
 from pipelines.training.adversary import AdversarialTraining, Adversary, Opposition
-from pipelines.training.crops.fit import CropRecipe, FitCrops
 from vaecore.graphs.colorization import to_luma
 from vaecore.graphs.restoration import psnr, restoration_loss
 from vaecore.likelihoods import Gaussian, GaussianLikelihood

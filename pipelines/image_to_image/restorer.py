@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from pipelines.data.crop_images import CropImages
+from pipelines.image_to_image.error_bars import measure_error_bars
+from pipelines.image_to_image.fit import CropRecipe
+from pipelines.image_to_image.kind import OPTIONS, CropTraining, find_common_problems
+from pipelines.image_to_image.plan import Split, choose_recipe
+from pipelines.image_to_image.restorer_module import FitRestorer
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import RestorationMetadata
 from pipelines.models.session import RestoringSession
 from pipelines.training.adversary import Opposition
-from pipelines.training.crops.error_bars import measure_error_bars
-from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.kind import OPTIONS, CropTraining, find_common_problems
-from pipelines.training.crops.plan import Split, choose_recipe
-from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.model_card import write_restoration_card
 from pipelines.training.options import find_adversarial_problems
 from pipelines.training.promotion import Decision

@@ -15,14 +15,14 @@ from torch import Tensor
 from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
 from pipelines.errors import DataError, JobError
+from pipelines.image_to_image.error_bars import MOST_IMAGES, measure_error_bars
+from pipelines.image_to_image.fit import CropRecipe, FitCrops
+from pipelines.image_to_image.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
+from pipelines.image_to_image.plan import Split, read_images
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ColorizationMetadata
 from pipelines.models.session import ColorizingSession
 from pipelines.restoration.colorizer import is_colourful
-from pipelines.training.crops.error_bars import MOST_IMAGES, measure_error_bars
-from pipelines.training.crops.fit import CropRecipe, FitCrops
-from pipelines.training.crops.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
-from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.loop import repeatable
 from pipelines.training.model_card import write_colorization_card
 from pipelines.training.network import build_backbone

@@ -16,13 +16,13 @@ from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError
+from pipelines.image_to_image.fit import CropRecipe
+from pipelines.image_to_image.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, estimate_noise
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
 from pipelines.training.adversary import Opposition
-from pipelines.training.crops.fit import CropRecipe
-from pipelines.training.crops.unpaired import FitUnpaired, LearnedDamage, UnpairedTraining, estimate_noise
 from pipelines.training.loop import run
 from pipelines.training.need import need_of
 from vaecore.likelihoods import GaussianLikelihood

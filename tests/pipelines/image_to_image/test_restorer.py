@@ -13,13 +13,13 @@ from PIL import Image
 from pipelines import train_model
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError, JobError, ModelError
+from pipelines.image_to_image.restorer import RestorerTraining
+from pipelines.image_to_image.warm_start import hold_out_unseen
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import RestoringSession, Session
 from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
-from pipelines.training.crops.restorer import RestorerTraining
-from pipelines.training.crops.warm_start import hold_out_unseen
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -107,7 +107,7 @@ def test_choices_that_are_left_open(tmp_path: Path) -> None:
 
 def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.training.crops.plan.estimate_steps", lambda seconds, *_: round(seconds / 30))
+    monkeypatch.setattr("pipelines.image_to_image.plan.estimate_steps", lambda seconds, *_: round(seconds / 30))
     train_model(job(tmp_path, "dejpeg", train="minutes = 1\nbatch = 2\ncrop = 32"))
     (version,) = Registry().versions("mend")
     assert version.metrics["steps"] == 2

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from pipelines.data.crop_images import CropImages
 from pipelines.errors import JobError
+from pipelines.image_to_image.fit import CropRecipe, FitCrops
+from pipelines.image_to_image.plan import Split, choose_recipe, read_images
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import CommonMetadata
 from pipelines.models.session import AnyRestoring
-from pipelines.training.crops.fit import CropRecipe, FitCrops
-from pipelines.training.crops.plan import Split, choose_recipe, read_images
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision
 from vaecore.graphs.restoration import psnr

@@ -23,16 +23,16 @@ from pipelines.data.file_digests import contents_of
 from pipelines.data.plan import survey
 from pipelines.data.splits import write_split
 from pipelines.errors import JobError, ModelError
+from pipelines.image_to_image.fit import TRIAL_SPAN, CropRecipe, FitCrops
+from pipelines.image_to_image.kind import AnyTraining
+from pipelines.image_to_image.plan import Split, count_steps, digest_images, digest_work, find_pieces
+from pipelines.image_to_image.warm_start import find_start, hold_out_unseen, take_weights
 from pipelines.models.model_file import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
 from pipelines.registry import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training.adversary import Opposition, announce
 from pipelines.training.bundle import common_fields, write_job
-from pipelines.training.crops.fit import TRIAL_SPAN, CropRecipe, FitCrops
-from pipelines.training.crops.kind import AnyTraining
-from pipelines.training.crops.plan import Split, count_steps, digest_images, digest_work, find_pieces
-from pipelines.training.crops.warm_start import find_start, hold_out_unseen, take_weights
 from pipelines.training.loop import run
 from pipelines.training.network import training_device
 from pipelines.training.promotion import Decision, find_unseen

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
+from pipelines.image_to_image.error_bars import KEPT, MOST_IMAGES, REPEATS
+from pipelines.image_to_image.fit import CropRecipe, FitCrops
+from pipelines.image_to_image.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
+from pipelines.image_to_image.plan import Split, read_images
 from pipelines.images.label_images import LabelFolder
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import SegmentationMetadata
 from pipelines.models.session import SegmentingSession
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import classes_of
-from pipelines.training.crops.error_bars import KEPT, MOST_IMAGES, REPEATS
-from pipelines.training.crops.fit import CropRecipe, FitCrops
-from pipelines.training.crops.kind import OPTIONS, CropTraining, draw_noise, find_common_problems
-from pipelines.training.crops.plan import Split, read_images
 from pipelines.training.model_card import write_segmentation_card
 from pipelines.training.promotion import Decision
 from pipelines.training.temperature import fit_temperature

@@ -11,10 +11,10 @@ from torch import nn
 from pipelines.data.pieces import with_their_pieces
 from pipelines.data.splits import SplitName
 from pipelines.errors import JobError
+from pipelines.image_to_image.plan import Split
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
 from pipelines.registry.resolve import find_model
-from pipelines.training.crops.plan import Split
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
     "train": ("select", "calibrate"),

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from pipelines.data.crop_images import load_crop_images
+from pipelines.image_to_image.error_bars import SHARES, measure_error_bars
+from pipelines.image_to_image.fit import CropRecipe, estimate_steps
+from pipelines.image_to_image.restorer_module import FitRestorer
 from pipelines.images import find_images
-from pipelines.training.crops.error_bars import SHARES, measure_error_bars
-from pipelines.training.crops.fit import CropRecipe, estimate_steps
-from pipelines.training.crops.restorer_module import FitRestorer
 from pipelines.training.temperature import fit_temperature
 from vaecore.likelihoods import Gaussian, GaussianLikelihood
 from vaecore.networks import Restorer

@@ -21,6 +21,7 @@ from flows.cli import app
 from pipelines import restore_folder, train_model
 from pipelines.errors import DataError, FolderError, ImageError, JobError, ModelError
 from pipelines.evaluate import evaluate_model
+from pipelines.image_to_image.plan import read_images
 from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
@@ -29,7 +30,6 @@ from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import draw_labels, label_image
-from pipelines.training.crops.plan import read_images
 from vaecore.representations.image_format import ImageFormat
 
 SIDE = 64
