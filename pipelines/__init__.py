@@ -42,17 +42,9 @@ _HOME = {
 }
 
 __all__ = [
-    "EmbedSummary",
-    "RestoreSummary",
-    "ScoreSummary",
-    "TrainedModel",
-    "embed_folder",
-    "evaluate_model",
-    "rebuild_report",
-    "restore_folder",
-    "score_folder",
-    "train_model",
-]
+    "EmbedSummary", "RestoreSummary", "ScoreSummary", "TrainedModel", "embed_folder", "evaluate_model",
+    "rebuild_report", "restore_folder", "score_folder", "train_model",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes

@@ -1,14 +1,5 @@
 """What has no subject of its own: whole files, locks, progress, threads in order, text for people, cores."""
 
 __all__ = [
-    "concurrency",
-    "cores",
-    "files",
-    "locks",
-    "parquet",
-    "paths",
-    "percentages",
-    "progress",
-    "safe_text",
-    "subsample",
-]
+    "concurrency", "cores", "files", "locks", "parquet", "paths", "percentages", "progress", "safe_text", "subsample",
+]  # fmt: skip

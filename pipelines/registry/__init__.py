@@ -13,17 +13,9 @@ if TYPE_CHECKING:
 _HOME = {"ModelSummary": "records", "Registry": "store", "TrailEntry": "records", "Version": "records"}
 
 __all__ = [
-    "ModelSummary",
-    "Registry",
-    "TrailEntry",
-    "Version",
-    "batch_runs",
-    "history",
-    "records",
-    "resolve",
-    "search",
+    "ModelSummary", "Registry", "TrailEntry", "Version", "batch_runs", "history", "records", "resolve", "search",
     "tracking",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes

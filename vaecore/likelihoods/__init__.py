@@ -17,18 +17,7 @@ IMAGE_LIKELIHOODS: dict[str, type[Likelihood]] = {
 }
 
 __all__ = [
-    "IMAGE_LIKELIHOODS",
-    "Bernoulli",
-    "BernoulliLikelihood",
-    "Categorical",
-    "CategoricalLikelihood",
-    "DiscretisedLogistic",
-    "DiscretisedLogisticLikelihood",
-    "Distribution",
-    "Gaussian",
-    "GaussianLikelihood",
-    "Laplace",
-    "LaplaceLikelihood",
-    "Likelihood",
-    "SharedGaussianLikelihood",
-]
+    "IMAGE_LIKELIHOODS", "Bernoulli", "BernoulliLikelihood", "Categorical", "CategoricalLikelihood",
+    "DiscretisedLogistic", "DiscretisedLogisticLikelihood", "Distribution", "Gaussian", "GaussianLikelihood", "Laplace",
+    "LaplaceLikelihood", "Likelihood", "SharedGaussianLikelihood",
+]  # fmt: skip

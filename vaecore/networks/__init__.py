@@ -12,15 +12,6 @@ from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
 __all__ = [
-    "SIZES",
-    "BottleneckVAE",
-    "ClassPrior",
-    "Colorizer",
-    "ConditionalVAE",
-    "ConvVAE",
-    "Degrader",
-    "LinearVAE",
-    "PatchDiscriminator",
-    "Restorer",
-    "TwoLevelVAE",
-]
+    "SIZES", "BottleneckVAE", "ClassPrior", "Colorizer", "ConditionalVAE", "ConvVAE", "Degrader", "LinearVAE",
+    "PatchDiscriminator", "Restorer", "TwoLevelVAE",
+]  # fmt: skip

@@ -20,12 +20,6 @@ def all_priors() -> dict[str, PriorKind]:
 
 
 __all__ = [
-    "COMPONENTS",
-    "Autoencoder",
-    "Circumstances",
-    "GaussianMixture",
-    "MixturePrior",
-    "PriorKind",
-    "VampPrior",
+    "COMPONENTS", "Autoencoder", "Circumstances", "GaussianMixture", "MixturePrior", "PriorKind", "VampPrior",
     "all_priors",
-]
+]  # fmt: skip

@@ -11,14 +11,6 @@ from vaecore.representations.features import Features
 from vaecore.representations.pixels import Pixels
 
 __all__ = [
-    "Features",
-    "Pixels",
-    "Representation",
-    "Smooth",
-    "backbones",
-    "complexity",
-    "image_format",
-    "localisation",
-    "moments",
-    "pooling",
-]
+    "Features", "Pixels", "Representation", "Smooth", "backbones", "complexity", "image_format", "localisation",
+    "moments", "pooling",
+]  # fmt: skip

@@ -42,17 +42,6 @@ def colorizations() -> dict[str, Colorization]:
 
 
 __all__ = [
-    "Colorization",
-    "Damage",
-    "Restoration",
-    "Segmentation",
-    "Target",
-    "Task",
-    "Unpaired",
-    "all_tasks",
-    "colorizations",
-    "restorations",
-    "scoring_tasks",
-    "segmentations",
-    "unpaired",
-]
+    "Colorization", "Damage", "Restoration", "Segmentation", "Target", "Task", "Unpaired", "all_tasks", "colorizations",
+    "restorations", "scoring_tasks", "segmentations", "unpaired",
+]  # fmt: skip
