@@ -74,11 +74,7 @@ def anomaly(
             dataset, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train,
             fresh=fresh,
         )  # fmt: skip
-        typer.echo(done.text)
-        typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
-        if done.failed:
-            tell_end(f"{done.failed} runs failed; the same command tries them again")
-            raise typer.Exit(SOME_FAILED)
+        _print_table(done.text, done.out / "bench", done.failed, "runs failed; the same command tries them again")
 
 
 @app.command()
@@ -100,11 +96,7 @@ def restore(
 
         asked = levels.split(",") if levels else None
         done = bench_restoration(folder, out, models=models, levels=asked, classical=classical)
-        typer.echo(done.text)
-        typer.echo(f"written: {done.out / 'bench.md'}, {done.out / 'bench.json'}")
-        if done.failed:
-            tell_end(f"{done.failed} images could not be read")
-            raise typer.Exit(SOME_FAILED)
+        _print_table(done.text, done.out / "bench", done.failed, "images could not be read")
 
 
 @app.command()
@@ -141,5 +133,12 @@ def throughput(
             folder, out, model=model, lines=rows.split(",") if rows else (), images=images, few=few, runs=runs,
             growth=[int(count) for count in growth.split(",")] if growth else (), fresh=fresh,
         )  # fmt: skip
-        typer.echo(done.text)
-        typer.echo(f"written: {done.out / 'throughput.md'}, {done.out / 'throughput.json'}")
+        _print_table(done.text, done.out / "throughput")
+
+
+def _print_table(text: str, written: Path, failed: int = 0, what: str = "") -> None:
+    typer.echo(text)
+    typer.echo(f"written: {written}.md, {written}.json")
+    if failed:
+        tell_end(f"{failed} {what}")
+        raise typer.Exit(SOME_FAILED)

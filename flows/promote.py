@@ -22,11 +22,7 @@ def promote_flow(name: str, version: int, reason: str) -> Version:
     Returns:
         The champion.
     """
-    with recorded_run():
-        champion = move_champion(name, version, reason)
-        with only_warned("the run has no page in Prefect"):
-            record_champion(champion, reason)
-        return champion
+    return _move_on_record(name, version, reason)
 
 
 @flow(name="rollback", flow_run_name="rollback {name}", persist_result=False)
@@ -40,8 +36,12 @@ def rollback_flow(name: str, reason: str) -> Version:
     Returns:
         The champion.
     """
+    return _move_on_record(name, None, reason)
+
+
+def _move_on_record(name: str, version: int | None, reason: str) -> Version:
     with recorded_run():
-        champion = move_champion(name, None, reason)
+        champion = move_champion(name, version, reason)
         with only_warned("the run has no page in Prefect"):
             record_champion(champion, reason)
         return champion

@@ -184,17 +184,11 @@ class Defect(Record):
     tpr_at_threshold: float | None = None
 
 
-class Evaluation(Record):
+class Evaluation(Defect):
     """evaluation.json: the figures of merit of a run over labelled images. What was not measured is None."""
 
-    image_auroc: float | None = None
-    image_auroc_interval: tuple[float, float] | None = None
-    image_ap: float | None = None
-    pixel_auroc: float | None = None
-    aupro: float | None = None
     fpr_at_threshold: float | None = None
     fpr_interval: tuple[float, float] | None = None
-    tpr_at_threshold: float | None = None
     n_good: int = 0
     n_bad: int = 0
     threshold: float | None = None
