@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import time
@@ -13,6 +12,7 @@ from pipelines.base.files import write_atomically
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation
+from pipelines.jobfile.toml_text import to_toml
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run_demo(out: Path) -> str:
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     job = out / "tiles.toml"
-    text = JOB.format(name=MODEL, train=json.dumps(str(MAGNETIC_TILE / "train" / "good")))
+    text = JOB.format(name=MODEL, train=to_toml(str(MAGNETIC_TILE / "train" / "good")))
     write_atomically(job, lambda path: path.write_text(text, encoding="utf-8"))
     report = out / "report"
     with orchestrator():

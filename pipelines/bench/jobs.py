@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pipelines.base.files import write_atomically
 from pipelines.bench.methods import METHODS, Method
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job, load_job
+from pipelines.jobfile.toml_text import to_toml
 
 SET_BY_BENCH = {
     "name": "the registry is the bench's own",
@@ -77,7 +77,7 @@ def write_job_file(
     Raises:
         JobError: As for `load_job`.
     """
-    lines = [f"name = {json.dumps(name)}", 'task = "reconstruct"', "[data]", f"train = {json.dumps(str(train))}"]
+    lines = [f"name = {to_toml(name)}", 'task = "reconstruct"', "[data]", f"train = {to_toml(str(train))}"]
     if max_train is not None:
         lines.append(f"max_images = {max_train}")
     lines += ["[train]", f"seed = {seed}", ""]

@@ -81,7 +81,10 @@ def _compare_with_promise(figures: Mapping[str, Any]) -> str:
     if realised is None or rate is None:
         return _share(realised)
     expected = f", chance explains {percent(interval[0])} to {percent(interval[1])}" if interval else ""
-    return f"{percent(realised)} of good images (promised {promised(rate)}{expected})"
+    text = f"{percent(realised)} of good images (promised {promised(rate)}{expected})"
+    if interval and realised > interval[1]:
+        text += ". The promise does not hold here: train on good images like these"
+    return text
 
 
 def _describe_bound(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile
 from pipelines.images.drawing import to_8_bits
 from pipelines.jobfile.job import Job
+from pipelines.jobfile.toml_text import to_toml
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import (
     CALIBRATION_FILE,
@@ -267,15 +268,10 @@ def write_job(folder: Path, job: Job) -> None:
     """Write the job as it was carried out into the bundle: overrides applied, paths absolute, defaults filled in."""
     document = job.model_dump(mode="json", exclude_none=True)
     tables = {name: table for name, table in document.items() if isinstance(table, dict)}
-    lines = [f"{key} = {_toml(value)}" for key, value in document.items() if key not in tables]
+    lines = [f"{key} = {to_toml(value)}" for key, value in document.items() if key not in tables]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {to_toml(value)}" for key, value in table.items())]
     (folder / JOB_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _toml(value: object) -> str:
-    """A value of a job as TOML, which JSON's strings, booleans and lists are but for DEL and halves of characters."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def git_commit(folder: Path) -> str | None:
