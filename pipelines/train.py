@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from pipelines.base.percentages import promised
+from pipelines.base.warned import keep_warnings
 from pipelines.data.cache import reading_anew
 from pipelines.data.classes import named
 from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
@@ -167,7 +168,7 @@ def train_model(
         KintsugiError: Wrong usage or bad input; the message says what to do.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
-    with reading_anew(wanted=fresh):
+    with keep_warnings(), reading_anew(wanted=fresh):
         if job.verb == "restore":
             return train_crops(crop_training(job), why, fresh=fresh)
         return _train_scorer(job, why, fresh=fresh)
@@ -251,8 +252,6 @@ def _make_bundle(
     champion = champion_of(registry, job.name)
     decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
-    card = write_card(folder, job, plan, data, metadata, calibration, decision, measured)
-    run.text("card.md", card)
     figures = {**measured, **decision.figures}
     if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
         log.warning(
@@ -260,6 +259,7 @@ def _make_bundle(
             "guessing is 50 %%): train longer ('train.steps'), on more images%s",
             100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
         )  # fmt: skip
+    run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured))
     run.metrics(figures, done)
     return MadeBundle(figures, decision)
 

@@ -2,4 +2,5 @@
 
 __all__ = [
     "concurrency", "cores", "files", "locks", "parquet", "paths", "percentages", "progress", "safe_text", "subsample",
+    "warned",
 ]  # fmt: skip

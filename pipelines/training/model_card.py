@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
+from pipelines.base.warned import kept_warnings
 from pipelines.data.plan import Plan
 from pipelines.data.training_images import TrainingData
 from pipelines.jobfile.job import Job
@@ -325,7 +326,8 @@ def _measured(figures: Mapping[str, float], decision: Decision) -> list[str]:
 
 
 def _written(folder: Path, lines: Sequence[str]) -> str:
-    text = "\n".join(lines)
+    warned = [f"- {printable(each)}" for each in kept_warnings()]
+    text = "\n".join([*lines, *(["## Warnings of the training", "", *warned, ""] if warned else [])])
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return text
 
