@@ -37,8 +37,8 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import describe_bits, in_all_bits
-from pipelines.images.decoding import PIXELS_AHEAD
 from pipelines.images.image import Samples
+from pipelines.images.parallel_decoding import PIXELS_AHEAD
 from pipelines.images.write import SUFFIXES
 from pipelines.models.inputs import bits_for
 from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
@@ -116,6 +116,7 @@ def restore_folder(
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
     options = RestoreOptions(kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh)
+    # For each shard of files: FolderRun.run, which takes rows from Restoring.make_rows; then Restoring.finish.
     summary: RestoreSummary = run_job(open_restoring(folder, model, out, options), engine)
     return summary
 

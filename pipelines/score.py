@@ -124,6 +124,7 @@ def score_folder(
         group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh, observer=observer,
         drift_below=drift_below,
     )  # fmt: skip
+    # For each shard of files: FolderRun.run, which takes rows from Scoring.make_rows; then Scoring.finish.
     summary: ScoreSummary = run_job(open_scoring(folder, model, out, options), engine)
     return summary
 

@@ -10,7 +10,6 @@ A file that cannot be decoded is an `ImageError` or a `Failed`, with one line th
 """
 
 from pipelines.images.convert import to_model_input
-from pipelines.images.decoding import Decoded, Failed, Opened, decode, open_images
 from pipelines.images.find import (
     IMAGE_SUFFIXES,
     OUTPUT_MARKER,
@@ -24,11 +23,12 @@ from pipelines.images.find import (
 from pipelines.images.image import Image
 from pipelines.images.left_out import LeftOut
 from pipelines.images.listing import FileList, ImageFile
+from pipelines.images.parallel_decoding import Decoded, Failed, Opened, decode, open_images
 from pipelines.images.read import read_image
 
 __all__ = [
     "IMAGE_SUFFIXES", "OUTPUT_MARKER", "Decoded", "Failed", "FileList", "Found", "Image", "ImageFile", "LeftOut",
-    "Opened", "UnreadableFolder", "bits", "camera_bits", "colour_space", "convert", "decode", "decoding", "drawing",
-    "expect_images", "find_images", "hidden", "image", "label_images", "left_out", "list_images", "open_images", "read",
-    "read_image", "resaved", "stem_of", "tags", "tiles", "to_model_input", "write",
+    "Opened", "UnreadableFolder", "bits", "camera_bits", "colour_space", "convert", "decode", "drawing",
+    "expect_images", "find_images", "hidden", "image", "label_images", "left_out", "list_images", "open_images",
+    "parallel_decoding", "read", "read_image", "resaved", "stem_of", "tags", "tiles", "to_model_input", "write",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from pipelines.base.safe_text import one_line, some_of
 from pipelines.images import Decoded, Failed, ImageFile, decode
 from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import survey_bits
-from pipelines.images.decoding import PIXELS_AHEAD
+from pipelines.images.parallel_decoding import PIXELS_AHEAD
 from pipelines.settings import settings
 
 if TYPE_CHECKING:  # scoring runs without vaecore

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.images import decoding
+from pipelines.images import parallel_decoding
 from pipelines.images.read import read_bytes
 
 RANDOM = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_files_that_change_while_a_run_goes_on(
             begun.append(path)
         return read_bytes(path, max_pixels=max_pixels)
 
-    monkeypatch.setattr(decoding, "read_bytes", changing)
+    monkeypatch.setattr(parallel_decoding, "read_bytes", changing)
     assert verb.run(images, tmp_path / "out").code == 3
     rows = rows_of(tmp_path / "out")
     told = [rows[f"good/{path.name}"] for path in names[:4]]

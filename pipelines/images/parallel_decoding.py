@@ -1,4 +1,4 @@
-"""Many files to pixels, on threads, in order, with a bound on what is held in memory.
+"""Many files to pixels, on threads, in order, with a bound on what is held in memory; `read` decodes each.
 
 The decoders release Python's lock, so threads are as good as processes here, and hand over arrays without a copy.
 """

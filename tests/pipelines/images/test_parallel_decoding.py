@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-import pipelines.images.decoding as module
+import pipelines.images.parallel_decoding as module
 from pipelines.images import Decoded, Failed, Image, ImageFile, decode, find_images
 
 EIGHT = np.dtype(np.uint8)
