@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pipelines.jobfile.job import verb_of
 
 if TYPE_CHECKING:
-    from pipelines.registry import Version
+    from pipelines.registry.records import Version
     from pipelines.restore import RestoreSummary
     from pipelines.score import ScoreSummary
     from pipelines.training.registration import TrainedModel

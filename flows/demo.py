@@ -12,7 +12,7 @@ from pipelines.base.files import write_atomically
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation
-from pipelines.jobfile.toml_text import to_toml
+from pipelines.jobfile.job import to_toml
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
             if await _completed(run, delivery):
                 await asyncio.to_thread(inbox.record_done, delivery)
                 break
-            if not inbox.may_retry(delivery):
+            if not inbox.record_failure(delivery):
                 log.warning("%s is left alone until something comes into it: look at its last runs", delivery)
                 break
 

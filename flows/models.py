@@ -25,7 +25,7 @@ def list_models() -> None:
     """List the registered models with their champions."""
     with told_plainly():
         from pipelines.models.reference import BUILTIN
-        from pipelines.registry import Registry
+        from pipelines.registry.store import Registry
 
         found = Registry().models()
         if not found:
@@ -47,9 +47,9 @@ def show_model(
     with told_plainly():
         from pipelines.models.model_file import MODEL_FILE
         from pipelines.models.reference import split_ref
-        from pipelines.registry import Registry
         from pipelines.registry.history import describe_move, describe_version
         from pipelines.registry.resolve import find_model
+        from pipelines.registry.store import Registry
 
         if name.startswith("builtin:"):
             file = find_model(name)
@@ -79,7 +79,7 @@ def search_models(
 ) -> None:
     """List versions of all models by name, alias, task, figures, keys of their jobs, tags; all conditions hold."""
     with told_plainly():
-        from pipelines.registry import Registry
+        from pipelines.registry.store import Registry
 
         found = Registry().search(*(conditions or ()))
         for version in found:
@@ -98,8 +98,8 @@ def compare_models(
     """Show two versions side by side: figures, training images, jobs."""
     with told_plainly():
         from pipelines.models.reference import split_ref
-        from pipelines.registry import Registry
         from pipelines.registry.history import describe_comparison
+        from pipelines.registry.store import Registry
 
         registry = Registry()
         versions = [registry.get(*split_ref(ref)) for ref in (first, second)]
@@ -114,7 +114,7 @@ def promote_model(
 ) -> None:
     """Make a version the champion, whatever the promotion rule says."""
     with told_plainly():
-        from pipelines.registry import Registry
+        from pipelines.registry.store import Registry
 
         registry = Registry()
         registry.fetch(registry.get(name, str(version)))  # a damaged file never becomes champion
@@ -129,7 +129,7 @@ def rollback_model(
 ) -> None:
     """Make the previous champion the champion again."""
     with told_plainly():
-        from pipelines.registry import Registry
+        from pipelines.registry.store import Registry
 
         typer.echo(f"{Registry().rollback(name, reason=reason).ref} is champion again")
 
@@ -144,7 +144,7 @@ def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
             belongs = "belongs to it" if file.calibration() else "is not there"
             typer.echo(f"{file.path}: sha256 {file.sha256}; calibration.json beside it {belongs}")
             return
-        from pipelines.registry import Registry
+        from pipelines.registry.store import Registry
 
         registry = Registry()
         version = registry.get(*split_ref(ref))

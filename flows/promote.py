@@ -7,7 +7,8 @@ from prefect import flow, task
 from flows.artifacts import record_champion
 from flows.retries import TRIES
 from flows.runs import only_warned, recorded_run
-from pipelines.registry import Registry, Version
+from pipelines.registry.records import Version
+from pipelines.registry.store import Registry
 
 
 @flow(name="promote", flow_run_name="promote {name}/{version}", persist_result=False)

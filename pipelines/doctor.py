@@ -121,7 +121,7 @@ def _home() -> tuple[bool | None, str]:
 
 
 def _registry() -> tuple[bool | None, str]:
-    from pipelines.registry import Registry  # MLflow takes seconds to import
+    from pipelines.registry.store import Registry
 
     models = Registry().models()
     where = "server" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"

@@ -43,7 +43,7 @@ from pipelines.image_to_image.unpaired import UnpairedTraining
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import SPLIT_FILE
 from pipelines.models.session import Session
-from pipelines.registry import Registry
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle

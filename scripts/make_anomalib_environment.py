@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipelines.bench.anomalib_environment import environment_under
+from pipelines.bench.anomalib_environment import DONE, environment_under
 from pipelines.bench.methods import ANOMALIB
 from pipelines.settings import settings
 
@@ -43,9 +43,11 @@ def main() -> None:
     if uv is None:
         sys.exit("uv is not installed: install it, then run this again")
     environment = environment_under(settings().home.resolve() / "environments")
+    (environment / DONE).unlink(missing_ok=True)
     for command in uv_commands(uv, environment):
         if code := subprocess.run(command, check=False).returncode:  # noqa: S603 - uv, with our words
             sys.exit(code)
+    (environment / DONE).touch()
     sys.stdout.write(f"anomalib {ANOMALIB} is installed in {environment}\n")
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters at least: one may be a drive's
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(/?)")  # of two letters at least: one may be a drive's
 
 
 def from_home(path: Path) -> Path:
@@ -27,6 +27,8 @@ def expect_local(path: object) -> object:
     text = str(path)
     if not text:
         raise ValueError("a path is empty: name a folder or a file")
-    if _ADDRESS.match(text) and not Path(text).parents[-2].exists():
+    found = _ADDRESS.match(text)
+    # A path that Python has read has one slash: there a folder of that name, if there is one, is meant.
+    if found and (found[1] or (isinstance(path, Path) and not Path(path.parts[0]).exists())):
         raise ValueError("an address is not a local path: mount or copy it, and name that folder")
     return path

@@ -64,7 +64,7 @@ class Inbox:
     def find_next(self) -> Path | None:
         """Find the first delivery that is whole and that nothing has been made of; None while there is none.
 
-        It is not given out again unless something comes into it, or `may_retry` is called. What is not readable in
+        It is not given out again unless something comes into it, or `record_failure` is called. What is not readable in
         full, for want of rights or on a share that is away, waits until it can be: the others go on.
         """
         now = self.clock()
@@ -114,7 +114,7 @@ class Inbox:
             )
             log.warning("%s is done, but %s cannot be written (%s): %s", delivery, self.out / RECORD, error, again)
 
-    def may_retry(self, delivery: Path) -> bool:
+    def record_failure(self, delivery: Path) -> bool:
         """Return whether a delivery whose work has failed is to be tried once more; the failure counts."""
         look, tries = self._given[delivery.name]
         self._given[delivery.name] = look, tries + 1

@@ -47,6 +47,8 @@ class OutputNames:
 
     Only names that are not the plain ones are kept in memory.
 
+    >>> from pathlib import Path
+    >>> from pipelines.images import ImageFile
     >>> files = [ImageFile(Path(), name, 0, 0) for name in ("a/b.jpg", "a/b.png", "c.tif")]
     >>> names = OutputNames(files, ".png")
     >>> [names[file.relative] for file in files]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.base.locks import locked
 from pipelines.images import OUTPUT_MARKER
-from pipelines.jobfile.run_folders import schedule_of
+from pipelines.jobfile.recurrence import schedule_of
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipelines.bench.methods import ANOMALIB
 from pipelines.errors import KintsugiError
 
+DONE = "kintsugi-done"  # written last: without it the installation was cut off
 SCRIPT = "scripts/make_anomalib_environment.py"
 
 
@@ -29,9 +30,9 @@ def find_anomalib(home: Path) -> Path:
         MissingEnvironmentError: It is not there; the message names the script that installs it.
     """
     environment = environment_under(home)
-    if not any(environment.glob(f"lib/python3*/site-packages/anomalib-{ANOMALIB}.dist-info")):
+    if not (environment / DONE).is_file():
         msg = (
-            f"anomalib {ANOMALIB} is not installed in {environment}: run {SCRIPT} of the repository, "
+            f"anomalib {ANOMALIB} is not installed in {environment}: run {SCRIPT} of a clone of the repository, "
             "or ask for --methods patchcore_own,padim_own, which are re-implemented here"
         )
         raise MissingEnvironmentError(msg)

@@ -8,8 +8,7 @@ from pathlib import Path
 from pipelines.base.files import write_atomically
 from pipelines.bench.methods import METHODS, Method
 from pipelines.errors import JobError
-from pipelines.jobfile.job import Job, load_job
-from pipelines.jobfile.toml_text import to_toml
+from pipelines.jobfile.job import Job, load_job, to_toml
 
 SET_BY_BENCH = {
     "name": "the registry is the bench's own",
@@ -81,7 +80,10 @@ def write_job_file(
     if max_train is not None:
         lines.append(f"max_images = {max_train}")
     lines += ["[train]", f"seed = {seed}", ""]
-    write_atomically(path, lambda temporary: temporary.write_text("\n".join(lines), encoding="utf-8"))
+    try:
+        write_atomically(path, lambda temporary: temporary.write_text("\n".join(lines), encoding="utf-8"))
+    except UnicodeEncodeError:
+        raise JobError(f"{train!r} is not UTF-8 text, which a job file is: rename it") from None
     return load_job(path, overrides)
 
 

@@ -122,6 +122,8 @@ def bench_throughput(
         raise DataError(f"there is no row '{unknown[0]}'; there are: {', '.join(known)}")
     check_writable(out)
     chosen = [known[name] for name in lines] or list(LINES)
+    if any(line.anomalib for line in chosen):  # told now, not after the other rows
+        find_anomalib(settings().home / "environments")
     files = find_images(folder)
     files = [files[position] for position in drawn(files, images)]
     path = find_model(model).path  # so that no registry is asked in a row's time

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import ModelError
-from pipelines.evaluation.tested_images import TestedImages
+from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
@@ -46,7 +46,7 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int) -> dict[str, Any
     graph, files = load_network(file), find_images(folder)
     if isinstance(graph.model, Autoencoder):
         raise ModelError(f"{file.ref} is an autoencoder: without a prior there is no likelihood to bound")
-    tested = TestedImages(file, folder, files)
+    tested = EvaluatedImages(file, folder, files)
     images = decode_for(files, graph.image_format)
     each = np.array(tested.measure(images, lambda image: _measure(graph, image, samples), what="bound"))
     counts, dims = tested.finish(), graph.representation.dims

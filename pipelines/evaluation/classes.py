@@ -20,8 +20,8 @@ from pipelines.base.safe_text import printable
 from pipelines.batch.schema import Row
 from pipelines.data.classes import named
 from pipelines.errors import DataError
+from pipelines.evaluation.evaluated_images import warn_of_known
 from pipelines.evaluation.reliability import calibration_error, count_by_confidence
-from pipelines.evaluation.tested_images import warn_of_known
 from pipelines.models.model_file import ModelFile
 from pipelines.score import score_folder
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.evaluation.restorer import Sums
-from pipelines.evaluation.tested_images import TestedImages
 from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile
@@ -57,7 +57,7 @@ def evaluate_colorizer(folder: Path, file: ModelFile) -> dict[str, Any]:
     metadata = session.metadata
     form = ImageFormat(channels=3, bit_depth=metadata.bit_depth)
     files, sums = find_images(folder), Sums()
-    tested = TestedImages(file, folder, files)
+    tested = EvaluatedImages(file, folder, files)
     images = decode_for(files, form, filled=True, bits=bits_for(metadata, files))
     rows = tested.measure(
         images,

@@ -25,7 +25,7 @@ from pipelines.base.safe_text import printable
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.classes import classes_of
 from pipelines.errors import DataError
-from pipelines.evaluation.tested_images import TestedImages
+from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
@@ -69,7 +69,7 @@ def evaluate_probe(folder: Path, file: ModelFile, labelled: int, *, repeats: int
         log.info("looking at %d of %d images, evenly spaced", len(files), len(found_there))
     names, labels = classes_of(files, folder)
     label_of = {each.relative: label for each, label in zip(files, labels, strict=True)}
-    tested = TestedImages(file, folder, files)
+    tested = EvaluatedImages(file, folder, files)
     session = Session(file, device=settings().device, threads=settings().workers)
 
     def represent(image: Decoded) -> tuple[NDArray[Any], NDArray[Any], int]:

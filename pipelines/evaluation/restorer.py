@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, ImageError
 from pipelines.evaluation.classical import Method, choose_classical
-from pipelines.evaluation.tested_images import TestedImages
+from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.images import Decoded, find_images
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import LEARNED, ModelFile, RestorationMetadata
@@ -135,7 +135,7 @@ def evaluate_restorer(
     }
     files = find_images(folder)
     sums = {text: _Level(level) for text, level in asked.items()}
-    tested = TestedImages(file, folder, files)
+    tested = EvaluatedImages(file, folder, files)
     images = decode_for(files, metadata, filled=True, bits=bits_for(metadata, files))
     tested.measure(images, lambda image: _measure(session, image, sums, others))
     return {

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import FolderError
+from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.evaluation.reliability import BINS, calibration_error, count_by_confidence
-from pipelines.evaluation.tested_images import TestedImages
 from pipelines.images import Decoded, find_images
 from pipelines.images.image import Samples
 from pipelines.images.label_images import LabelFolder, Labels
@@ -70,7 +70,7 @@ def evaluate_segmenter(folder: Path, file: ModelFile) -> dict[str, Any]:
         raise FolderError(msg)
     files = find_images(folder / IMAGES)
     labels = LabelFolder.find(folder / LABELS, len(metadata.classes))
-    sums, tested = _Sums(), TestedImages(file, folder, files)
+    sums, tested = _Sums(), EvaluatedImages(file, folder, files)
 
     def measure(image: Decoded) -> dict[str, Any]:
         true = labels.of(image.file, image.pixels.shape[:2])

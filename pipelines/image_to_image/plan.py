@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
 from pipelines.data.crop_images import CropImages, load_crop_images
+from pipelines.data.known_images import check_leakage
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.splits import FEWEST_IMAGES, FEWEST_SELECT, SplitName, split_by_content
-from pipelines.data.test_images import check_leakage
 from pipelines.data.training_images import drawn
 from pipelines.errors import DataError
 from pipelines.image_to_image.fit import CropRecipe, FitCrops, estimate_steps

@@ -28,7 +28,7 @@ from pipelines.image_to_image.kind import AnyTraining
 from pipelines.image_to_image.plan import Split, count_steps, digest_images, digest_work, find_pieces
 from pipelines.image_to_image.warm_start import find_start, hold_out_unseen, take_weights
 from pipelines.models.model_file import MODEL_FILE, SPLIT_FILE, ModelFile, sha256_of
-from pipelines.registry import Registry
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training.adversary import Opposition, announce

@@ -17,8 +17,7 @@ from pipelines.data.splits import SplitName
 from pipelines.image_to_image.fit import CropRecipe
 from pipelines.image_to_image.kind import OPTIONS, find_common_problems
 from pipelines.image_to_image.plan import Split, read_unpaired
-from pipelines.image_to_image.restorer import RestoringTraining
-from pipelines.image_to_image.restorer_module import FitRestorer
+from pipelines.image_to_image.restorer import FitRestorer, RestoringTraining
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import LEARNED
 from pipelines.training.adversary import LEARNING_RATE, Adversary, LazyAdam, Opposition

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 FORMS = 'write a cron line such as "0 2 * * 0", or an interval such as "6h" (s, m, h, d, w)'
@@ -81,3 +82,16 @@ def is_timezone(name: str) -> bool:
     except (KeyError, ValueError, OSError):  # unknown, not a plain name, a folder
         return not available_timezones()  # a bare container has no list of them
     return True
+
+
+OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")  # folders that a schedule names
+
+
+def schedule_of(run: Path) -> tuple[Path, str] | None:
+    """What folders of a schedule's runs have in common: where they are, and what they are; None for other folders.
+
+    >>> schedule_of(Path("/reports/2026-11-21T06-00-00Z-score-inbox"))
+    (PosixPath('/reports'), 'score-inbox')
+    """
+    own = OWN.fullmatch(run.name)
+    return (run.parent, own["what"]) if own else None

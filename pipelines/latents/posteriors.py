@@ -75,7 +75,7 @@ class Codes:
         return self.posterior.mean.double().var(dim=0, correction=0).numpy()
 
     @property
-    def is_active(self) -> NDArray[np.bool_]:
+    def active(self) -> NDArray[np.bool_]:
         """Return whether each latent depends on the image, (Z, h, w).
 
         Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", section 5.

@@ -151,7 +151,7 @@ def show_projection(graph: ScoringGraph, codes: Codes) -> Section:
 
 def show_use(graph: ScoringGraph, codes: Codes) -> Section:
     """Count the latents that depend on the image, and show what each costs."""
-    active, names, prior = codes.is_active.ravel().tolist(), name_latents(graph), has_prior(graph)
+    active, names, prior = codes.active.ravel().tolist(), name_latents(graph), has_prior(graph)
     values = (codes.kl if prior else codes.variances).ravel().tolist()
     drawn = lay_out_bars(values, active, names, "nats" if prior else "of variance")
     return {
@@ -169,7 +169,7 @@ def show_use(graph: ScoringGraph, codes: Codes) -> Section:
 def show_correlations(graph: ScoringGraph, codes: Codes) -> Section | None:
     """Show which latents hold the same information."""
     names, variances = name_latents(graph), codes.variances.ravel()
-    order = [int(i) for i in np.argsort(-variances, kind="stable")[:CORRELATED] if codes.is_active.ravel()[i]]
+    order = [int(i) for i in np.argsort(-variances, kind="stable")[:CORRELATED] if codes.active.ravel()[i]]
     if len(order) < 2 or len(codes.files) < 3:
         return None
     order.sort()

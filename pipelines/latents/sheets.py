@@ -87,7 +87,7 @@ def draw_samples(graph: ScoringGraph, count: int, across: int, classes: int = 0,
 def standard_quantiles(places: int) -> NDArray[np.float64]:
     """Return values of a standard normal latent that are as likely as each other: the inverse CDF, evenly.
 
-    >>> standard_map(3).round(3).tolist()
+    >>> standard_quantiles(3).round(3).tolist()
     [-0.967, 0.0, 0.967]
     """
     from scipy.special import ndtri

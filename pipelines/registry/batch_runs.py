@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.jobfile.run_folders import schedule_of
+from pipelines.jobfile.recurrence import schedule_of
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
 from pipelines.registry.tracking import TrackedRun

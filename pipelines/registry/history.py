@@ -10,7 +10,7 @@ from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGUR
 from pipelines.registry.search import job_of
 
 if TYPE_CHECKING:
-    from pipelines.registry import TrailEntry, Version
+    from pipelines.registry.records import TrailEntry, Version
 
 # By the keys of a training's figures, in the order in which they are told.
 _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {

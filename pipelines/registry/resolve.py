@@ -25,7 +25,7 @@ def find_model(ref: str | Path) -> ModelFile:
         return file
     text = str(ref)
     name, selector = split_ref(text)
-    from pipelines.registry import Registry  # MLflow takes seconds to import: a path needs none of it
+    from pipelines.registry.store import Registry
 
     registry = Registry()
     version = registry.get(name, selector)

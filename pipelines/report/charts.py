@@ -54,7 +54,7 @@ class EvaluationFigures:
     defects: tuple[DefectRow, ...]
 
 
-def describe_evaluation(evaluation: Evaluation) -> EvaluationFigures:
+def lay_out_evaluation(evaluation: Evaluation) -> EvaluationFigures:
     """Lay an evaluation out."""
     bar, scale = _lay_out_alarm(evaluation)
     rows = [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.report import sentences
-from pipelines.report.charts import describe_evaluation
+from pipelines.report.charts import lay_out_evaluation
 from pipelines.report.folder import EVALUATION, CalibrationFacts, Evaluation, GroupedFacts, Picture, Run, read_record
 from pipelines.report.histogram import bin_scores
 from pipelines.report.page import Sections, pack
@@ -52,7 +52,7 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
         "mapped": is_mapped,
         "legend": make_legend(run.heat) if run.heat and is_mapped else None,
         "cautions": sentences.warn_of_scores(run.model.metadata),
-        "evaluation": describe_evaluation(evaluation) if evaluation else None,
+        "evaluation": lay_out_evaluation(evaluation) if evaluation else None,
     }
     data = {
         "histogram": _pack_histogram(rows, calibration),

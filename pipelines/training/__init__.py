@@ -1,6 +1,6 @@
 """Training of anomaly models: network, loop, choice of the score, bundle, card, promotion, registration."""
 
 __all__ = [
-    "adversary", "bundle", "crops", "feature_probe", "fit", "loop", "model_card", "need", "network", "options",
-    "promotion", "registration", "score_choice", "temperature", "weights",
+    "adversary", "bundle", "feature_probe", "fit", "loop", "model_card", "need", "network", "options", "promotion",
+    "registration", "score_choice", "temperature", "weights",
 ]  # fmt: skip

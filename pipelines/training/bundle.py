@@ -28,8 +28,7 @@ from pipelines.data.training_images import TrainingData
 from pipelines.errors import ModelError
 from pipelines.images import Failed, ImageFile
 from pipelines.images.drawing import to_8_bits
-from pipelines.jobfile.job import Job
-from pipelines.jobfile.toml_text import to_toml
+from pipelines.jobfile.job import Job, to_toml
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import (
     CALIBRATION_FILE,

@@ -13,10 +13,10 @@ from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile
-from pipelines.registry import Registry, Version
 from pipelines.registry.batch_runs import drift_since
-from pipelines.registry.records import CHAMPION
+from pipelines.registry.records import CHAMPION, Version
 from pipelines.registry.search import job_of
+from pipelines.registry.store import Registry
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
 CONTENTS = (

@@ -16,9 +16,21 @@ from pipelines.base.locks import locked
 from pipelines.errors import DigestError, JobError, KintsugiError, ModelError, RegistryError
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
-from pipelines.registry import Registry, TrailEntry, Version
-from pipelines.registry.records import CHALLENGER, CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, WORK
+from pipelines.registry.records import (
+    CHALLENGER,
+    CHAMPION,
+    COMMIT,
+    DATA,
+    DECISION,
+    JOB,
+    PARENT,
+    WHY,
+    WORK,
+    TrailEntry,
+    Version,
+)
 from pipelines.registry.resolve import find_model
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import RUN_FILE, TrackedRun, end_killed, kept_run
 from pipelines.settings import settings
 from pipelines.training.bundle import git_commit

@@ -182,7 +182,7 @@ def test_many_images_are_taken_evenly_and_the_page_says_so(
 def test_latents_in_use_are_those_whose_mean_varies() -> None:
     generator = np.random.default_rng(0)
     codes = codes_of(generator.normal(size=(200, 3)) * [1.0, 0.2, 0.05])
-    assert codes.is_active.ravel().tolist() == [True, True, False]
+    assert codes.active.ravel().tolist() == [True, True, False]
     np.testing.assert_allclose(codes.variances.ravel(), codes.means.var(axis=0), rtol=1e-5)
     found = correlate(codes, [0, 1])
     np.testing.assert_allclose(found, np.corrcoef(codes.means[:, :2].T), atol=1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections import defaultdict
 from pathlib import Path
 
@@ -44,6 +44,11 @@ def test_the_face_names_what_others_import(graph, room):
                 if imported.startswith(f"{package}."):
                     opened[imported.removeprefix(f"{package}.").partition(".")[0]].add(module)
     face = importlib.import_module(package)
+    assert [
+        name
+        for name in face.__all__
+        if importlib.util.find_spec(f"{package}.{name}") is None and not hasattr(face, name)
+    ] == []
     there = {path.stem for path in (ROOT / "pipelines" / room).iterdir()}
     named = {name for name in getattr(face, "__all__", ()) if name in there}
     assert set(opened) - named == set(), {name: opened[name] for name in set(opened) - named}

@@ -24,8 +24,8 @@ from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
-from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
+from pipelines.registry.store import Registry
 from pipelines.score import score_folder
 from pipelines.train import _work_key, prepare, train_model
 from pipelines.training.bundle import check_parity, describe, write_job, write_model

@@ -124,7 +124,7 @@ def test_one_that_fails_is_tried_three_times_and_again_when_something_comes(inbo
     take(inbox, clock, "monday")
     monday = inbox.folder / "monday"
     names = [inbox.name_attempt(monday)]
-    while inbox.may_retry(monday):
+    while inbox.record_failure(monday):
         names.append(inbox.name_attempt(monday))
     assert len(set(names)) == 3
     clock.now += 10_000

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.bench.anomalib_environment import SCRIPT, MissingEnvironmentError, environment_under, find_anomalib
+from pipelines.bench.anomalib_environment import (
+    DONE,
+    SCRIPT,
+    MissingEnvironmentError,
+    environment_under,
+    find_anomalib,
+)
 from pipelines.bench.methods import ANOMALIB
 
 ROOT = Path(__file__).parents[3]
@@ -19,11 +25,11 @@ def test_where_it_is_missing_the_message_names_the_script(tmp_path: Path) -> Non
     assert (ROOT / SCRIPT).is_file()
 
 
-def test_the_interpreter_is_that_of_the_environment_with_this_release(tmp_path: Path) -> None:
+def test_the_interpreter_is_that_of_a_finished_installation(tmp_path: Path) -> None:
+    """The metadata of the package are there before the packages that it needs."""
     packages = environment_under(tmp_path) / "lib" / "python3.12" / "site-packages"
-    packages.mkdir(parents=True)
-    (packages / "anomalib-0.0.1.dist-info").mkdir()
+    (packages / f"anomalib-{ANOMALIB}.dist-info").mkdir(parents=True)
     with pytest.raises(MissingEnvironmentError):
         find_anomalib(tmp_path)
-    (packages / f"anomalib-{ANOMALIB}.dist-info").mkdir()
+    (environment_under(tmp_path) / DONE).touch()
     assert find_anomalib(tmp_path) == environment_under(tmp_path) / "bin" / "python"

@@ -13,7 +13,7 @@ from PIL import Image
 
 import pipelines.evaluation.restorer as evaluate_restorer_module
 from pipelines.data.crop_images import load_crop_images
-from pipelines.data.test_images import check_leakage
+from pipelines.data.known_images import check_leakage
 from pipelines.errors import DataError
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation

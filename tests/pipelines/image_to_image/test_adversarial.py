@@ -15,7 +15,7 @@ from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError
 from pipelines.image_to_image.fit import TRIAL_SPAN, TRIAL_STEPS, CropRecipe, estimate_steps
-from pipelines.image_to_image.restorer_module import FitRestorer
+from pipelines.image_to_image.restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.session import RestoringSession

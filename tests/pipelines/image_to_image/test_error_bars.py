@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.data.crop_images import load_crop_images
 from pipelines.image_to_image.error_bars import SHARES, measure_error_bars
 from pipelines.image_to_image.fit import CropRecipe, estimate_steps
-from pipelines.image_to_image.restorer_module import FitRestorer
+from pipelines.image_to_image.restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.training.temperature import fit_temperature
 from vaecore.likelihoods import Gaussian, GaussianLikelihood

@@ -18,8 +18,8 @@ from pipelines.image_to_image.warm_start import hold_out_unseen
 from pipelines.jobfile.job import Job, load_job
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import RestoringSession, Session
-from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
+from pipelines.registry.store import Registry
 
 GOOD = MAGNETIC_TILE / "train" / "good"
 
@@ -173,7 +173,7 @@ def test_a_test_image_in_the_folder_stops_it(tmp_path: Path, monkeypatch: pytest
         pixels = np.asarray(Image.open(sorted(GOOD.iterdir())[3]).convert("L"))[..., None]
         return {pixel_digest(pixels)[:16]: "CBSD68"}
 
-    monkeypatch.setattr("pipelines.data.test_images.known_benchmarks", known)
+    monkeypatch.setattr("pipelines.data.known_images.known_benchmarks", known)
     with pytest.raises(DataError, match="training images are test images: 1 of CBSD68"):
         train_model(job(tmp_path))
 

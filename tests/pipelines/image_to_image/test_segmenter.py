@@ -26,8 +26,8 @@ from pipelines.images import find_images, read_image
 from pipelines.images.label_images import LabelFolder, read_labels
 from pipelines.jobfile.job import load_job
 from pipelines.models.session import RestoringSession, SegmentingSession
-from pipelines.registry import Registry
 from pipelines.registry.resolve import find_model
+from pipelines.registry.store import Registry
 from pipelines.restoration.quality import compare_labels
 from pipelines.restoration.segmenter import draw_labels, label_image
 from vaecore.representations.image_format import ImageFormat

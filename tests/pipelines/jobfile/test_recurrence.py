@@ -81,4 +81,4 @@ def test_time_zones() -> None:
 
 
 def test_the_examples_in_the_documentation() -> None:
-    assert doctest.testmod(recurrence) == (0, 2)
+    assert doctest.testmod(recurrence) == (0, 3)

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipelines.models.model_file import METADATA_KEY, Metadata
-from pipelines.registry import Registry
 from pipelines.registry.connection import Connection
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 
 METADATA = Metadata(

@@ -15,7 +15,8 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import RegistryError
-from pipelines.registry import Registry, connection
+from pipelines.registry import connection
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 
 FIRST_USE = """
@@ -23,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 import mlflow
-from pipelines.registry import Registry
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}.ready").touch()

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.registry import TrailEntry, Version, history
+from pipelines.registry import history
+from pipelines.registry.records import TrailEntry, Version
 
 WHEN = datetime(2026, 11, 21, 5, 19, tzinfo=UTC)
 FIGURES = {

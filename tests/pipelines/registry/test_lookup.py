@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from pipelines.errors import ModelError
-from pipelines.registry import Registry
+from pipelines.registry.store import Registry
 
 
 def test_an_unknown_name_says_what_there_is(registry: Registry, register: Callable[..., None]) -> None:

@@ -14,7 +14,8 @@ import sqlalchemy
 from mlflow import MlflowClient
 
 from pipelines.errors import DigestError, ModelError, RegistryError
-from pipelines.registry import Registry, TrailEntry, Version
+from pipelines.registry.records import TrailEntry, Version
+from pipelines.registry.store import Registry
 from pipelines.registry.trail import read_entries, write_entry
 
 

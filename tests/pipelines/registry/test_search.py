@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.errors import RegistryError
-from pipelines.registry import Registry, search
+from pipelines.registry import search
 from pipelines.registry.search import Condition
+from pipelines.registry.store import Registry
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipelines.errors import DigestError, ModelError, RegistryError
 from pipelines.models.model_file import METADATA_KEY, Metadata, sha256_of
-from pipelines.registry import Registry
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 
 

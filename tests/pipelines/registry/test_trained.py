@@ -14,7 +14,8 @@ import pipelines.training.registration
 from pipelines.errors import RegistryError
 from pipelines.image_to_image import train
 from pipelines.jobfile.job import Job, load_job
-from pipelines.registry import Registry, Version
+from pipelines.registry.records import Version
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import RUN_FILE, TrackedRun
 from pipelines.training.promotion import Decision
 from pipelines.training.registration import MadeBundle, train_once

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.report.charts import EvaluationFigures, describe_evaluation
+from pipelines.report.charts import EvaluationFigures, lay_out_evaluation
 from pipelines.report.folder import Evaluation
 
 
 @pytest.fixture
 def figures(make) -> Callable[..., EvaluationFigures]:
-    return lambda **changes: describe_evaluation(Evaluation.model_validate(make.evaluation | changes))
+    return lambda **changes: lay_out_evaluation(Evaluation.model_validate(make.evaluation | changes))
 
 
 def test_roc_runs_from_the_lower_left_to_the_upper_right(figures) -> None:
@@ -43,5 +43,5 @@ def test_worse_than_guessing_is_known_as_such(figures, auroc: float | None, wors
 
 
 def test_missing_figures_leave_their_drawings_out() -> None:
-    found = describe_evaluation(Evaluation())
+    found = lay_out_evaluation(Evaluation())
     assert (found.roc, found.point, found.alarm_bar, found.alarm_words, found.defects) == (None, None, None, None, ())

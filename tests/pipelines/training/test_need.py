@@ -17,8 +17,8 @@ from pipelines.data.file_digests import contents_of
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
-from pipelines.registry import Registry
 from pipelines.registry.batch_runs import drift_since, publish_run
+from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder
 from pipelines.training.need import Need, need_of, weigh

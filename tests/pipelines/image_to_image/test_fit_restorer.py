@@ -11,7 +11,7 @@ import torch
 from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.image_to_image.fit import CropRecipe
-from pipelines.image_to_image.restorer_module import FitRestorer
+from pipelines.image_to_image.restorer import FitRestorer
 from pipelines.images import find_images
 from pipelines.training.loop import run
 from vaecore.damage.degradations import gaussian_noise

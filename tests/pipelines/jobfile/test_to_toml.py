@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from pipelines.jobfile.toml_text import to_toml
+from pipelines.jobfile.job import to_toml
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.data.crop_images import CropImages, load_crop_images
-from pipelines.data.test_images import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
+from pipelines.data.known_images import DIGITS, check_leakage, digests_of_tested, known_benchmarks, remember_test_images
 from pipelines.errors import DataError
 from pipelines.images import find_images
 from pipelines.images.convert import pixel_digest
@@ -49,7 +49,7 @@ def test_an_image_of_a_known_benchmark_stops_training(
     rgb = image(1)
     grey = np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
     known = {pixel_digest(each)[:DIGITS]: "CBSD68" for each in (rgb, grey)}
-    monkeypatch.setattr("pipelines.data.test_images.known_benchmarks", lambda: known)
+    monkeypatch.setattr("pipelines.data.known_images.known_benchmarks", lambda: known)
     with pytest.raises(DataError, match=r"training images are test images: 1 of CBSD68 \(1\.png\)"):
         check_leakage(load(folder, bit_depth, channels))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.base.progress import progress
-from pipelines.data.test_images import digests_of_tested, remember_test_images
+from pipelines.data.known_images import digests_of_tested, remember_test_images
 from pipelines.errors import DataError, ImageError
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.images.convert import pixel_digest
@@ -20,7 +20,7 @@ MOST_REASONS = 10  # images whose reason to be left out has a line of its own
 _Figures = TypeVar("_Figures")
 
 
-class TestedImages:
+class EvaluatedImages:
     """The images of a folder that a model is measured on.
 
     Attributes:
