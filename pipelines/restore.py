@@ -37,8 +37,8 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.images import Failed, Image, ImageFile, Opened, expect_images, list_images, open_images
 from pipelines.images.bits import ALL
 from pipelines.images.camera_bits import describe_bits, in_all_bits
-from pipelines.images.image import Samples
 from pipelines.images.parallel_decoding import PIXELS_AHEAD
+from pipelines.images.samples import Samples
 from pipelines.images.write import SUFFIXES
 from pipelines.models.inputs import bits_for
 from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata

@@ -2,5 +2,5 @@
 
 __all__ = [
     "cache", "classes", "crop_images", "examples", "file_digests", "known_images", "pieces", "plan", "splits",
-    "synthetic_defects", "test_images", "training_images",
+    "synthetic_defects", "training_images",
 ]  # fmt: skip

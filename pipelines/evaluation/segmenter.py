@@ -14,8 +14,8 @@ from pipelines.errors import FolderError
 from pipelines.evaluation.evaluated_images import EvaluatedImages
 from pipelines.evaluation.reliability import BINS, calibration_error, count_by_confidence
 from pipelines.images import Decoded, find_images
-from pipelines.images.image import Samples
 from pipelines.images.label_images import LabelFolder, Labels
+from pipelines.images.samples import Samples
 from pipelines.images.tiles import Place
 from pipelines.models.inputs import bits_for, decode_for
 from pipelines.models.model_file import ModelFile

@@ -30,5 +30,6 @@ __all__ = [
     "IMAGE_SUFFIXES", "OUTPUT_MARKER", "Decoded", "Failed", "FileList", "Found", "Image", "ImageFile", "LeftOut",
     "Opened", "UnreadableFolder", "bits", "camera_bits", "colour_space", "convert", "decode", "drawing",
     "expect_images", "find_images", "hidden", "image", "label_images", "left_out", "list_images", "open_images",
-    "parallel_decoding", "read", "read_image", "resaved", "stem_of", "tags", "tiles", "to_model_input", "write",
+    "parallel_decoding", "read", "read_image", "resaved", "samples", "stem_of", "tags", "tiles", "to_model_input",
+    "write",
 ]  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
+from pipelines.images.samples import Samples
 
 ALL = 16
 NARROW = (8, 10, 12)  # what a 16-bit file may plainly fill instead; a dark picture of 16 bits may look like one of 14

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 
 _ICC_SPACE = {1: b"GRAY", 3: b"RGB "}  # channels -> data colour space in the profile's header (ICC.1, 7.2.6)
 MAX_ICC_BYTES = 16 * 2**20  # larger ones are not worth their memory

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.images.bits import ALL, bits_of, narrowest, stretch
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
+from pipelines.images.samples import Samples
 
 # Rec. 601 luma in units of 1/65536, rounded so that they add up to one: grey stays grey to the bit.
 _RED, _GREEN, _BLUE = 19595, 38470, 7471

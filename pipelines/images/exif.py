@@ -24,7 +24,7 @@ from pipelines.images.ifd import (
     little_endian,
     read_directory,
 )
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 PHOTO, GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # directories inside

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipelines.errors import ImageError
+from pipelines.images.samples import Samples
 
 if TYPE_CHECKING:
     from pipelines.images.colour_space import ColourSpace
     from pipelines.images.tags import Tags
 
-Samples: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
 # Called by every decoder with (width, height) before it decodes the first pixel; raises ImageError where that is too
 # much.

@@ -11,8 +11,9 @@ import numpy as np
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, to_full_range
 from pipelines.images.exif import Exif, dots_per_inch, read_exif
-from pipelines.images.image import Admit, Raster, Samples
+from pipelines.images.image import Admit, Raster
 from pipelines.images.jpeg_stream import JPEG_LS, JpegStream
+from pipelines.images.samples import Samples
 from pipelines.images.tags import Tags
 
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}

@@ -12,9 +12,10 @@ from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range, unpremultiply
 from pipelines.images.colour_space import SRGB, stated_code
 from pipelines.images.exif import read_exif
-from pipelines.images.image import Admit, Raster, Samples, admit_channels
+from pipelines.images.image import Admit, Raster, admit_channels
 from pipelines.images.isobmff import boxes
 from pipelines.images.jpeg import decode_jpeg
+from pipelines.images.samples import Samples
 from pipelines.images.tags import Tags
 
 _CODESTREAM = b"\xff\x0a"

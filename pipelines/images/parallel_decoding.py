@@ -21,9 +21,10 @@ from pipelines.errors import ImageError
 from pipelines.images.bits import ALL
 from pipelines.images.convert import check_target, to_model_input
 from pipelines.images.hidden import fill_hidden
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
 from pipelines.images.listing import ImageFile
 from pipelines.images.read import decode_bytes, read_bytes
+from pipelines.images.samples import Samples
 
 Ready = TypeVar("Ready")
 FILES_AHEAD = 2  # files under way or waiting to be taken, for each worker

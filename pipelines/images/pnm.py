@@ -8,7 +8,8 @@ import numpy as np
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import to_full_range
-from pipelines.images.image import Admit, Raster, Samples
+from pipelines.images.image import Admit, Raster
+from pipelines.images.samples import Samples
 
 _BLANK = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
 _BITMAP_HEADER = re.compile(rb"P[14]" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})\s")

@@ -9,7 +9,8 @@ import numpy as np
 
 from pipelines.errors import ImageError
 from pipelines.images.colour import cmyk_to_rgb, from_palette, to_full_range, unpremultiply, usable_profile
-from pipelines.images.image import Admit, Raster, Samples, admit_channels
+from pipelines.images.image import Admit, Raster, admit_channels
+from pipelines.images.samples import Samples
 from pipelines.images.tiff_pages import find_picture
 from pipelines.images.tiff_segments import check_segment
 from pipelines.images.tiff_tags import describe_page

@@ -14,7 +14,7 @@ from pipelines.images.bits import ALL, shrink
 from pipelines.images.colour_space import is_plain_srgb
 from pipelines.images.convert import to_8_bits
 from pipelines.images.exif import encode_exif
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.images.tags import Tags
 from pipelines.images.write_tiff import encode_tiff
 

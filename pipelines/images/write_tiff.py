@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.images.colour_space import is_plain_srgb
 from pipelines.images.exif import DESCRIPTION, GPS, PHOTO, encode_directories
 from pipelines.images.ifd import ASCII, LONG, RATIONAL, SRATIONAL, Directory, entry_places, layout_of
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.images.tags import PixelSize, Tags
 
 _LARGE = 2**31  # bytes, where offsets of 32 bits come near their end

@@ -1,3 +1,3 @@
 """The job file (TOML): its tables, checks and schedules."""
 
-__all__ = ["job", "piece_names", "recurrence", "run_folders", "tables", "toml_text"]
+__all__ = ["job", "piece_names", "recurrence", "tables"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.images.tiles import Place
 
 TINT = 3  # levels between the channels of a grey image that was stored as YCbCr: each of Cb and Cr is rounded once

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.errors import ImageError
 from pipelines.images import Image
 from pipelines.images.colour_space import profile_for
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.models.session import ColorizingSession, keyed_generator
 from pipelines.restoration.channels import is_grey
 from pipelines.restoration.restorer import Blocks, Floats, Result, to_samples

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.heatmap import HeatScale, colourise
 from pipelines.images.drawing import png, to_8_bits
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.restoration.restorer import BLOCK, Floats, Result
 
 SHOWN = (420, 552)  # rows and columns of the part that the report shows, pixel for pixel: multiples of every scale

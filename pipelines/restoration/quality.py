@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 
 _WINDOW = 11  # pixels: of the Gaussian of SSIM, as Wang et al. 2004 have it
 _MARGIN = _WINDOW // 2

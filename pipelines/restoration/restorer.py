@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
+from pipelines.images.samples import Samples
 from pipelines.images.tiles import Place, run_in_tiles
 from pipelines.models.session import RestoringSession, SegmentingSession
 from pipelines.restoration.channels import Channels

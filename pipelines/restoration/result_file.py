@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipelines.errors import ImageError
 from pipelines.images.colour_space import profile_for
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
+from pipelines.images.samples import Samples
 from pipelines.images.tags import Tags
 from pipelines.images.write import FileKind, encode_image
 from pipelines.restoration.segmenter import encode_labels

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ImageError
 from pipelines.images import Image, to_model_input
-from pipelines.images.image import Samples
+from pipelines.images.samples import Samples
 from pipelines.images.tags import Tags
 from pipelines.images.tiles import Place
 from pipelines.images.write import FileKind, encode_image

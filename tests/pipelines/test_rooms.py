@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import house
@@ -31,6 +32,11 @@ def rooms() -> list[str]:
 def test_no_import_leads_upwards_even_for_annotations(graph, floors):
     """So there is no circle between rooms; the contract in pyproject.toml leaves annotations out."""
     assert house.find_upward(house.imports_between_rooms(graph), floors) == []
+
+
+def test_no_modules_import_each_other_in_a_circle(graph):
+    """`prepare` raises a CycleError that names them."""
+    TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
 
 
 @pytest.mark.parametrize("room", rooms())

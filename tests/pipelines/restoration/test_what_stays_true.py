@@ -15,7 +15,8 @@ from skimage import data
 from pipelines import restore_folder
 from pipelines.images import read_image
 from pipelines.images.hidden import fill_hidden
-from pipelines.images.image import Image, Samples
+from pipelines.images.image import Image
+from pipelines.images.samples import Samples
 from pipelines.models.reference import BUILTIN
 from pipelines.models.session import (
     AnyRestoring,
