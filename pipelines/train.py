@@ -77,7 +77,7 @@ from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.networks import ClassPrior
 from vaecore.representations import Features, Representation
 from vaecore.representations.localisation import Localisation
-from vaecore.tasks import colorizations, segmentations, unpaired
+from vaecore.tasks import colorizations, segmentations, unpaired_tasks
 
 log = logging.getLogger(__name__)
 PRIOR_IMAGES = 20_000  # whose latents tell a prior that is found after training
@@ -143,7 +143,7 @@ def crop_training(job: Job) -> AnyTraining:
         raise JobError(f"{job.path}: the task {job.task} gives scores: it is no image-to-image model's")
     if job.task in segmentations():
         return SegmenterTraining(job)
-    if job.task in unpaired():
+    if job.task in unpaired_tasks():
         return UnpairedTraining(job)
     return ColorizerTraining(job) if job.task in colorizations() else RestorerTraining(job)
 

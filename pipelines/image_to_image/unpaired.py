@@ -26,7 +26,7 @@ from vaecore.graphs.restoration import restoration_loss
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import Degrader, Restorer
 from vaecore.representations.image_format import ImageFormat
-from vaecore.tasks import Unpaired, unpaired
+from vaecore.tasks import Unpaired, unpaired_tasks
 
 log = logging.getLogger(__name__)
 OWN_OPTIONS = (OPTIONS - {"data.group"}) | {
@@ -202,7 +202,7 @@ class UnpairedTraining(RestoringTraining):
 
     def __init__(self, job: Job) -> None:
         """Choose what the job leaves open. See `CropTraining`."""
-        self.task = unpaired()[job.task]
+        self.task = unpaired_tasks()[job.task]
         super().__init__(job)
 
     def find_problems(self) -> Iterator[str]:

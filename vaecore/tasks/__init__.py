@@ -26,7 +26,7 @@ def restorations() -> dict[str, Restoration]:
     return {name: task for name, task in all_tasks().items() if isinstance(task, Restoration)}
 
 
-def unpaired() -> dict[str, Unpaired]:
+def unpaired_tasks() -> dict[str, Unpaired]:
     """Those that learn the damage, too."""
     return {name: task for name, task in all_tasks().items() if isinstance(task, Unpaired)}
 
@@ -43,5 +43,5 @@ def colorizations() -> dict[str, Colorization]:
 
 __all__ = [
     "Colorization", "Damage", "Restoration", "Segmentation", "Target", "Task", "Unpaired", "all_tasks", "colorizations",
-    "restorations", "scoring_tasks", "segmentations", "unpaired",
+    "restorations", "scoring_tasks", "segmentations", "unpaired_tasks",
 ]  # fmt: skip

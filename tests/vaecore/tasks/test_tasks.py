@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipelines.jobfile.job import SCORING
-from vaecore.tasks import Restoration, restorations, scoring_tasks
+from vaecore import tasks
+from vaecore.tasks import Restoration, all_tasks, restorations, scoring_tasks
 
 CASES = [(name, kind) for name, task in restorations().items() for kind in task.damages]
 OF_ONE_SIZE = [(name, kind) for name, kind in CASES if restorations()[name].scales == (1,)]
@@ -14,7 +15,8 @@ OF_ONE_SIZE = [(name, kind) for name, kind in CASES if restorations()[name].scal
 
 def at(task: Restoration, kind: str, level: float, scale: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = torch.meshgrid(torch.linspace(0, 6, 48), torch.linspace(0, 9, 72), indexing="ij")
-    y = (0.5 + 0.4 * torch.sin(3 * rows) * torch.cos(2 * columns)).expand(2, 3, -1, -1)
+    contrast = torch.tensor([0.4, -0.3, 0.2])[:, None, None]  # in colour, for damage to colours alone
+    y = (0.5 + contrast * torch.sin(3 * rows) * torch.cos(2 * columns)).expand(2, -1, -1, -1)
     strengths = torch.full((2,), float(scale) if scale > 1 else level)
     return y, task.damages[kind](y, strengths, torch.Generator().manual_seed(seed))
 
@@ -51,3 +53,10 @@ def test_every_task_states_its_facts(task: Restoration) -> None:
 
 def test_which_tasks_score_is_known_without_torch() -> None:
     assert tuple(scoring_tasks()) == SCORING
+
+
+def test_no_name_of_the_package_is_a_module_of_a_task() -> None:
+    """Python puts an imported module in the place of a function of the same name."""
+    names = set(all_tasks())
+    assert names.isdisjoint(tasks.__all__)
+    assert all(callable(getattr(tasks, name)) for name in tasks.__all__)
