@@ -204,8 +204,6 @@ class Restoring(FolderRun):
 
     def finish(self) -> RestoreSummary:
         """Merge all rows, write results and the report."""
-        from pipelines.report import write_report
-
         reference, due = self._open_reference(), self.output.new_names()
         self.not_compared = 0  # it may be tried again
 
@@ -223,10 +221,10 @@ class Restoring(FolderRun):
         with self._comparing() as advance:
             results = self.write_results(compare)
         self.output.forget_results(due)
-        run = self.write_record(results)
+        run, report = self.write_report(results)
         return RestoreSummary(
             out=self.output.out,
-            report=write_report(self.output.out),
+            report=report,
             files=self.total,
             ok=results.counts["ok"],
             failed=results.counts["failed"],

@@ -281,8 +281,6 @@ class Scoring(FolderRun):
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
-        from pipelines.report import write_report  # its imports take long: the first image need not wait
-
         self._draw_missing()
         within, due = self.options.drift_below, self.output.new_names()
         tables = self.output.store.tables(self.files, (*OF_VERDICTS, "path") if within else OF_VERDICTS)
@@ -302,10 +300,10 @@ class Scoring(FolderRun):
         results = self.write_results(judge)
         self.output.tidy(due)
         self.unpromised = results.counts["unpromised"]
-        run = self.write_record(results)
+        run, report = self.write_report(results)
         return ScoreSummary(
             out=self.output.out,
-            report=write_report(self.output.out),
+            report=report,
             false_alarms=self.verdicts.false_alarms,
             threshold=self.verdicts.threshold,
             rule=self.verdicts.rule,

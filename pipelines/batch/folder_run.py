@@ -202,13 +202,16 @@ class FolderRun(ABC):
         self.output.write_gallery(results.worst)
         return results
 
-    def write_record(self, results: Results) -> dict[str, Any]:
-        """Write run.json of a finished run, log what it warns of, and return it."""
+    def write_report(self, results: Results) -> tuple[dict[str, Any], Path]:
+        """Write run.json and the report of a finished run, log what it warns of, and return both."""
+        from pipelines.report import write_report  # its imports take long: the first image need not wait
+
         run = self.describe({name: results.counts[name] for name in self.counted}, finished=True)
         self.output.write_json("run.json", run)
+        report = write_report(self.output.out)
         for warning in run["warnings"]:
             logging.getLogger(f"pipelines.{self.verb}").warning("%s", warning)
-        return run
+        return run, report
 
     def count_missing(self) -> int:
         """Count the files that have no row."""
