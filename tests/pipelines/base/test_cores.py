@@ -107,7 +107,7 @@ def test_a_process_that_is_kept_on_one_core_takes_one_worker_and_sleeps_while_it
 
 
 def test_the_doctor_shows_what_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("cores", "doctor"):
+    for module in ("base.cores", "doctor"):
         monkeypatch.setattr(f"pipelines.{module}.affine_cores", lambda: 64)
         monkeypatch.setattr(f"pipelines.{module}.core_limit", lambda: 1.5)
     monkeypatch.setattr("os.cpu_count", lambda: 128)

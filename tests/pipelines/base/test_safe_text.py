@@ -50,4 +50,4 @@ def test_other_text_gets_an_apostrophe_and_what_is_missing_stays_missing() -> No
 
 
 def test_the_examples_in_the_documentation() -> None:
-    assert doctest.testmod(safe_text) == (0, 3)
+    assert doctest.testmod(safe_text) == (0, 4)
