@@ -172,7 +172,7 @@ class _Job:
         self.stages = Clock("run")
         self.output = SimpleNamespace(sweep=lambda: None)
 
-    def missing(self) -> int:
+    def count_missing(self) -> int:
         return 0
 
     def shards(self) -> list[Shard]:

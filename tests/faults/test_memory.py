@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pipelines import score as score_module
+from pipelines.anomaly import findings
 from pipelines.models.session import Session
 
 SAID = (
@@ -106,7 +106,7 @@ def test_a_picture_that_does_not_fit_fails_its_row_alone(
     score, rows_of, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    overlay = score_module.overlay
+    overlay = findings.overlay
 
     def scarce(*arguments: object) -> object:
         drawn.append(1)
@@ -114,7 +114,7 @@ def test_a_picture_that_does_not_fit_fails_its_row_alone(
             raise MemoryError
         return overlay(*arguments)
 
-    monkeypatch.setattr(score_module, "overlay", scarce)
+    monkeypatch.setattr(findings, "overlay", scarce)
     monkeypatch.setenv("KINTSUGI_WORKERS", "1")
     assert score.run(images, tmp_path / "out").code == 3
     (failed,) = [row for row in rows_of(tmp_path / "out").values() if row["status"] == "failed"]

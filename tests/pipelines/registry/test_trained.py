@@ -235,11 +235,11 @@ def test_an_image_to_image_training_ends_well_without_the_registry_that_has_its_
         decision = Decision(True, "the first version", {"challenger_psnr": 30.0})
         return SimpleNamespace(figures={"challenger_psnr": 30.0}, decision=decision)
 
-    prepared = SimpleNamespace(photos=SimpleNamespace(image_format=SimpleNamespace(channels=3)), key="key")
+    prepared = SimpleNamespace(images=SimpleNamespace(image_format=SimpleNamespace(channels=3)), key="key")
     for name, stand_in in {
         "prepare": lambda _: prepared,
         "_same_champion": lambda *_: None,
-        "data_digest": lambda _: "ab" * 32,
+        "digest_images": lambda _: "ab" * 32,
         "make_bundle": made,
     }.items():
         monkeypatch.setattr(train, name, stand_in)
