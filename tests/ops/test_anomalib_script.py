@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+
+from pipelines.bench.anomalib_environment import DONE, MissingEnvironmentError, environment_under, find_anomalib
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_anomalib_environment.py"
 
@@ -25,7 +28,8 @@ def run(tmp_path: Path, uv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_anomalib_gets_our_torch_in_an_environment_under_home(tmp_path: Path) -> None:
-    done = run(tmp_path, f'echo "$@" >> {tmp_path / "calls"}')
+    makes = 'for last; do :; done; if [ "$1" = venv ]; then mkdir -p "$last"; fi'
+    done = run(tmp_path, f'{makes}; echo "$@" >> {tmp_path / "calls"}')
     assert done.returncode == 0, done.stderr
     made, installed = (tmp_path / "calls").read_text().splitlines()
     environment = tmp_path / "home" / "environments"
@@ -33,6 +37,17 @@ def test_anomalib_gets_our_torch_in_an_environment_under_home(tmp_path: Path) ->
     assert str(environment) in made
     assert f"torch=={torch.__version__.partition('+')[0]}" in installed
     assert f"is installed in {environment}" in done.stdout
+    assert find_anomalib(environment).is_relative_to(environment)
+
+
+def test_an_installation_that_is_cut_off_does_not_count(tmp_path: Path) -> None:
+    """One that was whole is begun again, and fails: no row may use what is left."""
+    finished = environment_under(tmp_path / "home" / "environments") / DONE
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert run(tmp_path, "exit 7").returncode == 7
+    with pytest.raises(MissingEnvironmentError):
+        find_anomalib(tmp_path / "home" / "environments")
 
 
 def test_a_failed_installation_ends_with_uvs_words_and_code(tmp_path: Path) -> None:
