@@ -6,28 +6,26 @@ survey -> split -> fit -> freeze the scale -> export -> compare with torch -> ca
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as PillowImage
-from torch import Tensor, nn
-from torchvision.utils import make_grid
+from torch import nn
 
+from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import promised
 from pipelines.base.warned import keep_warnings
 from pipelines.data.cache import reading_anew
 from pipelines.data.classes import named
-from pipelines.data.examples import STATISTICS_BATCH, Examples, make_examples
+from pipelines.data.examples import make_examples
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
@@ -48,41 +46,32 @@ from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
-from pipelines.training.feature_probe import details_help
-from pipelines.training.fit import Recipe, fit
+from pipelines.training.closed_form import HeldOut, train_closed_form
+from pipelines.training.deep import fit_deep, reconstruction_sheet
+from pipelines.training.fit import Recipe
 from pipelines.training.model_card import write_card
 from pipelines.training.network import (
     build_network,
     build_representation,
     choose_standardise,
-    gather_circumstances,
     training_device,
 )
 from pipelines.training.options import (
     check_network_options,
     find_likelihood_name,
-    find_prior,
     find_score_kind,
     find_task,
-    has_own_map,
 )
 from pipelines.training.promotion import decide
 from pipelines.training.registration import MadeBundle, TrainedModel, champion_of, train_once
-from pipelines.training.score_choice import choose_score
-from pipelines.training.temperature import set_temperature
 from pipelines.training.weights import write_weights
-from vaecore.bound import LatentVariableModel, bound_maps
-from vaecore.graphs.scoring import ScoringGraph, squared_error
-from vaecore.likelihoods import SharedGaussianLikelihood
+from vaecore.bound import LatentVariableModel
 from vaecore.networks import ClassPrior
 from vaecore.representations import Features, Representation
-from vaecore.representations.localisation import Localisation
 from vaecore.tasks import colorizations, segmentations, unpaired_tasks
 
 log = logging.getLogger(__name__)
-PRIOR_IMAGES = 20_000  # whose latents tell a prior that is found after training
 GUESSING = 0.55  # AUROC on synthetic defects below which a user is told
-LOCALISATION_IMAGES = 512  # whose errors tell each channel's usual scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +104,16 @@ def prepare(job: Job) -> Prepared:
     data = load_training_data(job, plan)
     _announce_images(job, plan, data)
     standardise = choose_standardise(job, plan, data)
-    finer = plan.target.finer if job.model.classes is None else None  # classes are of images as a whole
-    if finer is not None and job.model.leaves_features_open:
-        fine = make_plan(job, task, found, finer)
-        if details_help(job, plan, fine, data, standardise=standardise):
-            plan, data = fine, load_training_data(job, fine)
-            _announce_images(job, plan, data)  # a large folder may be cut to fewer images
     for line in plan.reasons:
         log.info("%s", line)
     _announce_pieces(job, data)
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
-    model = build_network(job, plan, representation, classes=len(data.classes))
+    images = len(data.split["train"])
+    model = build_network(job, plan, representation, classes=len(data.classes), images=images)
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
-    recipe = Recipe.of(job.train, plan.target, len(data.split["train"]), stride=2**plan.stages)
+    recipe = Recipe.of(job.train, plan.target, images)
     return Prepared(job, plan, representation, model, data, recipe)
 
 
@@ -177,12 +161,13 @@ def train_model(
 def _train_scorer(job: Job, why: str | None, *, fresh: bool) -> TrainedModel:
     start, seen = time.perf_counter(), contents_of(job)
     prepared = prepare(job)
-    log.info(
-        "likelihood %s, latents %d x %d x %d, %d steps of %d images",
-        find_likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
-        prepared.recipe.steps, prepared.recipe.batch,
-    )  # fmt: skip
-    announce(Opposition.of(job.train), prepared.recipe.steps)
+    if prepared.plan.experts is None:
+        log.info(
+            "likelihood %s, latents %d x %d x %d, %d steps of %d images",
+            find_likelihood_name(job, prepared.plan), *prepared.network.latent_shape,
+            prepared.recipe.steps, prepared.recipe.batch,
+        )  # fmt: skip
+        announce(Opposition.of(job.train), prepared.recipe.steps)
 
     def make(work: Path, folder: Path, run: TrackedRun) -> MadeBundle:
         return _make_bundle(prepared, work, folder, run, seen, start)
@@ -210,39 +195,27 @@ def _make_bundle(
     device = training_device()
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
-    examples = make_examples(data, plan.image_format, representation, device)
-    prior, circumstances = find_prior(job), gather_circumstances(job, representation)
-    if prior.begin is not None:
-        prior.begin(prepared.model, _some_of(examples, circumstances.components))
-    done = fit(
-        prepared.model, examples, prepared.recipe, weight=representation.weight, folder=work, device=device,
-        on_check=lambda step, figures: run.metrics(figures, step),
-    )  # fmt: skip
-    prepared.model.cpu().eval()
-    if prior.finish is not None:
-        images = examples.batches("train", STATISTICS_BATCH, PRIOR_IMAGES)
-        prepared = replace(prepared, model=prior.finish(prepared.model, images, circumstances).eval())
-    _freeze_scale(prepared.network, examples)
-    measured = {"steps": float(done)}
-    if isinstance(prepared.model, ClassPrior):
-        measured["temperature"] = set_temperature(prepared.model, examples)
+    examples = make_examples(data, plan.image_format, representation)
+    held_out = None
+    if isinstance(representation, Features) and plan.experts is not None:
+        found = train_closed_form(examples, data, plan, representation, seed=job.train.seed)
+        graph, held_out = found.in_graph(plan.image_format, representation, find_score_kind(job, plan)), found.held_out
+        measured = found.figures()
+    else:
+        fitted = fit_deep(
+            job, plan, representation, prepared.model, examples, prepared.recipe, work=work, device=device,
+            on_check=lambda step, figures: run.metrics(figures, step),
+        )  # fmt: skip
+        graph, measured = fitted.graph, fitted.figures
     if representation.drawable:
-        run.image("reconstructions", reconstruction_sheet(prepared.network, examples))
-
-    parts, kind = (prepared.model, plan.image_format, representation), find_score_kind(job)
-    localisation = _localisation(prepared, examples)
-    plain = ScoringGraph(*parts, localisation=localisation, kind=kind).eval()
-    choice = choose_score(plain, examples, data, plan, job.model)
-    graph = ScoringGraph(
-        *parts, choice.pooling, choice.statistics, choice.typicality, localisation, choice.map_statistics, kind=kind
-    ).eval()
+        run.image("reconstructions", reconstruction_sheet(graph.network, examples))
 
     metadata = bundle.describe(job, plan, data, graph, prepared.recipe.corruption)
     log.info("exporting to ONNX and comparing it with torch")
     file = bundle.write_model(folder, graph, metadata)
-    parity = bundle.check_parity(file, graph, data.files_of("select"))
+    parity = bundle.check_parity(file, graph, data.files_of("select") or data.files_of("train"))
     session = Session(file, device=settings().device, threads=settings().workers)
-    calibration = bundle.calibrate(session, data.files_of("calibrate"), job.calibrate.false_alarms)
+    calibration = _calibrate(session, prepared, held_out)
     bundle.write_gallery(session, data.files_of("train"))
     write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
     bundle.write_job(folder, job)
@@ -260,7 +233,7 @@ def _make_bundle(
             100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
         )  # fmt: skip
     run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured))
-    run.metrics(figures, done)
+    run.metrics(figures, int(measured.get("steps", 0)))
     return MadeBundle(figures, decision)
 
 
@@ -318,38 +291,12 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _freeze_scale(network: LatentVariableModel, examples: Examples) -> None:
-    if isinstance(network.likelihood, SharedGaussianLikelihood):
-        generator = torch.Generator().manual_seed(0)
-        network.likelihood.set_variance(squared_error(network, examples.batches("train", 32), generator).mean())
-
-
-def _localisation(prepared: Prepared, examples: Examples) -> Localisation | None:
-    """Of features with a scale for each place; elsewhere the map is the bound's own."""
-    if not has_own_map(prepared.job, prepared.plan):
-        return None
-    generator = torch.Generator().manual_seed(0)
-    batches = examples.batches("train", 32, LOCALISATION_IMAGES)
-    return Localisation(squared_error(prepared.network, batches, generator))
-
-
-def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> bytes:
-    """A PNG of held-out images above their reconstructions."""
-    y = examples.batch(examples.split["select"][:8])
-    noise = torch.randn((len(y), 1, *network.latent_shape), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        mean = bound_maps(network, y, noise).likelihood.mean
-    sheet = make_grid(torch.cat([y, mean]).clamp(0, 1), nrow=len(y), padding=4, pad_value=1.0)
-    buffer = io.BytesIO()
-    PillowImage.fromarray((sheet.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def _some_of(examples: Examples, count: int) -> Tensor:
-    """y of so many training images, again from the first where there are fewer."""
-    images = examples.split["train"]
-    drawn = torch.cat(list(examples.batches("train", STATISTICS_BATCH, min(count, len(images)))))
-    return drawn.repeat(-(-count // len(drawn)), 1, 1, 1)[:count]
+def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -> Calibration:
+    """By images that were kept for it, or by all of them as the folds scored them."""
+    data, rate = prepared.data, prepared.job.calibrate.false_alarms
+    if held_out is None or set(data.split["calibrate"]).isdisjoint(data.split["train"]):
+        return bundle.calibrate(session, data.files_of("calibrate"), rate)
+    return bundle.calibrate_by_folds(session, data, held_out, rate)
 
 
 def _work_key(prepared: Prepared) -> str:
@@ -360,7 +307,7 @@ def _work_key(prepared: Prepared) -> str:
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
-        "y": [getattr(representation, name, None) for name in ("smooth", "whiten", "standardises")],
+        "y": [getattr(representation, name, None) for name in ("smooth", "standardises")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "classes": [data.classes, hashlib.sha256(repr(data.labels).encode()).hexdigest()],
         "format": [plan.image_format.channels, plan.image_format.bit_depth],

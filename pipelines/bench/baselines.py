@@ -23,13 +23,15 @@ from pipelines.bench.memory import (
 )
 from pipelines.bench.peak import peak_memory
 from pipelines.bench.question import Question
-from pipelines.data.examples import EXTRACT_BATCH, Examples, make_examples
+from pipelines.data.examples import Examples, make_examples
 from pipelines.data.plan import Plan
 from pipelines.jobfile.job import Job
 from pipelines.training.fit import Recipe
 from pipelines.training.network import build_representation, choose_standardise, training_device
 from vaecore.representations import Representation
 from vaecore.representations.backbones import Backbone
+
+EXTRACT_BATCH = 8
 
 
 def measure_memory(question: Question) -> dict[str, Any]:
@@ -49,8 +51,8 @@ def measure_memory(question: Question) -> dict[str, Any]:
 
 
 def _nearest_neighbour(material: Material, device: str) -> Scorer:
-    representation, examples = _representation(material, device)
-    bank = torch.cat([rows_of(y) for y in examples.batches("train", EXTRACT_BATCH[device])])
+    representation, examples = _representation(material)
+    bank = torch.cat([rows_of(y) for y in examples.batches("train", EXTRACT_BATCH)])
     return NearestNeighbour(representation.to(device), bank.to(device))
 
 
@@ -74,7 +76,7 @@ def _published_rule(question: Question, material: Material, device: str) -> tupl
 def _images(material: Material, device: str) -> Iterator[Tensor]:
     """The train split, in [0, 1] at the working size."""
     indices = torch.tensor(material.data.split["train"])
-    for part in indices.split(EXTRACT_BATCH[device]):
+    for part in indices.split(EXTRACT_BATCH):
         yield material.plan.image_format.to_unit(torch.from_numpy(material.data.pixels[part.numpy()])).to(device)
 
 
@@ -86,7 +88,7 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
     loss: Loss = "ssim" if question.method.rule == "ssim" else "l2"
     if not kept.is_file():
         start = time.perf_counter()
-        _, examples = _representation(material, device)
+        _, examples = _representation(material)
         model = train_autoencoder(examples, recipe, loss, device)
         facts = {"train_seconds": time.perf_counter() - start, "peak_mib": peak_memory()}
         save_autoencoder(weights, model)
@@ -102,11 +104,11 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
     }
 
 
-def _representation(material: Material, device: str) -> tuple[Representation, Examples]:
+def _representation(material: Material) -> tuple[Representation, Examples]:
     """What the software's own network is given: y, and that of every image."""
     standardise = choose_standardise(material.job, material.plan, material.data)
     representation = build_representation(material.job, material.plan, standardise=standardise)
-    return representation, make_examples(material.data, material.plan.image_format, representation, device)
+    return representation, make_examples(material.data, material.plan.image_format, representation)
 
 
 def _facts(material: Material, device: str, note: str) -> dict[str, Any]:

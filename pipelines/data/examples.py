@@ -21,16 +21,14 @@ from torch import Tensor
 from pipelines.base.locks import locked
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
+from pipelines.data.extractor import Extractor, find_extractor
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData, require_space
 from vaecore.representations import Features, Representation
 from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
-EXTRACT_BATCH = {"cpu": 8, "cuda": 128}
 STATISTICS_BATCH, STATISTICS_IMAGES = 64, 2048
-
-Window = tuple[slice, slice]  # rows and columns
 
 
 class Examples:
@@ -66,24 +64,27 @@ class Examples:
     def batch(
         self,
         indices: Sequence[int] | NDArray[Any],
-        window: Window | None = None,
         chance: torch.Generator | None = None,
     ) -> Tensor:
         """y of some images, (B, C, h, w), in ascending order of their indices.
 
         Args:
             indices: Of the images.
-            window: Of their features; default: all.
             chance: Makes y as training is given it (`Representation.drawn`); default: as scoring makes it.
         """
         order = np.sort(np.asarray(indices))
-        rows = self._array[order] if window is None else self._array[(order, slice(None), *window)]
+        rows = self._array[order]
         with torch.no_grad():
             extracted = self._extracted(torch.from_numpy(rows))
             if self._representation is None:
                 return extracted
             made = self._representation
             return made.normalise(extracted) if chance is None else made.sample_y(extracted, chance)
+
+    def extracted(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
+        """What y of some images is made of, in ascending order of their indices."""
+        with torch.no_grad():
+            return self._extracted(torch.from_numpy(self._array[np.sort(np.asarray(indices))]))
 
     def batches(self, name: SplitName, size: int, most: int | None = None) -> Iterator[Tensor]:
         """All of a split, or `most` images spread over it, a batch at a time: the folder may not fit into memory."""
@@ -93,16 +94,13 @@ class Examples:
             yield self.batch(part)
 
 
-def make_examples(
-    data: TrainingData, image_format: ImageFormat, representation: Representation, device: str
-) -> Examples:
+def make_examples(data: TrainingData, image_format: ImageFormat, representation: Representation) -> Examples:
     """Prepare a folder for training; features are extracted, kept and standardised on the way.
 
     Args:
         data: Decoded images and splits.
         image_format: Of the images.
         representation: What y is; the statistics of features are set from the train split.
-        device: "cpu" or "cuda", where features are extracted.
     """
     if not isinstance(representation, Features):
         return Examples(
@@ -113,46 +111,39 @@ def make_examples(
             representation,
             data.labels,
         )
-    array = _extracted(data, image_format, representation, device)
+    array = _extracted(data, image_format, representation)
     raw = Examples(array, lambda rows: rows.float(), data.split, representation.size)
     representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
     return Examples(array, lambda rows: rows.float(), data.split, representation.size, representation, data.labels)
 
 
-def _extracted(
-    data: TrainingData, image_format: ImageFormat, representation: Features, device: str
-) -> NDArray[np.float16]:
+def _extracted(data: TrainingData, image_format: ImageFormat, representation: Features) -> NDArray[np.float16]:
     # The contents in their order, too: a file that could not be read before moves all that come after it.
-    form: list[Any] = [representation.input_size, representation.smooth, representation.standardises]
+    form: list[Any] = [representation.input_size, representation.standardises]
     form += ["whole"] * representation.whole
     stamp = f"{representation.backbone.digest()} {form} {' '.join(data.sha256)}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
         if not path.is_file():
-            _extract_into(path, data, image_format, representation, device)
+            _extract_into(path, data, image_format, representation)
         array: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return array
 
 
-def _extract_into(
-    path: Path, data: TrainingData, image_format: ImageFormat, representation: Features, device: str
-) -> None:
+def _extract_into(path: Path, data: TrainingData, image_format: ImageFormat, representation: Features) -> None:
     count = len(data.files)
-    shape = (count, representation.channels, *representation.size)
+    shape = (count, representation.extracted_channels, *representation.extracted_size)
     for leftover in path.parent.glob("features-*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
     temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
     require_space(path.parent, 2 * math.prod(shape), "features")
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-    representation.to(device)
-    try:
-        with torch.inference_mode(), progress(log, "features", count, "images") as advance:
-            for start in range(0, count, EXTRACT_BATCH[device]):
-                rows = torch.from_numpy(np.array(data.pixels[start : start + EXTRACT_BATCH[device]]))
-                y = representation.extract(image_format.to_unit(rows.to(device)))
-                array[start : start + len(rows)] = y.half().cpu().numpy()
-                advance(len(rows))
-    finally:
-        representation.cpu()
+    extractor = Extractor(find_extractor(representation, image_format))
+    with progress(log, "features", count, "images") as advance:
+        done = 0
+        for features in extractor.batches(data.pixels):
+            array[done : done + len(features)] = features
+            done += len(features)
+            advance(len(features))
     array.flush()
     temporary.replace(path)

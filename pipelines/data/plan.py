@@ -35,6 +35,7 @@ class Plan:
     size: tuple[int, int]  # height and width that images are resized to
     stages: int
     strides: tuple[int, ...]  # of the backbone; (1,) where y is the image itself
+    experts: tuple[str, ...] | None = None  # beside a linear VAE; None: the VAE is a deep one
     median_size: tuple[int, int] | None = None  # height and width of the images that are trained on
     reasons: tuple[str, ...] = ()  # in words, for people
 
@@ -92,39 +93,62 @@ def warn_of_dark(found: Survey) -> None:
         )  # fmt: skip
 
 
-def make_plan(job: Job, task: Task, found: Survey, target_name: str | None = None) -> Plan:
+def make_plan(job: Job, task: Task, found: Survey) -> Plan:
     """Choose what the job leaves open.
 
     Args:
         job: The job.
         task: Its task.
         found: What its images look like.
-        target_name: What the bound is on; default: the job's choice, or the task's first.
 
     Raises:
         JobError: The task knows no such target.
     """
-    name = target_name or job.model.target or _usual_target(job, task, found)
+    name = job.model.target or _usual_target(job, task, found)
     if name not in task.targets:
         msg = f"{job.path}: 'model.target' is '{name}'; the task {job.task} knows {', '.join(task.targets)}"
         raise JobError(msg)
     target = task.targets[name]
     sides = (found.height, found.width)
+    experts = choose_experts(job, target)
     if target.features:
-        strides = job.model.strides or target.strides
-        asked = 0 if target.whole else job.model.stages
+        strides = job.model.strides or (target.deep_strides if experts is None else target.strides)
+        asked = 0 if target.whole or experts is not None else job.model.stages
         size, stages = features_size(*sides, job.model.size, asked, max(strides), target.longest)
     else:
         strides = (1,)
         size, stages = working_size(*sides, job.model.size, job.model.stages, target.longest)
     reasons: tuple[str, ...] = (
         f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
-        f"{stages} halvings",
+        + ("a linear VAE in closed form" if experts is not None else f"{stages} halvings"),
     )
     if target.whole:
         reasons += ("scores are of what images show as a whole: there are no heat maps",)
     median_size = (round(found.height), round(found.width))
-    return Plan(found.image_format, name, target, size, stages, strides, median_size, reasons)
+    return Plan(found.image_format, name, target, size, stages, strides, experts, median_size, reasons)
+
+
+OF_DEEP = frozenset(
+    {"likelihood", "latent", "latent_channels", "width", "stages", "blocks", "dropout", "levels", "prior"}
+    | {"components", "classes", "samples"}
+)
+"""Options of the model table that a linear VAE has not; as is all of the train table but the seed."""
+
+
+def deep_options(job: Job) -> list[str]:
+    """The options that the job sets and that only a deep VAE has."""
+    of_model = [key for key in job.set_options("model") if key.removeprefix("model.") in OF_DEEP]
+    of_train = [key for key in job.set_options("train") if key != "train.seed"]
+    return [*of_model, *of_train, *["model.score"] * (job.model.score in ("ratio", "iwae", "complexity"))]
+
+
+def choose_experts(job: Job, target: Target) -> tuple[str, ...] | None:
+    """The experts beside a linear VAE; None where the VAE is a deep one, asked for or by an option that only it has."""
+    if target.experts is None or job.model.vae == "deep":
+        return None
+    if job.model.vae is None and job.model.experts is None and deep_options(job):
+        return None
+    return target.experts if job.model.experts is None else job.model.experts
 
 
 def _usual_target(job: Job, task: Task, found: Survey) -> str:
@@ -132,7 +156,7 @@ def _usual_target(job: Job, task: Task, found: Survey) -> str:
     first = next(iter(task.targets))
     whole = next((name for name, target in task.targets.items() if target.whole), first)
     tiny = max(found.height, found.width) < TINY
-    return whole if tiny and job.model.leaves_features_open and job.model.says_nothing_of_places else first
+    return whole if tiny and job.model.says_nothing_of_places else first
 
 
 def working_size(

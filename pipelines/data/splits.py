@@ -7,6 +7,7 @@ them, so that images change splits when the folder grows. Each bundle therefore 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Literal
 from pipelines.base.files import write_atomically
 from pipelines.data.pieces import split_pieces
 from pipelines.errors import DataError
+from pipelines.jobfile.job import Job
 from pipelines.models.model_file import FILES
 
 FEWEST_IMAGES = 10
 FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
+FEWEST_RESERVED_OF = 60
+MOST_CROSSED = 2_000  # of more, some are held out for calibration: what is proved is then more than what is measured
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
 SplitName = Literal["train", "select", "calibrate", "degraded", "degraded_select"]
@@ -39,8 +43,30 @@ def expect_enough(count: int, what: str) -> None:
         raise DataError(f"there are {count} {what}; training needs at least {FEWEST_IMAGES}, 400 to promise 1 %")
 
 
+def crosses(job: Job, images: int) -> bool:
+    """Whether a model in closed form is calibrated on all its images, by folds: asked for, or so few are there."""
+    if job.calibrate.kind is not None:
+        return job.calibrate.kind == "cross"
+    return job.calibrate.fraction is None and images <= MOST_CROSSED
+
+
+def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
+    """Images that nothing is fitted to, chosen by content alone: no version under any name was fitted to them.
+
+    One in twelve, or none of so few that too few would be left. A piece goes as a whole.
+    """
+    if len(digests) < FEWEST_RESERVED_OF:
+        return ()
+    keys = pieces or digests
+    return tuple(i for i, key in enumerate(keys) if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 12 == 0)
+
+
 def split_by_content(
-    digests: Sequence[str], calibrate_fraction: float | None = None, pieces: Sequence[str] = ()
+    digests: Sequence[str],
+    calibrate_fraction: float | None = None,
+    pieces: Sequence[str] = (),
+    *,
+    cross: bool = False,
 ) -> dict[SplitName, tuple[int, ...]]:
     """Divide images into calibrate, select and train by the order of their digests.
 
@@ -48,15 +74,20 @@ def split_by_content(
         digests: sha256 of each image; all different.
         calibrate_fraction: Share for calibration; default: 15 %, more where 99 images are at most a quarter.
         pieces: What each image shows: all images of one piece are in one split. Empty: each image alone.
+        cross: All images train and calibrate, but for the `reserve`, which is the select split.
 
     Returns:
-        Indices of each split; disjoint, all images in one of them.
+        Indices of each split; disjoint, all images in one of them, unless they cross.
 
     Raises:
         DataError: Fewer than ten images, fewer than four left to train, or too few pieces.
     """
     count = len(digests)
     expect_enough(count, "different readable images")
+    if cross:
+        held = reserve(digests, pieces)
+        rest = tuple(sorted(set(range(count)) - set(held)))
+        return {"calibrate": rest, "select": held, "train": rest}
     if calibrate_fraction is None:  # what is not trained on is not known, so no more than the promise needs
         calibrate = min(max(ONE_PERCENT_NEEDS, round(count * 0.15)), round(count * 0.25))
     else:

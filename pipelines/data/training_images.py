@@ -22,7 +22,7 @@ from pipelines.base.progress import progress
 from pipelines.data.cache import cache_folder
 from pipelines.data.classes import check_classes, classes_of
 from pipelines.data.plan import Plan
-from pipelines.data.splits import SplitName, split_by_content
+from pipelines.data.splits import SplitName, crosses, split_by_content
 from pipelines.errors import DataError
 from pipelines.images import Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
@@ -80,7 +80,8 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     if index["duplicates"]:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
     pieces = () if job.data.group is None else tuple(pieces_of([file.relative for file in kept], job.data.group))
-    split = split_by_content(index["sha256"], job.calibrate.fraction, pieces)
+    cross = plan.experts is not None and crosses(job, len(index["sha256"]))
+    split = split_by_content(index["sha256"], job.calibrate.fraction, pieces, cross=cross)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
     classes: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()

@@ -66,16 +66,16 @@ def _measure(graph: ScoringGraph, image: Decoded, samples: int) -> tuple[float, 
     generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))  # the same file, the same figures
     pixels = torch.from_numpy(np.ascontiguousarray(image.pixels[None]))
     extracted = graph.representation.extract(graph.image_format.to_unit(pixels))
-    y, weight = graph.representation.sample_y(extracted, generator), graph.representation.weight
+    y = graph.representation.sample_y(extracted, generator)
     most = max(1, MOST_VALUES // y.numel())
     bounds, logs = [], []
     for start in range(0, samples, most):
         count = min(most, samples - start)
         noise = torch.randn((1, count, *graph.network.latent_shape), generator=generator)
-        maps = bound_maps(graph.network, y, noise, weight=weight)
+        maps = bound_maps(graph.network, y, noise)
         total = maps.total()
         bounds.append(count * torch.stack([total.value, total.rate, total.distortion]))
-        logs.append(iwae(graph.network, y, noise, weight=weight, maps=maps) + math.log(count))
+        logs.append(iwae(graph.network, y, noise, maps=maps) + math.log(count))
     means: Tensor = torch.stack(bounds).sum(dim=0)[:, 0] / samples
     bound = torch.logsumexp(torch.stack(logs), dim=0)[0] - math.log(samples)
     value, rate, distortion = means.tolist()

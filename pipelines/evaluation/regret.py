@@ -56,7 +56,7 @@ def measure_regret(
                 with torch.no_grad():
                     y = graph.to_y(torch.from_numpy(np.ascontiguousarray(image.pixels[None])).to(device))
                 generator = torch.Generator().manual_seed(int(image.sha256[:15], 16))  # the same file, the same regret
-                regret = likelihood_regret(graph.network, y, generator, weight=graph.representation.weight, steps=steps)
+                regret = likelihood_regret(graph.network, y, generator, steps=steps)
                 found[image.sha256] = float(regret[0]) / graph.representation.dims
                 if kept:
                     write_json(kept, made_by | {"regrets": known | found})

@@ -126,17 +126,20 @@ class ModelTable(Record):
     """`[model]`: the network. What is left out is chosen from the images and printed."""
 
     target: str | None = Field(
-        None, description="What the bound is on: features of a frozen network, details, whole, or pixels"
+        None, description="What the bound is on: features of a frozen network, whole (one place), or pixels"
+    )
+    vae: Literal["linear", "deep"] | None = Field(
+        None, description="linear: in closed form, in seconds; deep: a network that is trained (default: from the rest)"
+    )
+    experts: tuple[str, ...] | None = Field(
+        None,
+        description="Densities of the features beside a linear VAE: place_gaussian, gaussian, fine_gaussian, memory",
     )
     backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
     backbone_weights: LocalPath | None = Field(
         None, description="File of weights for it (default: timm downloads them)"
     )
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
-    stride_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Weight of each in the likelihood")
-    smooth: Literal[True, False, "both"] | None = Field(
-        None, description="Average features over 3x3 places; both: averaged, mostly for the score, and not, for the map"
-    )
     standardise: bool | None = Field(
         None, description="Same brightness and contrast for every image (default: if exposure varies most)"
     )
@@ -149,11 +152,6 @@ class ModelTable(Record):
     width: PositiveInt | None = Field(None, description="Channels of the network's inner maps")
     stages: PositiveInt | None = Field(None, description="Halvings of the resolution")
     blocks: PositiveInt | None = Field(None, description="Residual blocks in each stage (pixels only)")
-    pooling: str = Field(
-        "auto",
-        pattern=r"^(auto|mean|(top|soft):[0-9.]+)$",
-        description="From places to the score: mean, top:SHARE, soft:SHARPNESS; auto tries them",
-    )
     dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of the inner maps left out in each step of training (pixels only)"
     )
@@ -164,11 +162,12 @@ class ModelTable(Record):
         "learned images, none: an autoencoder, ...",
     )
     components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
-    score: Literal["elbo", "complexity", "ratio", "iwae"] = Field(
-        "elbo",
-        description="-ELBO; with the image's own complexity (pixels only); how much the lower of two levels adds; IWAE",
+    score: Literal["places", "elbo", "complexity", "ratio", "iwae"] | None = Field(
+        None,
+        description="places: the bound's terms by place, and the experts', standardised and pooled; elbo: -ELBO; "
+        "complexity: with the image's own (pixels only); ratio: how much the lower of two levels adds; iwae (default: "
+        "places; of a single place, elbo)",
     )
-    aligned: bool | None = Field(None, description="Whether all images show one object in one place")
     samples: PositiveInt = Field(4, description="Samples of the latent in each score")
     # Of models that mend images:
     network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
@@ -182,16 +181,19 @@ class ModelTable(Record):
     level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
 
     @property
-    def leaves_features_open(self) -> bool:
-        """Whether it is left to the images which features are used."""
-        asked = (self.target, self.strides, self.stride_weights, self.smooth)
-        return all(choice is None for choice in asked) and self.levels == 1
-
-    @property
     def says_nothing_of_places(self) -> bool:
         """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
-        asked = (self.stages, self.aligned, self.latent, self.likelihood, self.size)
-        return all(choice is None for choice in asked) and self.pooling == "auto" and self.score == "elbo"
+        asked = (
+            self.target,
+            self.strides,
+            self.vae,
+            self.experts,
+            self.stages,
+            self.latent,
+            self.likelihood,
+            self.size,
+        )
+        return all(choice is None for choice in asked) and self.levels == 1 and self.score in (None, "elbo")
 
     @field_validator("prior")
     @classmethod
@@ -264,6 +266,9 @@ class CalibrateTable(Record):
     )
     fraction: float | None = Field(
         None, gt=0, lt=0.8, description="Share of the images kept for calibration (default: 0.15 to 0.25)"
+    )
+    kind: Literal["split", "cross"] | None = Field(
+        None, description="split: on images kept for it; cross: on all, by folds (default: by the number of images)"
     )
 
 

@@ -22,11 +22,12 @@ from pipelines.anomaly.drift import STATISTICS, image_facts
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.base.subsample import evenly_spaced
+from pipelines.data.extractor import find_extractor
 from pipelines.data.plan import Plan
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import ModelError
-from pipelines.images import Failed, ImageFile
+from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.images.drawing import to_8_bits
 from pipelines.jobfile.job import Job, to_toml
 from pipelines.models.inputs import decode_for
@@ -42,11 +43,13 @@ from pipelines.models.model_file import (
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
+from pipelines.training.closed_form import HeldOut
 from pipelines.training.network import has_embedded_backbone
 from pipelines.training.options import find_likelihood_name
+from vaecore.experts import EXPERTS, ClosedFormLinearVAE
 from vaecore.graphs.export import export_decoder, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
-from vaecore.representations import Representation
+from vaecore.representations import Features
 from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import all_tasks
 
@@ -95,10 +98,11 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         strides=plan.strides,
         stages=plan.stages,
         smooth=getattr(graph.representation, "smooth", None),
+        experts=experts_of(graph),
         standardised=graph.representation.standardises,
         corruption=corruption,
-        places=grid_of(graph.representation),
-        composite=graph.representation.weight is not None,
+        places=grid_of(graph),
+        composite=len(plan.strides) > 1,
         dims=graph.representation.dims,
         likelihood=find_likelihood_name(job, plan),
         latent_shape=graph.network.latent_shape,
@@ -110,30 +114,46 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
     )
 
 
-def grid_of(representation: Representation) -> tuple[int, int]:
+def grid_of(graph: ScoringGraph) -> tuple[int, int]:
     """Rows and columns of the grid that the anomaly map is interpolated from."""
+    if graph.combination is not None:
+        return graph.combination.size
+    representation = graph.representation
     rows, columns = representation.sum_by_place(torch.zeros(1, representation.channels, *representation.size)).shape[1:]
     return rows, columns
 
 
+def experts_of(graph: ScoringGraph) -> dict[str, float]:
+    """Weight of each expert in the score, the VAE's first; empty where the score is of the bound alone."""
+    if graph.combination is None:
+        return {}
+    vae = "linear_vae" if isinstance(graph.model, ClosedFormLinearVAE) else "vae"
+    names = [vae, *(name for expert in graph.experts for name, kind in EXPERTS.items() if type(expert) is kind)]
+    return dict(zip(names, graph.combination.weights.tolist(), strict=True))
+
+
 def describe_score(graph: ScoringGraph) -> str:
     """How the score is made of the bound, in words."""
-    if graph.typicality is not None:
-        return "distance of -ELBO and complexity from good images', in standard deviations"
-    if graph.kind == "iwae":
-        return "minus the importance-weighted bound, per dimension of y"
-    what = "-ELBO" if graph.kind == "elbo" else "ELBO less the bound from the upper latents"
-    what += " per dimension of y"
-    if graph.statistics.used:
-        what += ", standardised at each place"
-    return f"{what}: {graph.pooling}"
+    if graph.combination is not None:
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in experts_of(graph).items())
+        return (
+            "distortion by place, standardised on good images at each place, mean over the highest places, the larger "
+            f"of a small and a large area; weights: {weights}"
+        )
+    return {
+        "complexity": "distance of -ELBO and complexity from good images', in standard deviations",
+        "iwae": "minus the importance-weighted bound, per dimension of y",
+        "ratio": "ELBO less the bound from the upper latents, per dimension of y",
+    }.get(graph.kind, "-ELBO per dimension of y")
 
 
 def write_model(folder: Path, graph: ScoringGraph, metadata: Metadata) -> ModelFile:
     """Export the scoring graph, and the decoder where it draws images, into the bundle."""
     folder.mkdir(parents=True, exist_ok=True)
     document = metadata.model_dump(mode="json")
-    export_scoring(graph, folder / MODEL_FILE, document)
+    features = graph.representation
+    extractor = find_extractor(features, graph.image_format) if isinstance(features, Features) else None
+    export_scoring(graph, folder / MODEL_FILE, document, extractor)
     if graph.representation.drawable:
         export_decoder(DecoderGraph(graph.model, graph.image_format), folder / DECODER_FILE, document)
     path = folder / MODEL_FILE
@@ -194,39 +214,77 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
         files: Good images that were used for nothing else.
         false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
     """
-    scores: list[float] = []
-    groups: dict[str, list[float]] = {}
-    statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
-    pixels: list[NDArray[np.float32]] = []
-    highest = -np.inf
-    share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, len(files)) + 1)) + 0.5).astype(np.float64)
+    found = _Found(len(files))
     for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
         values = session.run(image.pixels[None], [image.sha256], SCORES)
-        scores.append(float(values["score"][0]))
-        groups.setdefault(group_of(image.file.relative), []).append(scores[-1])
-        if len(scores) <= STATISTICS_IMAGES:
-            facts = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
-            for name, value in (facts | image_facts(image.pixels)).items():
-                statistics[name].append(value)
-        flat = np.sort(values["anomaly_map"], axis=None)
-        pixels.append(flat[(share / len(share) * len(flat)).astype(int)])  # an even share of each image
-        highest = max(highest, float(flat[-1]))
-    pooled = np.append(np.concatenate(pixels), np.float32(highest))
-    quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
-    calibration = Calibration(
-        model_sha256=session.model.sha256,
-        scores=tuple(scores),
-        map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
-        false_alarms=false_alarms,
-        statistics={name: tuple(each) for name, each in statistics.items()},
-        places=GoodPlaces.of(pooled, len(scores) * places_in(session.metadata)),
-        groups={name: tuple(each) for name, each in groups.items()} if len(groups) > 1 else {},
-        provider=session.provider,
-    )
-    calibration.save(session.model.folder / CALIBRATION_FILE)
-    return calibration
+        scored = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
+        found.add(image, scored, values["anomaly_map"])
+    return found.write(session, false_alarms)
+
+
+def calibrate_by_folds(
+    session: Session, data: TrainingData, held_out: HeldOut, false_alarms: float | None
+) -> Calibration:
+    """Write calibration.json of what folds that had not seen them made of all good images.
+
+    Args:
+        session: The exported file, open.
+        data: The images.
+        held_out: Their scores and maps.
+        false_alarms: The rate that the job asks for; None leaves it to the number of images.
+    """
+    found = _Found(len(held_out.indices))
+    row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices)}
+    for image in decode_for([data.files[index] for index in held_out.indices], session.metadata):
+        if isinstance(image, Failed):
+            continue
+        row = row_of[image.file.relative]
+        bound = {"rate": float(held_out.elbo.rate[row]), "distortion": float(held_out.elbo.distortion[row])}
+        found.add(image, {"score": held_out.scores[row], **bound}, held_out.maps[row].numpy())
+    return found.write(session, false_alarms)
+
+
+class _Found:
+    """What calibration images score, as it is found."""
+
+    def __init__(self, images: int) -> None:
+        self.scores: list[float] = []
+        self.groups: dict[str, list[float]] = {}
+        self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
+        self.pixels: list[NDArray[np.float32]] = []
+        self.highest = -np.inf
+        self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images)) + 1) + 0.5).astype(np.float64)
+
+    def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
+        """Take in an image: its score, rate and distortion, and its map."""
+        self.scores.append(scored["score"])
+        self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
+        if len(self.scores) <= STATISTICS_IMAGES:
+            for name, value in (scored | image_facts(image.pixels)).items():
+                self.statistics[name].append(value)
+        flat = np.sort(anomaly_map, axis=None)
+        share = self._share[: max(1, min(len(self._share), len(flat)))]
+        self.pixels.append(flat[(share / len(share) * len(flat)).astype(int)])  # an even share of each image
+        self.highest = max(self.highest, float(flat[-1]))
+
+    def write(self, session: Session, false_alarms: float | None) -> Calibration:
+        """Make a calibration of it, and write it beside the model file."""
+        pooled = np.append(np.concatenate(self.pixels), np.float32(self.highest))
+        quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
+        calibration = Calibration(
+            model_sha256=session.model.sha256,
+            scores=tuple(self.scores),
+            map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
+            false_alarms=false_alarms,
+            statistics={name: tuple(each) for name, each in self.statistics.items()},
+            places=GoodPlaces.of(pooled, len(self.scores) * places_in(session.metadata)),
+            groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
+            provider=session.provider,
+        )
+        calibration.save(session.model.folder / CALIBRATION_FILE)
+        return calibration
 
 
 def places_in(metadata: Metadata) -> int:

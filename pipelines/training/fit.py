@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.data.examples import Examples, Window
+from pipelines.data.examples import Examples
 from pipelines.jobfile.tables import TrainTable
 from pipelines.training.adversary import ALONE, AdversarialTraining, Adversary, Opposition
 from pipelines.training.loop import OnCheck, Trainable, repeatable, run
@@ -44,10 +44,9 @@ class Batches(Dataset[Batch]):
         examples: Examples,
         indices: Sequence[NDArray[np.int64]],
         seed: int,
-        windows: Sequence[Window] | None = None,
     ) -> None:
-        """Keep which images each batch is made of, what decides chance, and which part of their maps (default: all)."""
-        self._examples, self._indices, self._windows, self._seed = examples, indices, windows, seed
+        """Keep which images each batch is made of, and what decides chance."""
+        self._examples, self._indices, self._seed = examples, indices, seed
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -55,9 +54,8 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         """One batch."""
-        window = None if self._windows is None else self._windows[index]
         chance = torch.Generator().manual_seed((self._seed * 1_000_003 + index) % 2**63)
-        y = self._examples.batch(self._indices[index], window, chance)
+        y = self._examples.batch(self._indices[index], chance)
         return Batch(y.contiguous(memory_format=torch.channels_last), self._examples.labels_of(self._indices[index]))
 
 
@@ -77,12 +75,11 @@ class Recipe:
     corruption: str = "none"  # of what the encoder sees
     adversarial: float | None = None  # weight of the term that asks images to pass for real
     adversarial_loss: Kind = "hinge"
-    window: int | None = None  # places along a side of the windows that are trained on
     seed: int = 0
 
     @classmethod
-    def of(cls, table: TrainTable, target: Target, images: int, *, stride: int = 1) -> Recipe:
-        """Fill in what the job leaves open, for a number of training images and a network of some stride."""
+    def of(cls, table: TrainTable, target: Target, images: int) -> Recipe:
+        """Fill in what the job leaves open, for a number of training images."""
         few = images < target.few_images and table.objective != "iwae"  # that bound is of what the encoder has seen
         usual = "noise" if few else "none"  # few images are not learned by heart so soon
         return cls(
@@ -96,7 +93,6 @@ class Recipe:
             label_weight=BESIDE if table.label_weight is None else table.label_weight,
             # The bound is at its best before an adversarial term sets in.
             patience=None if table.adversarial else table.patience or target.patience,
-            window=None if target.window is None else -(-target.window // stride) * stride,
             corruption=table.corruption or usual,
             adversarial=table.adversarial,
             adversarial_loss=table.adversarial_loss,
@@ -116,19 +112,6 @@ def shuffled(images: NDArray[np.int64], recipe: Recipe, steps: int, stretch: int
     return order[: steps * size].reshape(steps, size)
 
 
-def draw_windows(size: tuple[int, int], recipe: Recipe, steps: int, stretch: int) -> list[Window] | None:
-    """A random window of large maps for each step: what matters is near, and a step takes a fraction of the time.
-
-    None where maps are no larger than the recipe's windows. A function of seed and stretch alone, as `shuffled` is.
-    """
-    side = recipe.window
-    if side is None or side >= min(size):
-        return None
-    generator = np.random.default_rng((recipe.seed, stretch, side))
-    corners = generator.integers([size[0] - side + 1, size[1] - side + 1], size=(steps, 2))
-    return [(slice(int(top), int(top) + side), slice(int(left), int(left) + side)) for top, left in corners]
-
-
 class Fit(AdversarialTraining, Trainable):
     """Maximise the bound of the training images; watch it on the held-out ones.
 
@@ -138,13 +121,10 @@ class Fit(AdversarialTraining, Trainable):
     Source: Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric", section 3.
     """
 
-    weight: Tensor | None
-
-    def __init__(self, model: nn.Module, examples: Examples, recipe: Recipe, weight: Tensor | None = None) -> None:
-        """Tie a network to its data and its budget; `weight` is of each channel's log-likelihood."""
+    def __init__(self, model: nn.Module, examples: Examples, recipe: Recipe) -> None:
+        """Tie a network to its data and its budget."""
         super().__init__(model, recipe.steps, recipe.learning_rate, recipe.patience)
         self.recipe = recipe
-        self.register_buffer("weight", weight, persistent=False)
         self._examples = examples
         self.adversary = None
         if recipe.adversarial is not None:
@@ -161,9 +141,8 @@ class Fit(AdversarialTraining, Trainable):
         """Batches of the current stretch; an epoch of Lightning's is one stretch."""
         images = np.array(self._examples.split["train"])
         order = shuffled(images, self.recipe, self.stretch_steps, self.current_epoch)
-        windows = draw_windows(self._examples.size, self.recipe, len(order), self.current_epoch)
         seed = self.recipe.seed * 10_007 + self.current_epoch
-        return DataLoader(Batches(self._examples, list(order), seed, windows), batch_size=None, num_workers=0)
+        return DataLoader(Batches(self._examples, list(order), seed), batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The select split, in order."""
@@ -183,13 +162,13 @@ class Fit(AdversarialTraining, Trainable):
         noise = self._noise((len(y), self.recipe.samples, channels, *grid), self.global_step)
         if self.recipe.objective == "iwae":
             with repeatable(self.recipe.seed * 2_000_003 + self.global_step):
-                return self.note_loss(iwae_loss(network, y, noise, weight=self.weight))
+                return self.note_loss(iwae_loss(network, y, noise))
         given = None
         if self.recipe.corruption != "none":
             damaged = CORRUPTIONS[self.recipe.corruption](y, self._generator(500_000 + self.global_step))
             given = damaged.contiguous(memory_format=torch.channels_last)
         with repeatable(self.recipe.seed * 2_000_003 + self.global_step):
-            maps = bound_maps(network, y, noise, weight=self.weight, given=given)
+            maps = bound_maps(network, y, noise, given=given)
         network.likelihood.observe(y, maps.likelihood)  # a scale in closed form serves the next step
         if self.recipe.objective == "total_correlation":
             dependence = total_correlation(maps.posterior, maps.posterior.sample(noise)[:, 0]) / y[0].numel()
@@ -213,7 +192,7 @@ class Fit(AdversarialTraining, Trainable):
         """The plain bound of held-out images, always under the same noise; nobody tells their classes."""
         y = batch.y
         noise = self._noise((len(y), 4, *self.network.latent_shape), 1_000_000 + index)
-        bound = elbo(self.network, y, noise, weight=self.weight)
+        bound = elbo(self.network, y, noise)
         dims = y[0].numel()
         for name, value in (("elbo", bound.value), ("rate", bound.rate), ("distortion", bound.distortion)):
             self.log(f"select_{name}", value.mean() / dims, batch_size=len(y), on_epoch=True)
@@ -230,7 +209,6 @@ def fit(
     examples: Examples,
     recipe: Recipe,
     *,
-    weight: Tensor | None = None,
     folder: Path,
     device: str,
     on_check: OnCheck,
@@ -241,7 +219,6 @@ def fit(
         model: Satisfies `LatentVariableModel`.
         examples: y of the images, and splits.
         recipe: Steps, batch, learning rate and the rest.
-        weight: Of each channel's log-likelihood; see `bound_maps`.
         folder: Checkpoints; a run that finds one there goes on from it.
         device: "cpu" or "cuda".
         on_check: Called with the step and the figures of each check.
@@ -249,5 +226,5 @@ def fit(
     Returns:
         Steps done.
     """
-    module = Fit(model, examples, recipe, weight)
+    module = Fit(model, examples, recipe)
     return run(module, folder=folder, device=device, on_check=on_check)

@@ -21,10 +21,10 @@ from pipelines.settings import settings
 from pipelines.training.options import (
     find_likelihood_name,
     find_prior,
-    has_own_map,
     may_standardise,
     network_options,
 )
+from vaecore.experts import ClosedFormLinearVAE, latents_for
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,
     BernoulliLikelihood,
@@ -33,7 +33,7 @@ from vaecore.likelihoods import (
 )
 from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import COMPONENTS, Circumstances
-from vaecore.representations import Features, Pixels, Representation, Smooth
+from vaecore.representations import Features, Pixels, Representation
 from vaecore.representations.backbones import EMBEDDED, Backbone
 
 log = logging.getLogger(__name__)
@@ -80,22 +80,18 @@ def _levels(likelihood: type[Likelihood], plan: Plan) -> int | None:
     return 1 if likelihood is BernoulliLikelihood else plan.image_format.maximum
 
 
-def build_features(job: Job, plan: Plan, *, standardise: bool, smooth: Smooth | None = None) -> Features:
-    """Features of the job's backbone; `smooth` takes the place of the job's choice.
+def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
+    """Features of the job's backbone.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
-    target = plan.target
     with _backbone_fits(job):
         return Features(
             build_backbone(job, plan.strides),
             input_size=plan.size,
-            smooth=choose_smoothing(job, plan) if smooth is None else smooth,
-            whiten=target.whiten,
-            whole=target.whole,
+            whole=plan.target.whole,
             standardise=standardise,
-            weights=job.model.stride_weights,
         )
 
 
@@ -115,12 +111,6 @@ def _backbone_fits(job: Job) -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
-
-
-def choose_smoothing(job: Job, plan: Plan) -> Smooth:
-    """Choose whether features are averaged; "both" only where the anomaly map then is of those that are not."""
-    usual = True if plan.target.smooth == "both" and not has_own_map(job, plan) else plan.target.smooth
-    return usual if job.model.smooth is None else job.model.smooth
 
 
 def choose_standardise(job: Job, plan: Plan, data: TrainingData) -> bool:
@@ -145,7 +135,13 @@ def measure_exposure(data: TrainingData) -> float:
 
 
 def build_network(
-    job: Job, plan: Plan, representation: Representation, *, classes: int = 0, trained: bool = False
+    job: Job,
+    plan: Plan,
+    representation: Representation,
+    *,
+    classes: int = 0,
+    images: int = 0,
+    trained: bool = False,
 ) -> nn.Module:
     """The network, with the options that the job sets; the rest are the network's own.
 
@@ -154,8 +150,12 @@ def build_network(
         plan: Its choices.
         representation: What y is.
         classes: Of images, where they have any.
+        images: That a linear VAE is fitted to.
         trained: Weights of a trained model go into it.
     """
+    if plan.experts is not None:
+        latents = latents_for(images, representation.dims)
+        return ClosedFormLinearVAE(channels=representation.channels, size=representation.size, latents=latents)
     network = plan.target.network(
         channels=representation.channels,
         size=representation.size,

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.data.plan import Plan
+from pipelines.data.plan import Plan, deep_options
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
-from pipelines.training.score_choice import wanted_pooling
+from vaecore.experts import EXPERTS
 from vaecore.graphs.scoring import ScoreKind
 from vaecore.likelihoods import IMAGE_LIKELIHOODS
 from vaecore.priors import PriorKind, all_priors
@@ -38,11 +38,6 @@ def find_likelihood_name(job: Job, plan: Plan) -> str:
     return job.model.likelihood or plan.target.likelihoods[0]
 
 
-def has_own_map(job: Job, plan: Plan) -> bool:
-    """Return whether the anomaly map is made of features under a tempered scale; elsewhere it is the bound's own."""
-    return plan.target.features and find_likelihood_name(job, plan) == "gaussian" and find_score_kind(job) == "elbo"
-
-
 def may_standardise(job: Job, plan: Plan) -> bool:
     """Return whether images may get one brightness and contrast.
 
@@ -68,20 +63,15 @@ def _find_problems(job: Job, plan: Plan) -> Iterator[str]:
     asked, target = job.model, plan.target
     of_others = [key for key in job.set_options("data", "model", "train") if key in OF_RESTORATIONS]
     yield from (f"'{key}' is of models that mend or label images, not of {job.task}; leave it out" for key in of_others)
-    try:
-        wanted_pooling(asked)
-    except JobError as error:
-        yield str(error)
+    yield from _find_expert_problems(job, plan)
     if target.features and asked.score == "complexity":
         yield "'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _find_unused(job, plan))
     if asked.score == "ratio" and asked.levels != 2:
         yield "'model.score' is 'ratio', between two levels of latents: it needs 'model.levels' = 2"
     yield from _find_objective_problems(job, plan)
-    yield from _find_class_problems(job, plan)
+    yield from _find_class_problems(job)
     yield from _find_adversary_problems(job, plan)
-    if asked.levels == 2 and target.window is not None:
-        yield f"'model.levels' is 2, but {plan.target_name} are trained on windows and have no upper level"
     for option in sorted(set(network_options(job)) - set(inspect.signature(target.network).parameters)):
         key = {"latent_grid": "latent"}.get(option, option)
         yield f"'model.{key}' is no option of the network on {plan.target_name}; leave it out"
@@ -92,11 +82,23 @@ def _find_problems(job: Job, plan: Plan) -> Iterator[str]:
         return  # what depends on it is not known
     if asked.standardise and not may_standardise(job, plan):
         yield "'model.standardise' does not go with levels: a discrete likelihood, or score 'complexity'"
-    if target.features and asked.smooth == "both" and (target.whiten or not has_own_map(job, plan)):
-        yield (
-            "'model.smooth' is 'both', for features that are not whitened, with likelihood 'gaussian' and score "
-            "'elbo'; set true or false"
-        )
+
+
+def _find_expert_problems(job: Job, plan: Plan) -> Iterator[str]:
+    """Of what is fitted in closed form."""
+    asked, table = job.model.experts or (), job.model
+    if unknown := [name for name in asked if name not in EXPERTS]:
+        yield f"'model.experts' names '{unknown[0]}'; there are: {', '.join(EXPERTS)}"
+    if len(set(asked)) < len(asked):
+        yield "'model.experts' names an expert twice"
+    if plan.target.experts is None and (table.vae == "linear" or table.experts is not None):
+        key = "vae" if table.vae == "linear" else "experts"
+        yield f"'model.{key}' is of features by place, not of {plan.target_name}; leave it out"
+    elif table.vae == "deep" and table.experts is not None:
+        yield "'model.experts' are beside a linear VAE: leave them out, or 'model.vae'"
+    elif plan.experts is not None:
+        why = "is of a deep VAE: set 'model.vae' = \"deep\", or leave it out"
+        yield from (f"'{key}' {why}" for key in deep_options(job))
 
 
 def _find_objective_problems(job: Job, plan: Plan) -> Iterator[str]:
@@ -123,7 +125,7 @@ def _find_objective_problems(job: Job, plan: Plan) -> Iterator[str]:
         yield "'train.free_bits' has no meaning where 'train.objective' is total_correlation; leave it out"
 
 
-def _find_class_problems(job: Job, plan: Plan) -> Iterator[str]:
+def _find_class_problems(job: Job) -> Iterator[str]:
     asked, table = job.model, job.train
     if asked.classes is None:
         if table.label_weight is not None:
@@ -134,8 +136,6 @@ def _find_class_problems(job: Job, plan: Plan) -> Iterator[str]:
     if asked.prior != "standard" or asked.levels == 2:
         key = "levels" if asked.levels == 2 else "prior"
         yield f"'model.classes' gives each class a prior of its own: leave 'model.{key}' out"
-    if plan.target.window is not None:
-        yield f"'model.classes' is of whole images, and {plan.target_name} are trained on windows: set 'model.target'"
     if table.objective == "iwae" and table.label_weight:
         yield "'train.label_weight' has no meaning where 'train.objective' is iwae; leave it out"
 
@@ -167,16 +167,11 @@ def find_adversarial_problems(job: Job) -> Iterator[str]:
 def _find_unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
     """Each option that says something which nothing would look at, and why."""
     asked = {key.removeprefix("model.") for key in job.set_options("model")}
-    of_features = ("backbone", "backbone_weights", "strides", "stride_weights", "smooth")
+    of_features = ("backbone", "backbone_weights", "strides")
     if not plan.target.features:
         yield from ((key, f"where 'model.target' is {plan.target_name}") for key in of_features if key in asked)
-    of_places = ("smooth", "stages", "pooling", "aligned")
-    if plan.target.whole:
-        why = f"where 'model.target' is {plan.target_name}: y is a single place"
-        yield from ((key, why) for key in of_places if key in asked)
-    if job.model.score in ("complexity", "iwae"):
-        why = f"where 'model.score' is '{job.model.score}': it is of the image as a whole"
-        yield from ((key, why) for key in ("pooling", "aligned") if key in asked)
+    if plan.target.whole and "stages" in asked:
+        yield "stages", f"where 'model.target' is {plan.target_name}: y is a single place"
 
 
 def find_prior(job: Job) -> PriorKind:
@@ -184,9 +179,9 @@ def find_prior(job: Job) -> PriorKind:
     return all_priors()[job.model.prior]
 
 
-def find_score_kind(job: Job) -> ScoreKind:
-    """Return what the score is made of, apart from the complexity, which is learned after training."""
-    return "elbo" if job.model.score == "complexity" else job.model.score
+def find_score_kind(job: Job, plan: Plan) -> ScoreKind:
+    """Return what the score is made of: of a single place it is the bound itself."""
+    return job.model.score or ("elbo" if plan.target.whole else "places")
 
 
 def network_options(job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.data.plan import Plan
+from pipelines.data.plan import Plan, choose_experts
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
 from pipelines.models.model_file import JOB_FILE, WEIGHTS_FILE, ModelFile
@@ -56,19 +56,23 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
     job = load_job(file.folder / JOB_FILE)
     if metadata.stages is None or metadata.standardised is None:
         raise ModelError(f"{file.ref} was exported by kintsugi {metadata.kintsugi}, which kept no weights")
-    if metadata.backbone is not None:  # the default has changed before
-        job = job.model_copy(update={"model": job.model.model_copy(update={"smooth": metadata.smooth})})
+    target = find_task(job).targets[metadata.target]
     plan = Plan(
         image_format=ImageFormat(channels=metadata.channels, bit_depth=metadata.bit_depth),
         target_name=metadata.target,
-        target=find_task(job).targets[metadata.target],
+        target=target,
         size=metadata.size,
         stages=metadata.stages,
         strides=metadata.strides,
+        experts=choose_experts(job, target),
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)
-    model = build_network(job, plan, representation, classes=len(metadata.classes), trained=True)
-    return ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job)).eval()
+    model = build_network(
+        job, plan, representation, classes=len(metadata.classes), images=metadata.images["train"], trained=True
+    )
+    kind = find_score_kind(job, plan)
+    bound = kind if kind in ("ratio", "iwae") else "elbo"
+    return ScoringGraph(model, plan.image_format, representation, kind=bound).eval()
 
 
 def _fill(graph: ScoringGraph, file: ModelFile) -> None:

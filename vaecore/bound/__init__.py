@@ -17,10 +17,10 @@ from vaecore.bound.lower_bound import (
     spread,
     training_loss,
 )
-from vaecore.bound.model import GenerativeModel, HierarchicalModel, LatentVariableModel, Prior
+from vaecore.bound.model import ExactModel, GenerativeModel, HierarchicalModel, LatentVariableModel, Prior
 
 __all__ = [
-    "BoundMaps", "DiagonalGaussian", "Elbo", "GenerativeModel", "HierarchicalModel", "LatentVariableModel", "Prior",
-    "attribution", "bound_from_above", "bound_maps", "bound_under", "elbo", "iwae", "objectives", "regret",
-    "sampled_log_prob", "spread", "training_loss",
+    "BoundMaps", "DiagonalGaussian", "Elbo", "ExactModel", "GenerativeModel", "HierarchicalModel",
+    "LatentVariableModel", "Prior", "attribution", "bound_from_above", "bound_maps", "bound_under", "elbo", "iwae",
+    "objectives", "regret", "sampled_log_prob", "spread", "training_loss",
 ]  # fmt: skip

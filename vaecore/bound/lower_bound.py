@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaecore.bound.gaussian import DiagonalGaussian
-from vaecore.bound.model import HierarchicalModel, LatentVariableModel
+from vaecore.bound.model import ExactModel, HierarchicalModel, LatentVariableModel
 from vaecore.likelihoods.base import Distribution
 
 
@@ -100,10 +100,16 @@ def bound_under(
     *,
     weight: Float[Tensor, "C 1 1"] | None = None,
 ) -> BoundMaps:
-    """The bound under any q(z), wherever it comes from. See `bound_maps`."""
+    """The bound under any q(z), wherever it comes from; of an `ExactModel` the noise makes no difference to it.
+
+    See `bound_maps`.
+    """
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1))
     kl = model.prior(z).kl_from(posterior.for_samples(), z).mean(dim=1)
+    if isinstance(model, ExactModel):
+        distortion = model.expected_distortion(y, posterior)
+        return BoundMaps(distortion if weight is None else distortion * weight, kl, posterior, p_y)
     return BoundMaps(-sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1), kl, posterior, p_y)
 
 

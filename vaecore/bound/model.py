@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -65,4 +65,13 @@ class HierarchicalModel(LatentVariableModel, Protocol):
 
     def from_above(self, z: Float[Tensor, "B S Z h w"], noise: Float[Tensor, "B S Z h w"]) -> Tensor:
         """z with its lower level drawn anew from p(lower | upper)."""
+        ...
+
+
+@runtime_checkable
+class ExactModel(Protocol):
+    """One whose distortion is known in closed form: its bound needs no sample of the latent."""
+
+    def expected_distortion(self, y: Float[Tensor, "B C H W"], posterior: DiagonalGaussian) -> Tensor:
+        """-E_q[log p(y | z)] of each dimension (B, C, H, W), in nats."""
         ...

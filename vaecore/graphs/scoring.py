@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -19,15 +19,14 @@ from vaecore.bound import (
     bound_maps,
     iwae,
 )
+from vaecore.experts import Combination, Expert
 from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.two_level_vae import TwoLevelVAE
-from vaecore.representations import Representation
-from vaecore.representations.complexity import code_length, density_offset
+from vaecore.representations import Features, Representation
+from vaecore.representations.complexity import Typicality, code_length, density_offset
 from vaecore.representations.image_format import ImageFormat, resize
-from vaecore.representations.localisation import Localisation
-from vaecore.representations.pooling import PlaceStatistics, Pooling, Typicality
 
-ScoreKind = Literal["elbo", "ratio", "iwae"]
+ScoreKind = Literal["places", "elbo", "ratio", "iwae", "complexity"]
 
 # Outputs of the model-file contract with their units, in graph order.
 DRAWN = {"restored": "image levels", "restored_scale": "image levels"}  # where y is an image
@@ -41,7 +40,8 @@ SCORED = {
     "embedding_scale": "prior standard deviations; of the latents' mean over the grid, whose mean is the embedding",
 }
 LABELLED = {"label_probability": "probability of each class"}  # where images have classes
-STANDARDISED = "standard deviations of good images at the same place"
+APART = {"expert_score": "standard deviations of good images, of each expert"}
+OF_GOOD_IMAGES = "standard deviations of good images"
 
 
 class _Graph(nn.Module):
@@ -59,20 +59,18 @@ class _Graph(nn.Module):
 
 
 class ScoringGraph(_Graph):
-    """Pre-processing, network, bound and post-processing of one trained model."""
+    """Pre-processing, network, bound, experts and post-processing of one trained model."""
 
     def __init__(
         self,
         model: nn.Module,
         image_format: ImageFormat,
         representation: Representation,
-        pooling: Pooling | None = None,
-        statistics: PlaceStatistics | None = None,
-        typicality: Typicality | None = None,
-        localisation: Localisation | None = None,
-        map_statistics: PlaceStatistics | None = None,
         *,
         kind: ScoreKind = "elbo",
+        experts: Sequence[Expert] = (),
+        combination: Combination | None = None,
+        typicality: Typicality | None = None,
     ) -> None:
         """Wrap a network that satisfies `LatentVariableModel`.
 
@@ -80,47 +78,44 @@ class ScoringGraph(_Graph):
             model: The trained network.
             image_format: Of the files it was trained on.
             representation: What its y is made of; images of any size are resized inside the graph.
-            pooling: From places to the score; default: their mean, so that the score is -ELBO per dimension.
-            statistics: Of good images at each place, where the images show an aligned object.
-            typicality: Of likelihood and complexity together: the score is then the distance from it, and the map is
-                corrected for complexity (`vaecore.representations.complexity`). y must be pixels.
-            localisation: What the anomaly map is made of; default: the bound itself, like the score.
-            map_statistics: Of good images' maps at each place, as `statistics`.
-            kind: What the score is made of: "elbo"; "ratio", how much the bound gains from the lower of two levels of
-                latents (`bound_from_above`); "iwae", the importance-weighted bound of the image as a whole.
+            kind: What the score is made of: "places", the bound's distortion by place and the experts' maps, as the
+                combination says; "elbo", -ELBO per dimension; "ratio", how much the bound gains from the lower of two
+                levels of latents (`bound_from_above`); "iwae", the importance-weighted bound; "complexity", the
+                distance from good images' likelihood and complexity.
+            experts: Further densities of the same y.
+            combination: Of the bound's map and theirs, in this order; with it, and only with it, the kind is "places".
+            typicality: Of likelihood and complexity together; the map is corrected for complexity, too
+                (`vaecore.representations.complexity`). With it, and only with it, the kind is "complexity".
 
         Raises:
-            ValueError: A typicality, but y is not the image; a ratio, but one level of latents.
+            ValueError: The kind does not go with the rest.
         """
         super().__init__(model, image_format)
         if kind == "ratio" and not isinstance(model, TwoLevelVAE):
             msg = "a likelihood ratio between levels needs a network with two levels of latents"
             raise ValueError(msg)
-        self.kind = kind
         if typicality is not None and not representation.drawable:
             msg = "only a bound on pixels can be corrected for complexity: features have no code length"
             raise ValueError(msg)
-        self.typicality = typicality
-        self.localisation = localisation
-        self.map_statistics = map_statistics or PlaceStatistics()
+        if (combination is not None) != (kind == "places") or (typicality is not None) != (kind == "complexity"):
+            msg = f"the score '{kind}' needs what it is made with, and nothing else"
+            raise ValueError(msg)
+        self.kind = kind
         self.representation = representation
-        self.pooling = pooling or Pooling()
-        self.statistics = statistics or PlaceStatistics()
+        self.experts = nn.ModuleList(experts)
+        self.combination = combination
+        self.typicality = typicality
 
     @property
     def outputs(self) -> dict[str, str]:
         """Names and units of what `forward` returns, in order."""
         units = {**DRAWN, **SCORED} if self.representation.drawable else dict(SCORED)
+        if self.combination is not None:
+            units |= {"score": OF_GOOD_IMAGES, "anomaly_map": f"{OF_GOOD_IMAGES} at the same place"} | APART
         if isinstance(self.model, ClassPrior):
             units |= LABELLED
-        if self.localisation is not None:
-            units["anomaly_map"] = "nats per place of y, at a scale between the place's and the channel's"
         if self.typicality is not None:
             units["score"] = "standard deviations of good images, to either side"
-        elif self.statistics.used:
-            units["score"] = STANDARDISED
-        if self.map_statistics.used:
-            units["anomaly_map"] = STANDARDISED
         return units
 
     def to_y(self, image: Tensor) -> Float[Tensor, "N C h w"]:
@@ -129,47 +124,43 @@ class ScoringGraph(_Graph):
         return y
 
     def bound(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"]) -> BoundMaps:
-        """The bound of y, weighted as the representation says."""
-        return bound_maps(self.network, y, noise, weight=self.representation.weight)
+        """The bound of y."""
+        return bound_maps(self.network, y, noise)
 
-    def places(self, maps: BoundMaps, complexity: Float[Tensor, "N C h w"] | None = None) -> Float[Tensor, "N h w"]:
+    def maps_by_place(self, extracted: Float[Tensor, "N D h w"], maps: BoundMaps) -> list[Float[Tensor, "N h w"]]:
+        """What the combination is made of: the bound's distortion by place, in nats, and each expert's map."""
+        return [self.representation.sum_by_place(maps.distortion), *self.expert_maps(extracted)]
+
+    def expert_maps(self, extracted: Float[Tensor, "N D h w"]) -> list[Float[Tensor, "N h w"]]:
+        """Each expert's map of its view of the features."""
+        if not len(self.experts):
+            return []
+        features = cast("Features", self.representation)
+        return [expert(features.look(extracted, expert.view)) for expert in cast("Iterable[Expert]", self.experts)]
+
+    def score_without_experts(
+        self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps
+    ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
+        """The anomaly map on the finest grid of y, and the score, as `kind` says, where that is of the bound alone."""
+        if self.typicality is not None:
+            complexity = code_length(y)
+            return self._places(maps, complexity), self.typicality(self.pair(maps, complexity))
+        if self.kind == "iwae":
+            return self._places(maps), -iwae(self.network, y, noise, maps=maps) / self.representation.dims
+        places = self._places(self._gain(y, noise, maps) if self.kind == "ratio" else maps)
+        return places, places.sum(dim=(1, 2)) / self.representation.dims
+
+    def _places(self, maps: BoundMaps, complexity: Float[Tensor, "N C h w"] | None = None) -> Float[Tensor, "N h w"]:
         """-ELBO by place, in nats, less the complexity there if that is corrected for; its sum is the whole."""
         distortion = maps.distortion
         if complexity is not None:
             distortion = distortion + self._offset - complexity
         return attribution(self.representation.sum_by_place(distortion), maps.rate)
 
-    def select_bound(
-        self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps
-    ) -> BoundMaps:
-        """Return what the score is made of: the bound, or by how much it is tighter than that from the upper level."""
-        if self.kind != "ratio":
-            return maps
-        model = cast("HierarchicalModel", self.model)
-        above = bound_from_above(model, maps, y, noise, weight=self.representation.weight)
+    def _gain(self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps) -> BoundMaps:
+        """By how much the bound is tighter than that from the upper level of latents alone."""
+        above = bound_from_above(cast("HierarchicalModel", self.model), maps, y, noise)
         return maps._replace(distortion=above.distortion - maps.distortion, kl=above.kl - maps.kl)
-
-    def localise(
-        self, y: Float[Tensor, "N C h w"], maps: BoundMaps, samples: int, places: Float[Tensor, "N h w"]
-    ) -> Float[Tensor, "N h w"]:
-        """Return the anomaly map: `places`, or what the localisation makes of the same prediction."""
-        if self.localisation is None:
-            return places
-        return self.representation.sum_by_place(self.localisation(y, maps, samples, self.representation.local_weight))
-
-    def pool_score(
-        self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps, usual: Tensor
-    ) -> Tensor:
-        """Return the score (N,): places pooled, or the importance-weighted bound, which has none."""
-        if self.kind != "iwae":
-            return self.pooling(usual)
-        bound = iwae(self.network, y, noise, weight=self.representation.weight, maps=maps)
-        return -bound / self.representation.dims
-
-    def standardise_places(self, places: Float[Tensor, "N h w"]) -> Float[Tensor, "N h w"]:
-        """Return what is pooled: `places` per dimension of y, standardised at each place if that was learned."""
-        usual: Tensor = self.statistics(places * (places.shape[1] * places.shape[2] / self.representation.dims))
-        return usual
 
     def pair(self, maps: BoundMaps, complexity: Float[Tensor, "N C h w"]) -> Float[Tensor, "N 2"]:
         """-ELBO and complexity, both in nats per dimension, as probabilities of levels."""
@@ -186,25 +177,30 @@ class ScoringGraph(_Graph):
 
         Args:
             image: Pixels (N, H, W, C), uint8 or uint16 as the model's format says.
-            noise: Standard normal numbers, keyed by each file's sha256 so that its score repeats.
+            noise: Standard normal numbers, keyed by each file's sha256 so that its score repeats. Of a model whose
+                bound is exact they make no difference.
 
         Returns:
             `outputs`, at the input's height and width: restored (N, H, W, C) pixels like the input's, the mean of
             p(y|z) averaged over samples; restored_scale (N, H, W, C); anomaly_map (N, H, W); elbo, rate, distortion
-            and score (N,); embedding (N, Z), the posterior mean averaged over the grid; of images with classes,
-            label_probability (N, K).
+            and score (N,); embedding (N, Z), the posterior mean averaged over the grid; of several experts,
+            expert_score (N, E); of images with classes, label_probability (N, K).
         """
+        return self.score_extracted(self.representation.extract(self.image_format.to_unit(image)), image, noise)
+
+    def score_extracted(
+        self, extracted: Float[Tensor, "N D h w"], image: Tensor, noise: Float[Tensor, "N S Z h w"]
+    ) -> dict[str, Tensor]:
+        """The rest of `forward`, from what y is made of."""
         full_size = (image.shape[1], image.shape[2])
-        y = self.to_y(image)
+        y = self.representation.normalise(extracted)
         maps = self.bound(y, noise)
         total = maps.total()
-        complexity = None if self.typicality is None else code_length(y)
-        places = self.places(self.select_bound(y, noise, maps), complexity)
-        usual = self.standardise_places(places)
-        shown = self.map_statistics(self.localise(y, maps, noise.shape[1], places))
-        score = self.pool_score(y, noise, maps, usual)
-        if self.typicality is not None and complexity is not None:
-            score = self.typicality(self.pair(maps, complexity))
+        apart: dict[str, Tensor] = {}
+        if self.combination is None:
+            shown, score = self.score_without_experts(y, noise, maps)
+        else:
+            shown, score, apart["expert_score"] = self.combination(self.maps_by_place(extracted, maps))
         scored = {
             "anomaly_map": resize(shown.unsqueeze(1), full_size).squeeze(1),
             "elbo": total.value,
@@ -214,6 +210,7 @@ class ScoringGraph(_Graph):
             "embedding": maps.posterior.mean.mean(dim=(2, 3)),
             "embedding_scale": _scale_of_mean(maps.posterior),
         }
+        scored |= apart
         if isinstance(self.model, ClassPrior):
             scored["label_probability"] = self.model.log_label(maps.posterior).exp()
         return {**self._drawn(maps, noise.shape[1], image), **scored} if self.representation.drawable else scored

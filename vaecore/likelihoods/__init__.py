@@ -3,7 +3,7 @@
 from vaecore.likelihoods.base import Distribution, Likelihood
 from vaecore.likelihoods.bernoulli import Bernoulli, BernoulliLikelihood
 from vaecore.likelihoods.categorical import Categorical, CategoricalLikelihood
-from vaecore.likelihoods.gaussian import Gaussian, GaussianLikelihood, SharedGaussianLikelihood
+from vaecore.likelihoods.gaussian import Gaussian, GaussianLikelihood, KnownScaleLikelihood, SharedGaussianLikelihood
 from vaecore.likelihoods.laplace import Laplace, LaplaceLikelihood
 from vaecore.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticLikelihood
 
@@ -18,6 +18,6 @@ IMAGE_LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 __all__ = [
     "IMAGE_LIKELIHOODS", "Bernoulli", "BernoulliLikelihood", "Categorical", "CategoricalLikelihood",
-    "DiscretisedLogistic", "DiscretisedLogisticLikelihood", "Distribution", "Gaussian", "GaussianLikelihood", "Laplace",
-    "LaplaceLikelihood", "Likelihood", "SharedGaussianLikelihood",
+    "DiscretisedLogistic", "DiscretisedLogisticLikelihood", "Distribution", "Gaussian", "GaussianLikelihood",
+    "KnownScaleLikelihood", "Laplace", "LaplaceLikelihood", "Likelihood", "SharedGaussianLikelihood",
 ]  # fmt: skip

@@ -86,3 +86,19 @@ class SharedGaussianLikelihood(Likelihood):
     def set_variance(self, variance: Tensor) -> None:
         """Freeze the scale at a known variance (the whole training set's, before export)."""
         self.log_scale.copy_(0.5 * variance.clamp(min=self.least_scale**2).log())
+
+
+class KnownScaleLikelihood(Likelihood):
+    """A scale for each dimension of y, the same for every image, found in closed form before."""
+
+    parameters_per_channel: int = 1
+    log_scale: Tensor
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        """Start at scale 1, for y of this shape (C, H, W)."""
+        super().__init__()
+        self.register_buffer("log_scale", torch.zeros(shape))
+
+    def forward(self, parameters: Float[Tensor, "B C H W"]) -> Gaussian:
+        """The decoder's output is the mean."""
+        return Gaussian(parameters, self.log_scale)

@@ -6,13 +6,10 @@ A bound compares images under one model and one representation, never models wit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-Smooth = Literal[True, False, "both"]
 
 
 class Representation(nn.Module, ABC):
@@ -23,8 +20,6 @@ class Representation(nn.Module, ABC):
     input_size: tuple[int, int]  # height and width that images are resized to
     drawable: bool  # y is an image: its reconstruction can be looked at
     standardises: bool  # every image gets the same brightness and contrast first
-    weight: Tensor | None  # (C, 1, 1), of each channel's log-likelihood; None where y holds the image once
-    local_weight: Tensor | None  # the same in the anomaly map
 
     @property
     def dims(self) -> int:

@@ -15,8 +15,6 @@ class Pixels(Representation):
     """y is the image itself at the working size."""
 
     drawable = True
-    weight = None
-    local_weight = None
 
     def __init__(
         self, *, channels: int, size: tuple[int, int], levels: int | None = None, standardise: bool = False

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.representations import Representation, Smooth
+from vaecore.representations import Representation
 from vaecore.representations.image_format import ImageFormat
-from vaecore.representations.pooling import Pooling
 
 GraphBuilder = Callable[[nn.Module, ImageFormat, Representation], nn.Module]
 
@@ -36,19 +35,16 @@ class Target:
     steps: tuple[int, int, int]  # optimiser steps: at least, for each training image, at most
     patience: int | None  # checks without a better held-out ELBO that end training; None: keep the last weights
     longest: tuple[int, int]  # longest side that images are resized to: their own within these limits
-    pooling: Pooling  # from places to the score, unless another is clearly better on synthetic defects
 
     # Where y is features of a backbone:
     strides: tuple[int, ...] = ()  # reductions at which its maps are taken; none: y is the image
-    smooth: Smooth = False  # averaged over 3x3 places
-    whiten: bool = False  # channels of a place made uncorrelated
+    deep_strides: tuple[int, ...] = ()  # the same for a deep VAE
     whole: bool = False  # averaged over the image
-    window: int | None = None  # places along a side of the random windows that are trained on; None: whole maps
-    finer: str | None = None  # the target that is tried, too, where the job leaves the choice to the images
+    experts: tuple[str, ...] | None = None  # beside a linear VAE, in closed form; None: the VAE is a deep one
 
     most_images: int = 200_000  # of a folder, where the job says nothing: bounds the disk that their y takes
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network, where the job says nothing
-    few_images: int = 0  # below this many training images the encoder sees them noisy, and the pooling is the usual one
+    few_images: int = 0  # below this many training images the encoder sees them noisy
 
     @property
     def features(self) -> bool:

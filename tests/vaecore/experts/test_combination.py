@@ -1,0 +1,71 @@
+"""One map and one score of several experts: standardised on good images, small and large areas alike."""
+
+import torch
+from torch import Tensor
+
+from vaecore.experts.combination import Combination, ExpertScore, PlaceStatistics
+
+SIZE = (20, 20)
+
+
+def draw_maps(count: int, seed: int) -> Tensor:
+    """Maps whose places have means and spreads of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = torch.Generator().manual_seed(99)
+    means, scales = 5 * torch.randn(SIZE, generator=shape), 0.5 + torch.rand(SIZE, generator=shape)
+    return means + scales * torch.randn(count, *SIZE, generator=generator)
+
+
+def test_good_images_have_mean_zero_and_spread_one_whatever_the_units() -> None:
+    combination = Combination([SIZE, SIZE], [(0.01, 0.1)] * 2)
+    combination.fit([draw_maps(500, 0), 100 * draw_maps(500, 1)])
+    shown, score, each = combination([draw_maps(500, 2), 100 * draw_maps(500, 3)])
+    assert abs(float(shown.mean())) < 0.05
+    assert 0.6 < float(shown.std()) < 0.8  # the mean of two that are independent
+    assert (each.mean(dim=0).abs() < 0.15).all()
+    assert ((each.std(dim=0) - 1).abs() < 0.2).all()
+    torch.testing.assert_close(score, each.mean(dim=1))
+
+
+def test_who_misses_less_weighs_more_and_nobody_is_perfect() -> None:
+    combination = Combination([SIZE] * 3, [(0.1,)] * 3)
+    combination.weigh([0.9, 0.8, 0.5])
+    missed = torch.tensor([0.1, 0.2, 0.5])
+    torch.testing.assert_close(combination.weights, missed**-4 / (missed**-4).sum())
+    combination.weigh([1.0, 0.999, 0.5])
+    assert float(combination.weights[0]) == float(combination.weights[1])
+
+
+def test_maps_of_several_grids_are_shown_on_the_finest() -> None:
+    combination = Combination([(5, 5), SIZE], [(0.1,)] * 2)
+    combination.fit([torch.randn(50, 5, 5), draw_maps(50, 0)])
+    shown, score, each = combination([torch.randn(3, 5, 5), draw_maps(3, 1)])
+    assert shown.shape == (3, *SIZE)
+    assert score.shape == (3,)
+    assert each.shape == (3, 2)
+
+
+def test_a_small_strong_and_a_large_weak_defect_are_both_found() -> None:
+    combination = ExpertScore(SIZE, (0.01, 0.1))
+    combination.fit(draw_maps(300, 0))
+    highest_good = float(combination(draw_maps(200, 1))[1].max())
+    small, large = draw_maps(20, 2), draw_maps(20, 3)
+    small[:, 4, 4:7] += 8.0
+    large[:, :12, :12] += 1.2
+    assert (combination(small)[1] > highest_good).float().mean() > 0.9
+    assert (combination(large)[1] > highest_good).float().mean() > 0.9
+
+
+def test_few_images_of_a_texture_have_the_same_statistics_everywhere() -> None:
+    statistics = PlaceStatistics(SIZE)
+    statistics.fit(torch.randn(5, *SIZE, generator=torch.Generator().manual_seed(0)))
+    assert float(statistics.mean.std()) < 0.1  # by chance: 0.45
+    assert float(statistics.scale.std()) < 0.1
+
+
+def test_maps_that_never_change_divide_by_nothing() -> None:
+    expert = ExpertScore(SIZE, (0.1,))
+    expert.fit(torch.ones(10, *SIZE))
+    shown, score = expert(torch.ones(3, *SIZE))
+    assert shown.abs().max() < 1e-3
+    assert score.abs().max() < 1e-3

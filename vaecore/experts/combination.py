@@ -1,0 +1,142 @@
+"""From the maps of several experts to one map and one score, in standard deviations of good images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vaecore.representations.image_format import resize
+
+STEEPNESS = 4.0
+LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
+OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
+PRIOR_IMAGES = 20  # that the variance of all places counts as, too
+LEAST_SPREAD = 1e-6
+
+
+class PlaceStatistics(nn.Module):
+    """Mean and spread of good images' values at each place: what is usual differs over an aligned object.
+
+    The means are shrunk towards that of all places as far as chance explains their differences, the variances towards
+    that of all places: where good images hardly differ, a trifle is no alarm, and a texture has the same statistics
+    everywhere.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        """Make room for maps of `size`; until `fit`, nothing is changed."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def forward(self, places: Float[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
+        """Standardise each place."""
+        return (places - self.mean) / self.scale
+
+    @torch.no_grad()
+    def fit(self, places: Float[Tensor, "N h w"]) -> None:
+        """Set the statistics from maps of at least two good images that the expert was not fitted on.
+
+        Source: the shrunk means are those of Efron and Morris 1973, "Stein's estimation rule and its competitors".
+        """
+        count = len(places)
+        mean, variance = places.mean(dim=0), places.var(dim=0)
+        shared, chance = mean.mean(), variance.mean() / count
+        between = (mean.var(unbiased=False) - chance).clamp(min=0)
+        self.mean.copy_(shared + between / (between + chance).clamp(min=1e-12) * (mean - shared))
+        own = OWN_SHARE * count / (count + PRIOR_IMAGES)
+        self.scale.copy_((own * variance + (1 - own) * variance.mean()).sqrt().clamp(min=LEAST_SPREAD))
+
+
+class ExpertScore(nn.Module):
+    """One expert's map and score, both in standard deviations of good images.
+
+    The map is standardised by place and pooled over a small and over a large area; each pool is standardised, and so is
+    the larger of them, which is the score.
+    """
+
+    pool_mean: Tensor
+    pool_scale: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: tuple[int, int], areas: Sequence[float]) -> None:
+        """Make room for maps of `size`, pooled over the highest of these shares of their places."""
+        super().__init__()
+        self.places = PlaceStatistics(size)
+        self.counts = [max(1, round(area * size[0] * size[1])) for area in areas]
+        self.register_buffer("pool_mean", torch.zeros(len(areas)))
+        self.register_buffer("pool_scale", torch.ones(len(areas)))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, places: Float[Tensor, "B h w"]) -> tuple[Float[Tensor, "B h w"], Float[Tensor, " B"]]:
+        """The standardised map, and the score; higher is more abnormal."""
+        shown = self.places(places)
+        return shown, (self._larger(shown) - self.mean) / self.scale
+
+    @torch.no_grad()
+    def fit(self, places: Float[Tensor, "N h w"]) -> None:
+        """Set all statistics from maps of at least two good images that the expert was not fitted on."""
+        self.places.fit(places)
+        shown = self.places(places)
+        pools = self._pool(shown)
+        self.pool_mean.copy_(pools.mean(dim=0))
+        self.pool_scale.copy_(pools.std(dim=0).clamp(min=LEAST_SPREAD))
+        larger = self._larger(shown)
+        self.mean.copy_(larger.mean())
+        self.scale.copy_(larger.std().clamp(min=LEAST_SPREAD))
+
+    def _larger(self, shown: Tensor) -> Float[Tensor, " B"]:
+        return ((self._pool(shown) - self.pool_mean) / self.pool_scale).amax(dim=1)
+
+    def _pool(self, shown: Float[Tensor, "B h w"]) -> Float[Tensor, "B P"]:
+        highest = shown.flatten(1).topk(max(self.counts), dim=1).values
+        return torch.stack([highest[:, :count].mean(dim=1) for count in self.counts], dim=1)
+
+
+class Combination(nn.Module):
+    """One map and one score of several experts: the weighted means of theirs.
+
+    The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
+    weighs 2 ** STEEPNESS times as much. No labelled image takes part.
+    """
+
+    weights: Tensor
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], areas: Sequence[Sequence[float]]) -> None:
+        """Make room for experts whose maps have these sizes, each pooled over its areas."""
+        super().__init__()
+        self.each = nn.ModuleList(ExpertScore(*both) for both in zip(sizes, areas, strict=True))
+        self.size = max(sizes)
+        self.register_buffer("weights", torch.full((len(sizes),), 1 / len(sizes)))
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "B h w"]]
+    ) -> tuple[Float[Tensor, "B h2 w2"], Float[Tensor, " B"], Float[Tensor, "B E"]]:
+        """The anomaly map on the finest expert's grid, the score, and each expert's own score."""
+        shown, scores = zip(*(one(places) for one, places in zip(self.each, maps, strict=True)), strict=True)
+        each = torch.stack(scores, dim=1)
+        total = torch.zeros(())
+        for weight, places in zip(self.weights, shown, strict=True):
+            total = total + weight * resize(places.unsqueeze(1), self.size).squeeze(1)
+        return total, (each * self.weights).sum(dim=1), each
+
+    @torch.no_grad()
+    def fit(self, maps: Sequence[Float[Tensor, "N h w"]]) -> None:
+        """Set the statistics from the maps of at least two good images that no expert was fitted on."""
+        for one, places in zip(self.each, maps, strict=True):
+            cast("ExpertScore", one).fit(places)
+
+    @torch.no_grad()
+    def weigh(self, separations: Sequence[float]) -> None:
+        """Set the weights from each expert's AUROC between good images and damaged ones."""
+        missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
+        weights = missed**-STEEPNESS
+        self.weights.copy_(weights / weights.sum())

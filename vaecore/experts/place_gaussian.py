@@ -1,0 +1,88 @@
+"""A Gaussian for each place: what is usual differs over an aligned object, and hardly over a texture."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vaecore.experts.base import Batches, Expert, inverse_factor, to_half
+from vaecore.representations import PLACES
+
+COMPONENTS = 64  # of the features at a place
+PRIOR_IMAGES = 64  # that the covariance of all places counts as, against a place's own
+RIDGE = 1e-6
+
+
+class PlaceGaussian(Expert):
+    """A mean and a covariance for each place, both shrunk towards those of all places; places are independent.
+
+    The features of a place are first turned into the leading principal components of what is left of them once each
+    place's mean is taken out, scaled to a variance of one. With few images, or where no place differs from another, it
+    is one Gaussian for all places.
+
+    Source: Defard et al. 2021, "PaDiM: a patch distribution modeling framework for anomaly detection and localization",
+    section III.B, which adds a fixed ridge in place of the shrinkage; Ledoit and Wolf 2004, "A well-conditioned
+    estimator for large-dimensional covariance matrices", for shrinkage.
+    """
+
+    summary = "a Gaussian for each place"
+    view = PLACES
+    offset: Tensor
+    projection: Tensor
+    whitening: Tensor
+
+    def __init__(self, *, channels: int, size: tuple[int, int], components: int = COMPONENTS) -> None:
+        """Make room for a fitted model of maps of `channels` features on a grid of `size`."""
+        super().__init__()
+        components = min(components, channels)
+        places = size[0] * size[1]
+        self.size = size
+        self.register_buffer("offset", torch.zeros(channels, places))
+        self.register_buffer("projection", torch.zeros(components, channels))
+        self.register_buffer("whitening", torch.zeros(places, components, components))
+
+    def forward(self, y: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h w"]:
+        """Minus the log-density of each place's components, up to a constant."""
+        z = self._components(y)  # (places, components, B)
+        distance: Tensor = (self.whitening @ z).square().sum(dim=1).T
+        return 0.5 * distance.unflatten(1, self.size)
+
+    def _components(self, y: Tensor) -> Float[Tensor, "P K B"]:
+        return (self.projection @ (y.flatten(2) - self.offset)).permute(2, 1, 0)
+
+    @torch.no_grad()
+    def fit(self, batches: Batches) -> None:
+        """Find means, components and covariances in three passes."""
+        count = self._fit_means(batches)
+        self._fit_projection(batches)
+        own = torch.zeros(self.whitening.shape)
+        for y in batches():
+            z = self._components(y)
+            own += z @ z.transpose(1, 2)
+        weight = PRIOR_IMAGES / (PRIOR_IMAGES + count)
+        shared = torch.eye(own.shape[1])
+        self.whitening.copy_(to_half(inverse_factor((1 - weight) * own / count + weight * shared).float()))
+
+    def _fit_means(self, batches: Batches) -> int:
+        """Set each place's mean, shrunk towards that of all places as far as chance explains their differences."""
+        count, total, square = 0, torch.zeros(self.offset.shape).double(), torch.zeros(self.offset.shape).double()
+        for y in batches():
+            rows = y.flatten(2).double()
+            count, total, square = count + len(rows), total + rows.sum(dim=0), square + rows.square().sum(dim=0)
+        mean = total / count
+        within = (square / count - mean.square()).mean(dim=1, keepdim=True).clamp(min=RIDGE) * count / (count - 1)
+        shared = mean.mean(dim=1, keepdim=True)
+        between = ((mean - shared).square().mean(dim=1, keepdim=True) - within / count).clamp(min=0)
+        self.offset.copy_(shared + between / (between + within / count) * (mean - shared))
+        return count
+
+    def _fit_projection(self, batches: Batches) -> None:
+        """Set the components of what is left once the means are taken out."""
+        products, rows = torch.zeros(len(self.offset), len(self.offset)).double(), 0
+        for y in batches():
+            left = (y.flatten(2) - self.offset).transpose(0, 1).flatten(1)
+            products, rows = products + (left @ left.T).double(), rows + left.shape[1]
+        variances, vectors = torch.linalg.eigh(products / rows)
+        kept = slice(len(variances) - len(self.projection), None)
+        self.projection.copy_((vectors[:, kept] / (variances[kept].clamp(min=RIDGE)).sqrt()).T)
