@@ -30,8 +30,12 @@ def bench() -> None:
 
 @app.command()
 def anomaly(
-    dataset: Annotated[
-        Path, typer.Argument(help="Labelled images: train/good, test/good, test/<defect>, ground_truth/<defect>.")
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATASET...",
+            help="Labelled images: train/good, test/good, test/<defect>, ground_truth/<defect>. Several share a table.",
+        ),
     ],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each method that is random.")] = 3,
     methods: Annotated[
@@ -59,9 +63,18 @@ def anomaly(
     max_train: Annotated[
         int | None, typer.Option("--max-train", min=1, help="Use at most so many good images, all splits together.")
     ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scores",
+            metavar="NAME=FILE",
+            help="Add a row from scores of the same test images, such as scores-ours.json of an earlier version's "
+            'benchmark: {"data set": {"good/1.png": 0.3}}.',
+        ),
+    ] = None,
     fresh: FreshOption = False,
 ) -> None:
-    """Compare anomaly detectors on one data set: AUROC, AP, AUPRO, time and memory, over seeds."""
+    """Compare anomaly detectors on data sets: AUROC, recall, AP, AUPRO, time and memory, over seeds."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import TO_TRAIN, require
 
@@ -71,8 +84,8 @@ def anomaly(
 
         names = DEFAULT if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
         done = bench_anomaly(
-            dataset, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train,
-            fresh=fresh,
+            datasets, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train,
+            scores=scores or (), fresh=fresh,
         )  # fmt: skip
         _print_table(done.text, done.out / "bench", done.failed, "runs failed; the same command tries them again")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,20 @@ from safetensors.torch import save_file
 
 from pipelines.bench.anomalib_environment import find_anomalib
 from pipelines.bench.baselines import backbone_of
-from pipelines.bench.measure import BATCH, Figures, Material, at_full_size, read_images, read_material
+from pipelines.bench.measure import (
+    BATCH,
+    Figures,
+    Material,
+    at_full_size,
+    calibrate,
+    calibration_files,
+    read_images,
+    read_material,
+)
 from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
 from pipelines.bench.question import Question
 from pipelines.errors import DataError
-from pipelines.images import find_images
+from pipelines.images import ImageFile, find_images
 from pipelines.training.network import training_device
 from vaecore.representations.backbones import Backbone
 
@@ -45,7 +55,8 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="exchange-", dir=question.work) as temporary:
         folder = Path(temporary)
         _write_model(folder, backbone, material)
-        names, sizes, reading = _write_images(folder, question.test, material)
+        names, sizes, reading = _write_images(folder / "test.npy", find_images(question.test / "test"), material)
+        _write_images(folder / "calibrate.npy", calibration_files(material), material)
         height, width = material.plan.size
         places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
         share, channels = coreset_share(places), min(PADIM_CHANNELS, sum(backbone.channels))
@@ -81,9 +92,12 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
             whole = at_full_size(torch.from_numpy(np.array(each)), size)
             drawing += time.perf_counter() - start
             figures.add(name, float(score), whole)
+        calibration: list[float] = np.load(folder / "calibration.npy").tolist()
     note = f"coreset {share:.0%} of {places} places" if question.method.rule == "patchcore" else f"{channels} channels"
     return {
-        "figures": figures.result(),
+        "figures": figures.result(calibrate(material, calibration)),
+        "scores": figures.scores,
+        "calibration": calibration,
         "images_per_second": len(names) / (reading + answer["score_seconds"] + drawing),
         "train_seconds": answer["train_seconds"],
         "peak_mib": answer["peak_mib"],
@@ -121,23 +135,24 @@ def _write_model(folder: Path, backbone: Backbone, material: Material) -> None:
     np.savez(folder / "features.npz", **{f"map{index}": each.numpy() for index, each in enumerate(maps)})
 
 
-def _write_images(folder: Path, test: Path, material: Material) -> tuple[list[str], list[tuple[int, int]], float]:
-    """The test images at the working size; their names, their sizes, and how long reading them took."""
+def _write_images(
+    path: Path, files: Sequence[ImageFile], material: Material
+) -> tuple[list[str], list[tuple[int, int]], float]:
+    """Write images at the working size; return their names, their sizes, and how long reading them took."""
     height, width = material.plan.size
-    count = len(find_images(test / "test"))
-    shape = (count, material.plan.image_format.channels, height, width)
-    array = np.lib.format.open_memmap(folder / "test.npy", mode="w+", dtype=np.float32, shape=shape)
+    shape = (len(files), material.plan.image_format.channels, height, width)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     names: list[str] = []
     sizes: list[tuple[int, int]] = []
     start = time.perf_counter()
-    for image in read_images(test, material):
+    for image in read_images(files, material):
         array[len(names)] = image.unit[0].numpy()
         names.append(image.relative)
         sizes.append(image.size)
     array.flush()
     seconds = time.perf_counter() - start
-    if len(names) < count:  # the rest could not be read
-        np.save(folder / "test.npy", np.array(array[: len(names)]))
+    if len(names) < len(files):  # the rest could not be read
+        np.save(path, np.array(array[: len(names)]))
     return names, sizes, seconds
 
 

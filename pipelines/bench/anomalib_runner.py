@@ -2,7 +2,8 @@
 
     python -P anomalib_runner.py FOLDER
 
-FOLDER holds request.json, weights (safetensors), features.npz, train.npy (N, H, W, C) and test.npy (N, C, H, W).
+FOLDER holds request.json, weights (safetensors), features.npz, train.npy (N, H, W, C), and test.npy and
+calibrate.npy (N, C, H, W).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main(folder: Path) -> None:
     np.random.seed(request["seed"])  # noqa: NPY002 - what its random projection draws from
     model = build(request, folder).to(device)
     mean, std = (torch.tensor(request[name], device=device)[:, None, None] for name in ("mean", "std"))
-    train, test = np.load(folder / "train.npy", mmap_mode="r"), np.load(folder / "test.npy", mmap_mode="r")
+    train, test, calibrate = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "test", "calibrate"))
 
     def to_input(image: torch.Tensor) -> torch.Tensor:
         scaled: torch.Tensor = (image.to(device).expand(-1, 3, -1, -1) - mean) / std
@@ -66,18 +67,23 @@ def main(folder: Path) -> None:
             model.fit()
     train_seconds = time.perf_counter() - start
 
+    def score(images: Any) -> tuple[Any, Any]:  # noqa: ANN401 - arrays
+        scores, maps = [], []
+        with torch.no_grad():
+            for first in range(0, len(images), request["test_batch"]):
+                batch = model(to_input(torch.from_numpy(np.array(images[first : first + request["test_batch"]]))))
+                scores.append(batch.pred_score.flatten().cpu().numpy())
+                maps.append(batch.anomaly_map[:, 0].cpu().numpy())
+        return np.concatenate(scores), np.concatenate(maps)
+
     model.eval()
     start = time.perf_counter()
-    scores, maps = [], []
-    with torch.no_grad():
-        for first in range(0, len(test), request["test_batch"]):
-            batch = model(to_input(torch.from_numpy(np.array(test[first : first + request["test_batch"]]))))
-            scores.append(batch.pred_score.flatten().cpu().numpy())
-            maps.append(batch.anomaly_map[:, 0].cpu().numpy())
+    scores, maps = score(test)
     score_seconds = time.perf_counter() - start
 
-    np.save(folder / "scores.npy", np.concatenate(scores))
-    np.save(folder / "maps.npy", np.concatenate(maps))
+    np.save(folder / "scores.npy", scores)
+    np.save(folder / "maps.npy", maps)
+    np.save(folder / "calibration.npy", score(calibrate)[0])
     answer = {
         "train_seconds": train_seconds,
         "score_seconds": score_seconds,

@@ -32,7 +32,8 @@ def answer(question: Question) -> dict[str, Any]:
 
     Returns:
         `figures` (as `evaluate` writes them), `train_seconds`, `images_per_second`, `peak_mib`, `size`, `n_train`,
-        `device`, `note`.
+        `device`, `note`, `scores` (of each test image, by its path below the test folder), `calibration` (scores of
+        good images that the method was not fitted on).
     """
     measure: Callable[[Question], dict[str, Any]] = pkgutil.resolve_name(MEASURES[question.method.kind])
     return measure(question)

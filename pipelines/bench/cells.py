@@ -88,12 +88,12 @@ class Cell:
         return self.setup.out / "cells" / f"{self.name}-{self.setup.half}.json"
 
     def read_result(self) -> Result | None:
-        """The result of an earlier run; None where there is none, or where it failed: that is tried again."""
+        """The result of an earlier run; None, so that it is run, where there is none, it failed or lacks the scores."""
         try:
             result: Result = json.loads(self.file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return result if result["status"] == "ok" else None
+        return result if result["status"] == "ok" and "scores" in result else None
 
     def forget(self) -> None:
         """Remove the result of an earlier run, and its model."""

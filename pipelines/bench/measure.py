@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.figures_of_merit import PixelFigures
 from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.progress import progress
@@ -24,7 +25,7 @@ from pipelines.data.plan import Plan, make_plan, survey
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.evaluation.anomalies import measure_scores
 from pipelines.evaluation.defect_masks import GOOD, Masks
-from pipelines.images import Decoded, Failed, find_images
+from pipelines.images import Decoded, Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
 from pipelines.training.options import find_task
@@ -95,9 +96,14 @@ class Figures:
         mask = self.masks.of(relative, anomaly_map.shape)
         self.pixels.add(anomaly_map, mask, defect=None if defect == GOOD else defect)
 
-    def result(self) -> Answer:
-        """The figures so far."""
-        return measure_scores(self.rows, self.pixels, Verdicts(None, None, None)) | {"masks": self.masks.report()}
+    @property
+    def scores(self) -> dict[str, float]:
+        """Score of each image, by its path under `test`."""
+        return {row["path"]: row["score"] for row in self.rows}
+
+    def result(self, calibration: Calibration | None = None) -> Answer:
+        """The figures so far, with verdicts where there is a calibration."""
+        return measure_scores(self.rows, self.pixels, Verdicts.of(calibration, None)) | {"masks": self.masks.report()}
 
 
 class Labelled(NamedTuple):
@@ -108,9 +114,9 @@ class Labelled(NamedTuple):
     unit: Tensor  # (1, C, h, w), in [0, 1] at the working size
 
 
-def read_images(folder: Path, material: Material) -> Iterator[Labelled]:
-    """Decode the test images as the model's format says, at the working size; what cannot be read is left out."""
-    for image in decode_for(find_images(folder / "test"), material.plan.image_format):
+def read_images(files: Sequence[ImageFile], material: Material) -> Iterator[Labelled]:
+    """Decode images as the model's format says, at the working size; what cannot be read is left out."""
+    for image in decode_for(files, material.plan.image_format):
         if isinstance(image, Failed):
             log.warning("left out %s: %s", image.file.relative, image.reason)
             continue
@@ -129,17 +135,17 @@ def at_full_size(anomaly_map: Tensor, size: tuple[int, int]) -> NDArray[np.float
 
 @torch.inference_mode()
 def score_images(folder: Path, material: Material, scorer: Scorer, device: str) -> Answer:
-    """Score the test images, and take the time of decoding, scoring and drawing the maps.
+    """Score the test images, and take the time of decoding, scoring and drawing the maps; then those that calibrate.
 
     Returns:
-        The figures, and images per second.
+        The figures, images per second, and the scores of both.
     """
-    figures = Figures(folder)
-    count, images = len(find_images(folder / "test")), read_images(folder, material)
+    figures, files = Figures(folder), find_images(folder / "test")
+    batches = _batches(read_images(files, material), device)
     seconds, start = 0.0, time.perf_counter()
-    with progress(log, "score", count, "images") as advance:
-        for batch in iter(lambda: list(islice(images, BATCH[device])), []):
-            scored = scorer(torch.cat([image.unit for image in batch]).to(device))
+    with progress(log, "score", len(files), "images") as advance:
+        for batch in batches:
+            scored = scorer(_stack(batch, device))
             scores = scored.scores.cpu().tolist()
             maps = [at_full_size(each, image.size) for each, image in zip(scored.maps, batch, strict=True)]
             seconds += time.perf_counter() - start
@@ -148,4 +154,33 @@ def score_images(folder: Path, material: Material, scorer: Scorer, device: str) 
             advance(len(batch))
             start = time.perf_counter()
     peak = peak_memory()  # of training and scoring: the figures below are no part of the method
-    return {"figures": figures.result(), "images_per_second": len(figures.rows) / seconds, "peak_mib": peak}
+    held_out = read_images(calibration_files(material), material)
+    calibration = [
+        score for batch in _batches(held_out, device) for score in scorer(_stack(batch, device)).scores.cpu().tolist()
+    ]
+    return {
+        "figures": figures.result(calibrate(material, calibration)),
+        "images_per_second": len(figures.rows) / seconds,
+        "peak_mib": peak,
+        "scores": figures.scores,
+        "calibration": calibration,
+    }
+
+
+def _batches(images: Iterator[Labelled], device: str) -> Iterator[list[Labelled]]:
+    return iter(lambda: list(islice(images, BATCH[device])), [])
+
+
+def _stack(batch: Sequence[Labelled], device: str) -> Tensor:
+    return torch.cat([image.unit for image in batch]).to(device)
+
+
+def calibration_files(material: Material) -> list[ImageFile]:
+    """Good training images that no row is fitted on: the threshold of every row comes from their scores."""
+    return material.data.files_of("calibrate")
+
+
+def calibrate(material: Material, scores: Sequence[float]) -> Calibration:
+    """Calibrate a row as the software calibrates its own model, from the scores of `calibration_files`."""
+    asked = material.job.calibrate.false_alarms
+    return Calibration(model_sha256="", scores=tuple(scores), map_quantiles={}, false_alarms=asked)

@@ -18,7 +18,7 @@ class Method:
 
     name: str  # of the row, in files and on the command line
     title: str  # in the table
-    kind: Literal["job", "memory", "autoencoder", "anomalib"]
+    kind: Literal["job", "memory", "autoencoder", "anomalib", "given"]  # given: scores from a file, nothing is run
     family: str = ""  # what --methods calls it, where several rows go together
     target: Literal["features", "pixels"] = "features"
     strides: tuple[int, ...] | None = None  # of the backbone, where they are not the job's

@@ -7,6 +7,8 @@ import logging
 import time
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipelines.base.files import write_json
 from pipelines.bench.measure import read_material
 from pipelines.bench.peak import peak_memory
@@ -34,9 +36,13 @@ def measure_job(question: Question) -> dict[str, Any]:
     figures = evaluate_model(question.test, trained["ref"], out=report)
     run = json.loads((report / "run.json").read_text(encoding="utf-8"))
     seconds = run["timings"]["decode"] + run["timings"]["run"]
-    metadata = Session(find_model(trained["ref"]), device=settings().device).metadata
+    file = find_model(trained["ref"])
+    metadata, calibration = Session(file, device=settings().device).metadata, file.calibration()
+    rows = pq.read_table(report / "results.parquet", columns=["path", "score"]).to_pylist()
     return {
         "figures": figures,
+        "scores": {row["path"]: row["score"] for row in rows if row["score"] is not None},
+        "calibration": None if calibration is None else list(calibration.scores),
         # Decoding and the graph, which gives scores and maps; rows, thumbnails and report are no part of the method.
         "images_per_second": (figures["n_good"] + figures["n_bad"]) / seconds,
         "images_per_second_with_report": figures["images_per_second"],

@@ -1,17 +1,16 @@
-"""From cells to the table: means over seeds with their spread, ratios against a baseline, JSON and Markdown."""
+"""From cells to rows: means over seeds with their spread, recall at false-alarm rates, ratios against a baseline."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from textwrap import shorten
 from typing import Any
 
 from pipelines.bench.cells import Result
+from pipelines.bench.false_alarm_rates import measure_rates
 from pipelines.bench.methods import BASELINES, Method, Published
 
 FIGURES = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
-UNSTEADY = 1.2  # greatest over least, from which on a cost is shown with both
 COSTS = ("train_seconds", "images_per_second", "peak_mib")
 
 
@@ -61,8 +60,29 @@ def summarise(method: Method, results: Sequence[Result]) -> dict[str, Any]:
             }
             for defect in defects
         },
+        "rates": _summarise_rates(done),
+        "n_calibrate": None if done[0]["calibration"] is None else len(done[0]["calibration"]),
         **{name: done[0][name] for name in ("size", "n_train", "device", "note")},
     }
+
+
+def _summarise_rates(done: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """By rate, the spread over seeds of each figure of `measure_rates`."""
+    of_seeds = [measure_rates(result["scores"], result["calibration"]) for result in done]
+    return {
+        rate: {name: spread(each[rate][name] for each in of_seeds) for name in of_seeds[0][rate]}
+        for rate in of_seeds[0]
+    }
+
+
+def means_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The means over seeds of a row that has figures, without their spread; under `rates` those of each rate."""
+
+    def mean(figure: dict[str, Any] | None) -> float | None:
+        return None if figure is None else float(figure["mean"])
+
+    rates = {rate: {name: mean(each) for name, each in figures.items()} for rate, figures in row["rates"].items()}
+    return {**{name: mean(row[name]) for name in (*FIGURES, *COSTS)}, "rates": rates}
 
 
 def choose_baseline(rows: dict[str, dict[str, Any]]) -> str | None:
@@ -95,135 +115,6 @@ def compute_ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float
     }
 
 
-def format_page(document: dict[str, Any]) -> str:
-    """The whole document as a page that reads in a terminal, too."""
-    rows: dict[str, dict[str, Any]] = document["methods"]
-    done = {name: row for name, row in rows.items() if row["seeds"]}
-    parts = [f"# Anomaly detection on {document['dataset']}", *_protocol(document)]
-    parts.append(_table(_main_head(), [*_main_rows(rows), *_published_rows(document["published"])]))
-    if done:
-        defects = list(next(iter(done.values()))["defects"])
-        parts.append("Image AUROC by defect, each against all good test images:")
-        parts.append(
-            _table(
-                ["method", *defects],
-                [
-                    [row["title"], *(_number(row["defects"].get(defect, {}).get("image_auroc")) for defect in defects)]
-                    for row in done.values()
-                ],
-            )
-        )
-    if document["ratios"]:
-        parts.append(
-            f"Ratios to {rows[document['baseline']]['title']} (1 - AUROC is of images, below 1 is better; "
-            "images/s above 1 is faster):"
-        )
-        parts.append(
-            _table(
-                ["method", "1 - AUROC", "train s", "images/s", "peak memory"],
-                [
-                    [rows[name]["title"], *(_ratio(values[key]) for key in ("missed", *COSTS))]
-                    for name, values in document["ratios"].items()
-                ],
-            )
-        )
-    notes = [f"- {row['title']}: {row['note']}; {_by(row['size'])} pixels, {row['device']}" for row in done.values()]
-    if notes:
-        parts.append("\n".join(["What each row is:", "", *notes]))
-    failures = [
-        f"- {row['title']}, seed {seed}: {_one_line(reason)}"
-        for row in rows.values()
-        for seed, reason in row["failed"].items()
-    ]
-    if failures:
-        parts.append("\n".join(["What failed, and why:", "", *failures]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _protocol(document: dict[str, Any]) -> list[str]:
-    settings = document["settings"]
-    half = {"all": "all test images", "A": "half A of the test images", "B": "half B of the test images"}
-    counts = document["images"]
-    told = f"{counts['n_good']} good and {counts['n_bad']} defective" if counts else "none measured yet"
-    learnt = f" Every method learns from the same {counts['n_train']} good images." if counts else ""
-    lines = [f"Measured on {half[settings['half']]}: {told}.{learnt}"]
-    lines.append(
-        "Figures are means over seeds with [least, greatest] and ± the standard deviation; a method that no seed "
-        "changes is run once. Training starts from decoded images and ends with what can score (for Kintsugi's rows: "
-        "exported, compared, calibrated, registered); images/s counts decoding, scoring and full-size maps."
-    )
-    if settings["overrides"]:
-        lines.append(f"Settings: `{' '.join(settings['overrides'])}`.")
-    return lines
-
-
-def _main_head() -> list[str]:
-    return [
-        "method", "seeds", "image AUROC", "image AP", "pixel AUROC", "AUPRO", "train s", "images/s", "peak MiB",
-    ]  # fmt: skip
-
-
-def _main_rows(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
-    table = []
-    for row in rows.values():
-        if row["seeds"]:
-            costs = [_cost(row["train_seconds"]), _cost(row["images_per_second"]), _cost(row["peak_mib"])]
-            table.append([row["title"], str(len(row["seeds"])), *(_figure(row[name]) for name in FIGURES), *costs])
-        for seed, reason in row["failed"].items():
-            told = f"failed: {shorten(_one_line(reason), 80, placeholder=' ...')}"
-            table.append([row["title"], f"seed {seed}", told, *["-"] * (len(_main_head()) - 3)])
-    return table
-
-
-def _published_rows(published: Sequence[dict[str, Any]]) -> list[list[str]]:
-    rest = ["-"] * (len(_main_head()) - 3)
-    return [
-        [f"published: {item['title']}", "-", f"{item['image_auroc']:.3f} (80/20 split)", *rest] for item in published
-    ]
-
-
 def as_published(published: Sequence[Published]) -> list[dict[str, Any]]:
     """For the document."""
     return [{"title": item.title, "image_auroc": item.image_auroc} for item in published]
-
-
-def _figure(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "-"
-    if figure["sd"] is None:
-        return f"{figure['mean']:.4f}"
-    return f"{figure['mean']:.4f} [{figure['min']:.4f}, {figure['max']:.4f}] ± {figure['sd']:.4f}"
-
-
-def _number(figure: dict[str, Any] | None) -> str:
-    return "-" if figure is None else f"{figure['mean']:.3f}"
-
-
-def _cost(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "-"
-    mean, least, most = (f"{figure[key]:.{1 if figure[key] < 100 else 0}f}" for key in ("mean", "min", "max"))
-    return f"{mean} [{least}, {most}]" if figure["max"] > UNSTEADY * figure["min"] else mean
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(str(side) for side in size)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns."""
-    # A reason may be long: it widens its column only up to here.
-    widths = [min(52, max(len(row[column]) for row in (head, *rows))) for column in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    top = "| " + " | ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)) + " |"
-    return "\n".join([top, "| " + " | ".join("-" * width for width in widths) + " |", *lines])

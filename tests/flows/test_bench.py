@@ -21,6 +21,9 @@ def test_help_names_every_method() -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "there is no train/good in it"),
+        ([str(MAGNETIC_TILE), "nowhere"], "there is no train/good in it"),
+        ([str(MAGNETIC_TILE), str(MAGNETIC_TILE)], "two data sets are named"),
+        ([str(MAGNETIC_TILE), "--scores", "before"], "give a name and a file"),
         ([str(MAGNETIC_TILE), "--methods", "magic"], "there is no method 'magic'"),
         ([str(MAGNETIC_TILE), "--set", "train.seed=1"], "use --seeds"),
         ([str(MAGNETIC_TILE), "--half", "C"], "'C' is not one of"),

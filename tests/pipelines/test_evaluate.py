@@ -179,7 +179,7 @@ def test_every_output_is_looked_at_before_the_work(trained, monkeypatch: pytest.
         lambda: embed_folder(MAGNETIC_TILE / "test", "m", closed / "e.parquet"),
         lambda: bench_restoration(MAGNETIC_TILE / "test", closed, models=["m"]),
         lambda: bench_throughput(MAGNETIC_TILE / "test", closed, model="m"),
-        lambda: bench_anomaly(MAGNETIC_TILE, closed),
+        lambda: bench_anomaly([MAGNETIC_TILE], closed),
         lambda: score_folder(MAGNETIC_TILE / "test", trained.model, closed),
         lambda: sample_images(trained.model, 1, closed),
         lambda: explore_model(trained.model, closed),

@@ -10,8 +10,72 @@ import pytest
 import timm
 import torch
 
-from pipelines.bench.anomalib_rows import RUNNER, _architecture, _layers, _run
+from pipelines.bench import anomalib_rows
+from pipelines.bench.anomalib_rows import RUNNER, _architecture, _layers, _run, measure_anomalib
+from pipelines.bench.question import read_question
+from pipelines.demo_images import MAGNETIC_TILE
+from pipelines.images import find_images
 from vaecore.representations.backbones import Backbone
+
+STAND_IN = """
+import timm, torch
+from types import SimpleNamespace
+
+class Extractor(torch.nn.Module):
+    def __init__(self, backbone, layers):
+        super().__init__()
+        names = [fact["module"] for fact in timm.create_model(backbone, features_only=True).feature_info.info]
+        places = [names.index(name) for name in layers]
+        self.feature_extractor = timm.create_model(
+            backbone, features_only=True, exportable=True, out_indices=places
+        ).eval()
+
+    def forward(self, images):
+        return dict(enumerate(self.feature_extractor(images)))
+
+class Model(torch.nn.Module):
+    def __init__(self, *, backbone, layers, pre_trained, **_):
+        super().__init__()
+        self.feature_extractor = Extractor(backbone, layers)
+
+    def train(self, mode=True):
+        self.training = mode
+        return self
+
+    def fit(self):
+        pass
+
+    def forward(self, images):
+        maps = images.mean(1, keepdim=True)
+        return SimpleNamespace(pred_score=maps.amax((1, 2, 3)), anomaly_map=maps)
+
+PadimModel = PatchcoreModel = Model
+"""
+"""Its models' interface; the score is the brightest pixel."""
+
+
+def test_a_row_is_scored_and_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rule in ("padim", "patchcore"):
+        folder = tmp_path / "site" / "anomalib" / "models" / "image" / rule
+        folder.mkdir(parents=True)
+        (folder / "torch_model.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("KINTSUGI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(anomalib_rows, "find_anomalib", lambda _: Path(sys.executable))
+    question = read_question(
+        {
+            "method": "padim", "seed": 0, "name": "padim", "train": str(MAGNETIC_TILE / "train" / "good"),
+            "test": str(MAGNETIC_TILE), "half": "all", "overrides": ["model.size=[64, 64]"], "max_train": 20,
+            "work": str(tmp_path), "anomalib_home": str(tmp_path),
+        }
+    )  # fmt: skip
+    found = measure_anomalib(question)
+    assert list(found["scores"]) == [file.relative for file in find_images(MAGNETIC_TILE / "test")]
+    assert len(set(found["scores"].values())) > 10
+    assert len(found["calibration"]) == 5  # a quarter of 20
+    threshold = max(found["calibration"])
+    flagged = [score > threshold for path, score in found["scores"].items() if path.startswith("good/")]
+    assert found["figures"]["fpr_at_threshold"] == sum(flagged) / len(flagged)
 
 
 def test_the_names_lead_to_the_same_features() -> None:

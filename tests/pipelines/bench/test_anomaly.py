@@ -25,7 +25,7 @@ SUCCEED = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])"
 
 def run(out: Path, *methods: str, **options: Any) -> Bench:
     return bench_anomaly(
-        MAGNETIC_TILE, out, methods=methods, **{"seeds": 1, "overrides": SMALL, "max_train": 20} | options
+        [MAGNETIC_TILE], out, methods=methods, **{"seeds": 1, "overrides": SMALL, "max_train": 20} | options
     )
 
 
@@ -47,12 +47,19 @@ def test_both_methods_are_measured_on_the_same_images(measured: Bench) -> None:
     figures = [cell["figures"] for cell in measured.document["cells"]]
     assert len({(each["n_good"], each["n_bad"], tuple(each["defects"])) for each in figures}) == 1
     assert 0 < figures[0]["n_good"] < 12
-    for row in rows.values():
+    for row, each in zip(rows.values(), figures, strict=True):
+        assert row["n_calibrate"] == 5  # a quarter
+        assert row["rates"]["0.01"]["own_promised"]["mean"] == pytest.approx(1 / 6)
+        # The default of the software is the least that so few images can promise, too.
+        assert row["rates"]["0.01"]["own_rate"]["mean"] == each["fpr_at_threshold"]
+        assert row["rates"]["0.01"]["own_recall"]["mean"] == each["tpr_at_threshold"]
         assert row["size"] == [64, 64]
         assert row["peak_mib"]["mean"] > 100
         assert row["train_seconds"]["mean"] > 0
         assert row["images_per_second"]["mean"] > 0
         assert 0 <= row["aupro"]["mean"] <= 1
+    difference = measured.document["comparisons"]["rows"]["knn"]["sets"]["magnetic_tile"]["image_auroc"]["difference"]
+    assert difference == pytest.approx(figures[0]["image_auroc"] - figures[1]["image_auroc"])
     assert (measured.out / "bench.md").read_text(encoding="utf-8") == measured.text
     assert json.loads((measured.out / "bench.json").read_text()) == json.loads(json.dumps(measured.document))
 

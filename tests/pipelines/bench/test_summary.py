@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipelines.bench.methods import method_of
-from pipelines.bench.summary import choose_baseline, compute_ratios, format_page, spread, summarise
+from pipelines.bench.page import format_page
+from pipelines.bench.summary import choose_baseline, compute_ratios, spread, summarise
 
 
 def cell(method: str, seed: int, auroc: float, speed: float = 10.0) -> dict:
@@ -15,6 +16,7 @@ def cell(method: str, seed: int, auroc: float, speed: float = 10.0) -> dict:
     return {
         "method": method, "seed": seed, "status": "ok", "figures": figures, "train_seconds": 8.0,
         "images_per_second": speed, "peak_mib": 500.0, "size": [64, 64], "n_train": 9, "device": "cpu", "note": "n",
+        "scores": {"good/1.png": 0.0, "good/2.png": 2.0, "crack/1.png": 1.0 + seed}, "calibration": [0.5, 1.5, 1.0],
     }  # fmt: skip
 
 
@@ -40,6 +42,10 @@ def test_a_failed_seed_is_no_part_of_the_mean() -> None:
     assert row["failed"] == {"1": "no memory"}
     assert row["pixel_auroc"] is None
     assert row["defects"]["crack"]["image_auroc"]["max"] == 0.9
+    assert row["n_calibrate"] == 3
+    assert row["rates"]["0.05"]["own_promised"]["values"] == [0.25, 0.25]
+    assert row["rates"]["0.05"]["own_recall"]["values"] == [0.0, 1.0]  # thresholds 1.5; scores 1 and 3
+    assert row["rates"]["0.05"]["own_rate"]["mean"] == 0.5
 
 
 def test_ratios_are_against_the_first_baseline_that_has_figures() -> None:
@@ -70,11 +76,14 @@ def test_the_page_shows_every_row() -> None:
             "methods": rows,
             "baseline": choose_baseline(rows),
             "ratios": compute_ratios(rows),
+            "comparisons": None,
             "published": [{"title": "1-NN", "image_auroc": 0.8}],
         }
     )
     assert "half B of the test images: 4 good and 5 defective" in page
     assert "0.9600 [0.9500, 0.9700] ± 0.0141" in page
     assert "seed 0 | failed: a / long reason" in " ".join(page.split())
+    assert "| 0.020 | 0.100 | 0.500 at 50.0% | 0.500 at 50.0%" in " ".join(page.split())
+    assert "Calibration images of a row: 3; where these are too few for a rate" in page
     assert "x" * 100 in page  # in full, below the table
     assert "published: 1-NN" in page
