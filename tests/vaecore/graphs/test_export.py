@@ -11,16 +11,16 @@ import onnxruntime
 import pytest
 import torch
 
-from vaecore.graphs.export import METADATA_KEY, export_decoder, export_scoring
+from vaecore.experts import EXPERTS, Batches, ClosedFormLinearVAE, Combination
+from vaecore.graphs.export import METADATA_KEY, export_decoder, export_extractor, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
 from vaecore.networks import TwoLevelVAE
 from vaecore.priors import MixturePrior
-from vaecore.representations import Features, Pixels, Representation
+from vaecore.representations import WIDE, Features, Pixels, Representation, View
 from vaecore.representations.backbones import Backbone
+from vaecore.representations.complexity import Typicality
 from vaecore.representations.image_format import ImageFormat
-from vaecore.representations.localisation import Localisation
-from vaecore.representations.pooling import PlaceStatistics, Pooling, Typicality
 from vaecore.tasks import Task, scoring_tasks
 
 SIZE = (32, 24)
@@ -32,9 +32,8 @@ CASES = [
     ("pixels", "bernoulli", 1, 8, {"latent_grid": False}),
     ("features", "gaussian", 1, 8, {}),
     ("features", "laplace", 3, 16, {}),
-    ("details", "shared_gaussian", 1, 8, {}),
+    ("experts", "known_scale", 1, 8, {}),  # features, a linear VAE and all experts
     ("two levels", "gaussian", 1, 8, {}),  # features, scored by the ratio between levels
-    ("both", "gaussian", 1, 8, {}),  # features averaged and not, with a map of its own
     ("mixture", "bernoulli", 1, 8, {"latent_grid": False}),  # pixels, with a mixture as prior
     ("exposed", "gaussian", 1, 8, {"latent_grid": False}),  # pixels, of the same brightness and contrast
 ]
@@ -45,22 +44,20 @@ def graph_of(
 ) -> ScoringGraph:
     torch.manual_seed(0)
     image_format = ImageFormat(channels=channels, bit_depth=bit_depth)
+    if target == "experts":
+        return graph_of_experts(image_format)
     kind = IMAGE_LIKELIHOODS[name]
     discretised = kind is DiscretisedLogisticLikelihood
     likelihood = DiscretisedLogisticLikelihood(levels=image_format.maximum + 1) if discretised else kind()
     representation: Representation
-    exposed, levels, both = target == "exposed", target == "two levels", target == "both"
+    exposed, levels = target == "exposed", target == "two levels"
     mixture = target == "mixture"
-    target = "pixels" if exposed or mixture else "features" if levels or both else target
+    target = "pixels" if exposed or mixture else "features" if levels else target
     if target == "pixels":
         levels_of_y = {"discretised_logistic": image_format.maximum, "bernoulli": 1}.get(name)
         representation = Pixels(channels=channels, size=SIZE, levels=levels_of_y, standardise=exposed)
     else:
-        whiten = target == "details"
-        representation = Features(
-            Backbone(strides=(8, 16)), input_size=(64, 96), whiten=whiten, smooth="both" if both else True,
-            weights=None if whiten else (1, 2),
-        )  # fmt: skip
+        representation = Features(Backbone(strides=(8, 16)), input_size=(64, 96))
         representation.standardise([representation.extract(torch.rand(4, channels, 64, 96))])
     model = task.targets[target].network(
         channels=representation.channels,
@@ -78,16 +75,46 @@ def graph_of(
     if name == "bernoulli":  # as sure as trained networks are of an image's border
         last = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d)][-1]
         last.bias.data += 150 * torch.tensor([1.0, -1.0]).repeat(len(last.bias) // 2)
-    pooling, statistics = Pooling(), PlaceStatistics()
-    if bit_depth == 16:  # another way from places to the score
-        finest = (8, 12) if target == "features" else SIZE
-        pooling, statistics = Pooling("top", 0.1), PlaceStatistics(torch.randn(finest), 1 + torch.rand(finest))
+    kind = "ratio" if levels else "iwae" if name == "shared_gaussian" else "places" if bit_depth == 16 else "elbo"
     typicality = Typicality(torch.rand(20, 2)) if target == "pixels" and name == "laplace" else None
-    kind = "ratio" if levels else "iwae" if name == "shared_gaussian" else "elbo"
-    localisation = Localisation(torch.rand(representation.channels)) if both else None
+    combination = None
+    if kind == "places":
+        finest = (8, 12) if target == "features" else SIZE
+        combination = Combination([finest], [(0.01, 0.1)])
+        combination.fit([1000 + torch.randn(5, *finest)])
+    kind = "complexity" if typicality is not None else kind
     return ScoringGraph(
-        model, image_format, representation, pooling, statistics, typicality, localisation, kind=kind
+        model, image_format, representation, kind=kind, combination=combination, typicality=typicality
     ).eval()
+
+
+def graph_of_experts(image_format: ImageFormat) -> ScoringGraph:
+    """A linear VAE and every expert, fitted to noise."""
+    features = Features(Backbone(strides=(4, 8, 16)), input_size=(64, 96))
+    images = torch.rand(12, 1, 64, 96, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        extracted = features.extract(images)
+    features.standardise([extracted])
+
+    def looked(view: View) -> Batches:
+        return lambda: [features.look(extracted, view)]
+
+    model = ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=4)
+    model.fit(looked(WIDE))
+    experts = []
+    for kind in EXPERTS.values():
+        channels, size = features.shape_of(kind.view)
+        experts.append(kind(channels=channels, size=size))
+        experts[-1].fit(looked(kind.view))
+    sizes = [(8, 12), *(features.shape_of(expert.view)[1] for expert in experts)]
+    combination = Combination(sizes, [expert.areas for expert in [experts[0], *experts]])
+    graph = ScoringGraph(model, image_format, features, kind="places", experts=experts, combination=combination).eval()
+    with torch.no_grad():
+        y = features.normalise(extracted)
+        maps = graph.maps_by_place(extracted, graph.bound(y, torch.zeros(12, 1, *model.latent_shape)))
+        combination.fit(maps)
+    combination.weigh([0.9, 0.8, 0.85, 0.9, 0.7])
+    return graph
 
 
 def run(path: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,6 +176,21 @@ def test_the_scale_of_an_embedding_is_that_of_the_latents_mean() -> None:
     pooled = z.mean(dim=(3, 4))
     torch.testing.assert_close(found["embedding_scale"], pooled.std(dim=1), rtol=0.03, atol=0)
     torch.testing.assert_close(found["embedding"], pooled.mean(dim=1), rtol=0, atol=0.05)
+
+
+def test_a_file_made_of_two_parts_gives_the_same_as_one_made_whole(tmp_path: Path) -> None:
+    graph = graph_of_experts(ImageFormat(channels=3, bit_depth=8))
+    whole, parts, extractor = (tmp_path / f"{name}.onnx" for name in ("whole", "parts", "extractor"))
+    export_scoring(graph, whole, {})
+    export_extractor(graph.representation, graph.image_format, extractor)
+    export_scoring(graph, parts, {}, extractor)
+    image = np.random.default_rng(0).integers(0, 256, (2, 70, 50, 3), dtype=np.uint8)
+    noise = np.zeros((2, 1, *graph.model.latent_shape), np.float32)
+    one, other = run(whole, image=image, noise=noise), run(parts, image=image, noise=noise)
+    assert list(one) == list(other) == list(graph.outputs)
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert abs(parts.stat().st_size - whole.stat().st_size) < 0.1 * whole.stat().st_size
 
 
 @pytest.fixture(scope="module")

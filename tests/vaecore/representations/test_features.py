@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaecore.representations import Features
+from vaecore.representations import FINE, PLACES, SHARP, WIDE, Features, View
 from vaecore.representations.backbones import Backbone
 
 IMAGES = torch.rand(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -13,7 +13,7 @@ IMAGES = torch.rand(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def features() -> Features:
-    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), weights=(3, 1))
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), view=View((0, 1), smooth=False))
     made.standardise(made.extract(part) for part in IMAGES.split(2))
     return made
 
@@ -27,12 +27,43 @@ def test_every_channel_is_standardised_over_images_and_places(features: Features
         torch.testing.assert_close(part.std(dim=(0, 2, 3), correction=0), torch.ones(part.shape[1]), rtol=0, atol=1e-3)
 
 
-def test_maps_are_averaged_over_three_by_three_places(features: Features) -> None:
-    image = torch.rand(1, 3, 64, 96)
-    plain = features.backbone(image)[1]
-    found = features.extract(image)[:, 160:]
+@pytest.fixture(scope="module")
+def three() -> Features:
+    """Three strides, their statistics left at zero and one."""
+    return Features(Backbone(strides=(4, 8, 16)), input_size=(64, 96))
+
+
+def test_maps_are_averaged_over_three_by_three_places(three: Features) -> None:
+    image = IMAGES[:1]
+    plain = three.backbone(image)[2]
+    found = three(image)[:, 160:]
+    assert three.view == WIDE
     torch.testing.assert_close(found[0, :, 1, 1], plain[0, :, :3, :3].mean(dim=(1, 2)))
     torch.testing.assert_close(found[0, :, 0, 0], plain[0, :, :2, :2].mean(dim=(1, 2)))
+
+
+def test_every_view_is_made_of_what_is_extracted(three: Features) -> None:
+    image = IMAGES[:2]
+    four, eight, sixteen = three.backbone(image)
+    extracted = three.extract(image)
+    assert extracted.shape == (2, 24 * 16 + 40 * 4 + 112, 4, 6)
+    sharp, fine, places = (three.look(extracted, view) for view in (SHARP, FINE, PLACES))
+    torch.testing.assert_close(sharp, torch.cat([torch.pixel_unshuffle(eight, 2), sixteen], dim=1))
+    torch.testing.assert_close(fine, torch.cat([torch.pixel_unshuffle(four, 2), eight], dim=1))
+    averaged = [torch.nn.functional.avg_pool2d(m, 3, 1, 1, count_include_pad=False) for m in (eight, sixteen)]
+    torch.testing.assert_close(places[:, :40], averaged[0])
+    torch.testing.assert_close(
+        places[:, 40:], torch.nn.functional.interpolate(averaged[1], size=(8, 12), mode="bilinear")
+    )
+    for view, found in ((SHARP, sharp), (FINE, fine), (PLACES, places)):
+        assert (found.shape[1], tuple(found.shape[2:])) == three.shape_of(view)
+
+
+def test_a_backbone_of_one_stride_has_it_in_every_view() -> None:
+    made = Features(Backbone(strides=(16,)), input_size=(64, 96))
+    extracted = made.extract(IMAGES[:1])
+    torch.testing.assert_close(made.look(extracted, FINE), made.look(extracted, SHARP))
+    assert made.shape_of(PLACES) == (112, (4, 6))
 
 
 def test_a_value_goes_back_to_the_place_it_came_from(features: Features) -> None:
@@ -47,30 +78,6 @@ def test_a_value_goes_back_to_the_place_it_came_from(features: Features) -> None
     assert places.sum() == 10
 
 
-def test_weights_keep_the_scale_of_figures_per_dimension(features: Features) -> None:
-    assert features.weight is not None
-    assert features.weight.mean() == pytest.approx(1, abs=1e-5)
-    assert float(features.weight[0] / features.weight[-1]) == pytest.approx(3)
-    assert Features(Backbone(), input_size=(64, 64)).weight is None
-
-
-def test_both_averaged_maps_and_maps_as_they_are() -> None:
-    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth="both", weights=(3, 1))
-    backbone = made.backbone
-    averaged, plain = (Features(backbone, input_size=(64, 96), smooth=choice) for choice in (True, False))
-    image = IMAGES[:1]
-    torch.testing.assert_close(made.extract(image), torch.cat([averaged.extract(image), plain.extract(image)], dim=1))
-    assert made.sum_by_place(made.extract(image)).shape == (1, 8, 12)
-    for weight, of_averaged in ((made.weight, 3.0), (made.local_weight, 1 / 3)):
-        fine, coarse, sharp, sharp_coarse = (float(weight[i]) for i in (0, 160, 272, -1))
-        assert weight.mean() == pytest.approx(1, abs=1e-5)
-        assert (fine / coarse, sharp / sharp_coarse) == (pytest.approx(3), pytest.approx(3))
-        assert fine / sharp == pytest.approx(of_averaged)
-    assert torch.equal(averaged.weight, averaged.local_weight)
-    only = Features(Backbone(), input_size=(64, 96))
-    assert only.weight is only.local_weight is None
-
-
 def test_grey_images_are_shown_as_three_equal_channels() -> None:
     made = Features(Backbone(), input_size=(64, 64))
     grey = torch.rand(2, 1, 80, 50)
@@ -80,38 +87,14 @@ def test_grey_images_are_shown_as_three_equal_channels() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"size 72 x 64 is not a multiple of the backbone's stride 16"):
         Features(Backbone(), input_size=(72, 64))
-    with pytest.raises(ValueError, match=r"1 strides need as many weights above 0, not \[1, 2\]"):
-        Features(Backbone(), input_size=(64, 64), weights=[1, 2])
+    with pytest.raises(ValueError, match=r"strides are given from fine to coarse, not as \(16, 8\)"):
+        Features(Backbone(strides=(16, 8)), input_size=(64, 64))
 
 
 def test_a_constant_channel_is_not_divided_by_nothing() -> None:
     made = Features(Backbone(), input_size=(64, 64))
     made.standardise([torch.zeros(3, made.channels, *made.size)])
     assert torch.isfinite(made.normalise(torch.ones(1, made.channels, *made.size))).all()
-
-
-def test_whitened_channels_are_uncorrelated_and_of_unit_variance() -> None:
-    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth=False, whiten=True)
-    images = torch.rand(60, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    extracted = [made.extract(part) for part in images.split(20)]
-    made.standardise(iter(extracted))
-    y = made.normalise(torch.cat(extracted))
-    assert y.shape == (60, 272, 4, 6)
-    found = torch.cov(y.transpose(0, 1).flatten(1).double(), correction=0)
-    torch.testing.assert_close(found - torch.diag(found.diagonal()), torch.zeros(272, 272).double(), rtol=0, atol=1e-3)
-    assert found.diagonal().min() > 0.5  # the rarest are held back a little
-    assert found.diagonal().max() < 1.001
-    assert made.weight is None  # one joint density, not a composite
-    places = made.sum_by_place(y.square())
-    assert places.shape == (60, 4, 6)
-    torch.testing.assert_close(places.sum(), y.square().sum())
-
-
-def test_whitened_features_take_no_weights_of_strides() -> None:
-    with pytest.raises(ValueError, match="whitened features are of all strides together"):
-        Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, weights=(1, 2))
-    with pytest.raises(ValueError, match="averaged or not, but not both"):
-        Features(Backbone(strides=(8, 16)), input_size=(64, 64), whiten=True, smooth="both")
 
 
 def test_features_can_be_blind_to_exposure() -> None:
@@ -123,12 +106,10 @@ def test_features_can_be_blind_to_exposure() -> None:
 
 
 def test_features_of_the_whole_image_have_one_place() -> None:
-    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), smooth=False, whole=True)
+    made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), whole=True)
     fine, coarse = made.backbone(IMAGES[:2])
     extracted = made.extract(IMAGES[:2])
     assert extracted.shape == (2, 40 + 112, 1, 1) == (2, made.channels, *made.size)
     torch.testing.assert_close(extracted[:, :40, 0, 0], fine.mean(dim=(2, 3)))
     torch.testing.assert_close(extracted[:, 40:, 0, 0], coarse.mean(dim=(2, 3)))
     assert made.sum_by_place(torch.ones(2, 152, 1, 1)).tolist() == [[[152.0]], [[152.0]]]
-    with pytest.raises(ValueError, match="averaged over the whole image are not smoothed"):
-        Features(Backbone(), input_size=(64, 64), whole=True)
