@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
     """Record the counts of a finished scoring job, and where its report is."""
     key = artifact_key("score", folder.name, model)
+    create_table_artifact(table(list_counts(summary)), key=f"{key}-counts", description=f"{folder} with {model}")
+    create_markdown_artifact(scores_page(summary, folder, model), key=f"{key}-report", description="Anomaly report")
+
+
+def list_counts(summary: ScoreSummary) -> dict[str, object]:
+    """List the figures of a scoring job by their names; the rate asked and the one measured are two."""
+    claim, unmeant = summary.claim, "without a promise" if summary.claim.is_proved else "without a known rate"
     rate = None if 0 < summary.unpromised == summary.ok else summary.false_alarms
-    counts: dict[str, object] = {
+    return {
         "files": summary.files,
         "scored": summary.ok,
         "failed": summary.failed,
         "flagged": summary.flagged,
-        **({"rule": summary.rule} if summary.rule else {"promised false-alarm rate": rate}),
-        **({"without a promise": summary.unpromised} if summary.unpromised else {}),
+        **({"rule": summary.rule} if summary.rule else {f"{claim.is_what} false-alarm rate": rate}),
+        **({} if claim.measured is None else {"measured false-alarm rate": claim.measured.share}),
+        **({unmeant: summary.unpromised} if summary.unpromised else {}),
         "threshold": summary.threshold,
         "images per second": summary.images_per_second,
     }
-    create_table_artifact(table(counts), key=f"{key}-counts", description=f"{folder} with {model}")
-    create_markdown_artifact(scores_page(summary, folder, model), key=f"{key}-report", description="Anomaly report")
 
 
 def record_restored(summary: RestoreSummary, folder: Path, model: str) -> None:

@@ -150,15 +150,19 @@ def score(
         elif summary.threshold is None or summary.false_alarms is None:
             typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
         else:
-            rule = summary.rule or f"promised false-alarm rate {promised(summary.false_alarms)}"
+            rule = summary.rule or f"{summary.claim.is_what} false-alarm rate {promised(summary.false_alarms)}"
             which = "threshold of all other images" if summary.by_group else "threshold"
+            is_what = "promised" if summary.claim.is_proved else "known"
             if summary.unpromised == summary.ok:
-                rule = "no rate promised for their sub-folders"
+                rule = f"no rate {is_what} for their sub-folders"
             elif summary.by_group + summary.unpromised < summary.ok:
                 rule += f", {which} {summary.threshold:.4f}"
             if 0 < summary.unpromised < summary.ok:
-                rule += f", no rate promised for {summary.unpromised} images of other sub-folders"
+                rule += f", no rate {is_what} for {summary.unpromised} images of other sub-folders"
             typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
+            if not summary.claim.is_proved:
+                for which, text in summary.claim.describe(summary.false_alarms):
+                    typer.echo(f"{which}: {text}")
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
 

@@ -57,7 +57,7 @@ def evaluate_model(
         levels: Of models that mend.
         classical: Of models that mend.
         out: Of models that score, as all below; see `evaluate_scores`.
-        false_alarms: The promised rate.
+        false_alarms: The rate asked.
         groups: Judge by sub-folder.
         regret: Also rank by likelihood regret.
         bound: Samples of the importance-weighted bound, which is measured instead, on all images of the folder

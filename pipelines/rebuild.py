@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_verdicts
 from pipelines.batch.output_folder import OutputFolder
 from pipelines.batch.results_files import COUNTED, open_results
@@ -69,8 +70,12 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
     """Make results of the finished shards, with the verdicts that the run would have given."""
     model, kept = run["model"], run.get("calibration") or {}
     grouped = kept.get("grouped")
+    claim = RateClaim.model_validate(kept)
     calibration = (
         Calibration(
+            kind=claim.kind,
+            folds=claim.folds,
+            measured=claim.measured,
             model_sha256=model["sha256"],
             scores=tuple(kept["scores"]),
             map_quantiles={},

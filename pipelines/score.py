@@ -23,6 +23,7 @@ from pipelines.anomaly.abnormal_regions import describe_scale
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import FEWEST, Drift, image_facts
 from pipelines.anomaly.findings import Findings, describe_drawing
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.anomaly.strangers import Strangers
 from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_threshold, settle_verdicts
 from pipelines.base.concurrency import in_order
@@ -66,7 +67,8 @@ class ScoreSummary:
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
     by_group: int = 0  # images judged by a threshold of their own group
-    unpromised: int = 0  # images judged without a promise: the model was not calibrated on their sub-folders
+    unpromised: int = 0  # images that the rate is not meant for: the model was not calibrated on their sub-folders
+    claim: RateClaim = field(default_factory=RateClaim)  # what the false-alarm rate rests on
     alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
 
 
@@ -100,8 +102,8 @@ def score_folder(
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
         groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
-            calibrated on enough of them to promise the rate for it; those with fewer together by theirs. Sub-folders
-            that the model was not calibrated on are judged by all calibration images, without a promise: all of them,
+            calibrated on enough of them for the rate; those with fewer together by theirs. Sub-folders that the model
+            was not calibrated on are judged by all calibration images, and the rate is not meant for them: all of them,
             where its calibration images lay in one folder.
         group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
         calibration: Another calibration file than the one beside the model.
@@ -173,7 +175,7 @@ class Scoring(FolderRun):
     gallery: Gallery | None = None  # good images to compare with
     drift: Drift | None = None
     strangers: Strangers | None = None  # images that score above all calibration images, once all are known
-    unpromised: int = 0  # images that are judged without a promise
+    unpromised: int = 0  # images that the rate is not meant for
     batch_size: int = field(init=False)
     due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
@@ -310,6 +312,7 @@ class Scoring(FolderRun):
             drift=self.drift,
             by_group=results.counts["grouped"],
             unpromised=self.unpromised,
+            claim=RateClaim() if self.verdicts.calibration is None else self.verdicts.calibration.claim,
             alarms=tuple(run["alarms"]),
             images_per_second=run["timings"]["images_per_second"],
             files=self.total,
@@ -369,7 +372,7 @@ class Scoring(FolderRun):
             if warning := describe_mismatch(calibration.provider, ran_on, threshold):
                 yield warning
         if groups is not None:
-            yield from groups.without_promise(file.relative for file in self.files)
+            yield from groups.warn_of_unrepresented(file.relative for file in self.files)
 
 
 def work_key(model: ModelFile, calibration: Calibration | None) -> str:

@@ -1,10 +1,11 @@
-"""Calibration: turn scores into p-values and verdicts whose false-alarm rate is promised.
+"""Calibration: turn scores into p-values and verdicts at a false-alarm rate.
 
-The threshold is split-conformal. With n good images that were used for nothing else,
-p = (1 + #{calibration score >= s}) / (n + 1) is a valid p-value on average over calibration sets, whatever the scores'
-distribution, as long as good images are exchangeable: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random
-World" (2005), chapter 2; Lei et al., "Distribution-free predictive inference for regression" (2018), section 2.2; Bates
-et al., "Testing for outliers with conformal p-values" (2023), section 2.
+A "split" calibration promises its rate: the threshold is split-conformal. With n good images that were used for nothing
+else, p = (1 + #{calibration score >= s}) / (n + 1) is a valid p-value on average over calibration sets, whatever the
+scores' distribution, as long as good images are exchangeable: Vovk, Gammerman, Shafer, "Algorithmic Learning in a
+Random World" (2005), chapter 2; Lei et al., "Distribution-free predictive inference for regression" (2018), section
+2.2; Bates et al., "Testing for outliers with conformal p-values" (2023), section 2. In a "cross" calibration the scores
+are out-of-fold: the formulas are the same, and nothing is proved. `rate_claim` has the words for both.
 
 Belongs to the scoring side: numpy, pydantic and (on demand) scipy only.
 """
@@ -19,9 +20,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipelines.anomaly.place_quantiles import GoodPlaces
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.base.files import TextError, read_text, write_json
 from pipelines.errors import CalibrationError
 
@@ -58,10 +60,10 @@ def _good_groups(groups: dict[str, tuple[float, ...]]) -> dict[str, tuple[float,
     return {name: _good_scores(groups[name]) for name in sorted(groups)}
 
 
-class Calibration(BaseModel):
-    """The scores of held-out good images under one model file.
+class Calibration(RateClaim):
+    """The scores of good images that belong to one model file: held-out images (split), or out-of-fold scores (cross).
 
-    All else (p-values, threshold, interval) follows from them, so the promised rate can change without a new export.
+    All else (p-values, threshold, interval) follows from them, so the rate asked can change without a new export.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,7 +72,7 @@ class Calibration(BaseModel):
     model_sha256: str
     scores: Annotated[tuple[float, ...], AfterValidator(_good_scores)]
     map_quantiles: Annotated[dict[str, FiniteFloat], AfterValidator(_known_quantiles)]
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the promised rate that the job asked for
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the rate that the job asked for
     statistics: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)  # of the same images, for `drift`
     places: GoodPlaces | None = None  # values of their maps; older files have four quantiles alone
     groups: Annotated[dict[str, tuple[float, ...]], AfterValidator(_good_groups)] = Field(default_factory=dict)
@@ -84,6 +86,14 @@ class Calibration(BaseModel):
             raise CalibrationError("the groups' scores are not the scores: calibrate again")
         return self
 
+    @model_validator(mode="after")
+    def _folds_are_of_the_kind(self) -> Self:
+        if self.kind == "cross" and (self.folds is None or self.folds < 2):
+            raise CalibrationError(f"a cross calibration has 2 folds or more, not {self.folds}: calibrate again")
+        if self.kind == "split" and self.folds is not None:
+            raise CalibrationError(f"a split calibration has no folds, and not {self.folds}: calibrate again")
+        return self
+
     @property
     def n(self) -> int:
         """Number of calibration images."""
@@ -91,7 +101,7 @@ class Calibration(BaseModel):
 
     @property
     def smallest_rate(self) -> float:
-        """The smallest false-alarm rate that n images can promise, 1/(n+1)."""
+        """The smallest false-alarm rate that n images can tell, 1/(n+1)."""
         return 1 / (self.n + 1)
 
     def of_group(self, name: str) -> Calibration | None:
@@ -103,7 +113,10 @@ class Calibration(BaseModel):
         scores = tuple(score for name in names for score in self.groups.get(name, ()))
         if not scores:
             return None
-        return Calibration(model_sha256=self.model_sha256, scores=scores, map_quantiles=self.map_quantiles)
+        return Calibration(
+            model_sha256=self.model_sha256, scores=scores, map_quantiles=self.map_quantiles, kind=self.kind,
+            folds=self.folds,
+        )  # fmt: skip
 
     @cached_property
     def _ascending(self) -> NDArray[np.float64]:
@@ -153,8 +166,9 @@ class Calibration(BaseModel):
             rank -= 1
         if rank < 1:
             smallest = math.ceil(1e6 / slots) / 1e6  # rounded up: the number we print must be one that we accept
+            unfit = "cannot be promised" if self.is_proved else "cannot be told"
             raise CalibrationError(
-                f"a false-alarm rate of {alpha:g} cannot be promised from {self.n} calibration images, the smallest is "
+                f"a false-alarm rate of {alpha:g} {unfit} from {self.n} calibration images, the smallest is "
                 f"1/{slots} = {smallest:g}: ask for that or more, or calibrate on {np.ceil(1 / alpha) - 1:.0f} images"
             )
         return rank - 1
@@ -163,8 +177,8 @@ class Calibration(BaseModel):
         """The score above which an image is flagged.
 
         Args:
-            alpha: Promised false-alarm rate, 1/(n+1) <= alpha < 1: the share of good images flagged is at most this, on
-                average over calibration sets.
+            alpha: False-alarm rate asked, 1/(n+1) <= alpha < 1. Of the kind "split", the share of good images flagged
+                is at most this, on average over calibration sets.
 
         Returns:
             The (k+1)-th largest calibration score, k = floor(alpha * (n + 1)) - 1. Flagged means strictly above it, so
@@ -181,18 +195,19 @@ class Calibration(BaseModel):
         return self.scores[self.n - 1 - self._count_tolerated(alpha)]
 
     def default_false_alarms(self) -> float:
-        """The promised rate when a run asks for none: the job's, else 0.01 or the smallest that n allows if more."""
+        """The rate when a run asks for none: the job's, else 0.01 or the smallest that n allows if more."""
         return max(0.01, self.smallest_rate) if self.false_alarms is None else self.false_alarms
 
     def interval(self, alpha: float, n_test: int, level: float = 0.95) -> tuple[float, float]:
         """Where the false-alarm rate seen on n_test further good images should lie.
 
-        The promise is kept on average over calibration sets. For this one, the true rate is a draw from
-        Beta(k + 1, n - k), and the number of false alarms among n_test good images is
-        BetaBinomial(n_test, k + 1, n - k). With tied scores the rate lies lower still.
+        A split calibration keeps its promise on average over calibration sets. For this one, the true rate is a draw
+        from Beta(k + 1, n - k), and the number of false alarms among n_test good images is
+        BetaBinomial(n_test, k + 1, n - k). With tied scores the rate lies lower still. Of a cross calibration this is
+        not proved: it would hold if the scores were those of the deployed model, which `condition` says in words.
 
         Args:
-            alpha: Promised false-alarm rate.
+            alpha: False-alarm rate asked.
             n_test: Number of good images looked at, at least 1.
             level: Probability of the interval, in (0, 1).
 

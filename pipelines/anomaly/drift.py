@@ -41,7 +41,7 @@ class Drift:
         share = max(self.effect, 1 - self.effect)
         return (
             f"the {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {self.moved} is "
-            f"{way} in {share:.0%} of comparisons; verdicts may not keep their promise. Check light and camera, or "
+            f"{way} in {share:.0%} of comparisons; their false-alarm rate may be another. Check light and camera, or "
             "train on newer good images"
         )
 

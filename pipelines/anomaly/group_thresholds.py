@@ -44,12 +44,17 @@ class Judge:
     Attributes:
         calibration: The good images that they are compared with.
         threshold: Scores above it are abnormal.
-        promised: Whether these images are of their own kind, so that the false-alarm rate holds for them.
+        represented: Whether these images are of their own kind, so that the false-alarm rate is meant for them.
     """
 
     calibration: Calibration
     threshold: float
-    promised: bool
+    represented: bool
+
+    @property
+    def promised(self) -> bool:
+        """Whether the false-alarm rate is proved for these images."""
+        return self.represented and self.calibration.is_proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +62,14 @@ class GroupThresholds:
     """Which groups have a threshold of their own, and what all other images are judged by.
 
     Attributes:
-        rate: The promised false-alarm rate.
+        rate: The false-alarm rate asked.
         level: Which sub-folder of a path is the group.
-        own: Of the groups that can promise the rate by themselves.
+        own: Of the groups with images enough for the rate.
         few: Calibration images of the other groups that have any.
-        rest: What the groups in `few` are judged by together: their calibration images, or all of them, without a
-            promise, where these cannot promise the rate.
-        strange: What groups without calibration images are judged by: all of them, without a promise. Where the
-            calibration knows no groups, every sub-folder is one of these.
+        rest: What the groups in `few` are judged by together: their calibration images, or all of them, where these
+            are too few for the rate, which is then not meant for them.
+        strange: What groups without calibration images are judged by: all of them, and the rate is not meant for them.
+            Where the calibration knows no groups, every sub-folder is one of these.
     """
 
     rate: float
@@ -76,7 +81,7 @@ class GroupThresholds:
 
     @classmethod
     def of(cls, calibration: Calibration, rate: float, *, level: int = 0) -> GroupThresholds:
-        """Give every group that can promise the rate, 1/(n + 1) <= rate, its own threshold, and the smaller ones one.
+        """Give every group with images enough, 1/(n + 1) <= rate, a threshold of its own, and all smaller ones one.
 
         Raises:
             CalibrationError: All calibration images together are too few for that rate.
@@ -87,13 +92,13 @@ class GroupThresholds:
             group = calibration.of_group(name)
             assert group is not None  # noqa: S101 - for the type checker: it is one of its groups
             try:
-                own[name] = Judge(group, group.threshold(rate), promised=True)
+                own[name] = Judge(group, group.threshold(rate), represented=True)
             except CalibrationError:
                 few[name] = group.n
-        strange = Judge(calibration, calibration.threshold(rate), promised=False)
+        strange = Judge(calibration, calibration.threshold(rate), represented=False)
         together, rest = calibration.of_groups(few), strange
         if together is not None and together.smallest_rate <= rate:
-            rest = Judge(together, together.threshold(rate), promised=True)
+            rest = Judge(together, together.threshold(rate), represented=True)
         return cls(rate, level, own, few, rest, strange)
 
     def name(self, relative: str) -> str | None:
@@ -104,7 +109,7 @@ class GroupThresholds:
     def judge(self, group: str) -> Judge:
         """Return what images of a group are judged by."""
         if not group and not self.knows_groups:  # in no sub-folder, as in a run without groups
-            return replace(self.strange, promised=True)
+            return replace(self.strange, represented=True)
         return self.own.get(group) or (self.rest if group in self.few else self.strange)
 
     @property
@@ -128,45 +133,49 @@ class GroupThresholds:
                 "n": judge.calibration.n if own else self.few.get(name, 0),
                 "threshold": judge.threshold if own else None,
                 "judged_by": {"n": judge.calibration.n, "threshold": judge.threshold},
+                "represented": judge.represented,
                 "promised": judge.promised,
                 "images": images[name],
             })  # fmt: skip
         return records
 
-    def without_promise(self, paths: Iterable[str]) -> Iterator[str]:
-        """Warn where images are judged by calibration images of other kinds, which promise nothing for them."""
-        records = [record for record in self.describe(paths) if record["images"] and not record["promised"]]
+    def warn_of_unrepresented(self, paths: Iterable[str]) -> Iterator[str]:
+        """Warn where images are judged by calibration images of other kinds, which say nothing of their rate."""
+        records = [record for record in self.describe(paths) if record["images"] and not record["represented"]]
+        is_proved = self.strange.calibration.is_proved
+        is_what, holds = ("promised", "then holds") if is_proved else ("known", "is then asked")
         by_all = f"judged by all {self.strange.calibration.n} calibration images, and have no p-value"
         if records and not self.knows_groups:
             yield (
                 f"{_images(records)} in sub-folders, and the model's calibration knows none, so no false-alarm rate is "
-                f"promised for them: {_listed(records)}. They are {by_all}. Train with good images in these "
-                "sub-folders, or score without --groups: the rate then holds for images like the calibration images, "
+                f"{is_what} for them: {_listed(records)}. They are {by_all}. Train with good images in these "
+                f"sub-folders, or score without --groups: the rate {holds} for images like the calibration images, "
                 "all as one"
             )
             return
         if strange := [record for record in records if not record["n"]]:
             yield (
                 f"{_images(strange)} in sub-folders that the model was not calibrated on, so no false-alarm rate is "
-                f"promised for them: {_listed(strange)}. They are {by_all}. Train with good images of these sub-folders"
+                f"{is_what} for them: {_listed(strange)}. They are {by_all}. Train with good images of these "
+                "sub-folders"
             )
         if few := [record for record in records if record["n"]]:
             yield (
-                f"{_images(few)} in sub-folders for which no false-alarm rate is promised: {promised(self.rate)} needs "
-                f"{self.needed} calibration images, and all such sub-folders together have {sum(self.few.values())}: "
-                f"{_counted(few)}. They are {by_all}"
+                f"{_images(few)} in sub-folders for which no false-alarm rate is {is_what}: {promised(self.rate)} "
+                f"needs {self.needed} calibration images, and all such sub-folders together have "
+                f"{sum(self.few.values())}: {_counted(few)}. They are {by_all}"
             )
 
     def explain(self, paths: Iterable[str]) -> Iterator[str]:
-        """Say what judges the groups of these images that have a promise; `without_promise` warns of all others."""
-        records = [record for record in self.describe(paths) if record["images"] and record["promised"]]
+        """Say what judges the groups that the rate is meant for; `warn_of_unrepresented` warns of all others."""
+        records = [record for record in self.describe(paths) if record["images"] and record["represented"]]
         if with_own := [record for record in records if record["name"] in self.own]:
             yield f"with a threshold of their own (calibration images): {_counted(with_own)}"
         if few := [record for record in records if record["name"] in self.few]:
             yield (
                 f"judged together by {self.rest.calibration.n} calibration images of small groups, since "
-                f"{promised(self.rate)} needs {self.needed} images in the group; the rate is promised for all of them "
-                f"as one, not for each: {_counted(few)}"
+                f"{promised(self.rate)} needs {self.needed} images in the group; the rate is "
+                f"{self.strange.calibration.is_what} for all of them as one, not for each: {_counted(few)}"
             )
 
 

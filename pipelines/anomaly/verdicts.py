@@ -1,4 +1,4 @@
-"""Verdicts: from scores, and the false-alarm rate that is promised, to abnormal or not."""
+"""Verdicts: from scores, and the false-alarm rate that is asked, to abnormal or not."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class Verdicts:
 
     Attributes:
         calibration: The good images' scores.
-        false_alarms: The promised rate, or the promised share of false discoveries where that is the rule.
+        false_alarms: The rate asked, or the share of false discoveries where that is the rule. The calibration says
+            whether it is promised.
         threshold: Scores above it are abnormal, but for those of groups with their own. Until `settle` has seen all
             scores it is where it can be lowest.
         budget: Flag at most so many images, the worst of those above the threshold.
-        discoveries: Promise a share of the flagged images that are good, instead of a share of the good ones flagged.
+        discoveries: Ask for a share of the flagged images that are good, instead of a share of the good ones flagged.
         groups: Thresholds of sub-folders that have their own; None: one threshold for all.
     """
 
@@ -57,11 +58,11 @@ class Verdicts:
         groups: bool = False,
         group_level: int = 0,
     ) -> Verdicts:
-        """Work out the threshold for a promised false-alarm rate.
+        """Work out the threshold for a false-alarm rate.
 
         Args:
             calibration: The good images' scores.
-            false_alarms: The promised rate; None: the calibration's own.
+            false_alarms: The rate asked; None: the calibration's own.
             budget: Flag at most so many images.
             false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
             groups: Judge each sub-folder by its own calibration images where it has enough; the others together.
@@ -85,9 +86,9 @@ class Verdicts:
         """Return the threshold that an image is judged by: its group's, where sub-folders are judged by themselves."""
         return self.groups.judge(group_of(path, self.groups.level)).threshold if self.groups else self.threshold
 
-    def has_promise(self, path: str) -> bool:
-        """Return whether the rule's promise holds for an image: calibration knows its sub-folder, if it has one."""
-        return self.groups is None or self.groups.judge(group_of(path, self.groups.level)).promised
+    def is_represented(self, path: str) -> bool:
+        """Return whether the rule is meant for an image: calibration knows its sub-folder, if it has one."""
+        return self.groups is None or self.groups.judge(group_of(path, self.groups.level)).represented
 
     def is_flagged(self, path: str, score: float) -> bool:
         """Return whether an image with this score is abnormal; before `settle`, whether it may be."""
@@ -96,19 +97,21 @@ class Verdicts:
 
     @property
     def rule(self) -> str | None:
-        """Where the threshold comes from, in words; None where it is the promised false-alarm rate alone."""
-        if self.false_alarms is None:
+        """Where the threshold comes from, in words; None where it is the false-alarm rate alone."""
+        if self.false_alarms is None or self.calibration is None:
             return None
         rate = promised(self.false_alarms)
+        if self.discoveries and not self.calibration.is_proved:
+            return f"{rate} good ones among the flagged images were asked (Benjamini-Hochberg; not proved)"
         if self.discoveries:
             return f"at most {rate} of the flagged images are good, on average (Benjamini-Hochberg)"
         if self.budget is not None:
             return f"at most the {self.budget} worst images are flagged"
         if self.groups is not None and self.groups.own:
             which = "group" if len(self.groups.own) == 1 else "groups"
-            rule = f"false-alarm rate of {rate} promised in each of {len(self.groups.own)} {which}"
-            few = len(self.groups.few)
-            return f"{rule}, and in {few} with few calibration images together" if self.groups.rest.promised else rule
+            rule = f"false-alarm rate of {rate} {self.calibration.is_what} in each of {len(self.groups.own)} {which}"
+            together = f", and in {len(self.groups.few)} with few calibration images together"
+            return rule + together * self.groups.rest.represented
         return None
 
     @property
@@ -125,19 +128,23 @@ class Verdicts:
 
         Args:
             paths: Of all images.
-            unpromised: Images that are judged without a promise.
+            unpromised: Images that the rate is not meant for: see `GroupThresholds`.
         """
         if self.calibration is None:
             return None
         grouped = self.groups and {
             "level": self.groups.level,
             "needed": self.groups.needed,
-            "others": {"n": self.groups.rest.calibration.n, "promised": self.groups.rest.promised},
+            "others": {
+                "n": self.groups.rest.calibration.n,
+                "represented": self.groups.rest.represented,
+                "promised": self.groups.rest.promised,
+            },
             "unpromised": unpromised,
             "groups": self.groups.describe(paths),
             "scores": {name: list(scores) for name, scores in self.calibration.groups.items()},
         }
-        return {
+        return self.calibration.claim.model_dump(mode="json") | {
             "n": self.calibration.n,
             "false_alarms": self.false_alarms,
             "threshold": self.threshold,
@@ -201,8 +208,8 @@ class Verdicts:
     def fill(self, rows: Sequence[Row]) -> None:
         """Add verdicts to rows that have a score: p_value, is_anomaly, threshold, group and promised.
 
-        `group` is the group whose own threshold it is. Where nothing is `promised`, `p_value` is null: it would be a
-        promise.
+        `group` is the group whose own threshold it is. `promised`: the rate is proved for this image. `p_value` is null
+        where the rate is not meant for it.
         """
         for row in rows:
             row.update(dict.fromkeys(OF_ROWS))
@@ -210,7 +217,7 @@ class Verdicts:
         if self.calibration is None or self.threshold is None:
             return
         if self.groups is None:
-            _judge(scored, Judge(self.calibration, self.threshold, promised=True))
+            _judge(scored, Judge(self.calibration, self.threshold, represented=True))
             return
         members: dict[str, list[Row]] = {}
         for row in scored:
@@ -225,7 +232,7 @@ def _judge(rows: Sequence[Row], judge: Judge, group: str | None = None) -> None:
     p_values = judge.calibration.p_values(np.array([row["score"] for row in rows])).tolist()
     for row, p_value in zip(rows, p_values, strict=True):
         row.update(
-            p_value=p_value if judge.promised else None, is_anomaly=row["score"] > judge.threshold,
+            p_value=p_value if judge.represented else None, is_anomaly=row["score"] > judge.threshold,
             threshold=judge.threshold, group=group, promised=judge.promised,
         )  # fmt: skip
 
@@ -246,7 +253,7 @@ def check_rule(
         msg = "a share of false discoveries is a rule of its own: give no false-alarm rate and no budget with it"
         raise CalibrationError(msg)
     if groups and (budget is not None or false_discoveries is not None):
-        msg = "thresholds by group promise a false-alarm rate: give no budget and no false discoveries with groups"
+        msg = "thresholds by group follow from a false-alarm rate: give no budget and no false discoveries with groups"
         raise CalibrationError(msg)
     for rate in (false_alarms, false_discoveries):
         if rate is not None:

@@ -26,7 +26,7 @@ class Results:
 
     Attributes:
         counts: Rows by what became of them: "ok", "failed"; "flagged", "grouped" (judged by a threshold of their own
-            group) and "unpromised" (judged, and nothing is promised for them) are among the former.
+            group) and "unpromised" (judged, and the rate is not meant for them) are among the former.
         worst: The rows of the highest rank, worst first.
     """
 
@@ -47,7 +47,7 @@ class Results:
             self.counts[row["status"]] += 1
             self.counts["flagged"] += bool(row["is_anomaly"])
             self.counts["grouped"] += row["group"] is not None
-            self.counts["unpromised"] += row["promised"] is False
+            self.counts["unpromised"] += row["is_anomaly"] is not None and row["p_value"] is None
             for name in FIGURES_OF_REFERENCE:
                 if row[name] is not None:
                     self._sums[name] += row[name]

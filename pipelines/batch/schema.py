@@ -62,7 +62,7 @@ RESULTS = pa.schema(
         *LABELLED,
         *REGIONS,
         *RESTORED,
-        ("promised", pa.bool_()),  # whether the rule's promise holds for this verdict; null where there is no verdict
+        ("promised", pa.bool_()),  # whether the rule is proved to hold for this verdict; null where there is none
     ]
 )
 FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with

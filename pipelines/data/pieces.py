@@ -103,8 +103,8 @@ def announce_pieces(pieces: Sequence[str], calibrate: Iterable[int], train: Iter
     examples = ", ".join(f"'{piece}' {count}" for piece, count in list(counts.items())[:3])
     log.info("%d pieces (data.group), images of each: %s", len(counts), examples + ", ..." * (len(counts) > 3))
     log.info(
-        "of these, %d to train and %d to calibrate: the promise rests on %d pieces, since images of one are alike",
-        shown, held, held,
+        "of these, %d to train and %d to calibrate: the false-alarm rate rests on %d pieces, since images of one are "
+        "alike", shown, held, held,
     )  # fmt: skip
     if len(counts) == len(pieces):
         log.warning(
@@ -144,7 +144,7 @@ def warn_of_crossing(
         return len(found)
     log.warning(
         "%d of %d held-out images look nearly like one that is trained on (%s): a new piece may be flagged more often "
-        "than promised", len(found), len(some), " and ".join(found[0]),
+        "than asked", len(found), len(some), " and ".join(found[0]),
     )  # fmt: skip
     if group is None:
         log.warning("where several images show one piece, 'data.group' in the job file keeps them together (README.md)")

@@ -55,7 +55,7 @@ def evaluate_scores(
         file: A model that scores.
         json_path: Where to write the figures: twice with `regret`, which can take hours.
         out: Output folder for rows, maps and a report with the figures in it; none is kept when left out.
-        false_alarms: The promised rate; default: the model's.
+        false_alarms: The rate asked; default: the model's.
         groups: Judge the sub-folders below `test/<label>` by their own calibration images, where there are enough.
         regret: Also rank the images by likelihood regret: slow, and needs the training extra. With `out`, each is kept
             when it is found, and a run that was stopped goes on from there.
@@ -135,9 +135,9 @@ def measure_scores(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) ->
         flagged = np.array([verdicts.is_flagged(row["path"], row["score"]) for row in rows], dtype=bool)
     overall, by_defect = pixels.results()
     interval = None
-    # The law of the rate is known for one threshold, not for a mixture, nor for images that nothing is promised for.
+    # The law of the rate is known for one threshold, not for a mixture, nor for images that the rate is not meant for.
     one_rule = verdicts.groups is None or not verdicts.groups.own
-    one_rule = one_rule and all(verdicts.has_promise(row["path"]) for row in rows if _label_of(row) == GOOD)
+    one_rule = one_rule and all(verdicts.is_represented(row["path"]) for row in rows if _label_of(row) == GOOD)
     if one_rule and verdicts.calibration is not None and verdicts.false_alarms is not None and n_good:
         interval = list(verdicts.calibration.interval(verdicts.false_alarms, n_good))
     return {
@@ -150,6 +150,7 @@ def measure_scores(rows: list[Row], pixels: PixelFigures, verdicts: Verdicts) ->
         "n_bad": n_bad,
         "threshold": verdicts.threshold,
         "false_alarms": verdicts.false_alarms,
+        "calibration": verdicts.calibration and verdicts.calibration.claim.model_dump(mode="json"),
         "roc": roc_points(scores, bad) if n_good and n_bad else [],
         "defects": {
             defect: {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import plural, printable
@@ -49,12 +50,14 @@ def _describe_scores(figures: Mapping[str, Any]) -> Iterator[str]:
     interval = figures["image_auroc_interval"]
     spread = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     yield f"image AUROC {_number(figures['image_auroc'])}{spread} on {good} good and {bad} defective images"
+    claim = RateClaim.model_validate(figures.get("calibration") or {})
     masks = figures.get("masks", {}).get("used")
     measured = {
         "image AP": _number(figures["image_ap"]),
         "pixel AUROC": _number(figures["pixel_auroc"]) + _count_masks(figures["pixel_auroc"], masks, bad),
         "AUPRO": _number(figures["aupro"]) + _count_masks(figures["aupro"], masks, bad),
-        "false alarms": _compare_with_promise(figures),
+        "false alarms": _compare_with_asked(figures, claim),
+        **({"as measured in training": text} if (text := claim.measured and str(claim.measured)) else {}),
         "defects found": _share(figures["tpr_at_threshold"]),
         "images per second": _number(figures["images_per_second"], 1),
     }
@@ -75,15 +78,18 @@ def _count_masks(value: float | None, used: int | None, images: int) -> str:
     return f" ({plural(used or 0, 'mask')} of {plural(images, 'image')})" if partly else ""
 
 
-def _compare_with_promise(figures: Mapping[str, Any]) -> str:
-    """Return the realised rate beside the promised one, and the range that chance alone explains."""
+def _compare_with_asked(figures: Mapping[str, Any], claim: RateClaim) -> str:
+    """Return the realised rate beside the one asked, promised or not, and the range that chance alone explains."""
     realised, interval, rate = figures["fpr_at_threshold"], figures["fpr_interval"], figures["false_alarms"]
     if realised is None or rate is None:
         return _share(realised)
-    expected = f", chance explains {percent(interval[0])} to {percent(interval[1])}" if interval else ""
-    text = f"{percent(realised)} of good images (promised {promised(rate)}{expected})"
+    expected = ""
+    if interval:
+        expected = f", chance explains {percent(interval[0])} to {percent(interval[1])}{claim.condition}"
+    text = f"{percent(realised)} of good images ({claim.is_what} {promised(rate)}{expected})"
     if interval and realised > interval[1]:
-        text += ". The promise does not hold here: train on good images like these"
+        broken = "The promise does not hold here" if claim.is_proved else "That is more than was asked"
+        text += f". {broken}: train on good images like these"
     return text
 
 

@@ -259,17 +259,38 @@ class TrainTable(Record):
 
 
 class CalibrateTable(Record):
-    """`[calibrate]`: the promised false-alarm rate."""
+    """`[calibrate]`: the false-alarm rate, and the good images that it rests on."""
+
+    kind: Literal["split", "cross"] | None = Field(
+        None,
+        description="split: some images for calibration alone, the rate is promised; cross: folds over all images, the "
+        "rate is asked and measured (default: from the number of images; split where `fraction` is given)",
+    )
 
     false_alarms: float | None = Field(
         None, gt=0, lt=1, description="Share of good images flagged (default: 0.01, or the least the data allow)"
     )
     fraction: float | None = Field(
-        None, gt=0, lt=0.8, description="Share of the images kept for calibration (default: 0.15 to 0.25)"
+        None, gt=0, lt=0.8, description="Share of the images kept for calibration alone (default: 0.15 to 0.25)"
     )
     kind: Literal["split", "cross"] | None = Field(
         None, description="split: on images kept for it; cross: on all, by folds (default: by the number of images)"
     )
+
+    @property
+    def kind_asked(self) -> Literal["split", "cross"] | None:
+        """The kind of calibration; None leaves it to the number of images. A fraction kept apart is a split."""
+        return "split" if self.kind is None and self.fraction is not None else self.kind
+
+    @model_validator(mode="after")
+    def _fraction_is_of_a_split(self) -> CalibrateTable:
+        if self.kind == "cross" and self.fraction is not None:
+            msg = (
+                f"'calibrate.fraction' is {self.fraction:g}, but 'calibrate.kind' is \"cross\", which calibrates on "
+                "all images, in folds: leave one of the two keys out"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class PromoteTable(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pipelines.anomaly.rate_claim import ASSUMPTION
 from pipelines.base.percentages import percent, promised
 from pipelines.registry.records import CHAMPIONS_FIGURE, COMMIT, DATA, OWN_FIGURE, PARENT, WHY
 from pipelines.registry.search import job_of
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 # By the keys of a training's figures, in the order in which they are told.
 _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "promised_rate": ("promised false alarms", lambda value: f"at most {promised(value)} of good images, on average"),
+    "asked_rate": ("false alarms asked", lambda value: f"{promised(value)} of good images; not proved"),
     "false_alarm_rate": ("false alarms in the test", lambda value: f"{percent(value)} of the good test images"),
     "false_alarm_limit": ("by chance alone", lambda value: f"up to {percent(value)} of the good test images"),
+    "assumed_false_alarm_limit": (
+        "by chance alone",
+        lambda value: f"up to {percent(value)} of the good test images, {ASSUMPTION}",
+    ),
     "synthetic_auroc": (
         "synthetic defects",
         lambda value: f"a damaged image scores above a good one in {percent(value, 3)} of pairs (guessing: 50 %)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report.folder import Evaluation
 from pipelines.report.histogram import thin
 
@@ -36,15 +37,17 @@ class EvaluationFigures:
 
     Attributes:
         source: the figures as evaluation.json has them.
+        claim: what the false-alarm rate rests on.
         roc: the curve as a path in a square of `side` units; None where there is none.
         point: place of the threshold on the curve, in the same units.
-        alarm_bar: promised rate, realised rate and interval as shares of the bar's length.
+        alarm_bar: asked rate, realised rate and interval as shares of the bar's length.
         alarm_scale: the rate at the right end of that bar.
         alarm_words: whether the realised rate is what chance allows.
         defects: one row a kind, hardest first.
     """
 
     source: Evaluation
+    claim: RateClaim
     side: int
     roc: str | None
     point: tuple[float, float] | None
@@ -73,6 +76,7 @@ def lay_out_evaluation(evaluation: Evaluation) -> EvaluationFigures:
     rows.sort(key=lambda row: (row.image_auroc is None, row.image_auroc or 0.0, row.name))
     return EvaluationFigures(
         source=evaluation,
+        claim=evaluation.calibration or RateClaim(),
         side=_SIDE,
         roc=_draw_roc(evaluation.roc),
         point=_place_point(evaluation.fpr_at_threshold, evaluation.tpr_at_threshold),
@@ -94,13 +98,13 @@ def _place_point(fpr: float | None, tpr: float | None) -> tuple[float, float] | 
 
 
 def _lay_out_alarm(evaluation: Evaluation) -> tuple[dict[str, float] | None, float]:
-    """The promised and the realised false-alarm rate on one scale that starts at zero."""
-    realised, interval, promised = evaluation.fpr_at_threshold, evaluation.fpr_interval, evaluation.false_alarms
+    """The asked and the realised false-alarm rate on one scale that starts at zero."""
+    realised, interval, asked = evaluation.fpr_at_threshold, evaluation.fpr_interval, evaluation.false_alarms
     if realised is None or interval is None:
         return None, 1.0
     rates = {"realised": realised, "low": interval[0], "high": interval[1]}
-    if promised is not None:
-        rates["promised"] = promised
+    if asked is not None:
+        rates["asked"] = asked
     scale = min(1.0, 1.25 * max(0.01, *rates.values()))
     return {name: round(min(1.0, rate / scale), 4) for name, rate in rates.items()}, scale
 
@@ -109,8 +113,10 @@ def _describe_alarm(evaluation: Evaluation) -> str | None:
     realised, interval = evaluation.fpr_at_threshold, evaluation.fpr_interval
     if realised is None or interval is None:
         return None
+    proved = evaluation.calibration is None or evaluation.calibration.is_proved
+    other = "" if proved else ", or the deployed model scores otherwise than the fold models"
     if realised > interval[1]:
-        return "more than chance explains: these good images differ from the calibration images"
+        return f"more than chance explains: these good images differ from the calibration images{other}"
     if realised < interval[0]:
-        return "fewer than expected: these good images are easier than the calibration images"
+        return f"fewer than expected: these good images are easier than the calibration images{other}"
     return "within what chance allows"

@@ -48,7 +48,7 @@ def _compare_flagged(last: PastRun, before: Sequence[PastRun]) -> str | None:
         return said
     usual = median(rates)
     least, most = np.quantile(rates, [1 - _USUAL, _USUAL]).tolist()
-    expected = max(usual, last.promised or 0.0)  # as many as were promised are no news
+    expected = max(usual, last.promised or last.asked or 0.0)  # as many as were asked are no news
     how = "as usual"
     if last.rate > most and find_tail_probability(last.flagged, last.ok, expected) < LEVEL:
         how = "more than usual"

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError
 
@@ -16,6 +17,10 @@ RESULTS = "results.parquet"
 RUN = "run.json"
 EVALUATION = "evaluation.json"
 GALLERY = ".kintsugi-run/gallery.parquet"
+
+
+# Whether the rate is meant for images of a sub-folder; older runs call it promised, since theirs always was.
+_REPRESENTED = AliasChoices("represented", "promised")
 
 
 class Record(BaseModel):
@@ -51,14 +56,15 @@ class GroupFacts(Record):
     threshold: float | None = None  # its own; None: that of all others
     images: int = 0
     judged_by: JudgeFacts | None = None  # None: an older run's
-    promised: bool = False
+    represented: bool = Field(default=False, validation_alias=_REPRESENTED)
 
 
 class OtherFacts(Record):
     """What sub-folders with too few calibration images for a threshold of their own were judged by."""
 
     n: int = 0  # calibration images
-    promised: bool = False  # these are of such sub-folders themselves, and enough for the rate
+    # These are of such sub-folders themselves, and enough for the rate.
+    represented: bool = Field(default=False, validation_alias=_REPRESENTED)
 
 
 class GroupedFacts(Record):
@@ -82,19 +88,19 @@ class GroupedFacts(Record):
     @property
     def is_plain(self) -> bool:
         """Whether all images were judged as in a run without groups: they lie in no sub-folder that is known."""
-        return bool(self.groups) and not self.knows_groups and all(group.promised for group in self.groups)
+        return bool(self.groups) and not self.knows_groups and all(group.represented for group in self.groups)
 
     @field_validator("groups")
     @classmethod
     def _older_runs_say_it_otherwise(
         cls, groups: tuple[GroupFacts, ...], info: ValidationInfo
     ) -> tuple[GroupFacts, ...]:
-        """Find whether the rate is promised in sub-folders of an older run: not, where calibration never saw one."""
-        pooled = info.data.get("others", OtherFacts()).promised
+        """Find whether the rate is meant for sub-folders of an older run: not, where calibration never saw one."""
+        pooled = info.data.get("others", OtherFacts()).represented
         return tuple(
             each
             if each.judged_by
-            else each.model_copy(update={"promised": each.threshold is not None or (pooled and each.n > 0)})
+            else each.model_copy(update={"represented": each.threshold is not None or (pooled and each.n > 0)})
             for each in groups
         )
 
@@ -109,8 +115,8 @@ class HeatFacts(Record):
     colours: tuple[tuple[float, float], ...] = ()  # share, and where on the ramp it is
 
 
-class CalibrationFacts(Record):
-    """The held-out normal images that verdicts are made by."""
+class CalibrationFacts(Record, RateClaim):
+    """The normal images that verdicts are made by: held out, or scored out of fold."""
 
     n: int
     false_alarms: float
@@ -193,6 +199,7 @@ class Evaluation(Defect):
     n_bad: int = 0
     threshold: float | None = None
     false_alarms: float | None = None
+    calibration: RateClaim | None = None
     roc: tuple[tuple[float, float], ...] = ()
     defects: dict[str, Defect] = Field(default_factory=dict)
 

@@ -91,7 +91,7 @@ def render_page(
     environment.filters.update(
         number=words.format_number,
         percent=words.format_percent,
-        promised=words.format_promise,
+        asked=words.format_promise,
         duration=words.format_duration,
         moment=words.format_moment,
         plural=words.plural,

@@ -112,11 +112,13 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
         return None
     spans = [estimate_interval(run.flagged or 0, run.ok) if run.rate is not None else (None, None) for run in runs]
     promised = [run.promised if run.rate is not None else None for run in runs]
-    scale = Scale.around([*values, *(high for _, high in spans), *promised], 190, least=0.0)
+    asked = [run.asked if run.rate is not None else None for run in runs]
+    scale = Scale.around([*values, *(high for _, high in spans), *promised, *asked], 190, least=0.0)
     alarmed = [value if run.alarms else None for run, value in zip(runs, values, strict=True)]
     strokes = [
         Stroke("whiskers", draw_bars(axis, scale, *map(list, zip(*spans, strict=True))), min(1.2, axis.dot / 4)),
         Stroke("promise", draw_steps(axis, scale, promised)),
+        Stroke("asked", draw_steps(axis, scale, asked)),
         Stroke("trace", draw_line(axis, scale, values)),
         Stroke("dots", draw_dots(axis, scale, values), axis.dot),
         Stroke("dots-alarm", draw_dots(axis, scale, alarmed), axis.dot + 1.5),
@@ -125,6 +127,7 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
         "dots": "images flagged",
         "whiskers": "95 % interval",
         "promise": "promised false-alarm rate",
+        "asked": "asked false-alarm rate",
         "dots-alarm": "run with an alarm",
     }
 
@@ -139,7 +142,7 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
     return _make_chart(
         axis, values, words.format_percent, id="rates", title="Anomaly rate", height=190,
         lead="Share of the images of each run that were flagged. Upright lines are its 95 % interval: a run of few "
-        "images tells little." + " Good images alone stay near the dashed line or below." * any(promised),
+        "images tells little." + " Good images alone stay near the dashed line or below." * any([*promised, *asked]),
         scale=scale.marks(_format_percent), strokes=_drop_empty(strokes), tips=_make_tips(runs, say),
         legend=_make_legend(strokes, legend),
     )  # fmt: skip

@@ -43,7 +43,8 @@ class PastRun(Record):
     ok: int = Field(ge=0, le=_MOST_FILES)
     failed: int = Field(ge=0, le=_MOST_FILES)
     flagged: int | None = None  # None: there were no verdicts
-    promised: float | None = None  # false-alarm rate
+    promised: float | None = None  # false-alarm rate that is proved
+    asked: float | None = None  # false-alarm rate that is not proved
     threshold: float | None = None
     drift: DriftFacts | None = None
     quantiles: tuple[float, float, float] | None = None  # of the scores: QUANTILES
@@ -184,10 +185,10 @@ def _read(folder: Path, key: str) -> PastRun | None:
         raise FolderError(f"{folder / RUN} lacks the model's name or its counts")
     sha256, version = run.model.sha256, run.model.version
     alarms = run.alarms if isinstance(run.alarms, list) else []
-    # A share of false discoveries promises nothing of the share that is flagged; nor do sub-folders not calibrated on.
-    is_promised = judged and "false_discoveries" not in judged.options
+    # A share of false discoveries says nothing of the share that is flagged; nor do sub-folders not calibrated on.
+    rate = _keep_finite(judged.false_alarms) if judged and "false_discoveries" not in judged.options else None
     if judged and judged.grouped and 0 < judged.grouped.unpromised == ok:
-        is_promised = False
+        rate = None
     return PastRun(
         folder=key,
         model=run.model.name,
@@ -196,7 +197,8 @@ def _read(folder: Path, key: str) -> PastRun | None:
         ok=ok,
         failed=failed,
         flagged=flagged,
-        promised=_keep_finite(judged.false_alarms) if judged and is_promised else None,
+        promised=rate if judged and judged.is_proved else None,
+        asked=rate if judged and not judged.is_proved else None,
         threshold=_keep_finite(judged.threshold) if judged else None,
         drift=run.drift,
         labels=isinstance(run.model.metadata.get("classes"), list),

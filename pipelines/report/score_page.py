@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report import sentences
 from pipelines.report.charts import lay_out_evaluation
 from pipelines.report.folder import EVALUATION, CalibrationFacts, Evaluation, GroupedFacts, Picture, Run, read_record
@@ -27,6 +28,9 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
     failed, flagged, unjudged = rows.count(FAILED), rows.count(ABNORMAL), rows.count(UNJUDGED)
     evaluation = read_record(out / EVALUATION, Evaluation)
     is_mapped = not gallery or any(picture.heatmap for picture in gallery)
+    claim = calibration or RateClaim()
+    # Groups and other rules have words of their own for what is promised; where nothing is, this holds for them, too.
+    is_claimed = _is_movable(rows, calibration) or not claim.is_proved
     facts = {
         "headline": sentences.summarise_scores(
             ok=rows.total - failed,
@@ -36,6 +40,7 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
             rate=calibration.false_alarms if calibration else None,
             rule=None if calibration is None or calibration.grouped else calibration.rule,
             unpromised=grouped.unpromised if grouped else 0,
+            claim=claim,
         ),
         "done": "scored",
         "normal": rows.count(NORMAL),
@@ -46,12 +51,14 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
         ],
         "scored": len(rows.known_scores),
         "threshold": rows.threshold if _is_movable(rows, calibration) else None,
-        "promised": calibration.false_alarms if calibration else None,
+        "asked": calibration.false_alarms if calibration else None,
+        "claim": claim,
+        "claimed": sentences.describe_claim(claim, calibration.false_alarms) if calibration and is_claimed else (),
         "calibration": calibration,
         "grouped": grouped,
         "mapped": is_mapped,
         "legend": make_legend(run.heat) if run.heat and is_mapped else None,
-        "cautions": sentences.warn_of_scores(run.model.metadata),
+        "cautions": sentences.warn_of_scores(run.model.metadata, claim),
         "evaluation": lay_out_evaluation(evaluation) if evaluation else None,
     }
     data = {
@@ -101,6 +108,8 @@ def _pack_threshold(rows: Rows, calibration: CalibrationFacts | None) -> dict[st
     return {
         "value": rows.threshold,
         "falseAlarms": calibration.false_alarms if calibration else None,
+        "proved": calibration is None or calibration.is_proved,
+        "isWhat": (calibration or RateClaim()).is_what,
         "calibration": pack(held_out, "f8"),
         "calibrationAbove": pack(len(every) - np.searchsorted(every, held_out, side="right"), "u4"),
         "n": len(every),
@@ -109,7 +118,7 @@ def _pack_threshold(rows: Rows, calibration: CalibrationFacts | None) -> dict[st
 
 
 def _is_movable(rows: Rows, calibration: CalibrationFacts | None) -> bool:
-    """Return whether one threshold judged all images and promises a rate: not so by groups, or under another rule."""
+    """Return whether one threshold judged all images at a false-alarm rate: not so by groups, or under another rule."""
     if _find_groups(calibration):
         return False
     return rows.has_threshold and not (calibration and calibration.rule)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.base.safe_text import printable
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture, Run
@@ -24,6 +25,7 @@ def summarise_scores(
     rate: float | None,
     rule: str | None = None,
     unpromised: int = 0,
+    claim: RateClaim | None = None,
 ) -> str:
     """Return the verdict of a run in one sentence.
 
@@ -32,10 +34,12 @@ def summarise_scores(
         failed: files that could not be read.
         judged: images of `ok` that have a verdict.
         flagged: images of `judged` that are abnormal.
-        rate: the false-alarm rate that was promised, in 0..1; None where it is not known.
+        rate: the false-alarm rate that was asked, in 0..1; None where it is not known.
         rule: what took its place, in words, as a budget or a share of false discoveries.
-        unpromised: images of `judged` for which no rate is promised.
+        unpromised: images of `judged` that the rate is not meant for.
+        claim: what the rate rests on; None: of an older run.
     """
+    claim = claim or RateClaim()
     if not ok:
         return f"No image could be scored: {words.plural(failed, 'file')} failed"
     if judged:
@@ -44,9 +48,12 @@ def summarise_scores(
         if rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:
-            text += f" at a promised false-alarm rate of {words.format_promise(rate)}"
-        if unpromised:
-            text += f"; none is promised for {unpromised:,} of them" if unpromised < judged else ", without a promise"
+            which = "a promised" if claim.is_proved else "an asked"
+            text += f" at {which} false-alarm rate of {words.format_promise(rate)}"
+        if 0 < unpromised < judged:
+            text += f"; none is {'promised' if claim.is_proved else 'known'} for {unpromised:,} of them"
+        elif unpromised:
+            text += f", without {'a promise' if claim.is_proved else 'a known false-alarm rate'}"
         if judged < ok:
             text += f"; {words.plural(ok - judged, 'image')} without a verdict"
     else:
@@ -91,6 +98,18 @@ def advise_left_out(count: int, total: int) -> str:
     if count == total:
         return f"{advice[0].upper()}{advice[1:]}"
     return f"{count:,} of them may be {'an image' if count == 1 else 'images'}: {advice}"
+
+
+def describe_claim(claim: RateClaim, rate: float) -> list[tuple[str, str]]:
+    r"""Return what is proved of a false-alarm rate and what is measured, each with its label.
+
+    >>> describe_claim(RateClaim(), 0.01)[0][1]
+    'At most 1\xa0% of good images like the calibration images are flagged, on average over calibration sets.'
+    """
+    return [
+        (which.capitalize(), f"{text[0].upper()}{text[1:]}.".replace(" %", f"{_NBSP}%"))
+        for which, text in claim.describe(rate)
+    ]
 
 
 # Of an image.
@@ -207,15 +226,17 @@ def _share(percent_value: float) -> str:
 # Of the model.
 
 
-def warn_of_scores(metadata: Mapping[str, object]) -> list[str]:
+def warn_of_scores(metadata: Mapping[str, object], claim: RateClaim | None = None) -> list[str]:
     """Return what a reader has to know of a model that scores before its figures, in sentences."""
     if metadata.get("adversarial") is None:
         return []
+    counted = "The promised false-alarm rate was counted on held-out images, and holds for images like those."
+    if claim is not None and not claim.is_proved:
+        counted = "The threshold was counted on out-of-fold scores of images like the training images."
     return [
         "This model prefers sharp to faithful: training also asked that reconstructions and images from the prior pass "
         "for real, so that details in them may be made up. Its ELBO is the plain bound, which training did not "
-        "maximise alone: do not compare it with other models'. The promised false-alarm rate was counted on held-out "
-        "images, and holds for images like those."
+        "maximise alone: do not compare it with other models'. " + counted
     ]
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.demo import next_commands
+from pipelines.anomaly.rate_claim import Measured, RateClaim
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.models.model_file import sha256_of
 from pipelines.score import ScoreSummary
@@ -49,6 +50,22 @@ def test_the_threshold_of_other_images_is_told_where_there_are_any(
     monkeypatch.setattr("pipelines.score.score_folder", lambda *_, **__: summary)
     arguments = ["score", str(tmp_path), "--model", "x.onnx", "--out", str(tmp_path / "out"), "--groups"]
     assert f"2 of 10 images look abnormal {told}\n" in CliRunner().invoke(app, arguments).output
+
+
+def test_of_a_cross_calibration_the_rate_is_asked_and_the_measured_one_has_a_line_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Measured(rate=0.01, images=100, flagged=2)
+    summary = ScoreSummary(
+        out=tmp_path, report=tmp_path / "report.html", files=10, ok=10, failed=0, flagged=2, false_alarms=0.01,
+        threshold=1.5, images_per_second=None, claim=RateClaim(kind="cross", folds=5, measured=measured),
+    )  # fmt: skip
+    monkeypatch.setattr("pipelines.score.score_folder", lambda *_, **__: summary)
+    arguments = ["score", str(tmp_path), "--model", "x.onnx", "--out", str(tmp_path / "out")]
+    first, proved, told, _ = CliRunner().invoke(app, arguments).output.splitlines()
+    assert first == "2 of 10 images look abnormal (asked false-alarm rate 1 %, threshold 1.5000)"
+    assert proved.startswith("proved: nothing of the rate of 1 % that was asked")
+    assert told == f"measured: {measured}"
 
 
 def test_a_model_without_its_calibration_ends_with_a_warning(kintsugi, trained, tmp_path: Path) -> None:

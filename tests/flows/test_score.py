@@ -20,10 +20,11 @@ import flows.folder_run
 import flows.notify
 import flows.restore
 import flows.score
-from flows.artifacts import scores_page
+from flows.artifacts import list_counts, scores_page
 from flows.folder_run import report_run, run_folder
 from flows.restore import restore_flow
 from flows.score import score_flow
+from pipelines.anomaly.rate_claim import Measured, RateClaim
 from pipelines.base.progress import progress
 from pipelines.batch.folder_run import Shard
 from pipelines.batch.options import RestoreOptions, ScoreOptions
@@ -137,6 +138,20 @@ def test_when_no_image_could_be_scored_the_page_says_so(tmp_path):
     )  # fmt: skip
     page = scores_page(summary, tmp_path / "inbox", "nuts/3")
     assert "No image could be scored.\n\n**2** files could not be read" in page
+
+
+def test_the_rate_asked_and_the_rate_measured_are_two_figures(tmp_path):
+    summary = ScoreSummary(
+        out=tmp_path, report=tmp_path / "report.html", files=9, ok=9, failed=0, flagged=1,
+        false_alarms=0.01, threshold=1.25, images_per_second=None,
+    )  # fmt: skip
+    measured = Measured(rate=0.01, images=50, flagged=1)
+    cross = replace(summary, claim=RateClaim(kind="cross", folds=5, measured=measured), unpromised=3)
+    assert list_counts(summary)["promised false-alarm rate"] == 0.01
+    found = list_counts(cross)
+    assert (found["asked false-alarm rate"], found["measured false-alarm rate"]) == (0.01, 0.02)
+    assert found["without a known rate"] == 3
+    assert [name for name in found if "promise" in name] == []
 
 
 def test_a_second_run_does_only_what_is_missing(job, client, tmp_path):

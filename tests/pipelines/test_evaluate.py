@@ -87,6 +87,15 @@ def test_the_realised_rate_stands_beside_the_promised_one() -> None:
     line = "false alarms       8.3 % of good images (promised 5 %"
     assert f"{line}, chance explains 0 % to 20 %)" in describe_evaluation(figures)
     assert f"{line})" in describe_evaluation(figures | {"fpr_interval": None})
+    cross = {"kind": "cross", "folds": 5, "measured": {"rate": 0.05, "images": 40, "flagged": 2}}
+    told = list(describe_evaluation(figures | {"calibration": cross}))
+    condition = "if the calibration scores were those of the deployed model"
+    assert f"{line.replace('promised', 'asked')}, chance explains 0 % to 20 %, {condition})" in told
+    (measured,) = (each for each in told if "as measured in training" in each)
+    assert "2 of 40 good images that took part in nothing were flagged where 5 % was asked: 5 % (exact" in measured
+    over = list(describe_evaluation(figures | {"calibration": cross, "fpr_at_threshold": 0.25}))
+    assert any(each.endswith("That is more than was asked: train on good images like these") for each in over)
+    assert "promise" not in " ".join([*told, *over])
     assert "false alarms       -" in describe_evaluation(figures | {"fpr_at_threshold": None})
 
 

@@ -48,6 +48,25 @@ def test_a_stopped_run_is_reported_by_its_own_rule(
     assert (settled["options"], settled["threshold"]) == (asked, whole[0][2])
 
 
+def test_a_stopped_run_of_a_cross_calibration_stays_one(trained, rows_of, images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cross.json"
+    kept = json.loads((trained.model.parent / "calibration.json").read_text())
+    claim = {"kind": "cross", "folds": 5, "measured": {"rate": 0.1, "images": 20, "flagged": 1}}
+    path.write_text(json.dumps(kept | claim))
+    score_folder(images, trained.model, tmp_path / "whole", calibration=path)
+    with score.open_scoring(images, trained.model, tmp_path / "out", ScoreOptions(calibration=path)) as scoring:
+        for shard in scoring.shards():
+            scoring.run(shard)
+    rebuild_report(tmp_path / "out")
+    for name in ("whole", "out"):
+        rows = rows_of(tmp_path / name)
+        assert {row["promised"] for row in rows} == {False}
+        assert None not in {row["p_value"] for row in rows}
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        assert {key: run["calibration"][key] for key in claim} == claim
+        assert "at an asked false-alarm rate of" in (tmp_path / name / "report.html").read_text()
+
+
 def test_a_run_without_results_has_no_report_and_stays_as_it_is(trained, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with score.open_scoring(images, trained.model, out, ScoreOptions()):

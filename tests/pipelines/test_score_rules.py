@@ -152,7 +152,7 @@ def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
     ("wrong", "says"),
     [
         ({"false_discoveries": 0.5, "budget": 2}, "is a rule of its own"),
-        ({"groups": True, "budget": 2}, "thresholds by group promise a false-alarm rate"),
+        ({"groups": True, "budget": 2}, "thresholds by group follow from a false-alarm rate"),
         ({"false_alarms": 2.0}, "a false-alarm rate of 2.0 is not between 0 and 1"),
         ({"false_discoveries": 0.0}, "is not between 0 and 1"),
         ({"calibration": Path("nowhere.json")}, "there is no calibration file nowhere.json"),

@@ -88,7 +88,7 @@ function startHistogram(data, threshold) {
     handle.style.setProperty('height', `${plot.height}px`);
     handle.setAttribute('aria-valuenow', String(threshold.value));
     const rate = threshold.rate();
-    handle.setAttribute('aria-valuetext', `score ${formatNumber(threshold.value)}: ${formatCount(threshold.abnormal(), 'abnormal image')}${rate === null ? '' : `, false-alarm rate ${formatPromise(rate)}`}`);
+    handle.setAttribute('aria-valuetext', `score ${formatNumber(threshold.value)}: ${formatCount(threshold.abnormal(), 'abnormal image')}${rate === null ? '' : `, false-alarm rate ${formatAsked(rate)}`}`);
   }
 
   const key = (kind, text) => element('span', {}, element('i', { class: `swatch ${kind}` }), text);

@@ -67,8 +67,8 @@ function formatNumber(value, digits = 4) {
   return value < 0 ? MINUS + text : text;
 }
 
-/** A rate that is promised: never rounded down. */
-function formatPromise(rate) {
+/** A false-alarm rate that is asked: never rounded down. */
+function formatAsked(rate) {
   if (rate === null || !Number.isFinite(rate)) return DASH;
   const value = 100 * rate;
   if (value === 0) return `0${NBSP}%`;

@@ -40,13 +40,13 @@ function startExploring(rows, threshold) {
     byId('count-abnormal-note').textContent = moved ? `in the run: ${grouped.format(rows.counts[1])}` : `score above ${formatNumber(threshold.value)}`;
     byId('count-normal-note').textContent = moved ? `in the run: ${grouped.format(rows.counts[0])}` : `score up to ${formatNumber(threshold.value)}`;
     byId('threshold-value').textContent = formatNumber(threshold.value);
-    byId('threshold-rate').textContent = rate === null ? DASH : `\u2264${NBSP}${formatPromise(rate)}`;
+    byId('threshold-rate').textContent = rate === null ? DASH : `${threshold.proved ? `\u2264${NBSP}` : ''}${formatAsked(rate)}`;
     byId('threshold-option').textContent = option === null ? 'none' : `--false-alarms ${option}`;
     byId('threshold-copy').hidden = option === null;
     byId('threshold-note').textContent = explain(threshold, rate, option);
     byId('threshold-reset').disabled = !moved;
     bar.hidden = panelInView || !moved;
-    barText.textContent = `Exploring: threshold ${formatNumber(threshold.value)}, ${grouped.format(abnormal)} abnormal${rate === null ? '' : `, false alarms at most ${formatPromise(rate)}`}`;
+    barText.textContent = `Exploring: threshold ${formatNumber(threshold.value)}, ${grouped.format(abnormal)} abnormal${rate === null ? '' : `, false alarms ${threshold.proved ? 'at most' : 'asked'} ${formatAsked(rate)}`}`;
   }
 
   threshold.subscribe(refresh);
@@ -58,13 +58,13 @@ function explain(threshold, rate, option) {
   const above = Math.round(rate * (threshold.n + 1)) - 1;
   const ground = `${above === 0 ? 'None' : grouped.format(above)} of ${formatCount(threshold.n, 'calibration image')} ${above > 1 ? 'score' : 'scores'} higher`;
   if (option === null) {
-    return `${ground}. No --false-alarms value gives this threshold: with ${formatCount(threshold.n, 'calibration image')}, ${formatPromise(1 / (threshold.n + 1))} is the smallest rate that can be promised.`;
+    return `${ground}. No --false-alarms value gives this threshold: with ${formatCount(threshold.n, 'calibration image')}, ${formatAsked(1 / (threshold.n + 1))} is the smallest rate that can be ${threshold.isWhat}.`;
   }
   if (!threshold.moved) {
-    const promised = Number(option);
-    const text = `${ground}: this is where the run put the threshold to promise at most ${formatPromise(promised)} false alarms.`;
-    if (formatPromise(rate) === formatPromise(promised)) return text;
-    return `${text} ${formatCount(threshold.n, 'calibration image')} can only tell rates apart in steps of ${formatPromise(1 / (threshold.n + 1))}, so the next possible rate below, ${formatPromise(rate)}, is used.`;
+    const asked = Number(option);
+    const text = `${ground}: this is where the run put the threshold for ${threshold.proved ? 'at most ' : ''}${formatAsked(asked)} false alarms, as ${threshold.isWhat}.`;
+    if (formatAsked(rate) === formatAsked(asked)) return text;
+    return `${text} ${formatCount(threshold.n, 'calibration image')} can only tell rates apart in steps of ${formatAsked(1 / (threshold.n + 1))}, so the next possible rate below, ${formatAsked(rate)}, is used.`;
   }
   return `${ground}. To have these verdicts in the files, run the command again with --false-alarms ${option}.`;
 }

@@ -21,7 +21,7 @@ function createThreshold(rows, settings, axis) {
   const lowestShown = rows.scored ? rows.score[rows.scored - 1] : axis.low;
 
   // Below the highest calibration score only calibration scores are thresholds, as on the command line: a value between
-  // two of them promises nothing else. Above it nothing can be promised, and every value can be tried.
+  // two of them gives no other rate. Above it there is no rate to ask for, and every value can be tried.
   function snap(x) {
     const wanted = clamp(x, axis.low, axis.high);
     const low = rank(wanted);
@@ -45,6 +45,8 @@ function createThreshold(rows, settings, axis) {
 
   const threshold = {
     origin, n,
+    proved: settings.proved, // whether the rate holds; else it is only asked
+    isWhat: settings.isWhat, // what the rate is, in a word
     get value() { return value; },
     get moved() { return value !== origin; },
     axis,
@@ -61,7 +63,7 @@ function createThreshold(rows, settings, axis) {
       return firstWhere(rows.scored, (row) => rows.score[row] <= value);
     },
 
-    /** The false-alarm rate that this threshold promises; null without calibration scores. */
+    /** The false-alarm rate of this threshold: at most, where it is proved; null without calibration scores. */
     rate() {
       if (!n) return null;
       const at = rank(value);

@@ -14,6 +14,7 @@ from scipy.stats import betabinom
 
 from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration, beta_binomial_cdf
 from pipelines.anomaly.place_quantiles import GoodPlaces
+from pipelines.anomaly.rate_claim import Measured
 from pipelines.errors import CalibrationError
 
 DIGEST = "ab" * 32
@@ -183,7 +184,7 @@ def test_groups_and_places_are_kept_and_a_file_without_them_is_read(tmp_path: Pa
     old = Calibration.load(path, model_sha256=DIGEST)
     assert (old.places, old.groups) == (None, {})
     old.save(path)
-    assert set(json.loads(path.read_text())) - set(GOOD) <= {"statistics", "groups"}
+    assert set(json.loads(path.read_text())) - set(GOOD) <= {"statistics", "groups", "kind"}
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +234,12 @@ GOOD = {"format": 1, "model_sha256": DIGEST, "scores": [1.0, 2.0], "map_quantile
         (json.dumps(GOOD | {"places": {"places": 9, "shares": [0.1, 0.5], "values": [1.0, 2.0]}}), "shares must fall"),
         (json.dumps(GOOD | {"places": {"places": 9, "shares": [0.5, 0.1], "values": [2.0, 1.0]}}), "shares must fall"),
         (json.dumps({key: value for key, value in GOOD.items() if key != "scores"}), "scores"),
+        (json.dumps(GOOD | {"kind": "cv+"}), "kind"),
+        (json.dumps(GOOD | {"kind": "cross"}), "2 folds or more, not None"),
+        (json.dumps(GOOD | {"kind": "cross", "folds": 1}), "2 folds or more, not 1"),
+        (json.dumps(GOOD | {"folds": 5}), "no folds, and not 5"),
+        (json.dumps(GOOD | {"measured": {"rate": 0.01, "images": 9, "flagged": 10}}), "10 of 9 images"),
+        (json.dumps(GOOD | {"measured": {"rate": 0.01, "images": 0, "flagged": 0}}), r"measured\.images"),
     ],
 )
 def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -270,3 +277,34 @@ def test_the_rate_of_the_job_is_the_default(tmp_path: Path) -> None:
     assert loaded.default_false_alarms() == 0.2
     (tmp_path / "old.json").write_text(json.dumps(GOOD))
     assert Calibration.load(tmp_path / "old.json", model_sha256=DIGEST).default_false_alarms() == 1 / 3
+
+
+def test_a_file_without_a_kind_is_a_split(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(json.dumps(GOOD))
+    old = Calibration.load(tmp_path / "old.json", model_sha256=DIGEST)
+    assert (old.kind, old.folds, old.measured, old.is_what) == ("split", None, None, "promised")
+
+
+def test_a_cross_calibration_is_kept_and_its_formulas_are_those_of_a_split(tmp_path: Path) -> None:
+    facts = {"kind": "cross", "folds": 5, "measured": Measured(rate=0.05, images=40, flagged=3)}
+    groups = {"a": tuple(map(float, range(50))), "b": tuple(map(float, range(50, 99)))}
+    scores = tuple(map(float, range(99)))
+    cross = Calibration(model_sha256=DIGEST, scores=scores, map_quantiles=QUANTILES, groups=groups, **facts)
+    cross.save(tmp_path / "calibration.json")
+    loaded = Calibration.load(tmp_path / "calibration.json", model_sha256=DIGEST)
+    assert loaded == cross
+    assert loaded.measured == Measured(rate=0.05, images=40, flagged=3)
+    split = calibration(range(99))
+    asked = np.array([3.5, 97.0, 98.0])
+    np.testing.assert_array_equal(cross.p_values(asked), split.p_values(asked))
+    assert (cross.threshold(0.05), cross.interval(0.05, 40)) == (split.threshold(0.05), split.interval(0.05, 40))
+    of_group = cross.of_group("b")
+    assert of_group is not None
+    # What was measured of the whole says nothing of a group.
+    assert (of_group.kind, of_group.folds, of_group.measured) == ("cross", 5, None)
+
+
+def test_a_rate_below_what_a_cross_calibration_can_tell_is_not_called_a_promise() -> None:
+    cross = Calibration(model_sha256=DIGEST, scores=(1.0,) * 9, map_quantiles={}, kind="cross", folds=3)
+    with pytest.raises(CalibrationError, match=r"0\.01 cannot be told from 9 calibration images, the smallest is 1/10"):
+        cross.threshold(0.01)

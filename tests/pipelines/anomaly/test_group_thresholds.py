@@ -111,7 +111,7 @@ def test_verdicts_of_small_groups_are_of_their_pooled_calibration() -> None:
         assert (row["group"], row["threshold"], row["is_anomaly"], row["promised"]) == (None, 119.0, False, True)
         assert row["p_value"] == pooled.p_values(np.array([118.5]))[0]
     assert verdicts.groups is not None
-    assert list(verdicts.groups.without_promise(["a/1.png", "b/1.png"])) == []
+    assert list(verdicts.groups.warn_of_unrepresented(["a/1.png", "b/1.png"])) == []
 
 
 def test_a_group_that_calibration_never_saw_has_a_verdict_and_no_promise() -> None:
@@ -124,7 +124,7 @@ def test_a_group_that_calibration_never_saw_has_a_verdict_and_no_promise() -> No
     assert (row["promised"], row["p_value"]) == (False, None)
     assert verdicts.is_flagged("unknown/1.png", 118.5)
     assert verdicts.groups is not None
-    (warning,) = verdicts.groups.without_promise(["a/1.png", "unknown/1.png", "unknown/2.png"])
+    (warning,) = verdicts.groups.warn_of_unrepresented(["a/1.png", "unknown/1.png", "unknown/2.png"])
     assert warning == (
         "2 images lie in sub-folders that the model was not calibrated on, so no false-alarm rate is promised for "
         "them: unknown. They are judged by all 70 calibration images, and have no p-value. Train with good images of "
@@ -156,7 +156,7 @@ def test_groups_that_are_too_small_even_together_have_no_promise_and_the_run_say
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["warnings"] == warnings
     assert run["calibration"]["grouped"]["unpromised"] == summary.unpromised == 5
-    assert run["calibration"]["grouped"]["others"] == {"n": 28, "promised": False}
+    assert run["calibration"]["grouped"]["others"] == {"n": 28, "represented": False, "promised": False}
     assert (summary.rule or "").endswith("promised in each of 2 groups")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "4 images lie in sub-folders that the model was not calibrated on" in page
@@ -268,7 +268,7 @@ def test_a_run_judges_by_group_and_says_so_once(
     assert (summary.by_group, summary.unpromised) == (12, 4)
     (warning,) = run["warnings"]
     assert warning.startswith("4 images lie in sub-folders that the model was not calibrated on")
-    assert run["calibration"]["grouped"]["others"] == {"n": 4, "promised": True}
+    assert run["calibration"]["grouped"]["others"] == {"n": 4, "represented": True, "promised": True}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Thresholds by group" in page
     assert '<th scope="row">línea</th>' not in page
@@ -341,7 +341,7 @@ def test_calibration_without_groups_promises_nothing_for_a_sub_folder() -> None:
     assert (found["cam1"][0]["p_value"], found[""][0]["p_value"]) == (None, 2 / 51)
     for (row,) in found.values():
         assert (row["group"], row["threshold"], row["is_anomaly"]) == (None, calibration.threshold(0.05), True)
-    assert [verdicts.has_promise(path) for path in ("cam1/1.png", "1.png")] == [False, True]
+    assert [verdicts.is_represented(path) for path in ("cam1/1.png", "1.png")] == [False, True]
 
 
 def test_a_model_of_one_folder_judges_sub_folders_by_all_and_promises_nothing(

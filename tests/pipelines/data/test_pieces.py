@@ -129,7 +129,7 @@ def test_a_training_splits_by_piece_and_says_how_many(tmp_path: Path, caplog: py
     assert not of["calibrate"] & (of["train"] | of["select"])
     told = [record.getMessage() for record in caplog.records]
     assert any("20 pieces (data.group), images of each: 'p0' 4, 'p10' 4, 'p11' 4, ..." in line for line in told)
-    assert any("5 to calibrate: the promise rests on 5 pieces" in line for line in told)
+    assert any("5 to calibrate: the false-alarm rate rests on 5 pieces" in line for line in told)
     assert not any("look nearly like one that is trained on" in line for line in told)
 
 

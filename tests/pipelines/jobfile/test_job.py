@@ -93,12 +93,31 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
             LEAST + '[schedule]\nout = "s3://b/o"\n',
             r"'schedule.out' is 's3://b/o': an address is not a local path: mount",
         ),
+        (LEAST + '[calibrate]\nkind = "folds"\n', r"'calibrate.kind' is 'folds': Input should be 'split' or 'cross'"),
+        (
+            LEAST + '[calibrate]\nkind = "cross"\nfraction = 0.2\n',
+            r"'calibrate.fraction' is 0.2, but 'calibrate.kind' is \"cross\", .*: leave one of the two keys out",
+        ),
         (LEAST + "[calibrate]\nfalse_alarms = 1.5\n", r"'calibrate.false_alarms' is 1.5: Input should be less than 1"),
     ],
 )
 def test_mistakes_are_named(write, text: str, message: str) -> None:
     with pytest.raises(JobError, match=message):
         load_job(write(text))
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ("", None),
+        ("fraction = 0.2", "split"),
+        ('kind = "split"', "split"),
+        ('kind = "split"\nfraction = 0.2', "split"),
+        ('kind = "cross"', "cross"),
+    ],
+)
+def test_a_fraction_kept_for_calibration_is_a_split(write, keys: str, kind: str | None) -> None:
+    assert load_job(write(f"{LEAST}[calibrate]\n{keys}\n")).calibrate.kind_asked == kind
 
 
 @pytest.mark.parametrize("override", ["train.steps=" + "[" * 5000, "train.steps=" + "9" * 5000, "name=caf\udce9"])

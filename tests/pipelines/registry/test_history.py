@@ -24,6 +24,16 @@ FIGURES = {
 }
 
 
+def test_a_rate_that_was_asked_is_told_apart_from_a_promised_one() -> None:
+    assert history.figures_in_words({"challenger_assumed_false_alarm_limit": 0.04, "challenger_asked_rate": 0.01}) == [
+        ("false alarms asked", "1 % of good images; not proved"),
+        (
+            "by chance alone",
+            "up to 4 % of the good test images, if the calibration scores were those of the deployed model",
+        ),
+    ]
+
+
 def test_a_version_is_told_in_words_and_units() -> None:
     version = Version(
         name="tiles", version=3, aliases=("champion",), sha256="ab" * 32, run_id=None, created=WHEN, metrics=FIGURES,

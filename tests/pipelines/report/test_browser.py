@@ -122,6 +122,18 @@ def test_the_option_shown_gives_the_verdicts_shown(make, show) -> None:
     assert threshold(page) == seen[-2]
 
 
+def test_the_threshold_of_a_cross_calibration_is_asked_not_promised(make, show) -> None:
+    rows = make.rows(make.scores)
+    run = make.run(rows)
+    run["calibration"] |= {"kind": "cross", "folds": 5}
+    page = show(make.folder(rows, run=run))
+    assert text(page, "#threshold-rate") == "1 %"
+    assert "put the threshold for 1 % false alarms, as asked." in text(page, "#threshold-note")
+    page.locator("#threshold").press("ArrowRight")
+    assert "1 % is the smallest rate that can be asked" in text(page, "#threshold-note")
+    assert "promise" not in page.locator("body").inner_text().lower()
+
+
 def test_above_every_calibration_score_nothing_is_promised(make, show) -> None:
     page = show(make.folder())
     page.locator("#threshold").press("ArrowRight")
@@ -192,7 +204,7 @@ def test_the_script_rounds_as_the_page_does(browser: Browser) -> None:
     ends = [0.0, 0.07, 0.0625, 0.00125, 0.9999, 0.01, 1 / 19, 6.25, 1234.5, 999.96, 1e-4, 4.567e-5, 0.125, 0.06250625]
     values = [*ends, *(10.0 ** rng.uniform(-7, 6, 500)).tolist(), *(rng.integers(1, 4000, 500) / 3200).tolist()]
     script = (Path(results_page.__file__).parent / "assets" / "page.js").read_text("utf-8")
-    each = "[formatPromise(value), formatNumber(value), formatNumber(value, 2), formatNumber(-value, 3)]"
+    each = "[formatAsked(value), formatNumber(value), formatNumber(value, 2), formatNumber(-value, 3)]"
     page = browser.new_page()
     shown = page.evaluate(f"values => {{ {script}\n return values.map((value) => {each}); }}", values)
     page.close()

@@ -26,9 +26,14 @@ def test_realised_rate_is_judged_by_its_interval(figures, realised: float, words
     assert words in (figures(fpr_at_threshold=realised).alarm_words or "")
 
 
+def test_of_a_cross_calibration_the_fold_models_may_be_why(figures) -> None:
+    words = figures(fpr_at_threshold=0.08, calibration={"kind": "cross", "folds": 5}).alarm_words or ""
+    assert words.endswith("or the deployed model scores otherwise than the fold models")
+
+
 def test_alarm_bar_puts_all_rates_on_one_scale(figures) -> None:
     found = figures()
-    assert found.alarm_bar == {"realised": 0.4898, "low": 0.0327, "high": 0.8, "promised": 0.1633}
+    assert found.alarm_bar == {"realised": 0.4898, "low": 0.0327, "high": 0.8, "asked": 0.1633}
     assert found.alarm_scale == pytest.approx(0.049 * 1.25)
 
 

@@ -172,6 +172,17 @@ def test_the_rate_is_drawn_as_promised_where_it_is_promised_for_some_image(
     assert ("promised false-alarm rate" in Page(write_history(out)[0]).text) == (unpromised < 4)
 
 
+def test_the_rate_of_a_cross_calibration_is_drawn_as_asked(add, make, out: Path) -> None:
+    facts = make.run(make.rows((0.1, 0.2, 0.3, 1.5)))["calibration"]
+    add(1, calibration=facts)
+    add(2, calibration=facts | {"kind": "cross", "folds": 5})
+    runs = [kept.run for _, kept in sorted(past_runs.find_runs(out, {})[0].items())]
+    assert [(run.promised, run.asked) for run in runs] == [(0.01, None), (None, 0.01)]
+    text = Page(write_history(out)[0]).text
+    assert "promised false-alarm rate" in text
+    assert "asked false-alarm rate" in text
+
+
 def test_versions_are_marked_where_they_change(add, out: Path) -> None:
     for day, version in enumerate((3, 3, 4, 5, 5), start=1):
         add(day, version=version)

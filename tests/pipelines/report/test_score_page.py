@@ -134,6 +134,54 @@ def test_a_model_that_prefers_sharp_to_faithful_says_so_first(make, weight: floa
     assert ("Its ELBO is the plain bound, which training did not maximise alone" in text) == (weight is not None)
 
 
+CROSS = {"kind": "cross", "folds": 5, "measured": {"rate": 0.01, "images": 100, "flagged": 2}}
+MEASURED = (
+    "2 of 100 good images that took part in nothing were flagged where 1 % was asked: 2 % (exact 95 % interval 0.24 % "
+    "to 7 %)"
+)
+
+
+def test_a_split_report_says_what_is_proved(make) -> None:
+    text = report(make.folder()).text
+    claim = "At most 1 % of good images like the calibration images are flagged, on average over calibration sets."
+    assert f"Proved{claim}" in text
+    assert "Measured" not in text
+
+
+def test_a_cross_report_says_what_was_asked_and_measured_and_promises_nothing(make) -> None:
+    rows = make.rows(make.scores)
+    group = {"name": "line", "n": 99, "threshold": 0.9, "images": 10, "represented": True, "promised": False}
+    other = {"name": "new", "n": 0, "images": 2, "represented": False, "promised": False}
+    judged = {"judged_by": {"n": 99, "threshold": make.threshold}}
+    grouped = {
+        "needed": 99, "groups": [group | judged, other | judged], "unpromised": 2,
+        "others": {"n": 99, "represented": True, "promised": False},
+    }  # fmt: skip
+    for name, facts in {"plain": {}, "by group": {"grouped": grouped}}.items():
+        run = make.run(rows)
+        run["calibration"] |= CROSS | facts
+        run["model"]["metadata"] |= {"adversarial": 0.3}
+        out = make.folder(rows, run=run, evaluation=make.evaluation | {"calibration": CROSS}, name=name)
+        found = report(out)
+        assert "promise" not in out.joinpath("report.html").read_text("utf-8").lower()  # in no script either
+        for text in (
+            "3 of 10 images look abnormal at an asked false-alarm rate of 1 %",
+            "ProvedNothing of the rate of 1 % that was asked: the calibration scores are of 5 fold models",
+            f"Measured{MEASURED}.",
+            "99 normal images in folds",
+            "False alarms in training 2 % 95 % interval 0.24 % to 7 %",
+            "for an asked rate of 1 %, if the calibration scores were those of the deployed model: within what chance",
+            "It is asked, not proved",
+        ):
+            assert text in found.text, text
+        if name == "plain":
+            assert (found.data["threshold"]["proved"], found.data["threshold"]["isWhat"]) == (False, "asked")
+        else:
+            assert "false-alarm rate of 1 % is asked for it." in found.text
+            assert "no rate is known for them" in found.text
+            assert "all images, without a known rate" in found.text
+
+
 def test_the_same_folder_gives_the_same_bytes(make, tmp_path: Path) -> None:
     out = make.folder(evaluation=make.evaluation)
     first = write_report(out).read_bytes()

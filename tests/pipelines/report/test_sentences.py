@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report import sentences
 
 NBSP = "\N{NO-BREAK SPACE}"
+CROSS = RateClaim(kind="cross", folds=5)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +36,23 @@ NBSP = "\N{NO-BREAK SPACE}"
             {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30},
             "2 of 30 images look abnormal, without a promise",
         ),
+        (
+            {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.0625, "claim": CROSS},
+            f"1 of 28 images looks abnormal at an asked false-alarm rate of 6.25{NBSP}%",
+        ),
+        (
+            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 10, "claim": CROSS},
+            f"2 of 30 images look abnormal at an asked false-alarm rate of 1{NBSP}%; none is known for 10 of them",
+        ),
+        (
+            {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30, "claim": CROSS},
+            "2 of 30 images look abnormal, without a known false-alarm rate",
+        ),
         ({"ok": 28, "failed": 0, "judged": 0, "flagged": 0, "rate": None}, "28 images scored, without verdicts"),
         ({"ok": 0, "failed": 3, "judged": 0, "flagged": 0, "rate": 0.01}, "No image could be scored: 3 files failed"),
     ],
 )
-def test_headline_says_the_verdict(counts: dict[str, int | float | None], text: str) -> None:
+def test_headline_says_the_verdict(counts: dict[str, Any], text: str) -> None:
     assert sentences.summarise_scores(**counts) == text
 
 
