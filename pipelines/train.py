@@ -29,7 +29,7 @@ from pipelines.data.examples import make_examples
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
-from pipelines.data.splits import write_split
+from pipelines.data.splits import is_crossed, write_split
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.errors import JobError
 from pipelines.image_to_image.colorizer import ColorizerTraining
@@ -238,30 +238,34 @@ def _make_bundle(
 
 
 def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
-    """Say what the images are, and refuse a false-alarm rate that they cannot promise."""
+    """Say what the images are, and refuse a false-alarm rate that is below what they can tell."""
     split = {name: len(indices) for name, indices in data.split.items()}
-    least = 1 / (split["calibrate"] + 1)
+    crossed, least = is_crossed(data.split), 1 / (split["calibrate"] + 1)
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
+    word, can, other = ("asked", "tell", "") if crossed else ("promised", "promise", "raise 'calibrate.fraction', ")
     asked = {"calibrate.false_alarms": rate, "schedule.false_discoveries": job.schedule.false_discoveries}
     problems = [
-        f"{job.path}: '{key}' is {share:g}, but {split['calibrate']} calibration images can promise {promised(least)} "
-        f"at best: add good images, raise 'calibrate.fraction', or ask for {math.ceil(1e4 * least) / 1e4:g}"
+        f"{job.path}: '{key}' is {share:g}, but {split['calibrate']} calibration images can "
+        f"{can} {promised(least)} at best: add good images, {other}or ask for {math.ceil(1e4 * least) / 1e4:g}"
         for key, share in asked.items()
         if share is not None and share < least
     ]
     if problems:
         raise JobError("\n".join(problems))
     colour = "grey" if plan.image_format.channels == 1 else "colour"
-    log.info(
-        "%d %d-bit %s images: %d to train, %d to select, %d to calibrate",
-        len(data.files), plan.image_format.bit_depth, colour, split["train"], split["select"], split["calibrate"],
-    )  # fmt: skip
+    what = f"{len(data.files)} {plan.image_format.bit_depth}-bit {colour} images"
+    if crossed:
+        log.info("%s: %d to train and to calibrate, %d in reserve", what, split["train"], split["select"])
+    else:
+        log.info(
+            "%s: %d to train, %d to select, %d to calibrate", what, split["train"], split["select"], split["calibrate"]
+        )
     if data.classes:
         counts = np.bincount(data.labels, minlength=len(data.classes))
         each = [f"{name} {count:,}" for name, count in zip(data.classes, counts, strict=True)]
         log.info("%d classes: %s", len(each), named(each))
     log.info(
-        "promised false-alarm rate %s (%d images can promise %s)", promised(rate), split["calibrate"], promised(least)
+        "%s false-alarm rate %s (%d images can %s %s)", word, promised(rate), split["calibrate"], can, promised(least)
     )
 
 
@@ -270,6 +274,8 @@ def _announce_pieces(job: Job, data: TrainingData) -> None:
     group = job.data.group
     if group is not None:
         announce_pieces(data.pieces, data.split["calibrate"], data.split["train"], group)
+    if is_crossed(data.split):
+        return  # folds keep together what looks alike
     names, held = [file.relative for file in data.files], [*data.split["calibrate"], *data.split["select"]]
     warn_of_crossing(lambda index: data.pixels[index], names, held, data.split["train"], group=group)
 
@@ -294,7 +300,7 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
 def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -> Calibration:
     """By images that were kept for it, or by all of them as the folds scored them."""
     data, rate = prepared.data, prepared.job.calibrate.false_alarms
-    if held_out is None or set(data.split["calibrate"]).isdisjoint(data.split["train"]):
+    if held_out is None or not is_crossed(data.split):
         return bundle.calibrate(session, data.files_of("calibrate"), rate)
     return bundle.calibrate_by_folds(session, data, held_out, rate)
 

@@ -45,9 +45,13 @@ def expect_enough(count: int, what: str) -> None:
 
 def crosses(job: Job, images: int) -> bool:
     """Whether a model in closed form is calibrated on all its images, by folds: asked for, or so few are there."""
-    if job.calibrate.kind is not None:
-        return job.calibrate.kind == "cross"
-    return job.calibrate.fraction is None and images <= MOST_CROSSED
+    asked = job.calibrate.kind_asked
+    return images <= MOST_CROSSED if asked is None else asked == "cross"
+
+
+def is_crossed(split: Mapping[SplitName, Sequence[int]]) -> bool:
+    """Whether the same images train and calibrate, by folds."""
+    return bool(split["calibrate"]) and split["calibrate"] == split["train"]
 
 
 def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:

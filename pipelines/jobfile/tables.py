@@ -273,9 +273,6 @@ class CalibrateTable(Record):
     fraction: float | None = Field(
         None, gt=0, lt=0.8, description="Share of the images kept for calibration alone (default: 0.15 to 0.25)"
     )
-    kind: Literal["split", "cross"] | None = Field(
-        None, description="split: on images kept for it; cross: on all, by folds (default: by the number of images)"
-    )
 
     @property
     def kind_asked(self) -> Literal["split", "cross"] | None:

@@ -21,6 +21,7 @@ from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
 from pipelines.anomaly.drift import STATISTICS, image_facts
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.place_quantiles import GoodPlaces
+from pipelines.anomaly.rate_claim import Kind, Measured
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.extractor import find_extractor
 from pipelines.data.plan import Plan
@@ -221,7 +222,9 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
         values = session.run(image.pixels[None], [image.sha256], SCORES)
         scored = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
         found.add(image, scored, values["anomaly_map"])
-    return found.write(session, false_alarms)
+    calibration = found.calibration(session, false_alarms)
+    calibration.save(session.model.folder / CALIBRATION_FILE)
+    return calibration
 
 
 def calibrate_by_folds(
@@ -243,7 +246,20 @@ def calibrate_by_folds(
         row = row_of[image.file.relative]
         bound = {"rate": float(held_out.elbo.rate[row]), "distortion": float(held_out.elbo.distortion[row])}
         found.add(image, {"score": held_out.scores[row], **bound}, held_out.maps[row].numpy())
-    return found.write(session, false_alarms)
+    calibration = found.calibration(session, false_alarms, kind="cross", folds=held_out.folds)
+    rate = calibration.default_false_alarms()
+    threshold, reserve = calibration.threshold(rate), data.files_of("select")
+    scores = [
+        float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
+        for image in decode_for(reserve, session.metadata)
+        if not isinstance(image, Failed)
+    ]
+    if scores:
+        flagged = sum(score > threshold for score in scores)
+        measured = Measured(rate=rate, images=len(scores), flagged=flagged)
+        calibration = calibration.model_copy(update={"measured": measured})
+    calibration.save(session.model.folder / CALIBRATION_FILE)
+    return calibration
 
 
 class _Found:
@@ -269,11 +285,15 @@ class _Found:
         self.pixels.append(flat[(share / len(share) * len(flat)).astype(int)])  # an even share of each image
         self.highest = max(self.highest, float(flat[-1]))
 
-    def write(self, session: Session, false_alarms: float | None) -> Calibration:
-        """Make a calibration of it, and write it beside the model file."""
+    def calibration(
+        self, session: Session, false_alarms: float | None, *, kind: Kind = "split", folds: int | None = None
+    ) -> Calibration:
+        """Make a calibration of it."""
         pooled = np.append(np.concatenate(self.pixels), np.float32(self.highest))
         quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
-        calibration = Calibration(
+        return Calibration(
+            kind=kind,
+            folds=folds,
             model_sha256=session.model.sha256,
             scores=tuple(self.scores),
             map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
@@ -283,8 +303,6 @@ class _Found:
             groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
             provider=session.provider,
         )
-        calibration.save(session.model.folder / CALIBRATION_FILE)
-        return calibration
 
 
 def places_in(metadata: Metadata) -> int:

@@ -10,6 +10,7 @@ from pipelines.base.percentages import percent, promised
 from pipelines.base.safe_text import printable
 from pipelines.base.warned import kept_warnings
 from pipelines.data.plan import Plan
+from pipelines.data.splits import is_crossed
 from pipelines.data.training_images import TrainingData
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import (
@@ -51,7 +52,6 @@ def write_card(
         measured: Training's own figures: parity, seconds, held-out bound.
     """
     rate = calibration.default_false_alarms()
-    images = {name: len(indices) for name, indices in data.split.items()}
     figures = {**measured, **decision.figures}
     lines = [
         *_head(metadata),
@@ -66,8 +66,7 @@ def write_card(
         "",
         "## Training data",
         "",
-        f"- {len(data.files)} different images: {images['train']} to train, {images['select']} to select, "
-        f"{images['calibrate']} to calibrate; {len(data.failed)} could not be read",
+        f"- {len(data.files)} different images: {_splits(data)}; {len(data.failed)} could not be read",
         f"- digest of their contents: `{data.digest}`",
         f"- licence: {metadata.licence or UNKNOWN}",
         "",
@@ -83,11 +82,12 @@ def write_card(
         "",
         "## Calibration",
         "",
-        f"- n = {calibration.n} good images used for neither training nor any choice",
-        f"- smallest false-alarm rate that can be promised: {promised(calibration.smallest_rate)}; promised "
+        f"- n = {calibration.n} good images, {_used_for(calibration)}",
+        f"- smallest false-alarm rate that they can tell: {promised(calibration.smallest_rate)}; {calibration.is_what} "
         f"{promised(rate)}, threshold {calibration.threshold(rate):.4f}",
+        *(f"- {key}: {words}" for key, words in calibration.describe(rate)),
         f"- 95 % of calibration sets of this size realise a rate in "
-        f"{_interval(calibration, rate)} on 1000 further good images",
+        f"{_interval(calibration, rate)} on 1000 further good images{calibration.condition}",
         "",
         *_measured(figures, decision),
         "## Limits",
@@ -97,6 +97,19 @@ def write_card(
         "",
     ]
     return _written(folder, lines)
+
+
+def _splits(data: TrainingData) -> str:
+    count = {name: len(indices) for name, indices in data.split.items()}
+    if is_crossed(data.split):
+        return f"{count['train']} to train and to calibrate, by folds, {count['select']} in reserve"
+    return f"{count['train']} to train, {count['select']} to select, {count['calibrate']} to calibrate"
+
+
+def _used_for(calibration: Calibration) -> str:
+    if calibration.is_proved:
+        return "used for neither training nor any choice"
+    return f"each scored by one of {calibration.folds} models that had not seen it"
 
 
 def write_restoration_card(

@@ -96,6 +96,8 @@ def _find_expert_problems(job: Job, plan: Plan) -> Iterator[str]:
         yield f"'model.{key}' is of features by place, not of {plan.target_name}; leave it out"
     elif table.vae == "deep" and table.experts is not None:
         yield "'model.experts' are beside a linear VAE: leave them out, or 'model.vae'"
+    elif plan.experts is None and job.calibrate.kind == "cross":
+        yield "'calibrate.kind' is \"cross\", by folds: that is of models in closed form, not of a deep VAE"
     elif plan.experts is not None:
         why = "is of a deep VAE: set 'model.vae' = \"deep\", or leave it out"
         yield from (f"'{key}' {why}" for key in deep_options(job))

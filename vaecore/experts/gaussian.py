@@ -40,7 +40,8 @@ class SharedGaussian(Expert):
     def forward(self, y: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h w"]:
         """Minus the log-density of each place, up to a constant."""
         distance: Tensor = (self.whitening @ (y.flatten(2) - self.offset)).square().sum(dim=1)
-        return 0.5 * distance.unflatten(1, y.shape[2:])
+        places: Tensor = (0.5 * distance).unflatten(1, y.shape[2:])
+        return places
 
     @torch.no_grad()
     def fit(self, batches: Batches) -> None:

@@ -39,7 +39,8 @@ class Memory(Expert):
         lengths = self.places.square().sum(dim=1)
         nearest = (lengths - 2 * rows @ self.places.T).amin(dim=2) + rows.square().sum(dim=2)
         distance: Tensor = nearest.clamp(min=0) / (2 * y.shape[1])
-        return distance.unflatten(1, y.shape[2:])
+        places: Tensor = distance.unflatten(1, y.shape[2:])
+        return places
 
     @torch.no_grad()
     def fit(self, batches: Batches) -> None:

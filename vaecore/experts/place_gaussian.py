@@ -46,7 +46,8 @@ class PlaceGaussian(Expert):
         """Minus the log-density of each place's components, up to a constant."""
         z = self._components(y)  # (places, components, B)
         distance: Tensor = (self.whitening @ z).square().sum(dim=1).T
-        return 0.5 * distance.unflatten(1, self.size)
+        places: Tensor = (0.5 * distance).unflatten(1, self.size)
+        return places
 
     def _components(self, y: Tensor) -> Float[Tensor, "P K B"]:
         return (self.projection @ (y.flatten(2) - self.offset)).permute(2, 1, 0)
