@@ -181,7 +181,7 @@ def test_resuming_gives_the_same_weights(trained, tmp_path: Path) -> None:
 
     def run(folder: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
         prepared = prepare(job)
-        examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+        examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
         checks = 0
 
         def on_check(step: int, figures: dict[str, float]) -> None:
@@ -244,12 +244,12 @@ def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> N
         JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"
     ):
         train_model(trained.job, overrides=["model.likelihood=gausian"])
-    wrong = ["model.likelihood=gausian", "model.strides=[8]", "model.score=ratio", "model.pooling=top:7"]
+    wrong = ["model.likelihood=gausian", "model.strides=[8]", "model.score=ratio", "model.vae=linear"]
     with pytest.raises(JobError) as told:
         train_model(trained.job, overrides=wrong)
     lines = [line.removeprefix(f"{trained.job}: ") for line in str(told.value).splitlines()]
     assert [line.split(" ")[0] for line in lines] == [
-        "'model.pooling'", "'model.strides'", "'model.score'", "'model.likelihood'",
+        "'model.vae'", "'model.strides'", "'model.score'", "'model.likelihood'",
     ]  # fmt: skip
     with pytest.raises(JobError, match=r"18 calibration images can promise 5.27 % at best: .*, or ask for 0.0527"):
         train_model(trained.job, overrides=["calibrate.false_alarms=0.01"])

@@ -17,7 +17,7 @@ from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import JobError, OutputError
 
 SMALL = (
-    "model.size=[64, 64]", "train.steps=4", "ours.model.target=pixels", "ours.model.width=4", "ours.model.pooling=mean",
+    "model.size=[64, 64]", "train.steps=4", "ours.model.target=pixels", "ours.model.width=4", "ours.model.score=elbo",
 )  # fmt: skip
 
 SUCCEED = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])"

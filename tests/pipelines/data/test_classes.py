@@ -207,11 +207,6 @@ def test_what_does_not_go_together_is_told(job: Path, option: str, message: str 
         train_model(load_job(job, [option]))
 
 
-def test_details_have_no_classes(job: Path) -> None:
-    with pytest.raises(JobError, match=r"set .model\.target."):
-        train_model(load_job(job, ["model.target=details", "model.size=64"]))
-
-
 def test_a_weight_of_labels_needs_classes(job: Path) -> None:
     job.write_text(JOB.replace('classes = "folders"', ""))
     with pytest.raises(JobError, match=r"label_weight.* has no meaning without"):

@@ -19,13 +19,13 @@ def job(tiles: Path) -> Job:
         "name": "x",
         "task": "reconstruct",
         "data": {"train": str(tiles)},
-        "model": {"size": [64, 64], "smooth": True},
+        "model": {"size": [64, 64]},
     }
     return job_from_document(document, tiles.parent / "job.toml")
 
 
 def examples_of(prepared: Prepared):
-    return make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+    return make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
 
 
 def test_examples_are_what_the_graph_makes_of_the_same_pixels(job: Job) -> None:

@@ -97,7 +97,7 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
         torch.nn.init.normal_(parameter, std=0.1)
     if (finish := find_prior(job).finish) is not None:
         model = finish(model, [torch.rand(8, kind.channels, 16, 16)], gather_circumstances(job, representation))
-    graph = ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job)).eval()
+    graph = ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job, plan)).eval()
     data = SimpleNamespace(digest="0" * 64, split={"train": [0]}, classes=kind.classes)
     metadata = describe(job, plan, data, graph, "none")
     export_scoring(graph, folder / "model.onnx", metadata.model_dump(mode="json"))

@@ -67,7 +67,7 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         ("name = \n", r"is not TOML: "),
         (LEAST + '[schedule]\ntrain = "x"\n', r"'schedule.train' is 'x': neither cron nor interval; write a cron line"),
         (LEAST + '[schedule]\nscore = "0 25 * * *"\n', r"'schedule.score' is '0 25 \* \* \*': neither cron nor"),
-        (LEAST + '[model]\nsmooth = "Both"\n', r"'model.smooth' is 'Both': Input should be true, false or 'both'$"),
+        (LEAST + '[model]\nvae = "Deep"\n', r"'model.vae' is 'Deep': Input should be 'linear' or 'deep'$"),
         (
             LEAST + '[model]\nsize = "big"\n',
             r"'model.size' is 'big': give the longest side or \[height, width\], in pixels",
@@ -128,7 +128,7 @@ def test_odd_overrides_are_mistakes_too(write, override: str) -> None:
 
 def test_all_mistakes_are_told_at_once(write) -> None:
     path = write(
-        'path = "x"\nname = "a b"\ntask = "sing"\n[trian]\nsteps = 1\n[model]\nsmooth = "Both"\nsize = "big"\n'
+        'path = "x"\nname = "a b"\ntask = "sing"\n[trian]\nsteps = 1\n[model]\nvae = "Deep"\nsize = "big"\n'
         '[train]\nsteps = 0\n[schedule]\nscore = "1d"\nbudget = 3\ngroups = true\n'
     )
     with pytest.raises(JobError) as told:
@@ -136,7 +136,7 @@ def test_all_mistakes_are_told_at_once(write) -> None:
     lines = [line.removeprefix(f"{path}: ") for line in str(told.value).splitlines()]
     said = [line.split(" is ")[0].split(" are ")[0].split(" needs ")[0] for line in lines]
     assert sorted(said) == [
-        "'data'", "'model.size'", "'model.smooth'", "'name'", "'path'", "'schedule.budget' and 'schedule.groups'",
+        "'data'", "'model.size'", "'model.vae'", "'name'", "'path'", "'schedule.budget' and 'schedule.groups'",
         "'schedule.score'", "'schedule.score'", "'task'", "'train.steps'", "'trian'",
     ]  # fmt: skip
 

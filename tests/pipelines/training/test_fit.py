@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.data.examples import Examples, Window, make_examples
+from pipelines.data.examples import Examples, make_examples
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.jobfile.job import load_job
 from pipelines.jobfile.tables import TrainTable
 from pipelines.train import prepare
-from pipelines.training.fit import VALIDATION_BATCH, Batch, Fit, Recipe, draw_windows, fit
+from pipelines.training.fit import VALIDATION_BATCH, Batch, Fit, Recipe, fit
 from vaecore.likelihoods import BernoulliLikelihood
 from vaecore.representations import Pixels
 from vaecore.tasks import scoring_tasks
@@ -62,7 +62,7 @@ class Runs:
         self.job = load_job(file)
         prepared = prepare(self.job)
         self.recipe = prepared.recipe
-        self.examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+        self.examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
         self.folder = folder
         self.steps: list[int] = []
         self.elbos: list[float] = []
@@ -117,21 +117,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 def name(request: pytest.FixtureRequest) -> str:
     """A folder of its own for each test."""
     return request.node.name
-
-
-def test_windows_are_cut_from_large_maps_and_repeat(runs: Whole) -> None:
-    recipe = replace(runs.recipe, window=8)
-    assert draw_windows((16, 8), recipe, 5, 0) is None
-    first, again, later = (draw_windows((40, 20), recipe, 50, stretch) for stretch in (0, 0, 1))
-    assert first is not None
-    assert first == again
-    assert first != later
-    assert {(part.stop - part.start) for window in first for part in window} == {8}
-    assert (min(rows.start for rows, _ in first), max(rows.stop for rows, _ in first)) == (0, 40)
-    array = np.random.default_rng(0).random((5, 3, 40, 20), dtype=np.float32)
-    examples = Examples(array, lambda rows: rows, {}, (40, 20))
-    found = examples.batch([3, 1], first[0])
-    assert torch.equal(found, torch.from_numpy(array)[[1, 3]][:, :, first[0][0], first[0][1]])
 
 
 def kill_at(number: int) -> Callable[[int], None]:
@@ -242,7 +227,7 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
     sizes: list[int] = []
     batch = Examples.batch
 
-    def counted(self: Examples, indices: np.ndarray, window: Window | None, chance: torch.Generator) -> Tensor:
+    def counted(self: Examples, indices: np.ndarray, chance: torch.Generator) -> Tensor:
         sizes.append(len(indices))
         return batch(self, indices, window, chance)
 

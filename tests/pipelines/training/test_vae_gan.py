@@ -49,7 +49,7 @@ def test_a_killed_run_gives_the_same_weights(tmp_path: Path, tiles: Path, kind: 
     asked = job(tmp_path, tiles, f"adversarial = 0.5\nadversarial_loss = '{kind}'", SMALL)
     prepared = prepare(asked)
     assert prepared.recipe.patience is None  # the bound is at its best before the term sets in
-    examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+    examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
     seen: list[dict[str, float]] = []
 
     def start(name: str, killed_at: int = STEPS + 1) -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ def job_of(folder: Path, **model: object) -> Job:
     ("side", "model", "chosen"),
     [(28, {}, "whole"), (47, {}, "whole"), (48, {}, "features"), (28, {"strides": [16]}, "features"),
      (28, {"target": "pixels"}, "pixels"), (28, {"levels": 2}, "features"),
-     *((28, asked, "features") for asked in ({"pooling": "mean"}, {"stages": 2}, {"aligned": False}, {"size": 256})),
+     *((28, asked, "features") for asked in ({"vae": "linear"}, {"stages": 2}, {"experts": []}, {"size": 256})),
      (28, {"likelihood": "laplace"}, "features"), (100, {"target": "whole"}, "whole")],
 )  # fmt: skip
 def test_what_is_chosen(tmp_path: Path, side: int, model: dict, chosen: str) -> None:
