@@ -229,7 +229,7 @@ def test_validation_makes_pieces_of_sixteen_when_they_are_asked_for(
 
     def counted(self: Examples, indices: np.ndarray, chance: torch.Generator) -> Tensor:
         sizes.append(len(indices))
-        return batch(self, indices, window, chance)
+        return batch(self, indices, chance)
 
     monkeypatch.setattr(Examples, "batch", counted)
     loader = Fit(runs.network(), runs.examples, runs.recipe).val_dataloader()
