@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipelines.anomaly.figures_of_merit import separation
 from pipelines.base.progress import progress
@@ -26,7 +27,7 @@ from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from pipelines.images.resaved import coarse
 from vaecore.bound import Elbo, bound_maps
-from vaecore.experts import EXPERTS, WHOLE_PLACES, Batches, ClosedFormLinearVAE, Combination, Expert, latents_for
+from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
 from vaecore.representations import Features, View
 from vaecore.representations.image_format import ImageFormat
@@ -37,35 +38,6 @@ BATCH = 32
 FITTED_IMAGES = 2_000  # more make the fit slow, and hardly better
 LARGEST_GROUP = 0.2  # share of the images
 DAMAGED_IMAGES, DEFECTS_PER_IMAGE = 48, 3
-
-
-@dataclass(slots=True)
-class Parts:
-    """A linear VAE and the experts beside it, fitted to some images, with the statistics of their features."""
-
-    features: Features
-    model: ClosedFormLinearVAE
-    experts: list[Expert]
-
-    @torch.no_grad()
-    def fit(self, extracted: Batches) -> None:
-        """Fit all to features of good images, gone through several times."""
-        self.features.standardise(extracted())
-
-        def looked(view: View) -> Batches:
-            return lambda: (self.features.look(each, view) for each in extracted())
-
-        self.model.fit(looked(self.features.view))
-        for expert in self.experts:
-            expert.fit(looked(expert.view))
-
-    @torch.inference_mode()
-    def maps(self, extracted: Tensor) -> tuple[list[Tensor], Elbo]:
-        """The map of each, the VAE's distortion first, and the bound."""
-        y = self.features.normalise(extracted)
-        bound = bound_maps(self.model, y, torch.zeros(len(y), 1, *self.model.latent_shape))
-        own = [expert(self.features.look(extracted, expert.view)) for expert in self.experts]
-        return [self.features.sum_by_place(bound.distortion), *own], bound.total()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +56,7 @@ class ClosedForm:
     """A model in closed form, and how good images that it has not seen score."""
 
     model: ClosedFormLinearVAE
-    experts: list[Expert]
+    experts: Sequence[nn.Module]
     combination: Combination
     held_out: HeldOut
     weights: dict[str, float] = field(default_factory=dict)
@@ -104,89 +76,146 @@ class ClosedForm:
         return weights | {f"synthetic_auroc_{name}": value for name, value in self.synthetic.items()}
 
 
-@dataclass(slots=True)
-class _Maps:
-    """Maps of images by each expert, row by row."""
-
-    each: list[Tensor]
-
-    @classmethod
-    def empty(cls, count: int, sizes: Sequence[tuple[int, int]]) -> _Maps:
-        return cls([torch.zeros(count, *size) for size in sizes])
-
-    def put(self, rows: Sequence[int] | np.ndarray, maps: Sequence[Tensor]) -> None:
-        for mine, new in zip(self.each, maps, strict=True):
-            mine[torch.as_tensor(np.asarray(rows))] = new
-
-    def rows(self, chosen: np.ndarray) -> list[Tensor]:
-        index = torch.as_tensor(chosen)
-        return [mine[index] for mine in self.each]
-
-
 def train_closed_form(
     examples: Examples, data: TrainingData, plan: Plan, features: Features, *, seed: int = 0
 ) -> ClosedForm:
     """Fit a linear VAE and the plan's experts, and score every good image by a fold that has not seen it.
 
+    Every expert is invariant to the scale of a channel, so that the channels' statistics over all images, which the
+    features hold, tell a fold nothing of the images that it has not seen.
+
     Args:
         examples: Features of the folder's images; the train split is fitted to.
         data: The images; damaged copies of some decide how much each expert weighs.
         plan: Names the experts, and the format of the images.
-        features: What makes features; their statistics are those of all images in the end.
+        features: What makes features.
         seed: Of the folds.
     """
     fitted = np.array(evenly_spaced(examples.split["train"], FITTED_IMAGES))
-    folds = _folds(fitted, data, seed)
-    sizes, areas = _shapes(plan, features)
-    own, damaged = _Maps.empty(len(fitted), sizes), _damaged_copies(fitted, data, plan, features)
-    copies = _Maps.empty(len(damaged.source), sizes)
-    rate, distortion = torch.zeros(len(fitted)), torch.zeros(len(fitted))
-    with progress(log, "fit", len(folds) + 1, "folds") as advance:
-        for fold in folds:
-            others = np.setdiff1d(np.arange(len(fitted)), fold)
-            parts = _new_parts(plan, features, len(others))
-            parts.fit(partial(_batches, examples, fitted[others]))
-            for rows in _pieces_of(fold):
-                maps, bound = parts.maps(examples.extracted(fitted[rows]))
-                own.put(rows, maps)
-                rate[rows], distortion[rows] = bound.rate, bound.distortion
-            mine = np.flatnonzero(np.isin(damaged.source, fold))
-            for rows in _pieces_of(mine):
-                copies.put(rows, parts.maps(damaged.extracted[torch.as_tensor(rows)].float())[0])
-            advance()
-        parts = _new_parts(plan, features, len(fitted))
-        parts.fit(partial(_batches, examples, fitted))
-        advance()
+    folds, damaged = _folds(fitted, data, seed), _damaged_copies(fitted, data, plan, features)
+    names = ["linear_vae", *(plan.experts or ())]
+    views = [features.view, *(EXPERTS[name].view for name in names[1:])]
+    areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
+    found = []
+    with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
+        for name, view in zip(names, views, strict=True):
+            good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
+            found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance))
+            del good, bad
+    own, copies = [each.own for each in found], [each.copies for each in found]
     scores = torch.zeros(len(fitted))
     for fold in folds:  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
-        combination = _combine(own, copies, damaged.source, others, sizes, areas)[0]
-        scores[fold] = combination(own.rows(fold))[1]
-    everything = np.arange(len(fitted))
-    combination, separations = _combine(own, copies, damaged.source, everything, sizes, areas)
-    names = ["linear_vae", *(plan.experts or ())]
+        scores[fold] = _combine(own, copies, damaged.source, others, areas)[0]([maps[fold] for maps in own])[1]
+    combination, separations = _combine(own, copies, damaged.source, np.arange(len(fitted)), areas)
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
     told = ", ".join(f"{name} {synthetic[name]:.3f} ({weights[name]:.0%})".replace("%", " %") for name in names)
     log.info("AUROC on synthetic defects, and weight in the score: %s", told)
+    vae, *experts = [each.model for each in found]
     held = HeldOut(
-        tuple(fitted.tolist()),
-        tuple(scores.tolist()),
-        Elbo(distortion, rate),
-        combination(own.each)[0],
-        len(folds),
-    )
-    return ClosedForm(parts.model, parts.experts, combination, held, weights, synthetic)
+        tuple(fitted.tolist()), tuple(scores.tolist()), found[0].elbo, combination(own)[0], len(folds)
+    )  # fmt: skip
+    return ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """One expert fitted to all images, and what folds that had not seen them made of images and damaged copies."""
+
+    model: nn.Module
+    own: Tensor  # (N, h, w)
+    copies: Tensor  # (M, h, w)
+    elbo: Elbo  # of the images; zeros where the expert is no VAE
+
+
+def _fit_by_folds(
+    name: str,
+    features: Features,
+    good: Tensor,
+    bad: Tensor,
+    source: NDArray[np.int64],
+    folds: Sequence[NDArray[np.int64]],
+    advance: Callable[[], None],
+) -> _Fitted:
+    """Fit an expert to all folds but one, for each, and to all.
+
+    Args:
+        name: Of the expert.
+        features: Whose view it sees.
+        good: That view of good images, (N, C, h, w), in half precision.
+        bad: The same of damaged copies, (M, C, h, w).
+        source: Position among the good images of each copy's image.
+        folds: Positions of the images of each.
+        advance: Called after each fit.
+    """
+    everything = np.arange(len(good))
+    own, copies, bound = torch.zeros(0), torch.zeros(0), torch.zeros(2, len(good))
+    for fold in folds:
+        model = _fit(name, features, good, np.setdiff1d(everything, fold))
+        for values, rows, is_good in ((good, fold, True), (bad, np.flatnonzero(np.isin(source, fold)), False)):
+            for part in _parts_of(rows):
+                maps, elbo = _maps(model, features, values[part].float())
+                if own.numel() == 0:
+                    own, copies = (torch.zeros(len(each), *maps.shape[1:]) for each in (good, bad))
+                (own if is_good else copies)[part] = maps
+                if is_good and elbo is not None:
+                    bound[:, part] = torch.stack(elbo)
+        advance()
+    model = _fit(name, features, good, everything)
+    advance()
+    return _Fitted(model, own, copies, Elbo(*bound))
+
+
+def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64]) -> nn.Module:
+    """Make an expert and fit it to some images."""
+
+    def batches() -> Iterator[Tensor]:
+        return (good[part].float() for part in _parts_of(rows))
+
+    if name in EXPERTS:
+        channels, size = features.shape_of(EXPERTS[name].view)
+        expert = EXPERTS[name](channels=channels, size=size)
+        expert.fit(batches)
+        return expert.eval()
+    latents = latents_for(len(rows), features.dims)
+    model = ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents)
+    model.fit(batches)
+    return model.eval()
+
+
+@torch.inference_mode()
+def _maps(model: nn.Module, features: Features, y: Tensor) -> tuple[Tensor, Elbo | None]:
+    """The map of each image, and the bound where the expert is the VAE."""
+    if not isinstance(model, ClosedFormLinearVAE):
+        return model(y), None
+    bound = bound_maps(model, y, torch.zeros(len(y), 1, *model.latent_shape))
+    return features.sum_by_place(bound.distortion), bound.total()
+
+
+@torch.inference_mode()
+def _look(examples: Examples, indices: NDArray[np.int64], features: Features, view: View) -> Tensor:
+    """A view of some images, in half precision."""
+    channels, size = features.shape_of(view)
+    found = torch.empty(len(indices), channels, *size, dtype=torch.float16)
+    for part in _parts_of(np.arange(len(indices))):
+        found[part] = features.look(examples.extracted(indices[part]), view).half()
+    return found
+
+
+@torch.inference_mode()
+def _look_at(extracted: Tensor, features: Features, view: View) -> Tensor:
+    return torch.cat([features.look(part.float(), view).half() for part in extracted.split(BATCH)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Damaged:
     extracted: Tensor  # (M, D, h, w), half precision
-    source: np.ndarray  # position of each one's image among those that are fitted to
+    source: NDArray[np.int64]  # position of each one's image among those that are fitted to
 
 
 @torch.inference_mode()
-def _damaged_copies(fitted: np.ndarray, data: TrainingData, plan: Plan, features: Features) -> _Damaged:
+def _damaged_copies(fitted: NDArray[np.int64], data: TrainingData, plan: Plan, features: Features) -> _Damaged:
     """Features of copies of some good images with synthetic defects."""
     some = evenly_spaced(range(len(fitted)), DAMAGED_IMAGES)
     files = [data.files[fitted[position]] for position in some]
@@ -203,52 +232,28 @@ def _damaged_copies(fitted: np.ndarray, data: TrainingData, plan: Plan, features
 
 
 def _combine(
-    own: _Maps,
-    copies: _Maps,
-    source: np.ndarray,
-    rows: np.ndarray,
-    sizes: Sequence[tuple[int, int]],
+    own: Sequence[Tensor],
+    copies: Sequence[Tensor],
+    source: NDArray[np.int64],
+    rows: NDArray[np.int64],
     areas: Sequence[Sequence[float]],
 ) -> tuple[Combination, list[float]]:
-    """Statistics and weights from some good images and the damaged copies of them; each one's AUROC."""
-    combination = Combination(sizes, areas)
-    good = own.rows(rows)
+    """Statistics and weights from some good images and the damaged copies of them; each expert's AUROC."""
+    combination = Combination([(maps.shape[1], maps.shape[2]) for maps in own], areas).eval()
+    good, damaged = [maps[rows] for maps in own], np.flatnonzero(np.isin(source, rows))
     combination.fit(good)
-    damaged = copies.rows(np.flatnonzero(np.isin(source, rows)))
-    good_scores, bad_scores = combination(good)[2].numpy(), combination(damaged)[2].numpy()
-    separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(sizes))]
+    good_scores = combination(good)[2].numpy()
+    bad_scores = combination([maps[damaged] for maps in copies])[2].numpy()
+    separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(own))]
     combination.weigh(separations)
-    return combination.eval(), separations
+    return combination, separations
 
 
-def _shapes(plan: Plan, features: Features) -> tuple[list[tuple[int, int]], list[tuple[float, ...]]]:
-    """The grid of each map, the VAE's first, and the areas that it is pooled over."""
-    kinds = [EXPERTS[name] for name in plan.experts or ()]
-    own = tuple(features.sum_by_place(torch.zeros(1, features.channels, *features.size)).shape[1:])
-    sizes = [(own[0], own[1]), *(features.shape_of(kind.view)[1] for kind in kinds)]
-    return sizes, [WHOLE_PLACES, *(kind.areas for kind in kinds)]
+def _parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else []
 
 
-def _new_parts(plan: Plan, features: Features, images: int) -> Parts:
-    experts = []
-    for name in plan.experts or ():
-        channels, size = features.shape_of(EXPERTS[name].view)
-        experts.append(EXPERTS[name](channels=channels, size=size))
-    latents = latents_for(images, features.dims)
-    model = ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents)
-    return Parts(features, model.eval(), experts)
-
-
-def _batches(examples: Examples, indices: np.ndarray) -> Iterator[Tensor]:
-    for rows in _pieces_of(indices):
-        yield examples.extracted(rows)
-
-
-def _pieces_of(rows: np.ndarray) -> Iterable[np.ndarray]:
-    return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else ()
-
-
-def _folds(fitted: np.ndarray, data: TrainingData, seed: int) -> list[np.ndarray]:
+def _folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
     """Positions of the images of each fold; images of one piece are in one."""
     keys = [data.pieces[i] for i in fitted] if data.pieces else _alike(fitted, data)
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
@@ -258,7 +263,7 @@ def _folds(fitted: np.ndarray, data: TrainingData, seed: int) -> list[np.ndarray
     return [np.flatnonzero(numbers == number) for number in range(count)]
 
 
-def _alike(fitted: np.ndarray, data: TrainingData) -> list[str]:
+def _alike(fitted: NDArray[np.int64], data: TrainingData) -> list[str]:
     """A name for each image; those that look nearly the same share one, so that no fold knows another's images."""
     numbers = group_alike(np.array([coarse(data.pixels[i]) for i in fitted]))
     counts = np.bincount(numbers)

@@ -11,10 +11,11 @@ from vaecore.representations import PLACES
 
 KEPT = 4000  # places, drawn evenly over images and places
 SEED = 0
+LEAST_VARIANCE = 1e-8
 
 
 class Memory(Expert):
-    """The squared distance to the nearest of some kept places, over twice the number of features.
+    """The squared distance to the nearest of some kept places, over twice the number of features, each scaled to one.
 
     Up to a constant it is minus the log-density of a mixture of narrow Gaussians, one around each kept place, in the
     limit where the nearest decides (Bishop 2006, "Pattern recognition and machine learning", section 2.5).
@@ -26,16 +27,18 @@ class Memory(Expert):
     summary = "a memory of good places"
     view = PLACES
     places: Tensor
+    scale: Tensor
 
     def __init__(self, *, channels: int, size: tuple[int, int], places: int = KEPT) -> None:
         """Make room for so many places of maps of `channels` features; any `size` will do."""
         super().__init__()
         del size
         self.register_buffer("places", torch.zeros(places, channels))
+        self.register_buffer("scale", torch.ones(channels))
 
     def forward(self, y: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h w"]:
         """Squared distance to the nearest kept place, over twice the number of features."""
-        rows = y.flatten(2).transpose(1, 2)  # (B, places of y, features)
+        rows = y.flatten(2).transpose(1, 2) / self.scale  # (B, places of y, features)
         lengths = self.places.square().sum(dim=1)
         nearest = (lengths - 2 * rows @ self.places.T).amin(dim=2) + rows.square().sum(dim=2)
         distance: Tensor = nearest.clamp(min=0) / (2 * y.shape[1])
@@ -46,11 +49,18 @@ class Memory(Expert):
     def fit(self, batches: Batches) -> None:
         """Keep places drawn at random, as many of each batch as its share; again from the first where there are few."""
         generator = torch.Generator().manual_seed(SEED)
-        images = sum(len(y) for y in batches())
+        count, total, square = 0, torch.zeros(len(self.scale)), torch.zeros(len(self.scale))
+        for y in batches():
+            count, total, square = (
+                count + len(y),
+                total + y.mean((2, 3)).sum(0),
+                square + y.square().mean((2, 3)).sum(0),
+            )
+        self.scale.copy_((square / count - (total / count).square()).clamp(min=LEAST_VARIANCE).sqrt())
         drawn, wanted = [], len(self.places)
         for y in batches():
-            rows = y.flatten(2).transpose(1, 2).flatten(0, 1)
-            share = -(-wanted * len(y) // images)
+            rows = (y.flatten(2).transpose(1, 2) / self.scale).flatten(0, 1)
+            share = -(-wanted * len(y) // count)
             drawn.append(rows[torch.randperm(len(rows), generator=generator)[:share]])
         kept = torch.cat(drawn)
         kept = kept[torch.randperm(len(kept), generator=generator)]

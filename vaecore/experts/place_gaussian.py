@@ -84,6 +84,7 @@ class PlaceGaussian(Expert):
         for y in batches():
             left = (y.flatten(2) - self.offset).transpose(0, 1).flatten(1)
             products, rows = products + (left @ left.T).double(), rows + left.shape[1]
-        variances, vectors = torch.linalg.eigh(products / rows)
+        deviation = (products.diagonal() / rows).clamp(min=RIDGE).sqrt()  # so that a channel's scale says nothing
+        variances, vectors = torch.linalg.eigh(products / rows / torch.outer(deviation, deviation))
         kept = slice(len(variances) - len(self.projection), None)
-        self.projection.copy_((vectors[:, kept] / (variances[kept].clamp(min=RIDGE)).sqrt()).T)
+        self.projection.copy_((vectors[:, kept] / variances[kept].clamp(min=RIDGE).sqrt()).T / deviation)

@@ -68,7 +68,7 @@ class ScoringGraph(_Graph):
         representation: Representation,
         *,
         kind: ScoreKind = "elbo",
-        experts: Sequence[Expert] = (),
+        experts: Sequence[nn.Module] = (),
         combination: Combination | None = None,
         typicality: Typicality | None = None,
     ) -> None:
