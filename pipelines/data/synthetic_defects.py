@@ -30,8 +30,9 @@ FLAT = 0.25
 VISIBLE = 0.2
 """Least change at a defect's strongest pixel, as a share of the contrast of its surroundings."""
 ENERGY = 1.5
-"""Least root of the summed squared changes, as a multiple of that contrast, where the shorter side has 256 pixels: the
-contrast spans about three standard deviations of noise, and a signal of five is seen (Rose 1948)."""
+"""Least root of the summed squared changes, as a multiple of that contrast, of images of 256 pixels; larger ones need
+more pixels. The contrast spans about three standard deviations of noise, and a signal of five is seen (Rose 1948).
+"""
 TRIES = 8
 
 
@@ -97,7 +98,7 @@ def synthesize(image: Pixels, rng: np.random.Generator, kind: str | None = None)
             after = place.before + gaussian_filter(after - place.before, (scene.blur, scene.blur, 0))
         after = after.round().clip(0, _top(image))
         change = np.abs(after - place.before).max(axis=-1)
-        energy = np.sqrt(np.square(change).sum()) / (scene.short / 256)
+        energy = np.sqrt(np.square(change).sum()) / max(1, scene.short / 256)
         if change.max() >= VISIBLE * place.contrast and energy >= ENERGY * place.contrast:
             break
     height, width = change.shape
