@@ -18,7 +18,7 @@ LEAST_SCALE = 1e-3  # of a dimension, in standard deviations of its channel: a c
 OWN_SHARE = 0.5  # of a dimension's variance that is its own; the rest is its channel's, so that few images do no harm
 LATENTS = 128
 IMAGES_A_LATENT = 4 / 3  # fewer images, and the latents would hold each of them
-LARGEST = 24_000_000  # numbers of the basis: half precision keeps the model file below 64 MB
+LARGEST = 14_000_000  # numbers of the basis: in half precision, with the other experts, the file is below 64 MB
 
 
 class ClosedFormLinearVAE(StandardPrior, nn.Module):
@@ -110,6 +110,6 @@ def latents_for(images: int, dims: int) -> int:
     """How many latents a number of good images and of dimensions of y allow.
 
     >>> latents_for(600, 87_040), latents_for(20, 87_040), latents_for(600, 280_000)
-    (128, 15, 85)
+    (128, 15, 50)
     """
     return max(1, min(LATENTS, math.floor(images / IMAGES_A_LATENT), LARGEST // dims))

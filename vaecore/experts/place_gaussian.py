@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from vaecore.representations import PLACES
 
 COMPONENTS = 64  # of the features at a place
 PRIOR_IMAGES = 64  # that the covariance of all places counts as, against a place's own
+LARGEST = 12_000_000  # numbers of the covariances: the model file stays below 64 MB
 RIDGE = 1e-6
 
 
@@ -35,8 +38,8 @@ class PlaceGaussian(Expert):
     def __init__(self, *, channels: int, size: tuple[int, int], components: int = COMPONENTS) -> None:
         """Make room for a fitted model of maps of `channels` features on a grid of `size`."""
         super().__init__()
-        components = min(components, channels)
         places = size[0] * size[1]
+        components = max(1, min(components, channels, math.isqrt(LARGEST // places)))
         self.size = size
         self.register_buffer("offset", torch.zeros(channels, places))
         self.register_buffer("projection", torch.zeros(components, channels))

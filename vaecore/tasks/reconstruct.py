@@ -17,7 +17,7 @@ FEATURES = Target(
     steps=(600, 4, 4000),
     # On features the held-out bound turns before the anomaly scores do: they improve to the end.
     patience=None,
-    longest=(256, 512),
+    longest=(256, 640),
     strides=(4, 8, 16),
     experts=("place_gaussian", "gaussian", "fine_gaussian"),
     deep_strides=(16,),

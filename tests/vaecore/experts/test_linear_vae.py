@@ -89,5 +89,5 @@ def test_a_constant_dimension_divides_by_nothing() -> None:
 def test_latents_follow_images_and_the_size_of_the_file() -> None:
     assert latents_for(10, 1000) == 7
     assert latents_for(2000, 87_040) == 128
-    assert latents_for(2000, 1_000_000) == 24
+    assert latents_for(2000, 1_000_000) == 14
     assert latents_for(1, 10**9) == 1
