@@ -11,6 +11,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 
+GONE = {
+    "model.pooling": "scores are pooled over a small and a large area, and the larger counts; leave it out",
+    "model.aligned": "every place is standardised, as far as places differ; leave it out",
+    "model.smooth": "each expert looks at features in its own way ('model.experts'); leave it out",
+    "model.stride_weights": "experts are weighed by synthetic defects; leave it out",
+}
+"""Keys of earlier versions, and what takes their place."""
+
+
 def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[str]:
     """A line for each problem.
 
@@ -39,13 +48,15 @@ def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[s
 
 def unknown_key(root: type[BaseModel], location: tuple[str, ...], path: Path) -> str:
     """What to say of a key that no table has, and which one is meant perhaps."""
+    if (key := ".".join(location)) in GONE:
+        return f"{path}: '{key}' is no longer a key of a job file: {GONE[key]}"
     record: Any = root
     for table in location[:-1]:
         record = record.model_fields[table].annotation
     known = [name for name in record.model_fields if name != "path"]
     close = difflib.get_close_matches(location[-1], known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return f"{path}: '{'.'.join(location)}' is not a key of a job file; {hint}"
+    return f"{path}: '{key}' is not a key of a job file; {hint}"
 
 
 def _shown(value: object) -> str:

@@ -51,7 +51,11 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
     [
         (LEAST + "[train]\nstpes = 5\n", r"'train.stpes' is not a key of a job file; did you mean 'steps'\?"),
         (LEAST + "[trian]\nsteps = 5\n", r"'trian' is not a key of a job file; did you mean 'train'\?"),
-        (LEAST + "[model]\nzzz = 5\n", r"'model.zzz' is not a key of a job file; known keys: target, vae, experts, backbone"),
+        (
+            LEAST + "[model]\nzzz = 5\n",
+            r"'model.zzz' is not a key of a job file; known keys: target, vae, experts, backbone",
+        ),
+        (LEAST + '[model]\npooling = "mean"\n', r"'model.pooling' is no longer a key of a job file: scores are pooled"),
         (LEAST + "[train]\nsteps = -5\n", r"'train.steps' is -5: Input should be greater than 0"),
         (LEAST + '[train]\nsteps = "many"\n', r"'train.steps' is 'many': Input should be a valid integer"),
         (LEAST.replace('"tiles"', '"a/b c"'), r"'name' is 'a/b c': 'a/b c' is not a model name"),
