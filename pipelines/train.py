@@ -226,11 +226,12 @@ def _make_bundle(
     decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
     figures = {**measured, **decision.figures}
-    if plan.target_name != "whole" and figures["challenger_synthetic_auroc"] < GUESSING:
+    if plan.target_name != "whole" and figures.get("challenger_synthetic_auroc", 1.0) < GUESSING:
         log.warning(
             "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
-            "guessing is 50 %%): train longer ('train.steps'), on more images%s",
-            100 * figures["challenger_synthetic_auroc"], "" if plan.target.features else ", or on features",
+            "guessing is 50 %%): train on more images%s%s",
+            100 * figures["challenger_synthetic_auroc"], "" if plan.experts else ", longer ('train.steps')",
+            "" if plan.target.features else ", or on features",
         )  # fmt: skip
     run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured))
     run.metrics(figures, int(measured.get("steps", 0)))
@@ -274,10 +275,11 @@ def _announce_pieces(job: Job, data: TrainingData) -> None:
     group = job.data.group
     if group is not None:
         announce_pieces(data.pieces, data.split["calibrate"], data.split["train"], group)
-    if is_crossed(data.split):
-        return  # folds keep together what looks alike
-    names, held = [file.relative for file in data.files], [*data.split["calibrate"], *data.split["select"]]
-    warn_of_crossing(lambda index: data.pixels[index], names, held, data.split["train"], group=group)
+    names, train = [file.relative for file in data.files], data.split["train"]
+    held: Sequence[int] = [*data.split["calibrate"], *data.split["select"]]
+    if is_crossed(data.split):  # each half is held out of the other, as folds are
+        held, train = [*train[::2], *data.split["select"]], train[1::2]
+    warn_of_crossing(lambda index: data.pixels[index], names, held, train, group=group)
 
 
 def _chosen(prepared: Prepared) -> dict[str, Any]:

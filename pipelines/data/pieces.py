@@ -167,49 +167,24 @@ def nearly_same(held: Floats, train: Floats) -> NDArray[np.int64]:
         held: (M, D), as `coarse` makes them.
         train: (N, D).
     """
-    compared = _compare(held, train)
-    if compared is None:
-        return np.full(len(held), -1)
-    alike, limit = compared
-    best = alike.argmax(axis=1)
-    return np.where(alike[np.arange(len(held)), best] >= limit, best, -1)
-
-
-def _compare(held: Floats, train: Floats) -> tuple[Floats, float] | None:
-    """Correlations of (M, D) with (N, D) images, and that from which two are nearly the same; None of too few."""
     from scipy.special import betaincinv
 
+    none = np.full(len(held), -1)
     some = train[np.linspace(0, len(train) - 1, min(len(train), MOST_MEASURED)).astype(int)] if len(train) else train
     if len(held) == 0 or len(some) < 2 * IMAGES_A_DIRECTION:
-        return None
+        return none
     mean = some.mean(axis=0)
     _, spread, axes = np.linalg.svd(some - mean, full_matrices=False)
     share = np.cumsum(np.square(spread)) / max(float(np.square(spread).sum()), 1e-12)
     count = min(int(np.searchsorted(share, KEPT)) + 1, len(some) // IMAGES_A_DIRECTION)
     if count < 2 or spread[count - 1] <= 0:
-        return None
+        return none
     one, other = (_directions((each - mean) @ (axes[:count] / spread[:count, None]).T) for each in (held, train))
     chance = betaincinv((count - 1) / 2, 0.5, min(1.0, 1 / (len(one) * len(other))))  # of a cosine, squared, from one
     limit = max(ALIKE, float(np.sqrt(1 - chance)))
-    return one @ other.T, limit
-
-
-def group_alike(pictures: Floats) -> NDArray[np.int64]:
-    """Number images so that those which are nearly the same, directly or through others, have the same number.
-
-    Args:
-        pictures: (N, D), as `coarse` makes them.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    compared = _compare(pictures, pictures)
-    if compared is None:
-        return np.arange(len(pictures))
-    alike, limit = compared
-    one, other = np.nonzero(alike >= limit)
-    edges = coo_array((np.ones(len(one), bool), (one, other)), shape=alike.shape)
-    return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+    alike = one @ other.T
+    best = alike.argmax(axis=1)
+    return np.where(alike[np.arange(len(one)), best] >= limit, best, -1)
 
 
 def _directions(points: Floats) -> Floats:

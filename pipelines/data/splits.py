@@ -22,7 +22,9 @@ from pipelines.models.model_file import FILES
 FEWEST_IMAGES = 10
 FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
-FEWEST_RESERVED_OF = 60
+RESERVED = 1 / 12  # share of the images, or pieces
+FEWEST_RESERVED = 2  # images
+FEWEST_CROSSED = 2  # pieces
 MOST_CROSSED = 2_000  # of more, some are held out for calibration: what is proved is then more than what is measured
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
@@ -55,14 +57,15 @@ def is_crossed(split: Mapping[SplitName, Sequence[int]]) -> bool:
 
 
 def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
-    """Images that nothing is fitted to, chosen by content alone: no version under any name was fitted to them.
+    """Indices of images that nothing is fitted to: the same ones whatever else the folder holds, now or later.
 
-    One in twelve, or none of so few that too few would be left. A piece goes as a whole.
+    They are those whose content (or whose piece's name) has a small digest: about one in twelve, two images or one
+    piece at least. No version under any name was fitted to them, but for a few of small folders that grew.
     """
-    if len(digests) < FEWEST_RESERVED_OF:
-        return ()
     keys = pieces or digests
-    return tuple(i for i, key in enumerate(keys) if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 12 == 0)
+    share = {key: int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 for key in set(keys)}
+    fewest = sorted(share.values())[: 1 if pieces else FEWEST_RESERVED]
+    return tuple(i for i, key in enumerate(keys) if share[key] < RESERVED or share[key] in fewest)
 
 
 def split_by_content(
@@ -91,6 +94,9 @@ def split_by_content(
     if cross:
         held = reserve(digests, pieces)
         rest = tuple(sorted(set(range(count)) - set(held)))
+        if pieces and len({pieces[index] for index in rest}) < FEWEST_CROSSED:
+            what = f"{len(set(pieces))} pieces by 'data.group'"
+            raise DataError(f"{what} are too few: one in reserve, and {FEWEST_CROSSED} to train; add other pieces")
         return {"calibrate": rest, "select": held, "train": rest}
     if calibrate_fraction is None:  # what is not trained on is not known, so no more than the promise needs
         calibrate = min(max(ONE_PERCENT_NEEDS, round(count * 0.15)), round(count * 0.25))

@@ -238,7 +238,8 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
     """
     rule = training.job.promote
     pieces = find_pieces(training.job, module.images)
-    held = find_unseen(champion, module.split["select"], module.images.pixel_sha256, pieces)
+    unseen = find_unseen(champion, module.split["select"], module.images.pixel_sha256, pieces)
+    held = unseen or module.split["select"]
     mine = _measure(training, module, file, held)
     figures = {f"challenger_{training.figure}": mine, "held_out_images": float(len(held))}
     if champion is None:
@@ -249,7 +250,8 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
     if rule.rule != "better":
         return Decision(rule.rule == "always", f"the job's rule is '{rule.rule}'", figures)
     better = mine >= theirs - rule.tolerance
-    comparison = f"{training.comparison.format(mine, theirs)} on {len(held)} held-out images"
+    known = "" if unseen else ", all of which the champion was trained on"
+    comparison = f"{training.comparison.format(mine, theirs)} on {len(held)} held-out images{known}"
     return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-
 GONE = {
     "model.pooling": "scores are pooled over a small and a large area, and the larger counts; leave it out",
     "model.aligned": "every place is standardised, as far as places differ; leave it out",

@@ -21,11 +21,9 @@ from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.examples import Examples
 from pipelines.data.extractor import Extractor, find_extractor
-from pipelines.data.pieces import group_alike
 from pipelines.data.plan import Plan
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
-from pipelines.images.resaved import coarse
 from vaecore.bound import Elbo, bound_maps
 from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
@@ -36,7 +34,6 @@ log = logging.getLogger(__name__)
 FOLDS, FOLDS_OF_FEW, FEW = 5, 10, 100
 BATCH = 32
 FITTED_IMAGES = 2_000  # more make the fit slow, and hardly better
-LARGEST_GROUP = 0.2  # share of the images
 DAMAGED_IMAGES, DEFECTS_PER_IMAGE = 48, 3
 
 
@@ -255,22 +252,9 @@ def _parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 def _folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
     """Positions of the images of each fold; images of one piece are in one."""
-    keys = [data.pieces[i] for i in fitted] if data.pieces else _alike(fitted, data)
+    keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in fitted]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
     count = min(FOLDS_OF_FEW if len(fitted) < FEW else FOLDS, len(order))
     fold_of = {key: number % count for number, key in enumerate(order)}
     numbers = np.array([fold_of[key] for key in keys])
     return [np.flatnonzero(numbers == number) for number in range(count)]
-
-
-def _alike(fitted: NDArray[np.int64], data: TrainingData) -> list[str]:
-    """A name for each image; those that look nearly the same share one, so that no fold knows another's images."""
-    numbers = group_alike(np.array([coarse(data.pixels[i]) for i in fitted]))
-    counts = np.bincount(numbers)
-    if counts.max() > LARGEST_GROUP * len(fitted):  # a chain through the whole set: it tells nothing
-        log.info("%d of %d images look nearly alike: each is taken for a piece of its own", counts.max(), len(fitted))
-        return [data.sha256[i] for i in fitted]
-    if (several := int(counts[counts > 1].sum())) >= 2:
-        log.info("%d images look nearly like another one: such images stay together in the folds", several)
-    first = {number: data.sha256[i] for number, i in zip(numbers[::-1], fitted[::-1], strict=True)}
-    return [first[number] for number in numbers]

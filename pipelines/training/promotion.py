@@ -58,6 +58,12 @@ def decide(
         false_alarms: The rate asked, which the challenger's calibration allows.
     """
     files = _unseen(data, champion)
+    if champion is not None and not files:
+        reason = (
+            "no image is left to compare it on that neither it nor the champion was fitted to: add good images, or "
+            "move the alias by hand with `kintsugi models promote`"
+        )
+        return Decision(promote=table.rule == "always", reason=reason, figures={"images": 0.0})
     mine, right = _measure(challenger, files, false_alarms)
     figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
     if champion is None:
@@ -94,17 +100,17 @@ def decide(
 
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
-    """The challenger's select split, less what the champion was trained on (all of it when nothing would be left)."""
+    """The challenger's select split, less what the champion was trained on."""
     return [data.files[index] for index in find_unseen(champion, data.split["select"], data.sha256, data.pieces)]
 
 
 def find_unseen(
     champion: ModelFile | None, indices: Sequence[int], digests: Sequence[str], pieces: Sequence[str] = ()
 ) -> Sequence[int]:
-    """Some images, less those that a champion was trained on, and others of their pieces; all if none would be left."""
+    """Some images, less those that a champion was trained on, and others of their pieces; perhaps none."""
     trained_on = frozenset() if champion is None else champion.trained_on
     known = with_their_pieces((i for i, digest in enumerate(digests) if digest in trained_on), pieces)
-    return [index for index in indices if index not in known] or indices
+    return [index for index in indices if index not in known]
 
 
 def _measure(
