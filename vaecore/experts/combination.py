@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaecore.representations.image_format import resize
 
-STEEPNESS = 4.0
+STEEPNESS = 8.0
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
 OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
 PRIOR_IMAGES = 20  # that the variance of all places counts as, too

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pipelines.data.examples import make_examples
+from pipelines.data.extractor import Extractor
 from pipelines.jobfile.job import Job, job_from_document
 from pipelines.train import Prepared, prepare
-from vaecore.representations.backbones import Backbone
+from vaecore.representations import SHARP
 
 
 @pytest.fixture
@@ -38,27 +40,34 @@ def test_examples_are_what_the_graph_makes_of_the_same_pixels(job: Job) -> None:
 
 
 def test_statistics_are_those_of_the_train_split(job: Job) -> None:
-    examples = examples_of(prepare(job))
-    y = torch.cat(list(examples.batches("train", 3)))
-    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(y.shape[1]), rtol=0, atol=1e-3)
-    torch.testing.assert_close(y.std(dim=(0, 2, 3), correction=0), torch.ones(y.shape[1]), rtol=0, atol=1e-2)
+    prepared = prepare(job)
+    examples, features = examples_of(prepared), prepared.representation
+    sharp = torch.cat([features.look(examples.extracted([i]), SHARP) for i in prepared.data.split["train"]])
+    torch.testing.assert_close(sharp.mean(dim=(0, 2, 3))[-112:], torch.zeros(112), rtol=0, atol=1e-3)
+    torch.testing.assert_close(sharp.std(dim=(0, 2, 3), correction=0)[-112:], torch.ones(112), rtol=0, atol=1e-2)
 
 
-def test_extracted_once_and_again_for_another_backbone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    forward = Backbone.forward
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images whose features are made, a number for each call."""
+    found: list[int] = []
+    run = Extractor.__call__
 
-    def counted(self: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
-        calls.append(len(image))
-        return forward(self, image)
+    def counted(self: Extractor, pixels: np.ndarray) -> np.ndarray:
+        found.append(len(pixels))
+        return run(self, pixels)
 
-    monkeypatch.setattr(Backbone, "forward", counted)
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    return found
+
+
+def test_extracted_once_and_again_for_another_backbone(job: Job, calls: list[int]) -> None:
     first = examples_of(prepare(job))
     assert sum(calls) == 16
     assert torch.equal(examples_of(prepare(job)).batch([0, 3]), first.batch([0, 3]))
     assert sum(calls) == 16
-    other = job.model_copy(update={"model": job.model.model_copy(update={"strides": (8, 16)})})
-    assert examples_of(prepare(other)).batch([0]).shape[1] == 272
+    other = job.model_copy(update={"model": job.model.model_copy(update={"strides": (16,)})})
+    assert examples_of(prepare(other)).batch([0]).shape[1] == 112
     assert sum(calls) == 32
 
 
@@ -66,11 +75,11 @@ def test_an_extraction_that_was_killed_starts_again(job: Job, monkeypatch: pytes
     class KilledError(Exception):
         pass
 
-    def killed(self: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
+    def killed(self: Extractor, pixels: np.ndarray) -> np.ndarray:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "forward", killed)
+        patch.setattr(Extractor, "__call__", killed)
         with pytest.raises(KilledError):
             examples_of(prepare(job))
     prepared = prepare(job)

@@ -31,7 +31,7 @@ def test_who_misses_less_weighs_more_and_nobody_is_perfect() -> None:
     combination = Combination([SIZE] * 3, [(0.1,)] * 3)
     combination.weigh([0.9, 0.8, 0.5])
     missed = torch.tensor([0.1, 0.2, 0.5])
-    torch.testing.assert_close(combination.weights, missed**-4 / (missed**-4).sum())
+    torch.testing.assert_close(combination.weights, missed**-8 / (missed**-8).sum())
     combination.weigh([1.0, 0.999, 0.5])
     assert float(combination.weights[0]) == float(combination.weights[1])
 
