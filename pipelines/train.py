@@ -198,8 +198,9 @@ def _make_bundle(
     examples = make_examples(data, plan.image_format, representation)
     held_out = None
     if isinstance(representation, Features) and plan.experts is not None:
-        found = train_closed_form(examples, data, plan, representation, seed=job.train.seed)
-        graph, held_out = found.in_graph(plan.image_format, representation, find_score_kind(job, plan)), found.held_out
+        kind = find_score_kind(job, plan)
+        found = train_closed_form(examples, data, plan, representation, kind, seed=job.train.seed)
+        graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
     else:
         fitted = fit_deep(

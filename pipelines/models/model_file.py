@@ -70,7 +70,9 @@ class Metadata(CommonMetadata):
     samples: PositiveInt  # S, samples of the latent in each score
     classes: tuple[str, ...] = ()  # of images: each gets the name of one, or is rejected
     score: str  # how the score is made of the bound
-    experts: dict[str, float] = {}  # weight of each in the score, the VAE's first; empty: it is of the bound alone
+    experts: tuple[
+        tuple[str, float], ...
+    ] = ()  # weight of each in the score, the VAE's first; none: of the bound alone
 
     @property
     def tells_places(self) -> bool:

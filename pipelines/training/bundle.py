@@ -99,7 +99,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         strides=plan.strides,
         stages=plan.stages,
         smooth=getattr(graph.representation, "smooth", None),
-        experts=experts_of(graph),
+        experts=tuple(experts_of(graph).items()),
         standardised=graph.representation.standardises,
         corruption=corruption,
         places=grid_of(graph),

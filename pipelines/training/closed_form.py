@@ -24,7 +24,7 @@ from pipelines.data.extractor import Extractor, find_extractor
 from pipelines.data.plan import Plan
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
-from vaecore.bound import Elbo, bound_maps
+from vaecore.bound import Elbo, attribution, bound_maps
 from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
 from vaecore.representations import Features, View
@@ -44,7 +44,7 @@ class HeldOut:
     indices: tuple[int, ...]
     scores: tuple[float, ...]
     elbo: Elbo
-    maps: Tensor  # (N, h, w), anomaly maps on the finest grid
+    maps: Tensor  # (N, h, w), anomaly maps on their own grid
     folds: int
 
 
@@ -74,7 +74,7 @@ class ClosedForm:
 
 
 def train_closed_form(
-    examples: Examples, data: TrainingData, plan: Plan, features: Features, *, seed: int = 0
+    examples: Examples, data: TrainingData, plan: Plan, features: Features, kind: ScoreKind, *, seed: int = 0
 ) -> ClosedForm:
     """Fit a linear VAE and the plan's experts, and score every good image by a fold that has not seen it.
 
@@ -86,6 +86,7 @@ def train_closed_form(
         data: The images; damaged copies of some decide how much each expert weighs.
         plan: Names the experts, and the format of the images.
         features: What makes features.
+        kind: What the score is made of: "places", or "elbo", of the VAE alone.
         seed: Of the folds.
     """
     fitted = np.array(evenly_spaced(examples.split["train"], FITTED_IMAGES))
@@ -110,9 +111,10 @@ def train_closed_form(
     told = ", ".join(f"{name} {synthetic[name]:.3f} ({weights[name]:.0%})".replace("%", " %") for name in names)
     log.info("AUROC on synthetic defects, and weight in the score: %s", told)
     vae, *experts = [each.model for each in found]
-    held = HeldOut(
-        tuple(fitted.tolist()), tuple(scores.tolist()), found[0].elbo, combination(own)[0], len(folds)
-    )  # fmt: skip
+    elbo, maps = found[0].elbo, combination(own)[0]
+    if kind == "elbo":
+        scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
+    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds))
     return ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
 
 

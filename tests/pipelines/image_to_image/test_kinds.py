@@ -86,7 +86,7 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
         target=target,
         size=(64, 64) if target.features else (16, 16),
         stages=job.model.stages or 0,
-        strides=target.strides if target.features else (1,),
+        strides=target.deep_strides if target.features else (1,),
     )
     representation = build_representation(job, plan, standardise=False)
     if isinstance(representation, Features):
@@ -97,7 +97,9 @@ def untrained(kind: Kind, folder: Path) -> tuple[ModelFile, ScoringGraph]:
         torch.nn.init.normal_(parameter, std=0.1)
     if (finish := find_prior(job).finish) is not None:
         model = finish(model, [torch.rand(8, kind.channels, 16, 16)], gather_circumstances(job, representation))
-    graph = ScoringGraph(model, plan.image_format, representation, kind=find_score_kind(job, plan)).eval()
+    graph = ScoringGraph(
+        model, plan.image_format, representation, kind="ratio" if find_score_kind(job, plan) == "ratio" else "elbo"
+    ).eval()
     data = SimpleNamespace(digest="0" * 64, split={"train": [0]}, classes=kind.classes)
     metadata = describe(job, plan, data, graph, "none")
     export_scoring(graph, folder / "model.onnx", metadata.model_dump(mode="json"))

@@ -1,0 +1,166 @@
+"""A model in closed form: folds see nothing of the images that they score, and the file scores as they do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.data.examples import make_examples
+from pipelines.errors import JobError
+from pipelines.jobfile.job import Job, job_from_document
+from pipelines.models.session import Session
+from pipelines.registry.resolve import find_model
+from pipelines.score import score_folder
+from pipelines.train import prepare, train_model
+from pipelines.training.closed_form import ClosedForm, _folds, train_closed_form
+from vaecore.experts import EXPERTS
+from vaecore.representations import Features
+
+IMAGES = 70
+
+
+def draw(folder: Path, count: int, seed: int, *, marked: bool = False) -> None:
+    """A disc of some brightness on a brushed ground; marked: with a bright scratch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    for number in range(count):
+        ground = 90 + 12 * np.sin(x / 3 + random.uniform(0, 6)) + random.normal(0, 4, (64, 64))
+        pixels = np.where((x - 32) ** 2 + (y - 32) ** 2 < 18**2, 150 + random.uniform(-15, 15), ground)
+        if marked:
+            row = int(random.integers(8, 50))
+            pixels[row : row + 4, 10:40] = 235
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number:03}.png")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory):
+    """A home with the extractor in it, which takes long to export: all tests share it."""
+    folder = tmp_path_factory.mktemp("closed")
+    draw(folder / "good", IMAGES, 0)
+    draw(folder / "new", 20, 1)
+    draw(folder / "marked", 20, 2, marked=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KINTSUGI_HOME", str(folder / "home"))
+        yield folder
+
+
+def job_of(home: Path, **tables: dict) -> Job:
+    document = {"name": "discs", "task": "reconstruct", "data": {"train": str(home / "good")}, **tables}
+    document["model"] = {"size": 64, **tables.get("model", {})}
+    return job_from_document(document, home / "job.toml")
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path):
+    """The exported bundle, and what training made of the same images."""
+    model = train_model(job_of(home))
+    return model, find_model("discs@champion")
+
+
+def fitted(home: Path, kind: str = "places", **model: object) -> tuple[ClosedForm, list[int]]:
+    prepared = prepare(job_of(home, model=model))
+    features = prepared.representation
+    assert isinstance(features, Features)
+    examples = make_examples(prepared.data, prepared.plan.image_format, features)
+    return train_closed_form(examples, prepared.data, prepared.plan, features, kind), list(prepared.data.split["train"])
+
+
+def test_defects_are_found_at_the_rate_that_was_asked(home: Path, trained, rows_of) -> None:
+    for name in ("new", "marked"):
+        score_folder(home / name, trained[1].path, home / f"out-{name}", false_alarms=0.05)
+    good, bad = ([row["is_anomaly"] for row in rows_of(home / f"out-{name}")] for name in ("new", "marked"))
+    assert sum(good) <= 4
+    assert sum(bad) >= 18
+
+
+def test_calibration_says_that_it_is_crossed_and_what_was_measured(home: Path, trained) -> None:
+    _, file = trained
+    calibration, split = file.calibration(), json.loads((file.folder / "split.json").read_text())
+    assert (calibration.kind, calibration.folds) == ("cross", 10)
+    assert split["train"] == split["calibrate"]
+    assert calibration.n == len(split["train"]) == IMAGES - len(split["select"])
+    assert calibration.measured.images == len(split["select"]) >= 2
+    assert not set(split["select"]) & set(split["train"])
+    assert "promise" not in (file.folder / "card.md").read_text().split("## Calibration")[1].split("##")[0]
+
+
+def test_the_file_names_its_experts_and_scores_as_torch_does(trained) -> None:
+    model, file = trained
+    session = Session(file, device="cpu")
+    weights = dict(session.metadata.experts)
+    assert list(weights) == ["linear_vae", "place_gaussian", "gaussian", "fine_gaussian"]
+    assert sum(weights.values()) == pytest.approx(1)
+    assert model.figures["parity"] < 1e-4
+    image = np.full((1, 64, 64, 1), 120, np.uint8)
+    found = session.run(image, ["0" * 64], ("score", "expert_score"))
+    assert found["score"][0] == pytest.approx(found["expert_score"][0] @ np.array(list(weights.values())), rel=1e-4)
+    assert file.path.stat().st_size < 64 * 2**20
+
+
+def test_a_fold_knows_nothing_of_the_images_that_it_scores(home: Path, trained) -> None:
+    """Other features of one image change what the folds that were fitted to it make of others, not its own fold."""
+    prepared = prepare(job_of(home, model={"experts": ["gaussian"]}))
+    features, data, plan = prepared.representation, prepared.data, prepared.plan
+    examples = make_examples(data, plan.image_format, features)
+    before = train_closed_form(examples, data, plan, features, "places").held_out
+    array, changed = np.array(examples._array), before.indices[3]
+    array[changed] += 3 * np.random.default_rng(0).standard_normal(array[changed].shape).astype(np.float16)
+    examples._array = array
+    after = train_closed_form(examples, data, plan, features, "places").held_out
+    apart = (after.elbo.distortion - before.elbo.distortion).abs().numpy()
+    fold = next(set(fold.tolist()) for fold in _folds(np.array(before.indices), data, 0) if 3 in fold)
+    assert apart[3] > 100
+    assert max(apart[row] for row in fold - {3}) < 1
+    assert min(apart[row] for row in set(range(len(apart))) - fold) > 1
+
+
+def test_the_plain_bound_is_scored_by_itself(home: Path, trained) -> None:
+    found, images = fitted(home, "elbo")
+    held = found.held_out
+    assert held.indices == tuple(images)
+    dims = found.model.basis.shape[1]
+    np.testing.assert_allclose(held.scores, (held.elbo.rate + held.elbo.distortion).numpy() / dims, rtol=1e-5)
+    np.testing.assert_allclose(held.maps.numpy().sum(axis=(1, 2)), -held.elbo.value.numpy(), rtol=1e-4)
+
+
+def test_every_expert_can_be_asked_for(home: Path, trained) -> None:
+    found, _ = fitted(home, experts=list(EXPERTS))
+    assert list(found.weights) == ["linear_vae", *EXPERTS]
+    alone, _ = fitted(home, experts=[])
+    assert alone.weights == {"linear_vae": 1.0}
+    assert torch.isfinite(torch.tensor(alone.held_out.scores)).all()
+
+
+def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
+    prepared = prepare(job_of(home))
+    pieces = tuple(str(number // 5) for number in range(len(prepared.data.files)))
+    data = type(prepared.data)(
+        **{name: getattr(prepared.data, name) for name in prepared.data.__slots__} | {"pieces": pieces}
+    )
+    fitted_to = np.array(data.split["train"])
+    folds = _folds(fitted_to, data, 0)
+    where = [{pieces[fitted_to[position]] for position in fold} for fold in folds]
+    assert sum(map(len, folds)) == len(fitted_to)
+    assert not any(one & other for number, one in enumerate(where) for other in where[number + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"model": {"experts": ["gausian"]}}, "names 'gausian'; there are: gaussian, fine_gaussian"),
+        ({"model": {"experts": ["memory", "memory"]}}, "names an expert twice"),
+        ({"model": {"vae": "linear", "prior": "mixture"}}, "'model.prior' is of a deep VAE"),
+        ({"model": {"vae": "deep", "experts": ["memory"]}}, "are beside a linear VAE"),
+        ({"model": {"target": "pixels", "experts": ["memory"]}}, "is of features by place, not of pixels"),
+        ({"model": {"vae": "deep"}, "calibrate": {"kind": "cross"}}, "is of models in closed form, not of a deep VAE"),
+    ],
+)
+def test_what_does_not_go_together_is_told(home: Path, tables: dict, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        prepare(job_of(home, **tables))
