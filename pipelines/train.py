@@ -46,7 +46,7 @@ from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
-from pipelines.training.closed_form import HeldOut, train_closed_form
+from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, choose_latents, train_closed_form
 from pipelines.training.deep import fit_deep, reconstruction_sheet
 from pipelines.training.fit import Recipe
 from pipelines.training.model_card import write_card
@@ -110,7 +110,8 @@ def prepare(job: Job) -> Prepared:
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     images = len(data.split["train"])
-    model = build_network(job, plan, representation, classes=len(data.classes), images=images)
+    latents = choose_latents(min(images, FITTED_IMAGES), representation.dims)
+    model = build_network(job, plan, representation, classes=len(data.classes), latents=latents)
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
     recipe = Recipe.of(job.train, plan.target, images)

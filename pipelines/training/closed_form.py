@@ -118,6 +118,23 @@ def train_closed_form(
     return ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
 
 
+def choose_latents(images: int, dims: int) -> int:
+    """Latents of the linear VAE, of every fold's as of the final one: with more, good images would score lower.
+
+    Args:
+        images: That the final one is fitted to.
+        dims: Of y.
+
+    >>> choose_latents(600, 70_000), choose_latents(70, 70_000)
+    (128, 47)
+    """
+    return latents_for(images - -(-images // _count_folds(images)), dims)
+
+
+def _count_folds(images: int) -> int:
+    return FOLDS_OF_FEW if images < FEW else FOLDS
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fitted:
     """One expert fitted to all images, and what folds that had not seen them made of images and damaged copies."""
@@ -149,9 +166,10 @@ def _fit_by_folds(
         advance: Called after each fit.
     """
     everything = np.arange(len(good))
+    latents = choose_latents(len(good), features.dims)
     own, copies, bound = torch.zeros(0), torch.zeros(0), torch.zeros(2, len(good))
     for fold in folds:
-        model = _fit(name, features, good, np.setdiff1d(everything, fold))
+        model = _fit(name, features, good, np.setdiff1d(everything, fold), latents)
         for values, rows, is_good in ((good, fold, True), (bad, np.flatnonzero(np.isin(source, fold)), False)):
             for part in _parts_of(rows):
                 maps, elbo = _maps(model, features, values[part].float())
@@ -161,13 +179,13 @@ def _fit_by_folds(
                 if is_good and elbo is not None:
                     bound[:, part] = torch.stack(elbo)
         advance()
-    model = _fit(name, features, good, everything)
+    model = _fit(name, features, good, everything, latents)
     advance()
     return _Fitted(model, own, copies, Elbo(*bound))
 
 
-def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64]) -> nn.Module:
-    """Make an expert and fit it to some images."""
+def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64], latents: int) -> nn.Module:
+    """Make an expert and fit it to some images; the VAE has so many latents."""
 
     def batches() -> Iterator[Tensor]:
         return (good[part].float() for part in _parts_of(rows))
@@ -177,7 +195,6 @@ def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64]) -
         expert = EXPERTS[name](channels=channels, size=size)
         expert.fit(batches)
         return expert.eval()
-    latents = latents_for(len(rows), features.dims)
     model = ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents)
     model.fit(batches)
     return model.eval()
@@ -256,7 +273,7 @@ def _folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDA
     """Positions of the images of each fold; images of one piece are in one."""
     keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in fitted]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    count = min(FOLDS_OF_FEW if len(fitted) < FEW else FOLDS, len(order))
+    count = min(_count_folds(len(fitted)), len(order))
     fold_of = {key: number % count for number, key in enumerate(order)}
     numbers = np.array([fold_of[key] for key in keys])
     return [np.flatnonzero(numbers == number) for number in range(count)]

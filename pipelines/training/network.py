@@ -24,7 +24,7 @@ from pipelines.training.options import (
     may_standardise,
     network_options,
 )
-from vaecore.experts import ClosedFormLinearVAE, latents_for
+from vaecore.experts import ClosedFormLinearVAE
 from vaecore.likelihoods import (
     IMAGE_LIKELIHOODS,
     BernoulliLikelihood,
@@ -140,7 +140,7 @@ def build_network(
     representation: Representation,
     *,
     classes: int = 0,
-    images: int = 0,
+    latents: int = 1,
     trained: bool = False,
 ) -> nn.Module:
     """The network, with the options that the job sets; the rest are the network's own.
@@ -150,11 +150,10 @@ def build_network(
         plan: Its choices.
         representation: What y is.
         classes: Of images, where they have any.
-        images: That a linear VAE is fitted to.
+        latents: Of a linear VAE.
         trained: Weights of a trained model go into it.
     """
     if plan.experts is not None:
-        latents = latents_for(images, representation.dims)
         return ClosedFormLinearVAE(channels=representation.channels, size=representation.size, latents=latents)
     network = plan.target.network(
         channels=representation.channels,

@@ -68,7 +68,7 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)
     model = build_network(
-        job, plan, representation, classes=len(metadata.classes), images=metadata.images["train"], trained=True
+        job, plan, representation, classes=len(metadata.classes), latents=metadata.latent_shape[0], trained=True
     )
     kind = find_score_kind(job, plan)
     bound = kind if kind in ("ratio", "iwae") else "elbo"

@@ -186,7 +186,7 @@ def test_the_evaluation_goes_on_without_masks_of_no_use(
     assert [line for line in describe_evaluation(before) if "masks" in line] == []
     partly = [line.split()[0] for line in describe_evaluation(less) if line.endswith("(3 masks of 4 images)")]
     assert partly == ["pixel", "AUPRO", "crack"]
-    assert less["aupro"] != before["aupro"]
+    assert less["pixel_auroc"] != before["pixel_auroc"]
     assert sum("another size than its image" in record.getMessage() for record in caplog.records) == 1
 
 
