@@ -198,8 +198,8 @@ def jobs() -> list[bytes]:
     least = b'name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "good"\n'
     return [
         least,
-        least + b'licence = "CC0"\nmax_images = 9\n[model]\ntarget = "details"\nsize = [48, 40]\nstrides = [8, 16]\n'
-        b'stride_weights = [1.0, 0.5]\nsmooth = "both"\npooling = "top:0.1"\nlevels = 2\nscore = "ratio"\n'
+        least + b'licence = "CC0"\nmax_images = 9\n[model]\ntarget = "features"\nsize = [48, 40]\nstrides = [8, 16]\n'
+        b'vae = "deep"\nexperts = ["memory"]\nlevels = 2\nscore = "ratio"\n'
         b'classes = ["a", "b"]\nbackbone_weights = "w.safetensors"\n[train]\nsteps = 40\nminutes = 2.5\nbeta = 1.0\n'
         b'corruption = "perlin"\nseed = 3\n[calibrate]\nfalse_alarms = 0.05\nfraction = 0.2\n[promote]\n'
         b'rule = "always"\n[schedule]\ntrain = "1d"\nscore = "*/5 2 * * 1-5"\nfolder = "in"\nout = "out"\nbudget = 3\n'
@@ -222,7 +222,7 @@ def metadata() -> list[bytes]:
         "outputs": {"score": "nats", "anomaly_map": "nats"}, "git_commit": None, "data_digest": "0",
         "images": {"train": 9}, "kintsugi": "0.1.0", "size": [48, 40], "target": "pixels", "backbone": None,
         "strides": [1], "places": [6, 5], "stages": 2, "smooth": "both", "dims": 1920, "latent_shape": [4, 6, 5],
-        "samples": 2, "score": "-ELBO / D",
+        "samples": 2, "score": "-ELBO / D", "experts": [["linear_vae", 0.5], ["memory", 0.5]],
     }  # fmt: skip
     return [json.dumps(known).encode()]
 
