@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaecore.representations.image_format import resize
 
 STEEPNESS = 8.0
+FIRST = 4.0  # times that the first expert, the VAE, counts: in doubt, scores are those of the reconstruction ELBO
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
 OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
 PRIOR_IMAGES = 20  # that the variance of all places counts as, too
@@ -105,7 +106,8 @@ class Combination(nn.Module):
     """One map and one score of several experts: the weighted means of theirs.
 
     The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
-    weighs 2 ** STEEPNESS times as much. No labelled image takes part.
+    weighs 2 ** STEEPNESS times as much; the first one, FIRST times as much as one that is as good. No labelled image
+    takes part.
     """
 
     weights: Tensor
@@ -139,4 +141,5 @@ class Combination(nn.Module):
         """Set the weights from each expert's AUROC between good images and damaged ones."""
         missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
         weights = missed**-STEEPNESS
+        weights[0] *= FIRST
         self.weights.copy_(weights / weights.sum())
