@@ -101,7 +101,7 @@ def trained(document: Mapping[str, Any], work: Path) -> Trained:
     """
     job = job_from_document(dict(document), work / "job.toml")
     prepared = prepare(job)
-    examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation, "cpu")
+    examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
     key = hashlib.sha256(
         f"{job.model_dump_json(exclude={'path', 'data'})} {prepared.data.digest}".encode()
     ).hexdigest()[:16]
