@@ -271,7 +271,7 @@ class _Found:
         self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
         self.pixels: list[NDArray[np.float32]] = []
         self.highest = -np.inf
-        self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images)) + 1) + 0.5).astype(np.float64)
+        self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
 
     def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
         """Take in an image: its score, rate and distortion, and its map."""
@@ -281,8 +281,7 @@ class _Found:
             for name, value in (scored | image_facts(image.pixels)).items():
                 self.statistics[name].append(value)
         flat = np.sort(anomaly_map, axis=None)
-        share = self._share[: max(1, min(len(self._share), len(flat)))]
-        self.pixels.append(flat[(share / len(share) * len(flat)).astype(int)])  # an even share of each image
+        self.pixels.append(flat[(self._share / len(self._share) * len(flat)).astype(int)])  # an even share of each
         self.highest = max(self.highest, float(flat[-1]))
 
     def calibration(
