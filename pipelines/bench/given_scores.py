@@ -54,7 +54,7 @@ class GivenScores:
                 raise DataError(msg)
 
     def results(self, dataset: str) -> list[Result]:
-        """Results as of cells, one a seed; what only a run tells is None."""
+        """Return a result for each seed, in the form that cells have; what only a run can tell is None."""
         return [self._result(seed, scores) for seed, scores in enumerate(_by_seed(self.sets[dataset]))]
 
     def _result(self, seed: int, scores: dict[str, float]) -> Result:

@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 SURVEY_FILES = 200  # enough to know channels, depth and sizes of a folder
 TINY = 48
 """Pixels along the longer side below which images are pictures of one thing, with no places to tell apart."""
+OF_DEEP = frozenset(
+    {"likelihood", "latent", "latent_channels", "width", "stages", "blocks", "dropout", "levels", "prior"}
+    | {"components", "classes", "samples"}
+)
+"""Options of the model table that a linear VAE has not; as is all of the train table but the seed."""
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -126,13 +131,6 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
         reasons += ("scores are of what images show as a whole: there are no heat maps",)
     median_size = (round(found.height), round(found.width))
     return Plan(found.image_format, name, target, size, stages, strides, experts, median_size, reasons)
-
-
-OF_DEEP = frozenset(
-    {"likelihood", "latent", "latent_channels", "width", "stages", "blocks", "dropout", "levels", "prior"}
-    | {"components", "classes", "samples"}
-)
-"""Options of the model table that a linear VAE has not; as is all of the train table but the seed."""
 
 
 def deep_options(job: Job) -> list[str]:

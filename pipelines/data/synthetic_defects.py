@@ -385,7 +385,7 @@ def _log(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _sample(image: Pixels, pixels: float = 3e4) -> Pixels:
-    """About so many pixels at most: what the statistics are taken from."""
+    """Return a subsample of about `pixels` pixels at most, which the statistics are taken from."""
     step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / pixels)))
     return image[::step, ::step]
 

@@ -250,7 +250,7 @@ def _decide(training: AnyTraining, module: FitCrops[Any], file: ModelFile, champ
     if rule.rule != "better":
         return Decision(rule.rule == "always", f"the job's rule is '{rule.rule}'", figures)
     better = mine >= theirs - rule.tolerance
-    known = "" if unseen else ", all of which the champion was trained on"
+    known = "" if unseen else "; the champion was trained on all of them"
     comparison = f"{training.comparison.format(mine, theirs)} on {len(held)} held-out images{known}"
     return Decision(better, f"{'not worse' if better else 'worse'}: {comparison}", figures)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -56,8 +56,8 @@ class ClosedForm:
     experts: Sequence[nn.Module]
     combination: Combination
     held_out: HeldOut
-    weights: dict[str, float] = field(default_factory=dict)
-    synthetic: dict[str, float] = field(default_factory=dict)  # AUROC of each on synthetic defects
+    weights: dict[str, float]  # of each in the score, the VAE's first
+    synthetic: dict[str, float]  # AUROC of each on synthetic defects
 
     def in_graph(self, image_format: ImageFormat, features: Features, kind: ScoreKind) -> ScoringGraph:
         """The model as it is exported; without its experts where the score is of the bound alone."""
@@ -185,7 +185,7 @@ def _fit_by_folds(
 
 
 def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64], latents: int) -> nn.Module:
-    """Make an expert and fit it to some images; the VAE has so many latents."""
+    """Make an expert and fit it to some images; `latents` is the number that the VAE has."""
 
     def batches() -> Iterator[Tensor]:
         return (good[part].float() for part in _parts_of(rows))

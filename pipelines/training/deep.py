@@ -129,7 +129,7 @@ def _bounds(graph: ScoringGraph, examples: Examples) -> list[tuple[BoundMaps, Te
 
 
 def _some_of(examples: Examples, count: int) -> Tensor:
-    """y of so many training images, again from the first where there are fewer."""
+    """y of `count` training images; of fewer images, the first ones come again."""
     images = examples.split["train"]
     drawn = torch.cat(list(examples.batches("train", STATISTICS_BATCH, min(count, len(images)))))
     return drawn.repeat(-(-count // len(drawn)), 1, 1, 1)[:count]

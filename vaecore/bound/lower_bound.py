@@ -118,12 +118,10 @@ def bound_from_above(
     maps: BoundMaps,
     y: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B S Z h w"],
-    *,
-    weight: Float[Tensor, "C 1 1"] | None = None,
 ) -> BoundMaps:
     """The looser bound that infers the upper latents only and draws the lower ones from their prior.
 
-    `maps` is the full bound of the same y, noise and weight. The distance to it is how much an image needs details that
+    `maps` is the full bound of the same y and noise. The distance to it is how much an image needs details that
     what it is of does not imply: large for what the model has not seen, also where the likelihood itself is not small.
 
     Source: Havtorn, Frellsen, Hauberg, Maaloe 2021, "Hierarchical VAEs know what they don't know", eqs. 6 and 7.
@@ -131,7 +129,7 @@ def bound_from_above(
     z = maps.posterior.sample(noise)
     p_y = model.decode(model.from_above(z, noise).flatten(0, 1))
     lower, upper = maps.kl[:, : model.lower_channels], maps.kl[:, model.lower_channels :]
-    distortion = -sampled_log_prob(p_y, y, z.shape[1], weight).mean(dim=1)
+    distortion = -sampled_log_prob(p_y, y, z.shape[1]).mean(dim=1)
     return BoundMaps(distortion, torch.cat([torch.zeros_like(lower), upper], dim=1), maps.posterior, p_y)
 
 
@@ -148,11 +146,9 @@ def elbo(
     model: LatentVariableModel,
     y: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B S Z h w"],
-    *,
-    weight: Float[Tensor, "C 1 1"] | None = None,
 ) -> Elbo:
     """The plain bound of each image: beta and free bits never enter it. See `bound_maps`."""
-    return bound_maps(model, y, noise, weight=weight).total()
+    return bound_maps(model, y, noise).total()
 
 
 def iwae(
@@ -160,7 +156,6 @@ def iwae(
     y: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B S Z h w"],
     *,
-    weight: Float[Tensor, "C 1 1"] | None = None,
     maps: BoundMaps | None = None,
 ) -> Float[Tensor, " B"]:
     """The S-sample importance-weighted bound of each image, in nats: tighter as S grows.
@@ -169,7 +164,6 @@ def iwae(
         model: The network.
         y: What the bound is on.
         noise: Its second axis sets S.
-        weight: See `bound_maps`.
         maps: What `bound_maps` gives of all the above, where that is known already: the samples are decoded once.
 
     Returns:
@@ -181,7 +175,7 @@ def iwae(
     posterior = model.posterior(y) if maps is None else maps.posterior
     z = posterior.sample(noise)
     p_y = model.decode(z.flatten(0, 1)) if maps is None else maps.likelihood
-    log_p_y = sampled_log_prob(p_y, y, samples, weight).sum(dim=(2, 3, 4))
+    log_p_y = sampled_log_prob(p_y, y, samples).sum(dim=(2, 3, 4))
     log_weight = log_p_y + model.prior(z).log_density(z) - posterior.for_samples().log_density(z)
     # log S as a sum over samples, so that an exported graph takes any number of them
     return torch.logsumexp(log_weight, dim=1) - torch.logsumexp(torch.zeros_like(log_weight), dim=1)

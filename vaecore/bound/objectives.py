@@ -17,14 +17,12 @@ def iwae_loss(
     model: LatentVariableModel,
     y: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B S Z h w"],
-    *,
-    weight: Float[Tensor, "C 1 1"] | None = None,
 ) -> Float[Tensor, ""]:
     """The importance-weighted bound with S samples, in nats per dimension of y, negative: tighter than the ELBO.
 
     Source: Burda, Grosse, Salakhutdinov 2016, "Importance weighted autoencoders", eq. 8.
     """
-    return -iwae(model, y, noise, weight=weight).mean() / y[0].numel()
+    return -iwae(model, y, noise).mean() / y[0].numel()
 
 
 def total_correlation(posterior: DiagonalGaussian, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, ""]:

@@ -21,7 +21,6 @@ def likelihood_regret(
     y: Float[Tensor, "B C H W"],
     generator: torch.Generator,
     *,
-    weight: Float[Tensor, "C 1 1"] | None = None,
     steps: int = STEPS,
 ) -> Float[Tensor, " B"]:
     """How much the bound gains when mean and scale of q(z) are fitted to each image, the decoder held fixed.
@@ -33,7 +32,6 @@ def likelihood_regret(
         model: The trained network. Its weights stay as they are.
         y: What the bound is on.
         generator: Source of the latent noise, on the CPU.
-        weight: Of each channel's log-likelihood; see `bound_maps`.
         steps: Of Adam for each image. More find more of the regret.
 
     Returns:
@@ -45,7 +43,7 @@ def likelihood_regret(
     """
 
     def bound(posterior: DiagonalGaussian, noise: Tensor) -> Tensor:
-        return bound_under(model, posterior, y, noise, weight=weight).total().value
+        return bound_under(model, posterior, y, noise).total().value
 
     def draw(samples: int) -> Tensor:
         return torch.randn((len(y), samples, *model.latent_shape), generator=generator).to(y)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,11 +45,3 @@ class Expert(nn.Module, ABC):
 def to_half(values: Tensor) -> Tensor:
     """Round to what half precision can hold: a large buffer is then stored in half its size, and loses nothing."""
     return values.half().to(values.dtype)
-
-
-def inverse_factor(covariance: Float[Tensor, "... D D"]) -> Float[Tensor, "... D D"]:
-    """W with W S W' = I for covariances S, lower triangular, in double precision: |W x|^2 is Mahalanobis' distance."""
-    factor = torch.linalg.cholesky(covariance.double())
-    identity = torch.eye(factor.shape[-1], dtype=factor.dtype).expand_as(factor)
-    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
-    return inverse

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vaecore.experts.base import SINGLE_PLACES, Batches, Expert
+from vaecore.experts.moments import Moments
 from vaecore.representations import FINE, SHARP
-from vaecore.representations.moments import Moments
 
 RIDGE = 1e-4  # of the mean variance: what good images hardly ever do counts as much as what they do all the time
 LEAST_VARIANCE = 1e-8

@@ -30,7 +30,7 @@ class Memory(Expert):
     scale: Tensor
 
     def __init__(self, *, channels: int, size: tuple[int, int], places: int = KEPT) -> None:
-        """Make room for so many places of maps of `channels` features; any `size` will do."""
+        """Make room for `places` places, with `channels` features each; any `size` will do."""
         super().__init__()
         del size
         self.register_buffer("places", torch.zeros(places, channels))
@@ -49,14 +49,11 @@ class Memory(Expert):
     def fit(self, batches: Batches) -> None:
         """Keep places drawn at random, as many of each batch as its share; again from the first where there are few."""
         generator = torch.Generator().manual_seed(SEED)
-        count, total, square = 0, torch.zeros(len(self.scale)), torch.zeros(len(self.scale))
+        count, sums = 0, torch.zeros(2, len(self.scale))
         for y in batches():
-            count, total, square = (
-                count + len(y),
-                total + y.mean((2, 3)).sum(0),
-                square + y.square().mean((2, 3)).sum(0),
-            )
-        self.scale.copy_((square / count - (total / count).square()).clamp(min=LEAST_VARIANCE).sqrt())
+            count, sums = count + len(y), sums + torch.stack([y, y.square()]).mean(dim=(3, 4)).sum(dim=1)
+        mean, square = sums / count
+        self.scale.copy_((square - mean.square()).clamp(min=LEAST_VARIANCE).sqrt())
         drawn, wanted = [], len(self.places)
         for y in batches():
             rows = (y.flatten(2).transpose(1, 2) / self.scale).flatten(0, 1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.experts.base import Batches, Expert, inverse_factor, to_half
+from vaecore.experts.base import Batches, Expert, to_half
 from vaecore.representations import PLACES
 
 COMPONENTS = 64  # of the features at a place
@@ -66,7 +66,7 @@ class PlaceGaussian(Expert):
             own += z @ z.transpose(1, 2)
         weight = PRIOR_IMAGES / (PRIOR_IMAGES + count)
         shared = torch.eye(own.shape[1])
-        self.whitening.copy_(to_half(inverse_factor((1 - weight) * own / count + weight * shared).float()))
+        self.whitening.copy_(to_half(_inverse_factor((1 - weight) * own / count + weight * shared).float()))
 
     def _fit_means(self, batches: Batches) -> int:
         """Set each place's mean, shrunk towards that of all places as far as chance explains their differences."""
@@ -91,3 +91,11 @@ class PlaceGaussian(Expert):
         variances, vectors = torch.linalg.eigh(products / rows / torch.outer(deviation, deviation))
         kept = slice(len(variances) - len(self.projection), None)
         self.projection.copy_((vectors[:, kept] / variances[kept].clamp(min=RIDGE).sqrt()).T / deviation)
+
+
+def _inverse_factor(covariance: Float[Tensor, "... D D"]) -> Float[Tensor, "... D D"]:
+    """W with W S W' = I for covariances S, lower triangular, in double precision: |W x|^2 is Mahalanobis' distance."""
+    factor = torch.linalg.cholesky(covariance.double())
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype).expand_as(factor)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse

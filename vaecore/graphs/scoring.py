@@ -129,14 +129,9 @@ class ScoringGraph(_Graph):
 
     def maps_by_place(self, extracted: Float[Tensor, "N D h w"], maps: BoundMaps) -> list[Float[Tensor, "N h w"]]:
         """What the combination is made of: the bound's distortion by place, in nats, and each expert's map."""
-        return [self.representation.sum_by_place(maps.distortion), *self.expert_maps(extracted)]
-
-    def expert_maps(self, extracted: Float[Tensor, "N D h w"]) -> list[Float[Tensor, "N h w"]]:
-        """Each expert's map of its view of the features."""
-        if not len(self.experts):
-            return []
-        features = cast("Features", self.representation)
-        return [expert(features.look(extracted, expert.view)) for expert in cast("Iterable[Expert]", self.experts)]
+        features, experts = cast("Features", self.representation), cast("Iterable[Expert]", self.experts)
+        own = self.representation.sum_by_place(maps.distortion)
+        return [own, *(expert(features.look(extracted, expert.view)) for expert in experts)]
 
     def score_without_experts(
         self, y: Float[Tensor, "N C h w"], noise: Float[Tensor, "N S Z h w"], maps: BoundMaps

@@ -1,7 +1,7 @@
 """What the y of the bound is made of (`Pixels` or `Features`), and what is read from it.
 
 image_format                    a file's numbers to [0, 1] and back, resizing
-backbones, exposure, moments    what features are made of
+backbones, exposure             what features are made of
 complexity                      the length of an image under a code that was never trained, and scores made with it
 """
 
@@ -11,5 +11,5 @@ from vaecore.representations.pixels import Pixels
 
 __all__ = [
     "FINE", "PLACES", "SHARP", "WIDE", "Features", "Pixels", "Representation", "View", "backbones", "complexity",
-    "image_format", "moments",
+    "image_format",
 ]  # fmt: skip
