@@ -133,7 +133,7 @@ class ModelTable(Record):
     )
     experts: tuple[str, ...] | None = Field(
         None,
-        description="Densities of the features beside a linear VAE: place_gaussian, gaussian, fine_gaussian, memory",
+        description="Densities of the features beside a linear VAE: place_gaussian, gaussian, memory",
     )
     backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
     backbone_weights: LocalPath | None = Field(

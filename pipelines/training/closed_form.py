@@ -25,7 +25,7 @@ from pipelines.data.plan import Plan
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from vaecore.bound import Elbo, attribution, bound_maps
-from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for
+from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for, summary_of
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
 from vaecore.representations import Features, View
 from vaecore.representations.image_format import ImageFormat
@@ -94,24 +94,28 @@ def train_closed_form(
     names = ["linear_vae", *(plan.experts or ())]
     views = [features.view, *(EXPERTS[name].view for name in names[1:])]
     areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
-    found = []
+    found, summaries = [], [torch.zeros(0)] * 2
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
         for name, view in zip(names, views, strict=True):
             good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
+            if not found:  # what images show on average is told by the VAE's view
+                summaries = [torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad)]
             found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance))
             del good, bad
     own, copies = [each.own for each in found], [each.copies for each in found]
+    seen = _Seen(own, summaries[0], copies, summaries[1], damaged.source, areas)
     scores = torch.zeros(len(fitted))
     for fold in folds:  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
-        scores[fold] = _combine(own, copies, damaged.source, others, areas)[0]([maps[fold] for maps in own])[1]
-    combination, separations = _combine(own, copies, damaged.source, np.arange(len(fitted)), areas)
+        combined = _combine(seen, others)[0]
+        scores[fold] = combined([maps[fold] for maps in own], summaries[0][fold])[1]
+    combination, separations = _combine(seen, np.arange(len(fitted)))
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
     told = ", ".join(f"{name} {synthetic[name]:.3f} ({weights[name]:.0%})".replace("%", " %") for name in names)
     log.info("AUROC on synthetic defects, and weight in the score: %s", told)
     vae, *experts = [each.model for each in found]
-    elbo, maps = found[0].elbo, combination(own)[0]
+    elbo, maps = found[0].elbo, combination(own, summaries[0])[0]
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
     held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds))
@@ -247,20 +251,26 @@ def _damaged_copies(fitted: NDArray[np.int64], data: TrainingData, plan: Plan, f
     return _Damaged(torch.stack(extracted), np.array(source))
 
 
-def _combine(
-    own: Sequence[Tensor],
-    copies: Sequence[Tensor],
-    source: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    areas: Sequence[Sequence[float]],
-) -> tuple[Combination, list[float]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What experts made of images that they had not seen."""
+
+    own: Sequence[Tensor]  # of each expert, (N, h, w): maps of good images
+    summaries: Tensor  # (N, D)
+    copies: Sequence[Tensor]  # of each expert, (M, h, w): maps of damaged copies
+    copied: Tensor  # (M, D), their summaries
+    source: NDArray[np.int64]  # (M,), position of each copy's image
+    areas: Sequence[Sequence[float]]
+
+
+def _combine(seen: _Seen, rows: NDArray[np.int64]) -> tuple[Combination, list[float]]:
     """Statistics and weights from some good images and the damaged copies of them; each expert's AUROC."""
-    combination = Combination([(maps.shape[1], maps.shape[2]) for maps in own], areas).eval()
-    good, damaged = [maps[rows] for maps in own], np.flatnonzero(np.isin(source, rows))
-    combination.fit(good)
-    good_scores = combination(good)[2].numpy()
-    bad_scores = combination([maps[damaged] for maps in copies])[2].numpy()
-    separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(own))]
+    sizes = [(maps.shape[1], maps.shape[2]) for maps in seen.own]
+    combination = Combination(sizes, seen.areas, images=len(rows), dims=seen.summaries.shape[1]).eval()
+    good, damaged = [maps[rows] for maps in seen.own], np.flatnonzero(np.isin(seen.source, rows))
+    good_scores = combination.fit(good, seen.summaries[rows]).numpy()
+    bad_scores = combination([maps[damaged] for maps in seen.copies], seen.copied[damaged])[2].numpy()
+    separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(sizes))]
     combination.weigh(separations)
     return combination, separations
 

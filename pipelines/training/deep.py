@@ -21,7 +21,7 @@ from pipelines.training.network import gather_circumstances
 from pipelines.training.options import find_prior, find_score_kind
 from pipelines.training.temperature import set_temperature
 from vaecore.bound import BoundMaps, LatentVariableModel, bound_maps
-from vaecore.experts import WHOLE_PLACES, Combination
+from vaecore.experts import WHOLE_PLACES, Combination, summary_of
 from vaecore.graphs.scoring import ScoringGraph, squared_error
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.networks import ClassPrior
@@ -106,9 +106,11 @@ def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> by
 @torch.inference_mode()
 def _combination(graph: ScoringGraph, examples: Examples) -> Combination:
     """Statistics of the bound's map, from images that were not trained on."""
-    maps = torch.cat([graph.representation.sum_by_place(maps.distortion) for maps, _ in _bounds(graph, examples)])
-    combination = Combination([(maps.shape[1], maps.shape[2])], [WHOLE_PLACES])
-    combination.fit([maps])
+    maps, summaries = zip(*((maps, summary_of(y)) for maps, y in _bounds(graph, examples)), strict=True)
+    places = torch.cat([graph.representation.sum_by_place(each.distortion) for each in maps])
+    images, *size = places.shape
+    combination = Combination([(size[0], size[1])], [WHOLE_PLACES], images=images, dims=summaries[0].shape[1])
+    combination.fit([places], torch.cat(summaries))
     return combination
 
 

@@ -4,21 +4,20 @@ The linear VAE is the one whose bound is reported; the others add what it does n
 """
 
 from vaecore.experts.base import WHOLE_PLACES, Batches, Expert
-from vaecore.experts.combination import Combination
-from vaecore.experts.gaussian import FineGaussian, SharedGaussian
+from vaecore.experts.combination import Combination, summary_of
+from vaecore.experts.gaussian import SharedGaussian
 from vaecore.experts.linear_vae import ClosedFormLinearVAE, latents_for
 from vaecore.experts.memory import Memory
 from vaecore.experts.place_gaussian import PlaceGaussian
 
 EXPERTS: dict[str, type[Expert]] = {
     "gaussian": SharedGaussian,
-    "fine_gaussian": FineGaussian,
     "place_gaussian": PlaceGaussian,
     "memory": Memory,
 }
 """By the name that a job file gives them."""
 
 __all__ = [
-    "EXPERTS", "WHOLE_PLACES", "Batches", "ClosedFormLinearVAE", "Combination", "Expert", "FineGaussian", "Memory",
-    "PlaceGaussian", "SharedGaussian", "latents_for",
+    "EXPERTS", "WHOLE_PLACES", "Batches", "ClosedFormLinearVAE", "Combination", "Expert", "Memory", "PlaceGaussian",
+    "SharedGaussian", "latents_for", "summary_of",
 ]  # fmt: skip

@@ -9,10 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vaecore.experts.base import to_half
 from vaecore.representations.image_format import resize
 
 STEEPNESS = 8.0
-FIRST = 4.0  # times that the first expert, the VAE, counts: in doubt, scores are those of the reconstruction ELBO
+EXPECTED = 0.5  # share of what images like it score that is taken off an image's score
+NEARNESS = 4.0  # a good image that is half as far, in squared distance, counts 2 ** NEARNESS times as much
+LEAST_DISTANCE = 1e-3  # squared, of a dimension: the same image again is not infinitely near
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
 OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
 PRIOR_IMAGES = 20  # that the variance of all places counts as, too
@@ -102,44 +105,122 @@ class ExpertScore(nn.Module):
         return torch.stack([highest[:, :count].mean(dim=1) for count in self.counts], dim=1)
 
 
-class Combination(nn.Module):
-    """One map and one score of several experts: the weighted means of theirs.
+class LikeImages(nn.Module):
+    """What good images like this one score: some kinds of good images look less usual than others, and always will.
 
-    The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
-    weighs 2 ** STEEPNESS times as much; the first one, FIRST times as much as one that is as good. No labelled image
-    takes part.
+    The mean over good images, weighted by how near they are in what their features are on average.
+
+    Source: Shepard 1968, "A two-dimensional interpolation function for irregularly-spaced data", for the weights;
+    Wilkinghoff et al. 2025, "Local density-based anomaly score normalization for domain generalization".
     """
 
+    mean: Tensor
+    scale: Tensor
+    summaries: Tensor
+    scores: Tensor
+
+    def __init__(self, images: int, dims: int, experts: int) -> None:
+        """Make room for good images, with `dims` numbers and the scores of `experts` for each."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("scale", torch.ones(dims))
+        self.register_buffer("summaries", torch.zeros(images, dims))
+        self.register_buffer("scores", torch.zeros(images, experts))
+
+    def forward(self, summary: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
+        """The scores to expect of images with these features on average."""
+        return self._nearness((summary - self.mean) / self.scale).softmax(dim=1) @ self.scores
+
+    @torch.no_grad()
+    def fit(self, summaries: Float[Tensor, "N D"], scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+        """Keep good images; return what the others of them let expect of each."""
+        self.mean.copy_(summaries.mean(dim=0))
+        self.scale.copy_(summaries.std(dim=0).clamp(min=LEAST_SPREAD))
+        self.summaries.copy_(to_half((summaries - self.mean) / self.scale))
+        self.scores.copy_(scores)
+        nearness = self._nearness(self.summaries).fill_diagonal_(-torch.inf)
+        return nearness.softmax(dim=1) @ self.scores
+
+    def _nearness(self, summary: Float[Tensor, "B D"]) -> Float[Tensor, "B N"]:
+        """Logarithm of the weight of each good image."""
+        products = summary @ self.summaries.T
+        squares = summary.square().sum(dim=1, keepdim=True) + self.summaries.square().sum(dim=1)
+        return -NEARNESS * ((squares - 2 * products) / summary.shape[1]).clamp(min=LEAST_DISTANCE).log()
+
+
+class Combination(nn.Module):
+    """One map and one score of several experts: the weighted means of theirs, less what images like it score.
+
+    The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
+    weighs 2 ** STEEPNESS times as much. No labelled image takes part.
+    """
+
+    mean: Tensor
+    scale: Tensor
     weights: Tensor
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], areas: Sequence[Sequence[float]]) -> None:
-        """Make room for experts whose maps have these sizes, each pooled over its areas."""
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], areas: Sequence[Sequence[float]], *, images: int, dims: int
+    ) -> None:
+        """Make room for experts whose maps have these sizes, each pooled over its areas.
+
+        Args:
+            sizes: Height and width of each expert's map.
+            areas: Shares of the places that each is pooled over.
+            images: Good images that the statistics are of.
+            dims: Numbers that say what an image shows on average.
+        """
         super().__init__()
         self.each = nn.ModuleList(ExpertScore(*both) for both in zip(sizes, areas, strict=True))
         self.size = max(sizes)
+        self.like = LikeImages(images, dims, len(sizes))
+        self.register_buffer("mean", torch.zeros(len(sizes)))
+        self.register_buffer("scale", torch.ones(len(sizes)))
         self.register_buffer("weights", torch.full((len(sizes),), 1 / len(sizes)))
 
     def forward(
-        self, maps: Sequence[Float[Tensor, "B h w"]]
+        self, maps: Sequence[Float[Tensor, "B h w"]], summary: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, "B h2 w2"], Float[Tensor, " B"], Float[Tensor, "B E"]]:
-        """The anomaly map on the finest expert's grid, the score, and each expert's own score."""
-        shown, scores = zip(*(one(places) for one, places in zip(self.each, maps, strict=True)), strict=True)
-        each = torch.stack(scores, dim=1)
+        """The anomaly map on the finest expert's grid, the score, and each expert's own score.
+
+        Args:
+            maps: Each expert's.
+            summary: Mean over the places of what the experts see (`summary_of`).
+        """
+        shown, scores = self._apart(maps)
+        each = (scores - EXPECTED * self.like(summary) - self.mean) / self.scale
         total = torch.zeros(())
         for weight, places in zip(self.weights, shown, strict=True):
             total = total + weight * resize(places.unsqueeze(1), self.size).squeeze(1)
         return total, (each * self.weights).sum(dim=1), each
 
     @torch.no_grad()
-    def fit(self, maps: Sequence[Float[Tensor, "N h w"]]) -> None:
-        """Set the statistics from the maps of at least two good images that no expert was fitted on."""
+    def fit(self, maps: Sequence[Float[Tensor, "N h w"]], summaries: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
+        """Set the statistics from the maps of at least two good images that no expert was fitted on.
+
+        Returns:
+            Each expert's own scores of these images, in which what is expected of one is told by the others.
+        """
         for one, places in zip(self.each, maps, strict=True):
             cast("ExpertScore", one).fit(places)
+        scores = self._apart(maps)[1]
+        left = scores - EXPECTED * self.like.fit(summaries, scores)
+        self.mean.copy_(left.mean(dim=0))
+        self.scale.copy_(left.std(dim=0).clamp(min=LEAST_SPREAD))
+        return (left - self.mean) / self.scale
 
     @torch.no_grad()
     def weigh(self, separations: Sequence[float]) -> None:
         """Set the weights from each expert's AUROC between good images and damaged ones."""
         missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
-        weights = missed**-STEEPNESS
-        weights[0] *= FIRST
-        self.weights.copy_(weights / weights.sum())
+        self.weights.copy_(missed**-STEEPNESS / (missed**-STEEPNESS).sum())
+
+    def _apart(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Float[Tensor, "B E"]]:
+        """Each expert's standardised map, and its score before what is expected is taken off."""
+        shown, scores = zip(*(one(places) for one, places in zip(self.each, maps, strict=True)), strict=True)
+        return shown, torch.stack(scores, dim=1)
+
+
+def summary_of(y: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
+    """What an image shows on average, wherever it shows it."""
+    return y.mean(dim=(2, 3))

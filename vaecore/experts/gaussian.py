@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaecore.experts.base import SINGLE_PLACES, Batches, Expert
 from vaecore.experts.moments import Moments
-from vaecore.representations import FINE, SHARP
+from vaecore.representations import FINE
 
 RIDGE = 1e-4  # of the mean variance: what good images hardly ever do counts as much as what they do all the time
 LEAST_VARIANCE = 1e-8
@@ -25,7 +25,7 @@ class SharedGaussian(Expert):
     """
 
     summary = "one Gaussian for all places"
-    view = SHARP
+    view = FINE
     areas = SINGLE_PLACES
     offset: Tensor
     whitening: Tensor
@@ -54,10 +54,3 @@ class SharedGaussian(Expert):
         variances, vectors = torch.linalg.eigh(correlation)
         self.offset.copy_(moments.mean[:, None])
         self.whitening.copy_((vectors / (variances.clamp(min=0) + RIDGE).sqrt()).T / deviation)
-
-
-class FineGaussian(SharedGaussian):
-    """The same of the two finest strides: for defects of a few pixels."""
-
-    summary = "one Gaussian for all places, of fine features"
-    view = FINE

@@ -6,10 +6,10 @@ complexity                      the length of an image under a code that was nev
 """
 
 from vaecore.representations.base import Representation
-from vaecore.representations.features import FINE, PLACES, SHARP, WIDE, Features, View
+from vaecore.representations.features import FINE, PLACES, WIDE, Features, View
 from vaecore.representations.pixels import Pixels
 
 __all__ = [
-    "FINE", "PLACES", "SHARP", "WIDE", "Features", "Pixels", "Representation", "View", "backbones", "complexity",
+    "FINE", "PLACES", "WIDE", "Features", "Pixels", "Representation", "View", "backbones", "complexity",
     "image_format",
 ]  # fmt: skip

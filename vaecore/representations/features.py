@@ -30,7 +30,6 @@ class View:
 
 WIDE = View((-2, -1), smooth=True)  # the two coarsest strides, on the coarsest grid: what the bound is of
 PLACES = View((-2, -1), smooth=True, finest=True)
-SHARP = View((-2, -1), smooth=False)
 FINE = View((0, 1), smooth=False)  # the two finest strides
 
 

@@ -94,7 +94,7 @@ def test_the_file_names_its_experts_and_scores_as_torch_does(trained) -> None:
     model, file = trained
     session = Session(file, device="cpu")
     weights = dict(session.metadata.experts)
-    assert list(weights) == ["linear_vae", "place_gaussian", "gaussian", "fine_gaussian"]
+    assert list(weights) == ["linear_vae", "place_gaussian", "gaussian"]
     assert sum(weights.values()) == pytest.approx(1)
     assert model.figures["parity"] < 1e-4
     image = np.full((1, 64, 64, 1), 120, np.uint8)
@@ -153,7 +153,7 @@ def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"model": {"experts": ["gausian"]}}, "names 'gausian'; there are: gaussian, fine_gaussian"),
+        ({"model": {"experts": ["gausian"]}}, "names 'gausian'; there are: gaussian, place_gaussian"),
         ({"model": {"experts": ["memory", "memory"]}}, "names an expert twice"),
         ({"model": {"vae": "linear", "prior": "mixture"}}, "'model.prior' is of a deep VAE"),
         ({"model": {"vae": "deep", "experts": ["memory"]}}, "are beside a linear VAE"),

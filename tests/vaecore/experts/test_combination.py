@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vaecore.experts.combination import Combination, ExpertScore, PlaceStatistics
+from vaecore.experts.combination import Combination, ExpertScore, LikeImages, PlaceStatistics
 
 SIZE = (20, 20)
 
@@ -16,10 +16,17 @@ def draw_maps(count: int, seed: int) -> Tensor:
     return means + scales * torch.randn(count, *SIZE, generator=generator)
 
 
+def combination_of(sizes: list[tuple[int, int]], areas: tuple[float, ...], maps: list[Tensor]) -> Combination:
+    """Fitted to good images, none of which is more like one than like another."""
+    images = len(maps[0])
+    combination = Combination(sizes, [areas] * len(sizes), images=images, dims=1)
+    combination.fit(maps, torch.zeros(images, 1))
+    return combination
+
+
 def test_good_images_have_mean_zero_and_spread_one_whatever_the_units() -> None:
-    combination = Combination([SIZE, SIZE], [(0.01, 0.1)] * 2)
-    combination.fit([draw_maps(500, 0), 100 * draw_maps(500, 1)])
-    shown, score, each = combination([draw_maps(500, 2), 100 * draw_maps(500, 3)])
+    combination = combination_of([SIZE, SIZE], (0.01, 0.1), [draw_maps(500, 0), 100 * draw_maps(500, 1)])
+    shown, score, each = combination([draw_maps(500, 2), 100 * draw_maps(500, 3)], torch.zeros(500, 1))
     assert abs(float(shown.mean())) < 0.05
     assert 0.6 < float(shown.std()) < 0.8  # the mean of two that are independent
     assert (each.mean(dim=0).abs() < 0.15).all()
@@ -28,22 +35,45 @@ def test_good_images_have_mean_zero_and_spread_one_whatever_the_units() -> None:
 
 
 def test_who_misses_less_weighs_more_and_nobody_is_perfect() -> None:
-    combination = Combination([SIZE] * 3, [(0.1,)] * 3)
+    combination = Combination([SIZE] * 3, [(0.1,)] * 3, images=2, dims=1)
     combination.weigh([0.9, 0.8, 0.5])
-    missed = torch.tensor([0.1, 0.2, 0.5])
-    expected = torch.tensor([4.0, 1.0, 1.0]) * missed**-8
+    expected = torch.tensor([0.1, 0.2, 0.5]) ** -8
     torch.testing.assert_close(combination.weights, expected / expected.sum())
     combination.weigh([1.0, 0.999, 0.5])
-    assert float(combination.weights[0]) == 4 * float(combination.weights[1])
+    assert float(combination.weights[0]) == float(combination.weights[1])
 
 
 def test_maps_of_several_grids_are_shown_on_the_finest() -> None:
-    combination = Combination([(5, 5), SIZE], [(0.1,)] * 2)
-    combination.fit([torch.randn(50, 5, 5), draw_maps(50, 0)])
-    shown, score, each = combination([torch.randn(3, 5, 5), draw_maps(3, 1)])
+    combination = combination_of([(5, 5), SIZE], (0.1,), [torch.randn(50, 5, 5), draw_maps(50, 0)])
+    shown, score, each = combination([torch.randn(3, 5, 5), draw_maps(3, 1)], torch.zeros(3, 1))
     assert shown.shape == (3, *SIZE)
     assert score.shape == (3,)
     assert each.shape == (3, 2)
+
+
+def test_images_of_a_kind_that_always_scores_high_are_not_held_against_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.arange(200) % 2  # every second image is of a kind whose maps are higher
+    summaries = torch.randn(200, 8, generator=generator) + 6 * kind[:, None]
+    maps = draw_maps(200, 0) + 3 * kind[:, None, None]
+    combination = Combination([SIZE], [(0.1,)], images=200, dims=8)
+    found = combination.fit([maps], summaries)[:, 0]
+    without = combination_of([SIZE], (0.1,), [maps])([maps], torch.zeros(200, 1))[1]
+
+    def apart(scores: Tensor) -> float:
+        return float(scores[kind == 1].mean() - scores[kind == 0].mean()) / float(scores[kind == 0].std())
+
+    assert apart(found) < 0.6 * apart(without)
+
+
+def test_what_is_expected_of_a_good_image_is_told_by_the_others() -> None:
+    summaries, scores = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [2.0], [9.0]])
+    like = LikeImages(3, 1, 1)
+    told = like.fit(summaries, scores)
+    near, far = 1.0**-8, 5.0**-8
+    torch.testing.assert_close(told[0, 0], torch.tensor((2 * near + 9 * far) / (near + far)), rtol=1e-2, atol=0)
+    again = like(summaries)  # the same image once more is like itself
+    torch.testing.assert_close(again, scores, rtol=1e-3, atol=0)
 
 
 def test_a_small_strong_and_a_large_weak_defect_are_both_found() -> None:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from vaecore.experts import EXPERTS, Batches, ClosedFormLinearVAE, Combination
+from vaecore.experts import EXPERTS, Batches, ClosedFormLinearVAE, Combination, summary_of
 from vaecore.graphs.export import METADATA_KEY, export_decoder, export_extractor, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
@@ -80,8 +80,8 @@ def graph_of(
     combination = None
     if kind == "places":
         finest = (8, 12) if target == "features" else SIZE
-        combination = Combination([finest], [(0.01, 0.1)])
-        combination.fit([1000 + torch.randn(5, *finest)])
+        combination = Combination([finest], [(0.01, 0.1)], images=5, dims=representation.channels)
+        combination.fit([1000 + torch.randn(5, *finest)], torch.randn(5, representation.channels))
     kind = "complexity" if typicality is not None else kind
     return ScoringGraph(
         model, image_format, representation, kind=kind, combination=combination, typicality=typicality
@@ -107,13 +107,13 @@ def graph_of_experts(image_format: ImageFormat) -> ScoringGraph:
         experts.append(kind(channels=channels, size=size))
         experts[-1].fit(looked(kind.view))
     sizes = [(8, 12), *(features.shape_of(expert.view)[1] for expert in experts)]
-    combination = Combination(sizes, [expert.areas for expert in [experts[0], *experts]])
+    combination = Combination(sizes, [e.areas for e in [experts[0], *experts]], images=12, dims=features.channels)
     graph = ScoringGraph(model, image_format, features, kind="places", experts=experts, combination=combination).eval()
     with torch.no_grad():
         y = features.normalise(extracted)
         maps = graph.maps_by_place(extracted, graph.bound(y, torch.zeros(12, 1, *model.latent_shape)))
-        combination.fit(maps)
-    combination.weigh([0.9, 0.8, 0.85, 0.9, 0.7])
+        combination.fit(maps, summary_of(y))
+    combination.weigh([0.9, 0.8, 0.85, 0.9])
     return graph
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaecore.representations import FINE, PLACES, SHARP, WIDE, Features, View
+from vaecore.representations import FINE, PLACES, WIDE, Features, View
 from vaecore.representations.backbones import Backbone
 
 IMAGES = torch.rand(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -47,22 +47,21 @@ def test_every_view_is_made_of_what_is_extracted(three: Features) -> None:
     four, eight, sixteen = three.backbone(image)
     extracted = three.extract(image)
     assert extracted.shape == (2, 24 * 16 + 40 * 4 + 112, 4, 6)
-    sharp, fine, places = (three.look(extracted, view) for view in (SHARP, FINE, PLACES))
-    torch.testing.assert_close(sharp, torch.cat([torch.pixel_unshuffle(eight, 2), sixteen], dim=1))
+    fine, places = (three.look(extracted, view) for view in (FINE, PLACES))
     torch.testing.assert_close(fine, torch.cat([torch.pixel_unshuffle(four, 2), eight], dim=1))
     averaged = [torch.nn.functional.avg_pool2d(m, 3, 1, 1, count_include_pad=False) for m in (eight, sixteen)]
     torch.testing.assert_close(places[:, :40], averaged[0])
     torch.testing.assert_close(
         places[:, 40:], torch.nn.functional.interpolate(averaged[1], size=(8, 12), mode="bilinear")
     )
-    for view, found in ((SHARP, sharp), (FINE, fine), (PLACES, places)):
+    for view, found in ((FINE, fine), (PLACES, places)):
         assert (found.shape[1], tuple(found.shape[2:])) == three.shape_of(view)
 
 
 def test_a_backbone_of_one_stride_has_it_in_every_view() -> None:
     made = Features(Backbone(strides=(16,)), input_size=(64, 96))
     extracted = made.extract(IMAGES[:1])
-    torch.testing.assert_close(made.look(extracted, FINE), made.look(extracted, SHARP))
+    torch.testing.assert_close(made.look(extracted, FINE), extracted)
     assert made.shape_of(PLACES) == (112, (4, 6))
 
 
