@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -25,7 +26,16 @@ from pipelines.data.plan import Plan
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
 from vaecore.bound import Elbo, attribution, bound_maps
-from vaecore.experts import EXPERTS, WHOLE_PLACES, ClosedFormLinearVAE, Combination, latents_for, summary_of
+from vaecore.experts import (
+    EXPERTS,
+    WHOLE_PLACES,
+    ClosedFormLinearVAE,
+    Combination,
+    Expert,
+    add,
+    latents_for,
+    summary_of,
+)
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
 from vaecore.representations import Features, View
 from vaecore.representations.image_format import ImageFormat
@@ -94,7 +104,8 @@ def train_closed_form(
     names = ["linear_vae", *(plan.experts or ())]
     views = [features.view, *(EXPERTS[name].view for name in names[1:])]
     areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
-    found, summaries = [], [torch.zeros(0)] * 2
+    found: list[_Fitted] = []
+    summaries = [torch.zeros(0)] * 2
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
         for name, view in zip(names, views, strict=True):
             good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
@@ -170,10 +181,13 @@ def _fit_by_folds(
         advance: Called after each fit.
     """
     everything = np.arange(len(good))
-    latents = choose_latents(len(good), features.dims)
+    model = _unfitted(name, features, len(good))
+    sums_of = [add(model.gather(y) for y in _batches(good, fold)) for fold in folds]
+    total = add(sums_of)
     own, copies, bound = torch.zeros(0), torch.zeros(0), torch.zeros(2, len(good))
-    for fold in folds:
-        model = _fit(name, features, good, np.setdiff1d(everything, fold), latents)
+    for fold, sums in zip(folds, sums_of, strict=True):
+        others = partial(_batches, good, np.setdiff1d(everything, fold))
+        model.fit_to(tuple(all_of - its for all_of, its in zip(total, sums, strict=True)), others)
         for values, rows, is_good in ((good, fold, True), (bad, np.flatnonzero(np.isin(source, fold)), False)):
             for part in _parts_of(rows):
                 maps, elbo = _maps(model, features, values[part].float())
@@ -183,25 +197,22 @@ def _fit_by_folds(
                 if is_good and elbo is not None:
                     bound[:, part] = torch.stack(elbo)
         advance()
-    model = _fit(name, features, good, everything, latents)
+    model.fit_to(total, partial(_batches, good, everything))
     advance()
     return _Fitted(model, own, copies, Elbo(*bound))
 
 
-def _fit(name: str, features: Features, good: Tensor, rows: NDArray[np.int64], latents: int) -> nn.Module:
-    """Make an expert and fit it to some images; `latents` is the number that the VAE has."""
-
-    def batches() -> Iterator[Tensor]:
-        return (good[part].float() for part in _parts_of(rows))
-
+def _unfitted(name: str, features: Features, images: int) -> ClosedFormLinearVAE | Expert:
+    """Make room for an expert that is fitted to a number of images, and to fewer by the folds."""
     if name in EXPERTS:
         channels, size = features.shape_of(EXPERTS[name].view)
-        expert = EXPERTS[name](channels=channels, size=size)
-        expert.fit(batches)
-        return expert.eval()
-    model = ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents)
-    model.fit(batches)
-    return model.eval()
+        return EXPERTS[name](channels=channels, size=size).eval()
+    latents = choose_latents(images, features.dims)
+    return ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents).eval()
+
+
+def _batches(values: Tensor, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+    return (values[part].float() for part in _parts_of(rows))
 
 
 @torch.inference_mode()

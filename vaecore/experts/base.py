@@ -19,7 +19,36 @@ Batches = Callable[[], Iterable[Float[Tensor, "B D h w"]]]
 """Goes through y of good images once each time it is called, a batch at a time: they may not fit into memory."""
 
 
-class Expert(nn.Module, ABC):
+Sums = tuple[Tensor, ...]
+"""What is added up over images: of all of them less some, it is that of the others."""
+
+
+class InClosedForm(ABC):
+    """What is fitted in one go: some sums over good images are gathered first, and suffice, or nearly."""
+
+    def fit(self, batches: Batches) -> None:
+        """Find the density of good images.
+
+        Args:
+            batches: y of good images, two at least.
+        """
+        self.fit_to(add(self.gather(y) for y in batches()), batches)
+
+    @abstractmethod
+    def gather(self, y: Float[Tensor, "B D h w"]) -> Sums:
+        """The sums over a batch."""
+
+    @abstractmethod
+    def fit_to(self, sums: Sums, batches: Batches) -> None:
+        """Find the density of good images from their sums.
+
+        Args:
+            sums: Of all that `batches` goes through.
+            batches: The images again, for what the sums leave open.
+        """
+
+
+class Expert(InClosedForm, nn.Module):
     """A density of y, or of its places, with a map of how unlikely each place is.
 
     It is a torch module without trainable weights: what `fit` finds lies in buffers, and is exported with the graph.
@@ -30,16 +59,16 @@ class Expert(nn.Module, ABC):
     areas: tuple[float, ...] = WHOLE_PLACES  # shares of the places that its map is pooled over
 
     @abstractmethod
-    def fit(self, batches: Batches) -> None:
-        """Find the density of good images.
-
-        Args:
-            batches: y of good images, two at least; the expert may go through them several times.
-        """
-
-    @abstractmethod
     def forward(self, y: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Minus the log-density of each place, in nats, up to a constant of the place."""
+
+
+def add(sums: Iterable[Sums]) -> Sums:
+    """The sums over all; nothing of nothing."""
+    total: Sums = ()
+    for each in sums:
+        total = tuple(one + other for one, other in zip(total, each, strict=True)) if total else each
+    return total
 
 
 def to_half(values: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.experts.base import SINGLE_PLACES, Batches, Expert
-from vaecore.experts.moments import Moments
+from vaecore.experts.base import SINGLE_PLACES, Batches, Expert, Sums
 from vaecore.representations import FINE
 
 RIDGE = 1e-4  # of the mean variance: what good images hardly ever do counts as much as what they do all the time
@@ -44,13 +43,20 @@ class SharedGaussian(Expert):
         return places
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
-        """Find mean and covariance in one pass."""
-        moments = Moments(len(self.offset))
-        for y in batches():
-            moments.add(y)
-        deviation = moments.covariance.diagonal().clamp(min=LEAST_VARIANCE).sqrt()
-        correlation = moments.covariance / torch.outer(deviation, deviation)
+    def gather(self, y: Float[Tensor, "B D h w"]) -> Sums:
+        """Number of places, sums and products of their features."""
+        rows = y.transpose(0, 1).flatten(1)
+        products = (rows @ rows.T).double()  # a batch in single precision: twice as fast
+        return torch.tensor(rows.shape[1]), rows.double().sum(dim=1), products
+
+    @torch.no_grad()
+    def fit_to(self, sums: Sums, batches: Batches) -> None:  # noqa: ARG002 - the sums say it all
+        """Find mean and covariance."""
+        places, total, products = sums
+        mean = total / places
+        covariance = products / places - torch.outer(mean, mean)
+        deviation = covariance.diagonal().clamp(min=LEAST_VARIANCE).sqrt()
+        correlation = covariance / torch.outer(deviation, deviation)
         variances, vectors = torch.linalg.eigh(correlation)
-        self.offset.copy_(moments.mean[:, None])
+        self.offset.copy_(mean[:, None])
         self.whitening.copy_((vectors / (variances.clamp(min=0) + RIDGE).sqrt()).T / deviation)

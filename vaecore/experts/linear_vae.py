@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaecore.bound import DiagonalGaussian
-from vaecore.experts.base import Batches, to_half
+from vaecore.experts.base import Batches, InClosedForm, Sums, to_half
 from vaecore.likelihoods.gaussian import Gaussian, KnownScaleLikelihood
 from vaecore.networks.blocks import StandardPrior
 
@@ -21,7 +20,7 @@ IMAGES_A_LATENT = 4 / 3  # fewer images, and the latents would hold each of them
 LARGEST = 14_000_000  # numbers of the basis: in half precision, with the other experts, the file is below 64 MB
 
 
-class ClosedFormLinearVAE(StandardPrior, nn.Module):
+class ClosedFormLinearVAE(InClosedForm, StandardPrior, nn.Module):
     """q(z|y) = N(m(y), diag(v)), p(y|z) = N(mu + s U diag(g) z, diag(s^2) sigma^2); U has orthonormal columns.
 
     With the scales s of the dimensions given (their spread over good images, shrunk towards that of their channel) the
@@ -71,13 +70,14 @@ class ClosedFormLinearVAE(StandardPrior, nn.Module):
         return self.slack - self.decode(posterior.mean).log_prob(y)
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
-        """Put the closed-form solution for good images into the buffers.
+    def gather(self, y: Float[Tensor, "B C H W"]) -> Sums:
+        """Number of images, sums and squares of each dimension."""
+        return torch.tensor(len(y)), y.sum(dim=0).double(), y.square().sum(dim=0).double()
 
-        Args:
-            batches: y of good images, more than there are latents.
-        """
-        count, scale = self._fit_scale(batches())
+    @torch.no_grad()
+    def fit_to(self, sums: Sums, batches: Batches) -> None:
+        """Put the closed-form solution for good images, more than there are latents, into the buffers."""
+        count, scale = self._fit_scale(sums)
         rows = torch.cat([((y - self.offset) / scale).flatten(1) for y in batches()])
         latents, dims = self.basis.shape
         eigenvalues, vectors = torch.linalg.eigh((rows @ rows.T).double() / count)
@@ -91,19 +91,15 @@ class ClosedFormLinearVAE(StandardPrior, nn.Module):
         spread = self.gain.square() * self.posterior_variance
         self.slack.copy_(0.5 * (self.basis.square().T @ spread).view(self.shape))
 
-    def _fit_scale(self, batches: Iterable[Tensor]) -> tuple[int, Float[Tensor, "C H W"]]:
+    def _fit_scale(self, sums: Sums) -> tuple[int, Float[Tensor, "C H W"]]:
         """Set the mean; return the number of images, and the scale of each dimension."""
-        count, total, square = 0, torch.zeros(self.shape).double(), torch.zeros(self.shape).double()
-        for y in batches:
-            count += len(y)
-            total += y.double().sum(dim=0)
-            square += y.double().square().sum(dim=0)
+        count, total, square = sums
         mean = total / count
         variance = (square / count - mean.square()).clamp(min=0)
         shared = variance.mean(dim=(1, 2), keepdim=True)
         self.offset.copy_(mean)
         scale = (OWN_SHARE * variance + (1 - OWN_SHARE) * shared).sqrt().clamp(min=LEAST_SCALE)
-        return count, scale.float()
+        return int(count), scale.float()
 
 
 def latents_for(images: int, dims: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.experts.base import Batches, Expert, to_half
+from vaecore.experts.base import Batches, Expert, Sums, to_half
 from vaecore.representations import PLACES
 
 KEPT = 4000  # places, drawn evenly over images and places
@@ -46,18 +46,20 @@ class Memory(Expert):
         return places
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
+    def gather(self, y: Float[Tensor, "B D h w"]) -> Sums:
+        """Number of images, mean features and mean squares."""
+        return torch.tensor(len(y)), y.mean(dim=(2, 3)).sum(dim=0), y.square().mean(dim=(2, 3)).sum(dim=0)
+
+    @torch.no_grad()
+    def fit_to(self, sums: Sums, batches: Batches) -> None:
         """Keep places drawn at random, as many of each batch as its share; again from the first where there are few."""
-        generator = torch.Generator().manual_seed(SEED)
-        count, sums = 0, torch.zeros(2, len(self.scale))
-        for y in batches():
-            count, sums = count + len(y), sums + torch.stack([y, y.square()]).mean(dim=(3, 4)).sum(dim=1)
-        mean, square = sums / count
+        count, mean, square = sums[0], sums[1] / sums[0], sums[2] / sums[0]
         self.scale.copy_((square - mean.square()).clamp(min=LEAST_VARIANCE).sqrt())
+        generator = torch.Generator().manual_seed(SEED)
         drawn, wanted = [], len(self.places)
         for y in batches():
             rows = (y.flatten(2).transpose(1, 2) / self.scale).flatten(0, 1)
-            share = -(-wanted * len(y) // count)
+            share = -(-wanted * len(y) // int(count))
             drawn.append(rows[torch.randperm(len(rows), generator=generator)[:share]])
         kept = torch.cat(drawn)
         kept = kept[torch.randperm(len(kept), generator=generator)]

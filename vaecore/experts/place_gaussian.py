@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vaecore.experts.base import Batches, Expert, to_half
+from vaecore.experts.base import Batches, Expert, Sums, to_half
 from vaecore.representations import PLACES
 
 COMPONENTS = 64  # of the features at a place
@@ -56,41 +56,43 @@ class PlaceGaussian(Expert):
         return (self.projection @ (y.flatten(2) - self.offset)).permute(2, 1, 0)
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
-        """Find means, components and covariances in three passes."""
-        count = self._fit_means(batches)
-        self._fit_projection(batches)
+    def gather(self, y: Float[Tensor, "B D h w"]) -> Sums:
+        """Number of images, sums by place, and products of the features over all places."""
+        rows = y.transpose(0, 1).flatten(1)
+        return torch.tensor(len(y)), y.flatten(2).double().sum(dim=0), (rows @ rows.T).double()
+
+    @torch.no_grad()
+    def fit_to(self, sums: Sums, batches: Batches) -> None:
+        """Find means and components, and then the covariances of these."""
+        count, total, products = sums
+        self._fit_means(count, total, products.diagonal())
+        self._fit_projection(count, total, products)
         own = torch.zeros(self.whitening.shape)
         for y in batches():
             z = self._components(y)
             own += z @ z.transpose(1, 2)
-        weight = PRIOR_IMAGES / (PRIOR_IMAGES + count)
+        weight = PRIOR_IMAGES / (PRIOR_IMAGES + int(count))
         shared = torch.eye(own.shape[1])
         self.whitening.copy_(to_half(_inverse_factor((1 - weight) * own / count + weight * shared).float()))
 
-    def _fit_means(self, batches: Batches) -> int:
+    def _fit_means(self, count: Tensor, total: Float[Tensor, "C P"], squares: Float[Tensor, " C"]) -> None:
         """Set each place's mean, shrunk towards that of all places as far as chance explains their differences."""
-        count, total, square = 0, torch.zeros(self.offset.shape).double(), torch.zeros(self.offset.shape).double()
-        for y in batches():
-            rows = y.flatten(2).double()
-            count, total, square = count + len(rows), total + rows.sum(dim=0), square + rows.square().sum(dim=0)
         mean = total / count
-        within = (square / count - mean.square()).mean(dim=1, keepdim=True).clamp(min=RIDGE) * count / (count - 1)
+        left = squares / count / mean.shape[1] - mean.square().mean(dim=1)
+        within = left[:, None].clamp(min=RIDGE) * count / (count - 1)
         shared = mean.mean(dim=1, keepdim=True)
         between = ((mean - shared).square().mean(dim=1, keepdim=True) - within / count).clamp(min=0)
         self.offset.copy_(shared + between / (between + within / count) * (mean - shared))
-        return count
 
-    def _fit_projection(self, batches: Batches) -> None:
+    def _fit_projection(self, count: Tensor, total: Float[Tensor, "C P"], products: Float[Tensor, "C C"]) -> None:
         """Set the components of what is left once the means are taken out."""
-        products, rows = torch.zeros(len(self.offset), len(self.offset)).double(), 0
-        for y in batches():
-            left = (y.flatten(2) - self.offset).transpose(0, 1).flatten(1)
-            products, rows = products + (left @ left.T).double(), rows + left.shape[1]
-        deviation = (products.diagonal() / rows).clamp(min=RIDGE).sqrt()  # so that a channel's scale says nothing
-        variances, vectors = torch.linalg.eigh(products / rows / torch.outer(deviation, deviation))
+        offset = self.offset.double()
+        across = total @ offset.T
+        left = (products - across - across.T + count * (offset @ offset.T)) / (count * offset.shape[1])
+        deviation = left.diagonal().clamp(min=RIDGE).sqrt()  # so that a channel's scale says nothing
+        variances, vectors = torch.linalg.eigh(left / torch.outer(deviation, deviation))
         kept = slice(len(variances) - len(self.projection), None)
-        self.projection.copy_((vectors[:, kept] / variances[kept].clamp(min=RIDGE).sqrt()).T / deviation)
+        self.projection.copy_((vectors[:, kept] / variances[kept].clamp(min=RIDGE).sqrt()).T / deviation[None])
 
 
 def _inverse_factor(covariance: Float[Tensor, "... D D"]) -> Float[Tensor, "... D D"]:

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from vaecore.experts import EXPERTS, Memory, PlaceGaussian, SharedGaussian
+from vaecore.experts import EXPERTS, ClosedFormLinearVAE, InClosedForm, Memory, PlaceGaussian, SharedGaussian, add
 from vaecore.experts.place_gaussian import PRIOR_IMAGES
 
 CHANNELS, SIZE = 4, (3, 2)
@@ -110,3 +110,16 @@ def test_the_scale_and_the_offset_of_a_channel_say_nothing(name: str) -> None:
     one.fit(lambda: [images])
     other.fit(lambda: [images * scale + offset])
     torch.testing.assert_close(one(new), other(new * scale + offset), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [*EXPERTS.values(), ClosedFormLinearVAE])
+def test_the_sums_of_all_images_less_some_are_those_of_the_others(kind: type[InClosedForm]) -> None:
+    images, options = draw_images(12, 0), {"latents": 3} if kind is ClosedFormLinearVAE else {}
+    directly, by_sums = (kind(channels=CHANNELS, size=SIZE, **options) for _ in range(2))
+    directly.fit(lambda: images[:8].split(4))
+    total, left_out = add(by_sums.gather(y) for y in images.split(4)), by_sums.gather(images[8:])
+    others = tuple(one - other for one, other in zip(total, left_out, strict=True))
+    by_sums.fit_to(others, lambda: images[:8].split(4))
+    found = dict(by_sums.named_buffers())
+    for name, buffer in directly.named_buffers():  # a component may point either way
+        torch.testing.assert_close(found[name].abs(), buffer.abs(), rtol=2e-3, atol=2e-3)
