@@ -49,6 +49,7 @@ from pipelines.training.adversary import Opposition, announce
 from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, choose_latents, train_closed_form
 from pipelines.training.deep import fit_deep, reconstruction_sheet
 from pipelines.training.fit import Recipe
+from pipelines.training.folder_remarks import remark_on
 from pipelines.training.model_card import write_card
 from pipelines.training.network import (
     build_network,
@@ -197,12 +198,16 @@ def _make_bundle(
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
     examples = make_examples(data, plan.image_format, representation)
-    held_out = None
+    held_out, remarks = None, list[str]()
     if isinstance(representation, Features) and plan.experts is not None:
         kind = find_score_kind(job, plan)
         found = train_closed_form(examples, data, plan, representation, kind, seed=job.train.seed)
         graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
+        names = [data.files[index].relative for index in held_out.indices]
+        remarks = remark_on(names, held_out.scores, held_out.summaries)
+        for remark in remarks:
+            log.warning("%s", remark)
     else:
         fitted = fit_deep(
             job, plan, representation, prepared.model, examples, prepared.recipe, work=work, device=device,
@@ -235,7 +240,7 @@ def _make_bundle(
             100 * figures["challenger_synthetic_auroc"], "" if plan.experts else ", longer ('train.steps')",
             "" if plan.target.features else ", or on features",
         )  # fmt: skip
-    run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured))
+    run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured, remarks))
     run.metrics(figures, int(measured.get("steps", 0)))
     return MadeBundle(figures, decision)
 

@@ -56,6 +56,7 @@ class HeldOut:
     elbo: Elbo
     maps: Tensor  # (N, h, w), anomaly maps on their own grid
     folds: int
+    summaries: NDArray[np.float32]  # (N, D), what each image shows on average
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +130,7 @@ def train_closed_form(
     elbo, maps = found[0].elbo, combination(own, summaries[0])[0]
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
-    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds))
+    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy())
     return ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
 
 

@@ -38,6 +38,7 @@ def write_card(
     calibration: Calibration,
     decision: Decision,
     measured: dict[str, float],
+    remarks: Sequence[str] = (),
 ) -> str:
     """Write card.md into the bundle and return its text.
 
@@ -50,6 +51,7 @@ def write_card(
         calibration: Of the same file.
         decision: The promotion rule's, with its figures.
         measured: Training's own figures: parity, seconds, held-out bound.
+        remarks: What a person should look at in the training folder.
     """
     rate = calibration.default_false_alarms()
     figures = {**measured, **decision.figures}
@@ -69,6 +71,7 @@ def write_card(
         f"- {len(data.files)} different images: {_splits(data)}; {len(data.failed)} could not be read",
         f"- digest of their contents: `{data.digest}`",
         f"- licence: {metadata.licence or UNKNOWN}",
+        *(f"- to look at: {remark}" for remark in remarks),
         "",
         "## Model",
         "",

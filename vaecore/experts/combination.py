@@ -15,6 +15,7 @@ from vaecore.representations.image_format import resize
 STEEPNESS = 8.0
 EXPECTED = 0.5  # share of what images like it score that is taken off an image's score
 NEARNESS = 4.0  # a good image that is half as far, in squared distance, counts 2 ** NEARNESS times as much
+LEAST_CHANGE = 1e-3  # spread of what images show on average: less is rounding, such as of equal brightness
 LEAST_DISTANCE = 1e-3  # squared, of a dimension: the same image again is not infinitely near
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
 OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
@@ -135,7 +136,7 @@ class LikeImages(nn.Module):
     def fit(self, summaries: Float[Tensor, "N D"], scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
         """Keep good images; return what the others of them let expect of each."""
         self.mean.copy_(summaries.mean(dim=0))
-        self.scale.copy_(summaries.std(dim=0).clamp(min=LEAST_SPREAD))
+        self.scale.copy_(summaries.std(dim=0).clamp(min=LEAST_CHANGE))
         self.summaries.copy_(to_half((summaries - self.mean) / self.scale))
         self.scores.copy_(scores)
         nearness = self._nearness(self.summaries).fill_diagonal_(-torch.inf)

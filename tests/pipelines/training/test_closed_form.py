@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipelines.registry.resolve import find_model
 from pipelines.score import score_folder
 from pipelines.train import prepare, train_model
 from pipelines.training.closed_form import ClosedForm, _folds, train_closed_form
+from pipelines.training.folder_remarks import find_odd
 from vaecore.experts import EXPERTS
 from vaecore.representations import Features
 
@@ -127,6 +129,20 @@ def test_the_plain_bound_is_scored_by_itself(home: Path, trained) -> None:
     dims = found.model.basis.shape[1]
     np.testing.assert_allclose(held.scores, (held.elbo.rate + held.elbo.distortion).numpy() / dims, rtol=1e-5)
     np.testing.assert_allclose(held.maps.numpy().sum(axis=(1, 2)), -held.elbo.value.numpy(), rtol=1e-4)
+
+
+def test_a_defective_image_among_the_good_ones_is_named(home: Path, trained) -> None:
+    mixed = home / "mixed"
+    shutil.copytree(home / "good", mixed)
+    for number in (3, 8):
+        shutil.copy(home / "marked" / f"{number:03}.png", mixed / f"odd{number}.png")
+    prepared = prepare(job_of(home, data={"train": str(mixed)}))
+    examples = make_examples(prepared.data, prepared.plan.image_format, prepared.representation)
+    held = train_closed_form(examples, prepared.data, prepared.plan, prepared.representation, "places").held_out
+    names = [prepared.data.files[index].relative for index in held.indices]
+    odd = [names[position] for position in find_odd(held.scores)]
+    assert set(odd[:2]) == {"odd3.png", "odd8.png"} & set(names)
+    assert len(odd) <= 4
 
 
 def test_every_expert_can_be_asked_for(home: Path, trained) -> None:
