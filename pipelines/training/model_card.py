@@ -26,6 +26,7 @@ from pipelines.registry.history import figures_in_words
 from pipelines.training.network import is_backbone_embedded, prior_words
 from pipelines.training.promotion import Decision
 from vaecore.experts import EXPERTS
+from vaecore.experts.combination import EXPECTED
 
 _VAE_SUMMARIES = {"linear_vae": "a linear VAE of the whole image", "vae": "the VAE of the whole image"}
 _LEAST_SHOWN = 0.01
@@ -224,7 +225,8 @@ def _what_the_score_means(metadata: Metadata, figures: Mapping[str, float]) -> l
         "",
         f"The score is made of terms of the ELBO by place: the VAE's distortion at each place{further}. Each place is "
         "compared with what good images show there. The most unusual places of an image are averaged, over a small and "
-        "a large area, and the larger counts. The unit is the standard deviation of good images, whose mean is 0.",
+        f"a large area, and the larger counts; {percent(EXPECTED)} of what good images like it score is taken off. The "
+        "unit is the standard deviation of good images, whose mean is 0.",
         "",
         "Standardised and pooled, the score is no longer the ELBO itself. The bound stays beside it, in the columns "
         "`elbo`, `rate` and `distortion`.",
@@ -246,7 +248,8 @@ def _list_experts(metadata: Metadata, summaries: Mapping[str, str], figures: Map
         "The score is the weighted mean of the experts' scores. Synthetic defects on good images set the weights, by "
         "the share of pairs in which a damaged image scores above a good one (guessing: 50 %); no image with a real "
         "defect took part. The column `expert` names the expert that contributes most to a score: weight times its own "
-        "score. A caption names what is unusual only where that expert's own score is above the weighted mean.",
+        "score. A caption says in what an image is unusual only where that expert's own score is clearly above the "
+        "weighted mean.",
         "",
     ]
 

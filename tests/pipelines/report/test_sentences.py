@@ -78,16 +78,17 @@ METADATA = {"aspects": {"gaussian": "in texture"}}
     ("facts", "metadata", "says"),
     [
         (
-            {"place": "left", "expert": "gaussian", "expert_score": 9.0},
+            {"place": "left", "expert": "gaussian", "expert_score": 11.0},
             METADATA,
             ["Most unusual at the left, in texture."],
         ),
-        ({"expert": "gaussian", "expert_score": 9.0}, METADATA, ["Most unusual in texture."]),
-        # It counts most by its weight alone: the others find the image more unusual.
-        ({"place": "left", "expert": "gaussian", "expert_score": 7.0}, METADATA, ["Most unusual at the left."]),
-        ({"place": "left", "expert": "gaussian", "expert_score": 9.0}, {}, ["Most unusual at the left."]),
-        ({"place": "left", "expert": "other", "expert_score": 9.0}, METADATA, ["Most unusual at the left."]),
-        ({"expert": "gaussian", "expert_score": 9.0}, {"aspects": ["in texture"]}, []),
+        ({"expert": "gaussian", "expert_score": 11.0}, METADATA, ["Most unusual in texture."]),
+        # It counts most by its weight: the others find the image about as unusual.
+        ({"place": "left", "expert": "gaussian", "expert_score": 9.0}, METADATA, ["Most unusual at the left."]),
+        ({"place": "left", "expert": "gaussian", "expert_score": 11.0}, {}, ["Most unusual at the left."]),
+        ({"place": "left", "expert": "other", "expert_score": 11.0}, METADATA, ["Most unusual at the left."]),
+        ({"expert": "gaussian", "expert_score": 11.0}, {"aspects": ["in texture"]}, []),
+        ({"place": "left", "regions": 11}, METADATA, ["Most unusual in many places."]),
         ({}, METADATA, []),  # of an older model, or an older run
     ],
 )
