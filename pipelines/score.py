@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import describe_scale
 from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.contributions import find_foremost
 from pipelines.anomaly.drift import FEWEST, Drift, image_facts
 from pipelines.anomaly.findings import Findings, describe_drawing
 from pipelines.anomaly.rate_claim import RateClaim
@@ -218,6 +219,8 @@ class Scoring(FolderRun):
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
         if self.session.metadata.classes:
             outputs = (*outputs, "label_probability")
+        if self.session.metadata.tells_experts:
+            outputs = (*outputs, "expert_score")
 
         def run(some: Sequence[Decoded]) -> Values:
             with self.stages.timed("run"):
@@ -258,6 +261,8 @@ class Scoring(FolderRun):
             chances = values["label_probability"][index]
             best = int(chances.argmax())
             scored |= {"label": classes[best], "label_probability": float(chances[best])}
+        if self.session.metadata.tells_experts:
+            scored |= find_foremost(values["expert_score"][index], self.session.metadata.experts)
         try:
             self._draw(scored, image, {name: array[index] for name, array in values.items()})
         except MemoryError:

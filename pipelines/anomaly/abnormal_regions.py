@@ -21,6 +21,8 @@ SPECK_LEAST = 2.5e-4
 """Share of the image that a region has at least, however fine the grid: on pixels, one of them is noise."""
 SPECK_AREA = 1e-3
 """The limit where the grid is not known."""
+SPANS = 2 / 3  # of a side: a region that is longer lies along it, not at one end
+STRIP = 3  # times as long as wide
 LONGEST = 1024  # longest side of the map that is looked at: it is interpolated from a coarser grid
 _TOLERANCE = 0.15  # pixels that an outline may be off, for fewer points
 _LINE, _CASING = (255, 255, 255), (10, 20, 40)  # white within dark: seen on gold, on red and on any image
@@ -44,11 +46,14 @@ class Regions(NamedTuple):
     box: tuple[int, int, int, int] | None = None  # of the largest: left, top, width, height in pixels
     centre: tuple[float, float] | None = None  # of the largest: its centre of gravity, x and y in pixels
     outlines: tuple[Outline, ...] = ()
+    place: str | None = None  # of the region with the highest value, in words
+    highest: tuple[float, float] | None = None  # its highest value, x and y in pixels
 
-    def columns(self) -> dict[str, int | float | None]:
+    def columns(self) -> dict[str, int | float | str | None]:
         """As columns of a row."""
         left, top, width, height = self.box or (None,) * 4
         x, y = self.centre or (None, None)
+        highest_x, highest_y = self.highest or (None, None)
         return {
             "regions": self.number,
             "regions_percent": self.area,
@@ -58,6 +63,9 @@ class Regions(NamedTuple):
             "largest_height": height,
             "largest_x": x,
             "largest_y": y,
+            "place": self.place,
+            "highest_x": highest_x,
+            "highest_y": highest_y,
         }
 
 
@@ -103,6 +111,7 @@ def find_regions(anomaly_map: NDArray[np.floating[Any]], level: Level | None) ->
     height, width = anomaly_map.shape
     top, left, bottom, right = (int(step * edge) for edge in largest.bbox)
     y, x = (float(step * (at + 0.5)) for at in largest.centroid)
+    highest, peak = _find_highest(above, labels, found)
     return Regions(
         number=len(found),
         area=100 * float(sum(region.area for region in found)) / labels.size,
@@ -113,7 +122,49 @@ def find_regions(anomaly_map: NDArray[np.floating[Any]], level: Level | None) ->
             for region in found
             for outline in _outlines(above, labels, region.label, region.bbox)
         ),
+        place=name_place(highest.centroid, highest.image.shape, labels.shape),
+        highest=(min(step * (peak[1] + 0.5), width), min(step * (peak[0] + 0.5), height)),
     )
+
+
+def _find_highest(
+    above: NDArray[np.float64], labels: NDArray[np.integer[Any]], found: Sequence[Any]
+) -> tuple[Any, tuple[int, int]]:
+    """Return the region found that has the highest value, and that value's row and column."""
+    inside = np.where(np.isin(labels, [region.label for region in found]), above, -np.inf)
+    row, column = (int(at) for at in np.unravel_index(inside.argmax(), inside.shape))
+    return next(region for region in found if region.label == labels[row, column]), (row, column)
+
+
+def name_place(centre: tuple[float, float], extent: tuple[int, int], shape: tuple[int, int]) -> str:
+    """Return where a region lies, in words that a person can point by.
+
+    Args:
+        centre: Row and column of its centre of gravity.
+        extent: Rows and columns that it spans.
+        shape: Rows and columns of the image.
+
+    >>> name_place((90, 10), (8, 12), (100, 100)), name_place((50, 10), (8, 12), (100, 100))
+    ('lower left', 'left')
+    >>> name_place((90, 10), (8, 90), (100, 100)), name_place((90, 10), (90, 90), (100, 100))
+    ('across the bottom', 'across the image')
+    """
+    (row, column), (tall, wide), (height, width) = centre, extent, shape
+    is_down, is_across = tall > SPANS * height, wide > SPANS * width
+    is_high, is_wide = height >= STRIP * width, width >= STRIP * height  # a strip has no thirds of its short side
+    has_rows, has_columns = not (is_down or is_wide), not (is_across or is_high)
+    vertical = ("top", "centre", "bottom")[int(3 * row / height)]
+    horizontal = ("left", "centre", "right")[int(3 * column / width)]
+    match has_rows, has_columns:
+        case False, False:
+            return "across the image"
+        case True, False:
+            return f"across the {vertical}" if is_across and not is_high else vertical
+        case False, True:
+            return f"down the {horizontal}" if is_down and not is_wide else horizontal
+    if "centre" in {vertical, horizontal}:
+        return vertical if horizontal == "centre" else horizontal
+    return f"{'upper' if vertical == 'top' else 'lower'} {horizontal}"
 
 
 def _outlines(

@@ -13,7 +13,7 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.heatmap import HeatScale, colourise, overlay
 from pipelines.images.drawing import LONGEST, Rgba, png, thumbnail
 
-DRAWING = "regions 4"  # another one when rows or pictures of an earlier version must be made again
+DRAWING = "regions 5"  # another one when rows or pictures of an earlier version must be made again
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.anomaly.drift import FACTS
-from pipelines.batch.schema import LABELLED, PICTURES, REGIONS, RESTORED, Row
+from pipelines.batch.schema import FLAGGED_FOR, HIGHEST, LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.models.model_file import Metadata
 
@@ -20,7 +20,7 @@ def empty_row(file: ImageFile) -> Row:
         "mtime_ns": file.mtime_ns,
         **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
         **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
-        **dict.fromkeys(name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *PICTURES)),
+        **dict.fromkeys(name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *PICTURES)),
     }
 
 
@@ -56,4 +56,4 @@ def forget_regions(rows: Sequence[Row]) -> None:
     """Say nothing of regions where the image as a whole is not abnormal: good images have odd places, too."""
     for row in rows:
         if not row["is_anomaly"]:
-            row.update(dict.fromkeys(name for name, _ in REGIONS))
+            row.update(dict.fromkeys(name for name, _ in (*REGIONS, *HIGHEST)))

@@ -25,6 +25,9 @@ REGIONS = [
     ("largest_x", pa.float64()),
     ("largest_y", pa.float64()),
 ]
+# What a score owes most to, of every scored image; where the highest region lies, of flagged ones. README.md, too.
+HIGHEST = [("place", pa.string()), ("highest_x", pa.float64()), ("highest_y", pa.float64())]
+FLAGGED_FOR = [("expert", pa.string()), ("expert_score", pa.float64()), *HIGHEST]
 # Of images that have classes, which the model tells; null elsewhere.
 LABELLED = [("label", pa.string()), ("label_probability", pa.float64())]
 # Of images that were mended; null where they were scored.
@@ -63,6 +66,7 @@ RESULTS = pa.schema(
         *REGIONS,
         *RESTORED,
         ("promised", pa.bool_()),  # whether the rule is proved to hold for this verdict; null where there is none
+        *FLAGGED_FOR,
     ]
 )
 FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with
@@ -77,7 +81,9 @@ PICTURES = [
         pa.list_(pa.struct([("name", pa.string()), ("distance", pa.float64()), ("thumbnail", pa.binary())])),
     ),
 ]
-GALLERY = pa.schema([("path", pa.string()), ("score", pa.float64()), *LABELLED, *REGIONS, *RESTORED, *PICTURES])
+GALLERY = pa.schema(
+    [("path", pa.string()), ("score", pa.float64()), *LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *PICTURES]
+)
 VERDICTS = (
     "model",
     "version",

@@ -73,11 +73,17 @@ class Metadata(CommonMetadata):
     experts: tuple[
         tuple[str, float], ...
     ] = ()  # weight of each in the score, the VAE's first; none: of the bound alone
+    aspects: dict[str, str] = {}  # what is most unusual where an expert counts most, as captions say it
 
     @property
     def tells_places(self) -> bool:
         """Whether its anomaly map says where: not where the images are judged as a whole."""
         return self.places != (1, 1)
+
+    @property
+    def tells_experts(self) -> bool:
+        """Whether it gives each expert's own score: older files do not."""
+        return bool(self.experts) and "expert_score" in self.outputs
 
 
 class RestorationMetadata(CommonMetadata):

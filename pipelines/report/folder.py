@@ -237,6 +237,9 @@ class Picture(Record):
     largest_height: int | None = None
     largest_x: float | None = None
     largest_y: float | None = None
+    expert: str | None = None  # that the score owes most to
+    expert_score: float | None = None  # that expert's own
+    place: str | None = None  # of the highest region, in words
 
 
 RecordT = TypeVar("RecordT", bound=Record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +22,9 @@ SHOWN_PAIRS = 24  # of restored images: a fifth of a megabyte each
 _APART = 0.15  # of the legend's width between two marks
 
 
-def pack_gallery(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) -> dict[str, object]:
+def pack_gallery(
+    gallery: Sequence[Picture], heat: HeatFacts | None, out: Path, metadata: Mapping[str, object]
+) -> dict[str, object]:
     """Return the worst images for gallery.js; a good image that several are close to is there once."""
     good: dict[str, int] = {}
     thumbnails: list[str] = []
@@ -39,7 +41,7 @@ def pack_gallery(gallery: Sequence[Picture], heat: HeatFacts | None, out: Path) 
                 "map": _find_map(out, picture.path),
                 "outlines": picture.outlines or None,
                 "size": _read_size(picture.thumbnail) if picture.outlines else None,
-                "words": sentences.describe_image(picture, heat),
+                "words": sentences.describe_image(picture, heat, metadata),
                 "near": [
                     {"name": printable(near.name), "distance": near.distance, "thumbnail": good[near.name]}
                     for near in picture.neighbours or ()

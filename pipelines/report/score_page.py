@@ -64,7 +64,7 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
     data = {
         "histogram": _pack_histogram(rows, calibration),
         "threshold": _pack_threshold(rows, calibration),
-        "gallery": pack_gallery(gallery, run.heat, out),
+        "gallery": pack_gallery(gallery, run.heat, out, run.model.metadata),
     }
     scripts = ("threshold.js", "histogram.js", "gallery.js", "score.js")
     return Sections(template="score.html", facts=facts, columns={}, data=data, scripts=scripts)

@@ -11,6 +11,8 @@ from pipelines.base.safe_text import printable
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture, Run
 
+CLEARLY = 1.25  # times the score that an expert's own is at least, to say something of this image and not of the model
+MANY = 10  # regions: above it, the place of one of them misleads
 _NBSP = "\N{NO-BREAK SPACE}"
 
 # Of a run.
@@ -115,11 +117,19 @@ def describe_claim(claim: RateClaim, rate: float) -> list[tuple[str, str]]:
 # Of an image.
 
 
-def describe_image(picture: Picture, heat: HeatFacts | None) -> list[str]:
-    """Return what is said of an image that is flagged: its class, its abnormal regions and its worst place."""
+def describe_image(picture: Picture, heat: HeatFacts | None, metadata: Mapping[str, object]) -> list[str]:
+    """Return what is said of an image that is flagged: its class, what it is flagged for, its abnormal regions.
+
+    Args:
+        picture: The image.
+        heat: What its map's colours mean; None: that is not known.
+        metadata: Of the model.
+    """
     found = []
     if picture.label is not None and picture.label_probability is not None:
         found.append(describe_class(picture.label, picture.label_probability))
+    place = "in many places" if picture.place and (picture.regions or 0) > MANY else picture.place
+    found += describe_flag(place, _find_aspect(picture, metadata))
     if heat is None:
         return found
     if picture.regions is not None:
@@ -135,6 +145,36 @@ def describe_image(picture: Picture, heat: HeatFacts | None) -> list[str]:
         beyond = picture.local_p_value <= heat.smallest
         found.append(describe_worst_place(picture.local_p_value, places=heat.places, beyond=beyond))
     return found
+
+
+def describe_flag(place: str | None, aspect: str | None) -> list[str]:
+    """Return in a few words where an image is most unusual, and in what; nothing where neither is known.
+
+    >>> (
+    ...     describe_flag("lower left", "in texture"),
+    ...     describe_flag("across the top", None),
+    ...     describe_flag(None, None),
+    ... )
+    (['Most unusual at the lower left, in texture.'], ['Most unusual across the top.'], [])
+    """
+    if place is None:
+        return [] if aspect is None else [f"Most unusual {printable(aspect)}."]
+    where = place if place.startswith(("across ", "down ", "in ")) else f"at the {place}"
+    return [f"Most unusual {printable(where)}{f', {printable(aspect)}' if aspect else ''}."]
+
+
+def _find_aspect(picture: Picture, metadata: Mapping[str, object]) -> str | None:
+    """Return in what an image is most unusual, by the expert that its score owes most to.
+
+    None where that expert leads by its weight alone, and its own score is not clearly above the weighted mean of all:
+    this is so for most images of a model, and says nothing of this one.
+    """
+    if picture.score is None or picture.expert_score is None or not picture.expert_score > CLEARLY * picture.score:
+        return None
+    match metadata:
+        case {"aspects": {**aspects}} if isinstance(aspect := aspects.get(picture.expert), str) and aspect:
+            return aspect
+    return None
 
 
 def describe_class(name: str, probability: float) -> str:

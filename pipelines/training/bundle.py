@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 PARITY = 1e-5  # largest relative difference of a score between torch and ONNX Runtime, fp32
 PARITY_MAP = 1e-3  # largest difference at a place, relative to the map's highest value
 PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers
+VAE_ASPECT = "against the pattern of the whole image"
 GALLERY_IMAGES = 256
 STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
 GALLERY_SIDE = 96  # pixels, the longest side of a thumbnail
@@ -100,6 +101,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         stages=plan.stages,
         smooth=getattr(graph.representation, "smooth", None),
         experts=tuple(experts_of(graph).items()),
+        aspects={name: EXPERTS[name].aspect if name in EXPERTS else VAE_ASPECT for name in experts_of(graph)},
         standardised=graph.representation.standardises,
         corruption=corruption,
         places=grid_of(graph),

@@ -55,6 +55,7 @@ class Expert(InClosedForm, nn.Module):
     """
 
     summary: str  # a few words for people
+    aspect: str  # what is most unusual where it counts most: ends the caption "most unusual ..." of an image
     view: View  # of the features
     areas: tuple[float, ...] = WHOLE_PLACES  # shares of the places that its map is pooled over
 

@@ -24,6 +24,7 @@ class SharedGaussian(Expert):
     """
 
     summary = "one Gaussian for all places"
+    aspect = "in texture"
     view = FINE
     areas = SINGLE_PLACES
     offset: Tensor

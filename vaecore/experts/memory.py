@@ -25,6 +25,7 @@ class Memory(Expert):
     """
 
     summary = "a memory of good places"
+    aspect = "compared with all places of good images"
     view = PLACES
     places: Tensor
     scale: Tensor

@@ -30,6 +30,7 @@ class PlaceGaussian(Expert):
     """
 
     summary = "a Gaussian for each place"
+    aspect = "compared place by place with good images"
     view = PLACES
     offset: Tensor
     projection: Tensor

@@ -59,6 +59,41 @@ def test_nothing_above_the_level_is_no_region_and_no_level_is_no_answer() -> Non
     assert set(Regions().columns().values()) == {0, None}
 
 
+def test_the_region_with_the_highest_value_is_placed_though_another_is_larger() -> None:
+    values = two_regions()  # the speck is the highest value of all, and is no region
+    values[75, 155] = 4.0
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert (found.box, found.place, found.highest) == ((20, 10, 40, 20), "lower right", (155.5, 75.5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "shape", "place"),
+    [
+        ((0, 10), (0, 10), (90, 90), "upper left"),
+        ((0, 10), (40, 50), (90, 90), "top"),
+        ((40, 50), (40, 50), (90, 90), "centre"),
+        ((40, 50), (80, 90), (90, 90), "right"),
+        ((80, 90), (80, 90), (90, 90), "lower right"),
+        ((40, 50), (5, 85), (90, 90), "across the centre"),
+        ((5, 85), (0, 10), (90, 90), "down the left"),
+        ((5, 85), (5, 85), (90, 90), "across the image"),
+        ((0, 3), (0, 20), (20, 200), "left"),  # a strip has no upper side worth a word
+        ((0, 20), (0, 20), (20, 200), "left"),
+        ((180, 199), (0, 5), (200, 20), "bottom"),
+        ((0, 20), (10, 190), (20, 200), "across the image"),
+    ],
+)
+def test_a_place_is_named_as_a_person_would_point_at_it(
+    rows: tuple[int, int], columns: tuple[int, int], shape: tuple[int, int], place: str
+) -> None:
+    values = np.zeros(shape, np.float32)
+    values[slice(*rows), slice(*columns)] = 2.0
+    found = find_regions(values, LEVEL)
+    assert found is not None
+    assert found.place == place
+
+
 def test_pixels_that_touch_by_a_corner_are_one_region() -> None:
     values = np.zeros((20, 20), np.float32)
     values[2:6, 2:6] = values[6:10, 6:10] = 2.0

@@ -10,7 +10,7 @@ def test_a_good_image_is_in_the_page_once(make) -> None:
     out = make.pictured([["a.png", "b.png", "c.png"], ["b.png", "x/a.png", "c.png"]])
     gallery = read_gallery(out / ".kintsugi-run" / "gallery.parquet")
     assert gallery is not None
-    data = pack_gallery(gallery, make.heat, out)
+    data = pack_gallery(gallery, make.heat, out, {})
     assert len(data["good"]) == 4
     first, second = data["pictures"]
     assert [near["thumbnail"] for near in first["near"]] == [0, 1, 2]
@@ -31,7 +31,7 @@ def test_a_gallery_of_an_earlier_run_is_read(make) -> None:
     out = make.folder()
     gallery = read_gallery(out / ".kintsugi-run" / "gallery.parquet")
     assert gallery is not None
-    picture = pack_gallery(gallery, None, out)["pictures"][0]
+    picture = pack_gallery(gallery, None, out, {})["pictures"][0]
     assert (picture["outlines"], picture["words"], picture["near"]) == (None, [], [])
 
 

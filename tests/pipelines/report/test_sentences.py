@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report import sentences
+from pipelines.report.folder import Picture
 
 NBSP = "\N{NO-BREAK SPACE}"
 CROSS = RateClaim(kind="cross", folds=5)
@@ -68,6 +69,32 @@ def test_headline_under_another_rule_promises_no_false_alarm_rate() -> None:
 )
 def test_regions_in_words(number: int, says: str) -> None:
     assert sentences.describe_regions(number, percent=3.41, size=(61, 40), centre=(1.0, 2.0)).startswith(says)
+
+
+METADATA = {"aspects": {"gaussian": "in texture"}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "metadata", "says"),
+    [
+        (
+            {"place": "left", "expert": "gaussian", "expert_score": 11.0},
+            METADATA,
+            ["Most unusual at the left, in texture."],
+        ),
+        ({"expert": "gaussian", "expert_score": 11.0}, METADATA, ["Most unusual in texture."]),
+        # It counts most by its weight: the others find the image about as unusual.
+        ({"place": "left", "expert": "gaussian", "expert_score": 9.0}, METADATA, ["Most unusual at the left."]),
+        ({"place": "left", "expert": "gaussian", "expert_score": 11.0}, {}, ["Most unusual at the left."]),
+        ({"place": "left", "expert": "other", "expert_score": 11.0}, METADATA, ["Most unusual at the left."]),
+        ({"expert": "gaussian", "expert_score": 11.0}, {"aspects": ["in texture"]}, []),
+        ({"place": "left", "regions": 11}, METADATA, ["Most unusual in many places."]),
+        ({}, METADATA, []),  # of an older model, or an older run
+    ],
+)
+def test_what_an_image_is_flagged_for(facts: dict[str, Any], metadata: dict[str, Any], says: list[str]) -> None:
+    picture = Picture(path="a.png", thumbnail=b"", score=8.0, **facts)
+    assert sentences.describe_image(picture, None, metadata) == says
 
 
 def test_a_place_in_words() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from pipelines.data.examples import make_examples
 from pipelines.errors import JobError
 from pipelines.jobfile.job import Job, job_from_document
+from pipelines.models.model_file import METADATA_KEY, sha256_of
 from pipelines.models.session import Session
 from pipelines.registry.resolve import find_model
 from pipelines.score import score_folder
@@ -79,6 +81,61 @@ def test_defects_are_found_at_the_rate_that_was_asked(home: Path, trained, rows_
     good, bad = ([row["is_anomaly"] for row in rows_of(home / f"out-{name}")] for name in ("new", "marked"))
     assert sum(good) <= 4
     assert sum(bad) >= 18
+
+
+def test_rows_and_the_report_say_what_an_image_is_flagged_for(home: Path, trained, rows_of) -> None:
+    out = home / "out-flagged"
+    score_folder(home / "marked", trained[1].path, out, false_alarms=0.05)
+    weights = dict(Session(trained[1], device="cpu").metadata.experts)
+    rows = rows_of(out)
+    for row in rows:
+        assert row["expert"] in weights
+        assert row["expert_score"] > 0
+        assert (row["place"] is None) == (row["regions"] in {None, 0})
+        if row["place"] is not None:
+            assert 4 <= row["highest_x"] <= 46  # the scratch is from 10 to 40; the map is coarser
+    assert sum(row["place"] is not None for row in rows) >= 15
+    page = (out / "report.html").read_text()
+    assert "Most unusual " in page
+    assert "What this score means" in page
+
+    score_folder(home / "new", trained[1].path, home / "out-usual", false_alarms=0.05)
+    rows = rows_of(home / "out-usual")
+    assert {row["place"] for row in rows if not row["is_anomaly"]} == {None}
+
+
+def test_a_file_without_scores_of_its_experts_scores_and_reports(home: Path, trained, rows_of) -> None:
+    """As earlier versions wrote it; captions then name the place alone."""
+    model = onnx.load(trained[1].path)
+    del model.graph.output[[output.name for output in model.graph.output].index("expert_score")]
+    (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    metadata = json.loads(entry.value)
+    del metadata["outputs"]["expert_score"], metadata["aspects"]
+    entry.value = json.dumps(metadata)
+    older = home / "older"
+    shutil.copytree(trained[1].folder, older, ignore=shutil.ignore_patterns("gallery.safetensors"))  # of another digest
+    onnx.save(model, older / "model.onnx")
+    calibration = json.loads((older / "calibration.json").read_text())
+    calibration["model_sha256"] = sha256_of(older / "model.onnx")
+    (older / "calibration.json").write_text(json.dumps(calibration))
+
+    score_folder(home / "marked", older / "model.onnx", home / "out-older", false_alarms=0.05)
+    score_folder(home / "marked", trained[1].path, home / "out-flagged", false_alarms=0.05)
+    before, after = rows_of(home / "out-older"), rows_of(home / "out-flagged")
+    assert [row["score"] for row in before] == [row["score"] for row in after]
+    assert [row["place"] for row in before] == [row["place"] for row in after]
+    assert {(row["expert"], row["expert_score"]) for row in before} == {(None, None)}
+    assert "Most unusual " in (home / "out-older" / "report.html").read_text()
+
+
+def test_the_card_says_what_the_score_is_made_of(trained) -> None:
+    text = (trained[1].folder / "card.md").read_text().split("## What this score means")[1].split("##")[0]
+    assert "no longer the ELBO itself" in text
+    assert "`elbo`, `rate` and `distortion`" in text
+    for name, kind in EXPERTS.items():
+        assert (f"| `{name}` | {kind.summary} | {kind.aspect} |" in text) == (name != "memory")
+    assert " of pairs |" in text
+    assert "weight gaussian" not in (trained[1].folder / "card.md").read_text()
 
 
 def test_calibration_says_that_it_is_crossed_and_what_was_measured(home: Path, trained) -> None:
