@@ -14,7 +14,9 @@ from vaecore.representations.image_format import resize
 
 STEEPNESS = 8.0
 EXPECTED = 0.5  # share of what images like it score that is taken off an image's score
-NEARNESS = 4.0  # a good image that is half as far, in squared distance, counts 2 ** NEARNESS times as much
+NEARNESS = 2.0  # a good image that is half as far, in squared distance, counts 2 ** NEARNESS times as much
+HIGHEST_EXPECTED = 3.0  # robust standard deviations above the median: a defect among good images excuses no other
+NORMAL_SCALE = 1.4826  # standard deviations of a Gaussian in its median absolute deviation
 LEAST_CHANGE = 1e-3  # spread of what images show on average: less is rounding, such as of equal brightness
 LEAST_DISTANCE = 1e-3  # squared, of a dimension: the same image again is not infinitely near
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
@@ -138,7 +140,9 @@ class LikeImages(nn.Module):
         self.mean.copy_(summaries.mean(dim=0))
         self.scale.copy_(summaries.std(dim=0).clamp(min=LEAST_CHANGE))
         self.summaries.copy_(to_half((summaries - self.mean) / self.scale))
-        self.scores.copy_(scores)
+        median = scores.median(dim=0).values
+        spread = NORMAL_SCALE * (scores - median).abs().median(dim=0).values
+        self.scores.copy_(scores.minimum(median + HIGHEST_EXPECTED * spread))
         nearness = self._nearness(self.summaries).fill_diagonal_(-torch.inf)
         return nearness.softmax(dim=1) @ self.scores
 

@@ -67,13 +67,22 @@ def test_images_of_a_kind_that_always_scores_high_are_not_held_against_it() -> N
 
 
 def test_what_is_expected_of_a_good_image_is_told_by_the_others() -> None:
-    summaries, scores = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [2.0], [9.0]])
+    summaries, scores = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [2.0], [3.0]])
     like = LikeImages(3, 1, 1)
     told = like.fit(summaries, scores)
-    near, far = 1.0**-8, 5.0**-8
-    torch.testing.assert_close(told[0, 0], torch.tensor((2 * near + 9 * far) / (near + far)), rtol=1e-2, atol=0)
+    near, far = 1.0**-4, 5.0**-4  # by distance
+    torch.testing.assert_close(told[0, 0], torch.tensor((2 * near + 3 * far) / (near + far)), rtol=1e-2, atol=0)
     again = like(summaries)  # the same image once more is like itself
     torch.testing.assert_close(again, scores, rtol=1e-3, atol=0)
+
+
+def test_a_defect_among_the_good_images_excuses_no_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    summaries, scores = torch.randn(100, 4, generator=generator), torch.randn(100, 1, generator=generator)
+    scores[17] = 50.0
+    like = LikeImages(100, 4, 1)
+    like.fit(summaries, scores)
+    assert 2.0 < float(like(summaries[17:18])) < 4.0
 
 
 def test_a_small_strong_and_a_large_weak_defect_are_both_found() -> None:
