@@ -175,8 +175,8 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     drawable = graph.representation.drawable
     wanted = ("score", "anomaly_map", *(("restored",) if drawable else ()))
     limit = PARITY if drawable else PARITY_FEATURES
-    # A score crosses zero, where "relative" means nothing: there, it is relative to what cancelled in a score in nats per
-    # dimension, which for pixels is as large as the logarithm of their levels, and else to one standard deviation.
+    # A score crosses zero, where "relative" means nothing: there, it is relative to what cancelled in a score in nats
+    # per dimension, which for pixels is as large as the logarithm of their levels, and else to a standard deviation.
     scale = math.log(session.metadata.value_range[1]) if drawable else SMALLEST_SCORE
     scale = scale if graph.combination is None else 1.0
     worst = 0.0
