@@ -297,6 +297,7 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
         "chosen.size": plan.size,
         "chosen.stages": plan.stages,
         "chosen.strides": plan.strides,
+        **({"chosen.layers": plan.layers} if plan.layers else {}),
         "chosen.latent_shape": prepared.network.latent_shape,
         "chosen.standardise": prepared.representation.standardises,
         **{

@@ -27,9 +27,9 @@ from pipelines.data.examples import Examples, make_examples
 from pipelines.data.plan import Plan
 from pipelines.jobfile.job import Job
 from pipelines.training.fit import Recipe
-from pipelines.training.network import build_representation, choose_standardise, training_device
+from pipelines.training.network import build_backbone, build_representation, choose_standardise, training_device
 from vaecore.representations import Representation
-from vaecore.representations.backbones import Backbone
+from vaecore.representations.backbones import Backbone, Maps
 
 EXTRACT_BATCH = 8
 
@@ -58,7 +58,7 @@ def _nearest_neighbour(material: Material, device: str) -> Scorer:
 
 def backbone_of(job: Job, plan: Plan, strides: tuple[int, ...] | None) -> Backbone:
     """The job's backbone, at other strides where they are given."""
-    return Backbone(job.model.backbone, strides=strides or plan.strides, weights=job.model.backbone_weights)
+    return build_backbone(job, Maps(strides) if strides else plan.maps, plan.size)
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
+from vaecore.representations.backbones import Maps, choose_maps
 from vaecore.representations.image_format import ImageFormat
 from vaecore.tasks import Target, Task
 
@@ -27,6 +30,7 @@ OF_DEEP = frozenset(
     | {"components", "classes", "samples"}
 )
 """Options of the model table that a linear VAE has not; as is all of the train table but the seed."""
+MOST_PATCHES = 32  # along an image's longer side, of a vision transformer: its time grows with their fourth power
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -43,6 +47,12 @@ class Plan:
     experts: tuple[str, ...] | None = None  # beside a linear VAE; None: the VAE is a deep one
     median_size: tuple[int, int] | None = None  # height and width of the images that are trained on
     reasons: tuple[str, ...] = ()  # in words, for people
+    layers: tuple[int, ...] | None = None  # of a vision transformer, one for each stride
+
+    @property
+    def maps(self) -> Maps:
+        """Where the backbone's maps are taken."""
+        return Maps(self.strides, self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
         found: What its images look like.
 
     Raises:
-        JobError: The task knows no such target.
+        JobError: The task knows no such target, or the backbone is unknown or has no such maps.
     """
     name = job.model.target or _usual_target(job, task, found)
     if name not in task.targets:
@@ -117,11 +127,18 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
     sides = (found.height, found.width)
     experts = choose_experts(job, target)
     if target.features:
-        strides = job.model.strides or (target.deep_strides if experts is None else target.strides)
+        usual = target.deep_strides if experts is None else target.strides
+        with backbone_fits(job):
+            maps = choose_maps(
+                job.model.backbone, usual, strides=job.model.strides, layers=job.model.layers, whole=target.whole
+            )
         asked = 0 if target.whole or experts is not None else job.model.stages
-        size, stages = features_size(*sides, job.model.size, asked, max(strides), target.longest)
+        longest = target.longest
+        if maps.layers is not None:
+            longest = (min(longest[0], MOST_PATCHES * maps.strides[0]), min(longest[1], MOST_PATCHES * maps.strides[0]))
+        size, stages = features_size(*sides, job.model.size, asked, max(maps.strides), longest)
     else:
-        strides = (1,)
+        maps = Maps((1,))
         size, stages = working_size(*sides, job.model.size, job.model.stages, target.longest)
     reasons: tuple[str, ...] = (
         f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
@@ -130,7 +147,18 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
     if target.whole:
         reasons += ("scores are of what images show as a whole: there are no heat maps",)
     median_size = (round(found.height), round(found.width))
-    return Plan(found.image_format, name, target, size, stages, strides, experts, median_size, reasons)
+    return Plan(
+        found.image_format, name, target, size, stages, maps.strides, experts, median_size, reasons, maps.layers
+    )
+
+
+@contextmanager
+def backbone_fits(job: Job) -> Iterator[None]:
+    """Turn what a backbone refuses into the job's error."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
 
 
 def deep_options(job: Job) -> list[str]:

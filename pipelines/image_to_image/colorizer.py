@@ -32,6 +32,7 @@ from vaecore.graphs.export import export_colorization
 from vaecore.graphs.restoration import psnr
 from vaecore.likelihoods import Gaussian
 from vaecore.networks import Colorizer
+from vaecore.representations.backbones import Maps
 from vaecore.representations.image_format import ImageFormat, resize
 from vaecore.tasks import Colorization, colorizations
 
@@ -159,7 +160,7 @@ class ColorizerTraining(CropTraining[FitColorizer, ColorizationGraph, Colorizati
             raise JobError(
                 f"{job.path}: the images under {job.data.images} are grey: colours are learned from colour ones"
             )
-        self.backbone = build_backbone(job, self.task.strides)
+        self.backbone = build_backbone(job, Maps(self.task.strides), (self.task.side, self.task.side))
         images, split = read_images(job, image_format, self.calibrated, short_side=self.task.short_side)
         return images, _with_colours(images, split, job.data.images)
 

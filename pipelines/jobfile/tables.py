@@ -135,11 +135,16 @@ class ModelTable(Record):
         None,
         description="Densities of the features beside a linear VAE: place_gaussian, gaussian, memory",
     )
-    backbone: str = Field("efficientnet_lite0", description="The frozen network: the one that ships, or a timm model")
+    backbone: str = Field(
+        "efficientnet_lite0", description="The frozen network: this one ships; efficientnet_lite2, or a timm model"
+    )
     backbone_weights: LocalPath | None = Field(
         None, description="File of weights for it (default: timm downloads them)"
     )
     strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
+    layers: tuple[PositiveInt, ...] | None = Field(
+        None, description="Instead, of a vision transformer: layers whose tokens are taken (default: two of the middle)"
+    )
     standardise: bool | None = Field(
         None, description="Same brightness and contrast for every image (default: if exposure varies most)"
     )
@@ -186,6 +191,7 @@ class ModelTable(Record):
         asked = (
             self.target,
             self.strides,
+            self.layers,
             self.vae,
             self.experts,
             self.stages,

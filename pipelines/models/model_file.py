@@ -59,6 +59,7 @@ class Metadata(CommonMetadata):
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
+    layers: tuple[int, ...] | None = None  # of a vision transformer, one for each stride, from 1
     places: tuple[int, int] | None = None  # rows and columns of the anomaly map's own grid; older files do not say
     stages: int | None = None  # halvings; older files do not say
     smooth: bool | Literal["both"] | None = None  # features are averaged over 3x3 places

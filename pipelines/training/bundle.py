@@ -45,7 +45,7 @@ from pipelines.models.model_file import (
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
 from pipelines.models.session import SCORES, Session, keyed_noise
 from pipelines.training.closed_form import HeldOut
-from pipelines.training.network import has_embedded_backbone
+from pipelines.training.network import describe_licence
 from pipelines.training.options import find_likelihood_name
 from vaecore.experts import EXPERTS, ClosedFormLinearVAE
 from vaecore.graphs.export import export_decoder, export_scoring
@@ -87,7 +87,6 @@ def common_fields(
 
 def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corruption: str) -> Metadata:
     """What goes into the file as metadata; `corruption` is of what the encoder saw in training."""
-    embedded = has_embedded_backbone(job, plan)
     return Metadata(
         **common_fields(job, plan.image_format, data.digest, data.split),
         value_range=(0, plan.image_format.maximum),
@@ -98,6 +97,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         target=plan.target_name,
         backbone=job.model.backbone if plan.target.features else None,
         strides=plan.strides,
+        layers=plan.layers,
         stages=plan.stages,
         smooth=getattr(graph.representation, "smooth", None),
         experts=tuple(experts_of(graph).items()),
@@ -113,7 +113,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         classes=data.classes,
         score=describe_score(graph),
         outputs=graph.outputs,
-        licence="backbone weights: Apache-2.0" if embedded else None,
+        licence=describe_licence(job) if plan.target.features else None,
     )
 
 
@@ -177,9 +177,10 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     drawable = graph.representation.drawable
     wanted = ("score", "anomaly_map", *(("restored",) if drawable else ()))
     limit = PARITY if drawable else PARITY_FEATURES
-    # A score in nats per dimension crosses zero, where "relative" means nothing: there, it is relative to what
-    # cancelled, which for pixels is as large as the logarithm of their levels.
+    # A score crosses zero, where "relative" means nothing: there, it is relative to what cancelled in a score in nats
+    # per dimension, which for pixels is as large as the logarithm of their levels, and else to a standard deviation.
     scale = math.log(session.metadata.value_range[1]) if drawable else SMALLEST_SCORE
+    scale = scale if graph.combination is None else 1.0
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):

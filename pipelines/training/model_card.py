@@ -23,7 +23,7 @@ from pipelines.models.model_file import (
     SegmentationMetadata,
 )
 from pipelines.registry.history import figures_in_words
-from pipelines.training.network import is_backbone_embedded, prior_words
+from pipelines.training.network import is_backbone_packaged, prior_words
 from pipelines.training.promotion import Decision
 from vaecore.experts import EXPERTS
 from vaecore.experts.combination import EXPECTED
@@ -82,6 +82,7 @@ def write_card(
         "",
         f"- task `{job.task}`, likelihood `{metadata.likelihood}`, latents {metadata.latent_shape}, "
         f"D = {metadata.dims} dimensions, S = {metadata.samples} samples",
+        *_backbone(metadata),
         *(["- the likelihood is a weighted composite: y holds several copies of the image"] * metadata.composite),
         *_what_is_bounded(job, len(metadata.classes)),
         *_classes(metadata, figures),
@@ -192,7 +193,7 @@ def write_colorization_card(
     folder: Path, job: Job, metadata: ColorizationMetadata, decision: Decision, figures: dict[str, float]
 ) -> str:
     """Write card.md of a model that colours images into the bundle; return its text. See `write_restoration_card`."""
-    licence = " (the weights that ship: Apache-2.0)" if is_backbone_embedded(job) else ""
+    licence = " (the weights that ship: Apache-2.0)" if is_backbone_packaged(job) else ""
     lines = [
         *_head(metadata),
         "Takes images of any size, 8 or 16 bits; of colour images only the luma is looked at. Colours are those of "
@@ -263,6 +264,17 @@ def _weight(weight: float) -> str:
 
 def _pairs(separation: float | None) -> str:
     return "" if separation is None else f"{percent(separation)} of pairs"
+
+
+def _backbone(metadata: Metadata) -> list[str]:
+    """What y is made of, where that is features."""
+    if metadata.backbone is None:
+        return []
+    where = f"strides {', '.join(map(str, metadata.strides))}"
+    if metadata.layers is not None:
+        patch, layers = metadata.strides[0], ", ".join(map(str, metadata.layers))
+        where = f"layers {layers} (one patch is {patch} x {patch} pixels)"
+    return [f"- y: features of `{metadata.backbone}`, a frozen network, at {where}"]
 
 
 def _classes(metadata: Metadata, figures: Mapping[str, float]) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 from torch import nn
 
 from pipelines.base.subsample import evenly_spaced
-from pipelines.data.plan import Plan
+from pipelines.data.plan import Plan, backbone_fits
 from pipelines.data.training_images import TrainingData
-from pipelines.errors import JobError
 from pipelines.jobfile.job import Job
 from pipelines.settings import settings
 from pipelines.training.options import (
@@ -34,7 +32,8 @@ from vaecore.likelihoods import (
 from vaecore.networks import ClassPrior, TwoLevelVAE
 from vaecore.priors import COMPONENTS, Circumstances
 from vaecore.representations import Features, Pixels, Representation
-from vaecore.representations.backbones import EMBEDDED, Backbone
+from vaecore.representations.backbones import Backbone, Maps, find_licence
+from vaecore.representations.weights import PACKAGED
 
 log = logging.getLogger(__name__)
 EXPOSURE_IMAGES = 512
@@ -86,31 +85,29 @@ def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
-    with _backbone_fits(job):
+    with backbone_fits(job):
         return Features(
-            build_backbone(job, plan.strides),
+            build_backbone(job, plan.maps, plan.size),
             input_size=plan.size,
             whole=plan.target.whole,
             standardise=standardise,
         )
 
 
-def build_backbone(job: Job, strides: Sequence[int]) -> Backbone:
-    """The job's frozen network.
+def build_backbone(job: Job, maps: Maps, size: tuple[int, int]) -> Backbone:
+    """The job's frozen network, for images of a size.
 
     Raises:
-        JobError: It is unknown, or does not fit its weights or strides.
+        JobError: It is unknown, or does not fit its weights, maps or size.
     """
-    with _backbone_fits(job):
-        return Backbone(job.model.backbone, strides=strides, weights=job.model.backbone_weights)
-
-
-@contextmanager
-def _backbone_fits(job: Job) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
+    with backbone_fits(job):
+        return Backbone(
+            job.model.backbone,
+            strides=maps.strides,
+            layers=maps.layers,
+            weights=job.model.backbone_weights,
+            size=size,
+        )
 
 
 def choose_standardise(job: Job, plan: Plan, data: TrainingData) -> bool:
@@ -191,11 +188,14 @@ def prior_words(job: Job, classes: int) -> str:
     return find_prior(job).summary.format(components=job.model.components or COMPONENTS)
 
 
-def has_embedded_backbone(job: Job, plan: Plan) -> bool:
-    """Return whether the weights that ship are in the model, whose licence then belongs on its card."""
-    return plan.target.features and is_backbone_embedded(job)
+def describe_licence(job: Job) -> str | None:
+    """The licence of the backbone's weights, which are in the model; None where nobody knows it."""
+    if is_backbone_packaged(job):
+        return "backbone weights: Apache-2.0"
+    licence = find_licence(job.model.backbone)
+    return licence and f"backbone weights: {licence}, if they are those that timm lists as {job.model.backbone}"
 
 
-def is_backbone_embedded(job: Job) -> bool:
-    """Return whether the job's frozen network is the one whose weights ship."""
-    return job.model.backbone == EMBEDDED and job.model.backbone_weights is None
+def is_backbone_packaged(job: Job) -> bool:
+    """Return whether the weights of the job's frozen network come from a package that belongs to this software."""
+    return job.model.backbone in PACKAGED and job.model.backbone_weights is None

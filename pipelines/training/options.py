@@ -169,7 +169,7 @@ def find_adversarial_problems(job: Job) -> Iterator[str]:
 def _find_unused(job: Job, plan: Plan) -> Iterator[tuple[str, str]]:
     """Each option that says something which nothing would look at, and why."""
     asked = {key.removeprefix("model.") for key in job.set_options("model")}
-    of_features = ("backbone", "backbone_weights", "strides")
+    of_features = ("backbone", "backbone_weights", "strides", "layers")
     if not plan.target.features:
         yield from ((key, f"where 'model.target' is {plan.target_name}") for key in of_features if key in asked)
     if plan.target.whole and "stages" in asked:

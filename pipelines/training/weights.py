@@ -64,6 +64,7 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
         size=metadata.size,
         stages=metadata.stages,
         strides=metadata.strides,
+        layers=metadata.layers,
         experts=choose_experts(job, target),
     )
     representation = build_representation(job, plan, standardise=metadata.standardised)

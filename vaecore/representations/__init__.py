@@ -1,7 +1,7 @@
 """What the y of the bound is made of (`Pixels` or `Features`), and what is read from it.
 
 image_format                    a file's numbers to [0, 1] and back, resizing
-backbones, exposure             what features are made of
+backbones, weights, exposure    what features are made of
 complexity                      the length of an image under a code that was never trained, and scores made with it
 """
 
