@@ -22,6 +22,7 @@ from torch import nn
 
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import promised
+from pipelines.base.subsample import evenly_spaced
 from pipelines.base.warned import keep_warnings
 from pipelines.data.cache import reading_anew
 from pipelines.data.classes import named
@@ -29,7 +30,7 @@ from pipelines.data.examples import make_examples
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
-from pipelines.data.splits import is_crossed, write_split
+from pipelines.data.splits import ONE_PERCENT_NEEDS, is_crossed, write_split
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.errors import JobError
 from pipelines.image_to_image.colorizer import ColorizerTraining
@@ -72,6 +73,7 @@ from vaecore.representations import Features, Representation
 from vaecore.tasks import colorizations, segmentations, unpaired_tasks
 
 log = logging.getLogger(__name__)
+CALIBRATION_WINDOWS = 30_000  # of the images that calibrate a model of windows, together: they take most of the time
 GUESSING = 0.55  # AUROC on synthetic defects below which a user is told
 
 
@@ -111,7 +113,7 @@ def prepare(job: Job) -> Prepared:
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     images = len(data.split["train"])
-    latents = choose_latents(min(images, FITTED_IMAGES), representation.dims)
+    latents = choose_latents(min(len(data.rows_of("train")), FITTED_IMAGES), representation.dims)
     model = build_network(job, plan, representation, classes=len(data.classes), latents=latents)
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
@@ -201,7 +203,9 @@ def _make_bundle(
     held_out, remarks = None, list[str]()
     if isinstance(representation, Features) and plan.experts is not None:
         kind = find_score_kind(job, plan)
-        found = train_closed_form(examples, data, plan, representation, kind, seed=job.train.seed)
+        found = train_closed_form(
+            examples, data, plan, representation, kind, seed=job.train.seed, calibrate=_whole_images(prepared)
+        )  # fmt: skip
         graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
         names = [data.files[index].relative for index in held_out.indices]
@@ -248,6 +252,7 @@ def _make_bundle(
 def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
     """Say what the images are, and refuse a false-alarm rate that is below what they can tell."""
     split = {name: len(indices) for name, indices in data.split.items()}
+    split["calibrate"] = count_calibration(job, plan, data)
     crossed, least = is_crossed(data.split), 1 / (split["calibrate"] + 1)
     rate = max(0.01, least) if job.calibrate.false_alarms is None else job.calibrate.false_alarms
     word, can, other = ("asked", "tell", "") if crossed else ("promised", "promise", "raise 'calibrate.fraction', ")
@@ -262,7 +267,12 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
         raise JobError("\n".join(problems))
     colour = "grey" if plan.image_format.channels == 1 else "colour"
     what = f"{len(data.files)} {plan.image_format.bit_depth}-bit {colour} images"
-    if crossed:
+    if crossed and split["calibrate"] < split["train"]:
+        log.info(
+            "%s: %d to train, %d of them to calibrate, %d in reserve",
+            what, split["train"], split["calibrate"], split["select"],
+        )  # fmt: skip
+    elif crossed:
         log.info("%s: %d to train and to calibrate, %d in reserve", what, split["train"], split["select"])
     else:
         log.info(
@@ -295,6 +305,7 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
     return {
         "chosen.target": plan.target_name,
         "chosen.size": plan.size,
+        "chosen.windows": plan.overlap is not None,
         "chosen.stages": plan.stages,
         "chosen.strides": plan.strides,
         **({"chosen.layers": plan.layers} if plan.layers else {}),
@@ -311,8 +322,27 @@ def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -
     """By images that were kept for it, or by all of them as the folds scored them."""
     data, rate = prepared.data, prepared.job.calibrate.false_alarms
     if held_out is None or not is_crossed(data.split):
-        return bundle.calibrate(session, data.files_of("calibrate"), rate)
+        files, most = data.files_of("calibrate"), count_calibration(prepared.job, prepared.plan, data)
+        return bundle.calibrate(session, evenly_spaced(files, most), rate)
     return bundle.calibrate_by_folds(session, data, held_out, rate)
+
+
+def count_calibration(job: Job, plan: Plan, data: TrainingData) -> int:
+    """Count the images that calibrate: all that are there for it, or of a model of windows some, for the time it takes.
+
+    Never fewer than the asked rate, or one percent, needs.
+    """
+    there, asked = len(data.split["calibrate"]), [job.calibrate.false_alarms, job.schedule.false_discoveries]
+    needed = max(ONE_PERCENT_NEEDS, *(math.ceil(1 / rate) for rate in asked if rate is not None), 0)
+    return there if plan.windows is None else min(there, max(needed, CALIBRATION_WINDOWS // plan.windows))
+
+
+def _whole_images(prepared: Prepared) -> list[int]:
+    """Indices of the images that folds score as a whole, under a model of windows."""
+    data, plan = prepared.data, prepared.plan
+    if plan.overlap is None or not is_crossed(data.split):
+        return []
+    return evenly_spaced(data.split["calibrate"], count_calibration(prepared.job, plan, data))
 
 
 def _work_key(prepared: Prepared) -> str:
@@ -322,7 +352,7 @@ def _work_key(prepared: Prepared) -> str:
         "task": job.task,
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
-        "plan": [plan.target_name, plan.size, plan.stages, plan.strides],
+        "plan": [plan.target_name, plan.size, plan.stages, plan.strides, plan.overlap],
         "y": [getattr(representation, name, None) for name in ("smooth", "standardises")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "classes": [data.classes, hashlib.sha256(repr(data.labels).encode()).hexdigest()],

@@ -14,7 +14,8 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.heatmap import POSITIONS, position
 
 LOCAL_LEVEL = 1e-3
-"""A region is where fewer than this share of good images' places are as unusual."""
+"""A region is where fewer than this share of good images' places are as unusual. Of a model of windows it is this of a
+window: an image has so many places that a thousandth of them would hide a defect among chance."""
 SPECK_PLACES = 0.5
 """Places below which a region is a speck and is left out: less than one place of the map's own grid."""
 SPECK_LEAST = 2.5e-4
@@ -72,14 +73,17 @@ class Regions(NamedTuple):
 def local_level(calibration: Calibration | None) -> Level | None:
     """From which value on a place is abnormal; None without good images' map values to tell it by.
 
-    `LOCAL_LEVEL`, or the smallest share that the good images can tell where they have too few places for it.
+    `LOCAL_LEVEL`, or of a model of windows its own; or the smallest share that the good images can tell where they have
+    too few places for it.
     """
     if calibration is None:
         return None
     if calibration.places is not None:
-        share = max(LOCAL_LEVEL, calibration.places.smallest)
+        wanted = calibration.local_share or LOCAL_LEVEL
+        share = max(wanted, calibration.places.smallest)
         in_each_image = calibration.places.places / calibration.n
-        return Level(calibration.places.value(share), share, max(SPECK_LEAST, SPECK_PLACES / in_each_image))
+        speck = max(SPECK_LEAST * wanted / LOCAL_LEVEL, SPECK_PLACES / in_each_image)
+        return Level(calibration.places.value(share), share, speck)
     if calibration.map_quantiles:  # of an older file: four quantiles, of which one is at the level
         return Level(calibration.map_quantiles["0.999"], LOCAL_LEVEL)
     return None

@@ -75,6 +75,8 @@ class Calibration(RateClaim):
     false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None  # the rate that the job asked for
     statistics: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)  # of the same images, for `drift`
     places: GoodPlaces | None = None  # values of their maps; older files have four quantiles alone
+    local_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of good places beyond which one is abnormal, of a model of windows: their images have very many places."""
     groups: Annotated[dict[str, tuple[float, ...]], AfterValidator(_good_groups)] = Field(default_factory=dict)
     """The same scores by group: the first sub-folder below the training folder, "" for none. Empty: one group alone."""
     provider: str | None = None

@@ -38,13 +38,20 @@ def unreadable_row(place: UnreadableFolder) -> Row:
 def note_of(image: Decoded, model: Metadata) -> str | None:
     """Return a warning if the image was enlarged so much that its score means little, with the note of its decoding.
 
-    Not where the model was trained on images as small, and so calibrated on them.
+    Not where the model was trained on images as small, and so calibrated on them. A model of windows enlarges nothing:
+    the warning is of an image that does not fill a window.
 
     Args:
         image: The image.
         model: What it is given to.
     """
     size = model.size
+    if model.window_overlap is not None:
+        if image.height >= size[0] and image.width >= size[1]:
+            return image.note
+        sides = f"{image.width} x {image.height} pixels do not fill the model's window of {size[1]} x {size[0]}"
+        mirrored = f"{sides}: mirrored until they do"
+        return f"{image.note}; {mirrored}" if image.note else mirrored
     seen = min(max(size), max(model.median_size or size))
     if MUCH_SMALLER * max(image.height, image.width) >= seen:
         return image.note

@@ -97,6 +97,8 @@ class Examples:
 def make_examples(data: TrainingData, image_format: ImageFormat, representation: Representation) -> Examples:
     """Prepare a folder for training; features are extracted, kept and standardised on the way.
 
+    The examples of a model of windows are windows, some of each image (`TrainingData.shown`).
+
     Args:
         data: Decoded images and splits.
         image_format: Of the images.
@@ -112,9 +114,10 @@ def make_examples(data: TrainingData, image_format: ImageFormat, representation:
             data.labels,
         )
     array = _extracted(data, image_format, representation)
-    raw = Examples(array, lambda rows: rows.float(), data.split, representation.size)
+    split = {name: data.rows_of(name) for name in data.split}
+    raw = Examples(array, lambda rows: rows.float(), split, representation.size)
     representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
-    return Examples(array, lambda rows: rows.float(), data.split, representation.size, representation, data.labels)
+    return Examples(array, lambda rows: rows.float(), split, representation.size, representation, data.labels)
 
 
 def _extracted(data: TrainingData, image_format: ImageFormat, representation: Features) -> NDArray[np.float16]:
@@ -131,7 +134,7 @@ def _extracted(data: TrainingData, image_format: ImageFormat, representation: Fe
 
 
 def _extract_into(path: Path, data: TrainingData, image_format: ImageFormat, representation: Features) -> None:
-    count = len(data.files)
+    count = len(data.shown)
     shape = (count, representation.extracted_channels, *representation.extracted_size)
     for leftover in path.parent.glob("features-*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
@@ -139,9 +142,9 @@ def _extract_into(path: Path, data: TrainingData, image_format: ImageFormat, rep
     require_space(path.parent, 2 * math.prod(shape), "features")
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     extractor = Extractor(find_extractor(representation, image_format))
-    with progress(log, "features", count, "images") as advance:
+    with progress(log, "features", count, "images" if data.windows is None else "windows") as advance:
         done = 0
-        for features in extractor.batches(data.pixels):
+        for features in extractor.batches(data.shown):
             array[done : done + len(features)] = features
             done += len(features)
             advance(len(features))

@@ -15,6 +15,7 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.errors import DataError, JobError
 from pipelines.images import Failed, list_images
 from pipelines.images.bits import ALL, narrowest
+from pipelines.images.windows import Windows
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
 from vaecore.representations.backbones import Maps, choose_maps
@@ -31,6 +32,11 @@ OF_DEEP = frozenset(
 )
 """Options of the model table that a linear VAE has not; as is all of the train table but the seed."""
 MOST_PATCHES = 32  # along an image's longer side, of a vision transformer: its time grows with their fourth power
+WINDOW = 256  # pixels of full resolution along each side of a window, where the job says nothing
+OVERLAP = 0.25  # share of a window's shorter side that it has in common with the next
+SHRUNK = 2.0
+"""Times that images would have to be shrunk from which they are looked at in windows: a defect of ten pixels would be
+five, and less than one place of most of the features."""
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -41,11 +47,12 @@ class Plan:
     image_format: ImageFormat
     target_name: str
     target: Target
-    size: tuple[int, int]  # height and width that images are resized to
+    size: tuple[int, int]  # height and width that images are resized to, or of a window
     stages: int
     strides: tuple[int, ...]  # of the backbone; (1,) where y is the image itself
     experts: tuple[str, ...] | None = None  # beside a linear VAE; None: the VAE is a deep one
     median_size: tuple[int, int] | None = None  # height and width of the images that are trained on
+    overlap: int | None = None  # pixels that windows of full resolution overlap by; None: images are resized
     reasons: tuple[str, ...] = ()  # in words, for people
     layers: tuple[int, ...] | None = None  # of a vision transformer, one for each stride
 
@@ -53,6 +60,13 @@ class Plan:
     def maps(self) -> Maps:
         """Where the backbone's maps are taken."""
         return Maps(self.strides, self.layers)
+
+    @property
+    def windows(self) -> int | None:
+        """How many windows an image of the median size has; None where images are resized."""
+        if self.overlap is None:
+            return None
+        return len(Windows.over(self.median_size or self.size, self.size, self.overlap).places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,7 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
     target = task.targets[name]
     sides = (found.height, found.width)
     experts = choose_experts(job, target)
+    overlap: int | None = None
     if target.features:
         usual = target.deep_strides if experts is None else target.strides
         with backbone_fits(job):
@@ -137,18 +152,33 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
         if maps.layers is not None:
             longest = (min(longest[0], MOST_PATCHES * maps.strides[0]), min(longest[1], MOST_PATCHES * maps.strides[0]))
         size, stages = features_size(*sides, job.model.size, asked, max(maps.strides), longest)
+        if experts is not None and wants_windows(job, sides, target):
+            size = window_size(*sides, job.model.size, max(maps.strides))
+            overlap = round(OVERLAP * min(size))
     else:
         maps = Maps((1,))
         size, stages = working_size(*sides, job.model.size, job.model.stages, target.longest)
     reasons: tuple[str, ...] = (
-        f"working on {target.summary} at {size[0]} x {size[1]} (the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
+        f"working on {target.summary} {'at' if overlap is None else 'of windows of'} {size[0]} x {size[1]} "
+        f"(the images' median: {sides[0]:.0f} x {sides[1]:.0f}), "
         + ("a linear VAE in closed form" if experts is not None else f"{stages} halvings"),
+        *_window_reasons(job, sides, target, experts, overlap),
     )
     if target.whole:
         reasons += ("scores are of what images show as a whole: there are no heat maps",)
     median_size = (round(found.height), round(found.width))
     return Plan(
-        found.image_format, name, target, size, stages, maps.strides, experts, median_size, reasons, maps.layers
+        found.image_format,
+        name,
+        target,
+        size,
+        stages,
+        maps.strides,
+        experts,
+        median_size,
+        overlap,
+        reasons,
+        maps.layers,
     )
 
 
@@ -159,6 +189,49 @@ def backbone_fits(job: Job) -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise JobError(f"{job.path}: 'model.backbone' {job.model.backbone}: {error}") from None
+
+
+def wants_windows(job: Job, sides: tuple[float, float], target: Target) -> bool:
+    """Return whether images are looked at in windows: asked for, or resizing would shrink them to half or less."""
+    if job.model.windows is not None:
+        return job.model.windows
+    return job.model.size is None and max(sides) >= SHRUNK * target.longest[1]
+
+
+def window_size(height: float, width: float, wanted: int | tuple[int, int] | None, stride: int) -> tuple[int, int]:
+    """Choose the size of windows, a multiple of the coarsest stride: no larger than the images along either side.
+
+    >>> (
+    ...     window_size(3000, 4000, None, 16),
+    ...     window_size(160, 1300, None, 16),
+    ...     window_size(3000, 4000, 512, 16),
+    ... )
+    ((256, 256), (160, 256), (512, 512))
+    """
+    asked = wanted if isinstance(wanted, tuple) else (wanted or WINDOW,) * 2
+    rows, columns = (
+        max(stride, stride * int(min(most, side) // stride)) for most, side in zip(asked, (height, width), strict=True)
+    )
+    return rows, columns
+
+
+def _window_reasons(
+    job: Job, sides: tuple[float, float], target: Target, experts: tuple[str, ...] | None, overlap: int | None
+) -> tuple[str, ...]:
+    """In words, why images are looked at in windows, or why large ones are not."""
+    if overlap is not None:
+        why = (
+            "asked for" if job.model.windows else f"resized to {target.longest[1]} they would be shrunk to half or less"
+        )
+        return (
+            f"images are looked at in windows at full resolution ({why}), {overlap} pixels or more of each shared with "
+            "the next; the score is the highest window's ('model.windows' = false resizes them)",
+        )
+    if max(sides) >= SHRUNK * target.longest[1] and target.experts is not None:
+        turned = experts is not None and (job.model.windows is False or job.model.size is not None)
+        how = "" if turned else ": windows at full resolution are of the linear VAE"
+        return (f"images are shrunk to {target.longest[1] / max(sides):.0%}{how}: small defects vanish",)
+    return ()
 
 
 def deep_options(job: Job) -> list[str]:

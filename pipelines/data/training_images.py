@@ -24,13 +24,16 @@ from pipelines.data.classes import check_classes, classes_of
 from pipelines.data.plan import Plan
 from pipelines.data.splits import SplitName, crosses, split_by_content
 from pipelines.errors import DataError
-from pipelines.images import Failed, ImageFile, find_images
+from pipelines.images import Decoded, Failed, ImageFile, find_images
+from pipelines.images.windows import Windows
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.piece_names import pieces_of
 from pipelines.models.inputs import decode_for, pixel_type, some_readable, warn_left_out
+from pipelines.models.session import keyed_generator
 from vaecore.representations.image_format import resize
 
 log = logging.getLogger(__name__)
+WINDOWS = 1_000  # of all images together that a model of windows is fitted to; one of each image at least
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +42,7 @@ class TrainingData:
 
     files: tuple[ImageFile, ...]
     sha256: tuple[str, ...]
-    pixels: NDArray[Any]  # (N, h, w, C), uint8 or uint16; a memory map
+    pixels: NDArray[Any]  # (N, h, w, C), uint8 or uint16; a memory map; whole images
     split: dict[SplitName, tuple[int, ...]]
     digest: str  # of all contents: changes when an image is added, removed or changed
     failed: tuple[Failed, ...]
@@ -47,10 +50,29 @@ class TrainingData:
     classes: tuple[str, ...] = ()  # names, where each sub-folder is one, and
     labels: tuple[int, ...] = ()  # which of them each image is of
     pieces: tuple[str, ...] = ()  # what each image shows, where the job says which show one piece
+    windows: NDArray[Any] | None = None  # (M, h, w, C), at full resolution, of a model of windows: some of each image
+    owners: tuple[int, ...] = ()  # which image each window is of, and
+    numbers: tuple[int, ...] = ()  # which of its windows, counted row by row
 
     def files_of(self, name: SplitName) -> list[ImageFile]:
         """The files of one split."""
         return [self.files[index] for index in self.split[name]]
+
+    @property
+    def shown(self) -> NDArray[Any]:
+        """What y is made of, (M, h, w, C): windows, or whole images."""
+        return self.pixels if self.windows is None else self.windows
+
+    @property
+    def image_of(self) -> NDArray[np.int64]:
+        """Which image each row of `shown` is of."""
+        return np.arange(len(self.files)) if self.windows is None else np.array(self.owners)
+
+    def rows_of(self, name: SplitName) -> tuple[int, ...]:
+        """Rows of `shown` that are of one split."""
+        if self.windows is None:
+            return self.split[name]
+        return tuple(np.flatnonzero(np.isin(self.owners, self.split[name])).tolist())
 
 
 def load_training_data(job: Job, plan: Plan) -> TrainingData:
@@ -68,12 +90,16 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         "files": [(file.relative, file.size, file.mtime_ns) for file in files],
         "plan": [plan.image_format.bit_depth, plan.image_format.channels, plan.size, most],
     }
+    if plan.overlap is not None:
+        stamp["windows"] = [plan.overlap, WINDOWS]
     with cache_folder(stamp) as folder:  # trainings over one folder start together: one of them decodes
         index_path, pixels_path = folder / "index.json", folder / "pixels.npy"
         if not index_path.is_file() or some_readable(_failed_of(index_path, files), plan.image_format):
             _decode_into(files, plan, most, pixels_path, index_path)
         index = json.loads(index_path.read_text())
         pixels = np.load(pixels_path, mmap_mode="r")[: len(index["keep"])]
+        owners, numbers = tuple(index.get("owners", ())), tuple(index.get("numbers", ()))
+        windows = np.load(_windows_path(pixels_path), mmap_mode="r")[: len(owners)] if owners else None
     kept = [files[position] for position in index["keep"]]
     failed = tuple(Failed(files[position], reason, None) for position, reason in index["failed"])
     warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
@@ -89,8 +115,9 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         classes, labels = classes_of(kept, job.data.images)
         check_classes(classes, (labels[position] for position in split["train"]))
     return TrainingData(
-        tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels, pieces
-    )
+        tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels, pieces, windows,
+        owners, numbers,
+    )  # fmt: skip
 
 
 def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
@@ -98,17 +125,35 @@ def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:
     return [files[position] for position, _ in json.loads(index_path.read_text())["failed"]]
 
 
+def _windows_path(pixels_path: Path) -> Path:
+    return pixels_path.with_name("windows.npy")
+
+
+def some_windows(image: Decoded, size: tuple[int, int], overlap: int, most: int) -> dict[int, NDArray[Any]]:
+    """Some of the windows that scoring cuts an image into, by number, each (h, w, C); drawn by the image's content."""
+    windows = Windows.over((image.height, image.width), size, overlap)
+    order = keyed_generator(image.sha256).permutation(len(windows.places))
+    chosen = set(order[:most].tolist())
+    return {number: part[0] for number, part in enumerate(windows.cut(image.pixels)) if number in chosen}
+
+
 def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Path, index_path: Path) -> None:
     positions = drawn(files, most)
-    height, width = plan.size
     for leftover in pixels_path.parent.glob("*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
-    temporary = pixels_path.with_suffix(f".{os.getpid()}.tmp.npy")
-    shape = (len(positions), height, width, plan.image_format.channels)
-    require_space(
-        temporary.parent, math.prod(shape) * np.dtype(pixel_type(plan.image_format)).itemsize, "decoded images"
-    )
-    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=pixel_type(plan.image_format), shape=shape)
+    each = max(1, WINDOWS // len(positions))
+    paths = {pixels_path: len(positions)}
+    if plan.overlap is not None:
+        paths[_windows_path(pixels_path)] = each * len(positions)
+    kind, shape = np.dtype(pixel_type(plan.image_format)), (*plan.size, plan.image_format.channels)
+    require_space(pixels_path.parent, sum(paths.values()) * math.prod(shape) * kind.itemsize, "decoded images")
+    temporary = {path: path.with_suffix(f".{os.getpid()}.tmp.npy") for path in paths}
+    array, *of_windows = [
+        np.lib.format.open_memmap(temporary[path], mode="w+", dtype=kind, shape=(rows, *shape))
+        for path, rows in paths.items()
+    ]
+    owners: list[int] = []
+    numbers: list[int] = []
     keep: list[int] = []
     digests: dict[str, None] = {}
     failed: list[tuple[int, str]] = []
@@ -124,12 +169,19 @@ def _decode_into(files: list[ImageFile], plan: Plan, most: int, pixels_path: Pat
             else:
                 y = plan.image_format.to_unit(torch.from_numpy(image.pixels[None]))
                 array[len(keep)] = plan.image_format.from_unit(resize(y, plan.size))[0].numpy()
+                if plan.overlap is not None:
+                    for number, window in some_windows(image, plan.size, plan.overlap, each).items():
+                        of_windows[0][len(owners)] = window
+                        owners.append(len(keep))
+                        numbers.append(number)
                 keep.append(position)
                 digests[image.sha256] = None
-    array.flush()
     index_path.unlink(missing_ok=True)  # of other pixels, should this process be killed before it writes the new one
-    temporary.replace(pixels_path)
-    write_json(index_path, {"keep": keep, "sha256": list(digests), "failed": failed, "duplicates": duplicates})
+    for filled, (path, made) in zip((array, *of_windows), temporary.items(), strict=True):
+        filled.flush()
+        made.replace(path)
+    index = {"keep": keep, "sha256": list(digests), "failed": failed, "duplicates": duplicates}
+    write_json(index_path, index | ({} if plan.overlap is None else {"owners": owners, "numbers": numbers}))
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

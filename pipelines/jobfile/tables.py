@@ -151,6 +151,11 @@ class ModelTable(Record):
     size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
         None, description="Working size: [height, width], or the longest side"
     )
+    windows: bool | None = Field(
+        None,
+        description="Look at large images in overlapping windows at full resolution, in place of resizing them "
+        "(default: if resizing would halve them, and no size is asked for)",
+    )
     likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
     latent: Literal["grid", "vector"] | None = Field(None, description="Latents for each place, or one vector for all")
     latent_channels: PositiveInt | None = Field(None, description="Latents in each cell of the grid, or in the vector")
@@ -198,6 +203,7 @@ class ModelTable(Record):
             self.latent,
             self.likelihood,
             self.size,
+            self.windows,
         )
         return all(choice is None for choice in asked) and self.levels == 1 and self.score in (None, "elbo")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, Posit
 
 from pipelines.anomaly.calibration import Calibration
 from pipelines.errors import DigestError, ModelError
+from pipelines.images.windows import Windows
 
 METADATA_KEY = "kintsugi"  # the one key of the ONNX metadata that is ours; its value is JSON
 MODEL_FILE = "model.onnx"
@@ -31,7 +33,7 @@ class CommonMetadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1  # 2: it works in windows; older versions, which would resize the image, refuse the file
     name: str
     task: str
     summary: str
@@ -56,6 +58,9 @@ class Metadata(CommonMetadata):
 
     size: tuple[PositiveInt, PositiveInt]  # height and width that the network works at
     median_size: tuple[PositiveInt, PositiveInt] | None = None  # of the images trained on; older files do not say
+    window_overlap: PositiveInt | None = None
+    """Pixels that windows of `size` overlap by, at least, of a model of windows at full resolution; null: each image is
+    resized as a whole."""
     target: str = "pixels"  # what y is made of
     backbone: str | None = None  # the frozen network of features
     strides: tuple[int, ...] = (1,)  # of its maps
@@ -85,6 +90,15 @@ class Metadata(CommonMetadata):
     def tells_experts(self) -> bool:
         """Whether it gives each expert's own score: older files do not."""
         return bool(self.experts) and "expert_score" in self.outputs
+
+    def windows_of(self, height: int, width: int) -> Windows | None:
+        """Where the windows of an image lie, of a model of windows; None where each image is resized as a whole."""
+        return None if self.window_overlap is None else Windows.over((height, width), self.size, self.window_overlap)
+
+    def images_within(self, windows: int, *, least: int) -> int:
+        """How many images of the median size have so many windows together; of a model without windows, any number."""
+        windows_each = self.windows_of(*(self.median_size or self.size))
+        return sys.maxsize if windows_each is None else max(least, windows // len(windows_each.places))
 
 
 class RestorationMetadata(CommonMetadata):

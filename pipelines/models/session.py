@@ -12,10 +12,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from pipelines.base.concurrency import in_order
 from pipelines.base.cores import usable_cores
 from pipelines.base.safe_text import one_line
 from pipelines.errors import ModelError
 from pipelines.images import Decoded
+from pipelines.images.windows import Windows
 from pipelines.models.model_file import (
     METADATA_KEY,
     ColorizationMetadata,
@@ -26,6 +28,7 @@ from pipelines.models.model_file import (
     SegmentationMetadata,
 )
 from pipelines.models.providers import CPU, CUDA, choose_providers
+from pipelines.models.windows import pooled
 from pipelines.settings import settings
 
 Stored = TypeVar("Stored", bound=CommonMetadata)
@@ -104,13 +107,17 @@ class Session(_Loaded[Metadata]):
 
     @property
     def batch_size(self) -> int:
-        """Images to run at once: one on a CPU, where batching gains nothing."""
+        """Images to run at once: one on a CPU, where batching gains nothing, and of a model of windows."""
+        return self._graph_batch if self.metadata.window_overlap is None else 1
+
+    @property
+    def _graph_batch(self) -> int:
         return 32 if self.provider == CUDA else 1
 
     def run(
         self, pixels: NDArray[Any], digests: Sequence[str], outputs: Sequence[str] = SCORES
     ) -> dict[str, NDArray[Any]]:
-        """Score a batch.
+        """Score a batch: each image as a whole, or in windows that are pooled (`pipelines.models.windows`).
 
         Args:
             pixels: (N, H, W, C), as `pipelines.models.inputs` decodes them for `metadata`.
@@ -123,6 +130,28 @@ class Session(_Loaded[Metadata]):
         Raises:
             MemoryError: The batch does not fit.
         """
+        windows = self.metadata.windows_of(*pixels.shape[1:3])
+        if windows is None:
+            return self.run_graph(pixels, digests, outputs)
+        found = [self._run_windows(windows, *each, outputs) for each in zip(pixels, digests, strict=True)]
+        return {name: np.stack([values[name] for values in found]) for name in outputs}
+
+    def _run_windows(
+        self, windows: Windows, image: NDArray[Any], digest: str, outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """One image, a few windows at a time: no more of them are held than are under way."""
+
+        def run(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            return self.run_graph(part, [digest] * len(part), needed)
+
+        needed = tuple(dict.fromkeys(("score", *outputs)))
+        parts = windows.cut(image, self._graph_batch)
+        return pooled(windows, in_order(run, parts, workers=self.calls), outputs)
+
+    def run_graph(
+        self, pixels: NDArray[Any], digests: Sequence[str], outputs: Sequence[str] = SCORES
+    ) -> dict[str, NDArray[Any]]:
+        """Run the graph alone, which resizes what it is given: images or windows. See `run`."""
         shape = (self.metadata.samples, *self.metadata.latent_shape)
         noise = np.stack([keyed_noise(digest, shape) for digest in digests])
         return dict(zip(outputs, self._run(outputs, {"image": pixels, "noise": noise}), strict=True))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
+from pipelines.anomaly.abnormal_regions import LOCAL_LEVEL
 from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
 from pipelines.anomaly.drift import STATISTICS, image_facts
 from pipelines.anomaly.group_thresholds import group_of
@@ -61,8 +62,10 @@ PARITY_MAP = 1e-3  # largest difference at a place, relative to the map's highes
 PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers
 VAE_ASPECT = "against the pattern of the whole image"
 GALLERY_IMAGES = 256
+GALLERY_WINDOWS, FEWEST_IN_GALLERY = 1_000, 16  # windows of them together, of a model of windows; images all the same
 STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
 GALLERY_SIDE = 96  # pixels, the longest side of a thumbnail
+OF_BOUND, MEAN_OF_WINDOWS = ("elbo", "rate", "distortion"), "nats, the mean over an image's windows"
 MAP_VALUES = 20_001  # of each image's map that the table of good places is made of
 MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
@@ -92,6 +95,8 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         value_range=(0, plan.image_format.maximum),
         size=plan.size,
         median_size=plan.median_size,
+        window_overlap=plan.overlap,
+        format=1 if plan.overlap is None else 2,
         size_multiple=1,  # any size: the graph resizes
         halo=None,
         target=plan.target_name,
@@ -111,8 +116,8 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         latent_shape=graph.network.latent_shape,
         samples=job.model.samples,
         classes=data.classes,
-        score=describe_score(graph),
-        outputs=graph.outputs,
+        score=describe_score(graph) + ("" if plan.overlap is None else "; of an image, that of its highest window"),
+        outputs=graph.outputs if plan.overlap is None else graph.outputs | dict.fromkeys(OF_BOUND, MEAN_OF_WINDOWS),
         licence=describe_licence(job) if plan.target.features else None,
     )
 
@@ -190,7 +195,7 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
         noise = torch.from_numpy(keyed_noise(image.sha256, shape)[None])
         with torch.no_grad():
             expected = graph(torch.from_numpy(pixels), noise)
-        found = session.run(pixels, [image.sha256], wanted)
+        found = session.run_graph(pixels, [image.sha256], wanted)
         score = float(expected["score"][0])
         difference = abs(float(found["score"][0]) - score) / max(abs(score), scale)
         levels = 0
@@ -304,13 +309,27 @@ class _Found:
             places=GoodPlaces.of(pooled, len(self.scores) * places_in(session.metadata)),
             groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
             provider=session.provider,
+            local_share=local_share(session.metadata),
         )
 
 
+def local_share(metadata: Metadata) -> float | None:
+    """The share of good places beyond which a place is abnormal, of a model of windows: so many as in one window."""
+    if metadata.window_overlap is None:
+        return None
+    return LOCAL_LEVEL * min(1.0, math.prod(metadata.size) / math.prod(metadata.median_size or metadata.size))
+
+
 def places_in(metadata: Metadata) -> int:
-    """Places of one image: points of the anomaly map's own grid. An older file is taken to have the finest stride's."""
+    """Places of one image: points of the anomaly map's own grid. An older file is taken to have the finest stride's.
+
+    Of a model of windows, those of an image of the median size.
+    """
     finest = [max(1, side // min(metadata.strides)) for side in metadata.size]
-    return math.prod(metadata.places or finest)
+    places = math.prod(metadata.places or finest)
+    if metadata.window_overlap is None or metadata.median_size is None:
+        return places
+    return max(places, round(places * math.prod(metadata.median_size) / math.prod(metadata.size)))
 
 
 def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
@@ -321,7 +340,8 @@ def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
         files: Of the training set, in the order of their names; those that are kept are spread evenly over it.
     """
     embeddings, thumbnails, sizes, names = [], [], [], []
-    for image in decode_for(evenly_spaced(files, GALLERY_IMAGES), session.metadata):
+    most = session.metadata.images_within(GALLERY_WINDOWS, least=FEWEST_IN_GALLERY)
+    for image in decode_for(evenly_spaced(files, min(GALLERY_IMAGES, most)), session.metadata):
         if isinstance(image, Failed):
             continue
         embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])

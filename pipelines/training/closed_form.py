@@ -5,12 +5,13 @@ folds -> fit each on the others -> maps of its images -> statistics, weights and
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.data.examples import Examples
 from pipelines.data.extractor import Extractor, find_extractor
 from pipelines.data.plan import Plan
-from pipelines.data.synthetic_defects import decode_with_defects
+from pipelines.data.synthetic_defects import decode_with_defects, synthesize
 from pipelines.data.training_images import TrainingData
+from pipelines.models.session import keyed_generator
+from pipelines.training.whole_images import score_whole_images
 from vaecore.bound import Elbo, attribution, bound_maps
 from vaecore.experts import (
     EXPERTS,
@@ -54,9 +57,9 @@ class HeldOut:
     indices: tuple[int, ...]
     scores: tuple[float, ...]
     elbo: Elbo
-    maps: Tensor  # (N, h, w), anomaly maps on their own grid
+    maps: Tensor | Sequence[Tensor]  # (N, h, w), or N times (h, w): anomaly maps on their own grid
     folds: int
-    summaries: NDArray[np.float32]  # (N, D), what each image shows on average
+    summaries: NDArray[np.float32] | None  # (N, D), what each image shows on average; None of windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +88,21 @@ class ClosedForm:
 
 
 def train_closed_form(
-    examples: Examples, data: TrainingData, plan: Plan, features: Features, kind: ScoreKind, *, seed: int = 0
+    examples: Examples,
+    data: TrainingData,
+    plan: Plan,
+    features: Features,
+    kind: ScoreKind,
+    *,
+    seed: int = 0,
+    calibrate: Sequence[int] = (),
 ) -> ClosedForm:
     """Fit a linear VAE and the plan's experts, and score every good image by a fold that has not seen it.
 
     Every expert is invariant to the scale of a channel, so that the channels' statistics over all images, which the
     features hold, tell a fold nothing of the images that it has not seen.
+
+    The examples of a model of windows are windows. All of an image are in one fold; what is held out are whole images.
 
     Args:
         examples: Features of the folder's images; the train split is fitted to.
@@ -99,6 +111,7 @@ def train_closed_form(
         features: What makes features.
         kind: What the score is made of: "places", or "elbo", of the VAE alone.
         seed: Of the folds.
+        calibrate: Indices of the images that a model of windows scores as a whole by folds; of others, all are.
     """
     fitted = np.array(evenly_spaced(examples.split["train"], FITTED_IMAGES))
     folds, damaged = _folds(fitted, data, seed), _damaged_copies(fitted, data, plan, features)
@@ -112,15 +125,15 @@ def train_closed_form(
             good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
             if not found:  # what images show on average is told by the VAE's view
                 summaries = [torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad)]
-            found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance))
+            found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance, keep=bool(calibrate)))
             del good, bad
     own, copies = [each.own for each in found], [each.copies for each in found]
     seen = _Seen(own, summaries[0], copies, summaries[1], damaged.source, areas)
-    scores = torch.zeros(len(fitted))
+    scores, by_fold = torch.zeros(len(fitted)), []
     for fold in folds:  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
-        combined = _combine(seen, others)[0]
-        scores[fold] = combined([maps[fold] for maps in own], summaries[0][fold])[1]
+        by_fold.append(_combine(seen, others)[0])
+        scores[fold] = by_fold[-1]([maps[fold] for maps in own], summaries[0][fold])[1]
     combination, separations = _combine(seen, np.arange(len(fitted)))
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
@@ -131,7 +144,33 @@ def train_closed_form(
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
     held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy())
-    return ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
+    made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
+    if plan.overlap is None or not calibrate:
+        return made
+    graph_of: dict[int, ScoringGraph] = {}
+    for number, fold in enumerate(folds):
+        vae, *experts = [each.folds[number] for each in found]
+        of_fold = replace(made, model=cast("ClosedFormLinearVAE", vae), experts=experts, combination=by_fold[number])
+        graph = of_fold.in_graph(plan.image_format, features, kind)
+        graph_of |= dict.fromkeys(data.image_of[fitted[fold]].tolist(), graph)
+    return replace(made, held_out=_hold_out(calibrate, graph_of, examples, data, plan.overlap, len(folds)))
+
+
+def _hold_out(
+    calibrate: Sequence[int],
+    graph_of: dict[int, ScoringGraph],
+    examples: Examples,
+    data: TrainingData,
+    overlap: int,
+    folds: int,
+) -> HeldOut:
+    """Score whole images under a model of windows, each by the fold that has not seen it."""
+    whole = score_whole_images([i for i in calibrate if i in graph_of], graph_of, examples, data, overlap, log)
+    score, rate, distortion = (
+        torch.tensor([float(found[name]) for found in whole.values()]) for name in ("score", "rate", "distortion")
+    )
+    maps = [torch.from_numpy(found["anomaly_map"]) for found in whole.values()]
+    return HeldOut(tuple(whole), tuple(score.tolist()), Elbo(distortion, rate), maps, folds, None)
 
 
 def choose_latents(images: int, dims: int) -> int:
@@ -159,6 +198,7 @@ class _Fitted:
     own: Tensor  # (N, h, w)
     copies: Tensor  # (M, h, w)
     elbo: Elbo  # of the images; zeros where the expert is no VAE
+    folds: Sequence[nn.Module] = ()  # of each, where they are kept
 
 
 def _fit_by_folds(
@@ -169,6 +209,8 @@ def _fit_by_folds(
     source: NDArray[np.int64],
     folds: Sequence[NDArray[np.int64]],
     advance: Callable[[], None],
+    *,
+    keep: bool = False,
 ) -> _Fitted:
     """Fit an expert to all folds but one, for each, and to all.
 
@@ -180,7 +222,9 @@ def _fit_by_folds(
         source: Position among the good images of each copy's image.
         folds: Positions of the images of each.
         advance: Called after each fit.
+        keep: Keep every fold's.
     """
+    kept: list[nn.Module] = []
     everything = np.arange(len(good))
     model = _unfitted(name, features, len(good))
     sums_of = [add(model.gather(y) for y in _batches(good, fold)) for fold in folds]
@@ -197,10 +241,11 @@ def _fit_by_folds(
                 (own if is_good else copies)[part] = maps
                 if is_good and elbo is not None:
                     bound[:, part] = torch.stack(elbo)
+        kept += [copy.deepcopy(model)] if keep else []
         advance()
     model.fit_to(total, partial(_batches, good, everything))
     advance()
-    return _Fitted(model, own, copies, Elbo(*bound))
+    return _Fitted(model, own, copies, Elbo(*bound), kept)
 
 
 def _unfitted(name: str, features: Features, images: int) -> ClosedFormLinearVAE | Expert:
@@ -248,19 +293,34 @@ class _Damaged:
 
 @torch.inference_mode()
 def _damaged_copies(fitted: NDArray[np.int64], data: TrainingData, plan: Plan, features: Features) -> _Damaged:
-    """Features of copies of some good images with synthetic defects."""
+    """Features of copies of some good images, or windows, with synthetic defects."""
     some = evenly_spaced(range(len(fitted)), DAMAGED_IMAGES)
-    files = [data.files[fitted[position]] for position in some]
-    position_of = {data.files[fitted[position]].relative: position for position in some}
     extractor = Extractor(find_extractor(features, plan.image_format))
     extracted, source = [], []
-    with progress(log, "damage", len(files), "images") as advance:
-        for image, copies in decode_with_defects(files, plan.image_format, DEFECTS_PER_IMAGE):
+    with progress(log, "damage", len(some), "images" if data.windows is None else "windows") as advance:
+        for position, copies in _damage(some, fitted, data, plan):
             advance()
             for pixels in copies:
                 extracted.append(torch.from_numpy(extractor(pixels[None])[0]))
-                source.append(position_of[image.file.relative])
+                source.append(position)
     return _Damaged(torch.stack(extracted), np.array(source))
+
+
+def _damage(
+    some: Sequence[int], fitted: NDArray[np.int64], data: TrainingData, plan: Plan
+) -> Iterator[tuple[int, list[NDArray[Any]]]]:
+    """Positions among those that are fitted to, and damaged copies of the image, or window, there."""
+    if data.windows is not None:
+        for position in some:
+            row = fitted[position]
+            generator = keyed_generator(hashlib.sha256(f"{data.sha256[data.owners[row]]} {row}".encode()).hexdigest())
+            window = np.array(data.windows[row])
+            yield position, [synthesize(window, generator).image for _ in range(DEFECTS_PER_IMAGE)]
+        return
+    files = [data.files[fitted[position]] for position in some]
+    position_of = {data.files[fitted[position]].relative: position for position in some}
+    for image, copies in decode_with_defects(files, plan.image_format, DEFECTS_PER_IMAGE):
+        yield position_of[image.file.relative], copies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,8 +352,8 @@ def _parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
-    """Positions of the images of each fold; images of one piece are in one."""
-    keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in fitted]
+    """Positions of the images, or windows, of each fold; images of one piece are in one, and so are one's windows."""
+    keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in data.image_of[fitted].tolist()]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
     count = min(_count_folds(len(fitted)), len(order))
     fold_of = {key: number % count for number, key in enumerate(order)}

@@ -60,14 +60,15 @@ def write_card(
     """
     rate = calibration.default_false_alarms()
     figures = {**measured, **decision.figures}
+    one = "image" if metadata.window_overlap is None else "window"
     lines = [
         *_head(metadata),
         f"Scores images like those under `{job.data.images.name}`: {plan.image_format.channels} channel(s), "
-        f"{plan.image_format.bit_depth} bits. Any size is taken and resized inside the model to "
-        f"{plan.size[0]} x {plan.size[1]}. A higher score is more abnormal. Images unlike the training folder in "
-        "camera, light or subject get high scores because they are unlike it, not because they are defective.",
+        f"{plan.image_format.bit_depth} bits. {_size(metadata)} A higher score is more abnormal. Images unlike the "
+        "training folder in camera, light or subject get high scores because they are unlike it, not because they are "
+        "defective.",
         *(
-            ["", "Every image gets the same brightness and contrast first: exposure alone changes no score."]
+            ["", f"Every {one} gets the same brightness and contrast first: exposure alone changes no score."]
             * bool(metadata.standardised)
         ),
         "",
@@ -107,6 +108,18 @@ def write_card(
         "",
     ]
     return _written(folder, lines)
+
+
+def _size(metadata: Metadata) -> str:
+    """What becomes of images of other sizes."""
+    rows, columns = metadata.size
+    if metadata.window_overlap is None:
+        return f"Any size is taken and resized inside the model to {rows} x {columns}."
+    return (
+        f"Any size is taken as it is, at full resolution, in windows of {rows} x {columns} pixels that share "
+        f"{metadata.window_overlap} or more with the next; the score is the highest window's. What is larger than a "
+        "window is not seen as a whole; a smaller image is mirrored until it fills one."
+    )
 
 
 def _splits(data: TrainingData) -> str:

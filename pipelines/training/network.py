@@ -116,16 +116,17 @@ def choose_standardise(job: Job, plan: Plan, data: TrainingData) -> bool:
         return bool(job.model.standardise)
     share = measure_exposure(data)
     varies = share >= EXPOSURE_VARIES
-    what = "every image gets the same brightness and contrast" if varies else "brightness and contrast are kept"
-    log.info("%s: the brightness of whole images is %.0f %% of the variance", what, 100 * share)
+    one = "image" if plan.overlap is None else "window"
+    what = f"every {one} gets the same brightness and contrast" if varies else "brightness and contrast are kept"
+    log.info("%s: the brightness of whole %ss is %.0f %% of the variance", what, one, 100 * share)
     return varies
 
 
 def measure_exposure(data: TrainingData) -> float:
-    """Return the share of the pixels' variance over the train split that the images' mean brightness makes up."""
-    some = evenly_spaced(data.split["train"], EXPOSURE_IMAGES)
+    """Return the share of the train split's variance of pixels that is the brightness of whole images, or windows."""
+    some = evenly_spaced(data.rows_of("train"), EXPOSURE_IMAGES)
     facts = np.array(
-        [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.pixels[i], np.float64) for i in some)]
+        [(pixels.mean(), pixels.var()) for pixels in (np.asarray(data.shown[i], np.float64) for i in some)]
     )
     between, within = facts[:, 0].var(), facts[:, 1].mean()
     return float(between / max(between + within, 1e-12))

@@ -64,6 +64,7 @@ def _find_problems(job: Job, plan: Plan) -> Iterator[str]:
     of_others = [key for key in job.set_options("data", "model", "train") if key in OF_RESTORATIONS]
     yield from (f"'{key}' is of models that mend or label images, not of {job.task}; leave it out" for key in of_others)
     yield from _find_expert_problems(job, plan)
+    yield from _find_window_problems(job, plan)
     if target.features and asked.score == "complexity":
         yield "'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _find_unused(job, plan))
@@ -101,6 +102,11 @@ def _find_expert_problems(job: Job, plan: Plan) -> Iterator[str]:
     elif plan.experts is not None:
         why = "is of a deep VAE: set 'model.vae' = \"deep\", or leave it out"
         yield from (f"'{key}' {why}" for key in deep_options(job))
+
+
+def _find_window_problems(job: Job, plan: Plan) -> Iterator[str]:
+    if job.model.windows and plan.experts is None:
+        yield "'model.windows' are of a linear VAE on features, in closed form: leave it out, or what asks for another"
 
 
 def _find_objective_problems(job: Job, plan: Plan) -> Iterator[str]:

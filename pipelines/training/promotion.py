@@ -21,6 +21,7 @@ from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.rate_claim import ASSUMPTION
 from pipelines.base.percentages import percent
 from pipelines.base.safe_text import printable
+from pipelines.base.subsample import evenly_spaced
 from pipelines.data.pieces import with_their_pieces
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
@@ -33,6 +34,7 @@ from pipelines.settings import settings
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
 CHANCE = 0.05  # that a model which tells classes as well looks worse
+COMPARED_WINDOWS, FEWEST_COMPARED = 3_000, 8  # windows of models of windows, that both score; images all the same
 LEVEL = 0.99  # of the interval that the realised false-alarm rate has to stay under
 
 
@@ -58,6 +60,11 @@ def decide(
         false_alarms: The rate asked, which the challenger's calibration allows.
     """
     files = _unseen(data, champion)
+    models = [model for model in (challenger, champion) if model is not None]
+    most = [
+        Session(model, device="cpu").metadata.images_within(COMPARED_WINDOWS, least=FEWEST_COMPARED) for model in models
+    ]
+    files = evenly_spaced(files, min(most))
     if champion is not None and not files:
         reason = (
             "no image is left to compare it on that neither it nor the champion was fitted to: add good images, or "

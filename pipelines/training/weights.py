@@ -45,6 +45,9 @@ def load_network(file: ModelFile) -> ScoringGraph:
             )
             raise ModelError(msg)
     session = Session(file, device="cpu")
+    if session.metadata.window_overlap is not None:
+        msg = f"{file.ref} is a model of windows: its network knows no whole image, which is asked for here"
+        raise ModelError(f"{msg}; scores, maps, figures of `evaluate` and embeddings are there, pooled over windows")
     graph = _built(file, session)
     _fill(graph, file)
     _compare(graph, session)

@@ -75,7 +75,7 @@ def test_unknown_metadata_is_refused_by_name(tmp_path: Path, trained) -> None:
     proto = onnx.load(trained.model)
     for item in proto.metadata_props:
         if item.key == METADATA_KEY:
-            item.value = item.value.replace('"format": 1', '"format": 2')
+            item.value = item.value.replace('"format": 1', '"format": 3')
     onnx.save(proto, tmp_path / "newer.onnx")
     with pytest.raises(ModelError, match=r"metadata field 'format' is not understood .*; upgrade kintsugi"):
         Session(model_at(tmp_path / "newer.onnx"), device="cpu")
