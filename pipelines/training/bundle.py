@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 PARITY = 1e-5  # largest relative difference of a score between torch and ONNX Runtime, fp32
 PARITY_MAP = 1e-3  # largest difference at a place, relative to the map's highest value
-PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers
+PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers, or of places in standard deviations
 VAE_ASPECT = "against the pattern of the whole image"
 GALLERY_IMAGES = 256
 GALLERY_WINDOWS, FEWEST_IN_GALLERY = 1_000, 16  # windows of them together, of a model of windows; images all the same
@@ -175,17 +175,19 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
         The largest difference of a score, relative to it.
 
     Raises:
-        ModelError: They differ by more than 1e-5 (1e-4 with a backbone), or a restored image by more than one level.
+        ModelError: They differ by more than 1e-5 (1e-4 with a backbone, or where scores are of places), or a restored
+            image by more than one level.
     """
     session = Session(file, device="cpu")
     shape = (session.metadata.samples, *session.metadata.latent_shape)
     drawable = graph.representation.drawable
     wanted = ("score", "anomaly_map", *(("restored",) if drawable else ()))
-    limit = PARITY if drawable else PARITY_FEATURES
+    of_places = graph.combination is not None
+    limit = PARITY if drawable and not of_places else PARITY_FEATURES
     # A score crosses zero, where "relative" means nothing: there, it is relative to what cancelled in a score in nats
     # per dimension, which for pixels is as large as the logarithm of their levels, and else to a standard deviation.
     scale = math.log(session.metadata.value_range[1]) if drawable else SMALLEST_SCORE
-    scale = scale if graph.combination is None else 1.0
+    scale = 1.0 if of_places else scale
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):

@@ -104,7 +104,8 @@ def test_locks_cover_the_declared_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
     extras = project["project"]["optional-dependencies"]
-    assert extras["all"] == ["kintsugi[train,registry,flows,heif]"]  # `bench` is for whoever may use what it brings
+    # `bench` is for whoever may use what it brings.
+    assert extras["all"] == ["kintsugi[train,registry,flows,heif,lite2]"]
     declared += [line for name, extra in extras.items() if name != "bench" for line in extra]
     names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared} - {"kintsugi"}
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
