@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,10 +148,10 @@ def make_plan(job: Job, task: Task, found: Survey) -> Plan:
                 job.model.backbone, usual, strides=job.model.strides, layers=job.model.layers, whole=target.whole
             )
         asked = 0 if target.whole or experts is not None else job.model.stages
-        longest = target.longest
         if maps.layers is not None:
-            longest = (min(longest[0], MOST_PATCHES * maps.strides[0]), min(longest[1], MOST_PATCHES * maps.strides[0]))
-        size, stages = features_size(*sides, job.model.size, asked, max(maps.strides), longest)
+            least, most = (min(side, MOST_PATCHES * maps.strides[0]) for side in target.longest)
+            target = replace(target, longest=(least, most))
+        size, stages = features_size(*sides, job.model.size, asked, max(maps.strides), target.longest)
         if experts is not None and wants_windows(job, sides, target):
             size = window_size(*sides, job.model.size, max(maps.strides))
             overlap = round(OVERLAP * min(size))
