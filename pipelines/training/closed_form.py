@@ -31,6 +31,7 @@ from pipelines.training.whole_images import score_whole_images
 from vaecore.bound import Elbo, attribution, bound_maps
 from vaecore.experts import (
     EXPERTS,
+    SINGLE_PLACES,
     WHOLE_PLACES,
     ClosedFormLinearVAE,
     Combination,
@@ -118,6 +119,8 @@ def train_closed_form(
     names = ["linear_vae", *(plan.experts or ())]
     views = [features.view, *(EXPERTS[name].view for name in names[1:])]
     areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
+    if plan.overlap is not None:  # at full resolution a small defect is a single place
+        areas = [SINGLE_PLACES] * len(names)
     found: list[_Fitted] = []
     summaries = [torch.zeros(0)] * 2
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:

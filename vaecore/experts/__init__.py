@@ -3,7 +3,7 @@
 The linear VAE is the one whose bound is reported; the others add what it does not see.
 """
 
-from vaecore.experts.base import WHOLE_PLACES, Batches, Expert, InClosedForm, add
+from vaecore.experts.base import SINGLE_PLACES, WHOLE_PLACES, Batches, Expert, InClosedForm, add
 from vaecore.experts.combination import Combination, summary_of
 from vaecore.experts.gaussian import SharedGaussian
 from vaecore.experts.linear_vae import ClosedFormLinearVAE, latents_for
@@ -18,6 +18,6 @@ EXPERTS: dict[str, type[Expert]] = {
 """By the name that a job file gives them."""
 
 __all__ = [
-    "EXPERTS", "WHOLE_PLACES", "Batches", "ClosedFormLinearVAE", "Combination", "Expert", "InClosedForm", "Memory",
-    "PlaceGaussian", "SharedGaussian", "add", "latents_for", "summary_of",
+    "EXPERTS", "SINGLE_PLACES", "WHOLE_PLACES", "Batches", "ClosedFormLinearVAE", "Combination", "Expert",
+    "InClosedForm", "Memory", "PlaceGaussian", "SharedGaussian", "add", "latents_for", "summary_of",
 ]  # fmt: skip

@@ -95,7 +95,8 @@ def test_metadata_card_and_calibration_say_windows(model) -> None:
 
 def test_an_image_scores_as_the_highest_of_its_windows(home: Path, model) -> None:
     session = Session(model, device="cpu", threads=1, calls=2)
-    pixels = np.asarray(Image.open(home / "good" / "000.png"))[None, ..., None]
+    with Image.open(home / "good" / "000.png") as image:
+        pixels = np.asarray(image)[None, ..., None]
     found = session.run(pixels, [DIGEST], ("score", "elbo", "anomaly_map", "expert_score", "embedding"))
     windows = Windows.over((HEIGHT, WIDTH), (64, 64), 16)
     cuts = [pixels[:, top : top + 64, left : left + 64] for top, left in windows.places]
@@ -163,15 +164,16 @@ def test_rows_do_not_depend_on_order_or_company(home: Path, model, dots, rows_of
 
 def test_an_image_smaller_than_a_window_has_a_score_and_a_note(home: Path, model, rows_of, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    whole = Image.open(home / "good" / "000.png")
-    whole.crop((0, 0, 100, 40)).save(tmp_path / "images" / "small.png")
-    whole.crop((0, 0, 64, 64)).save(tmp_path / "images" / "window.png")
+    with Image.open(home / "good" / "000.png") as whole:
+        whole.crop((0, 0, 100, 40)).save(tmp_path / "images" / "small.png")
+        whole.crop((0, 0, 64, 64)).save(tmp_path / "images" / "window.png")
     score_folder(tmp_path / "images", model.path, tmp_path / "out", all_maps=True)
     small, window = rows_of(tmp_path / "out")
     assert small["note"] == "100 x 40 pixels do not fill the model's window of 64 x 64: mirrored until they do"
     assert window["note"] is None
     assert small["score"] < model.calibration().scores[-1] + 2  # a good piece is not abnormal for being small
-    assert Image.open(tmp_path / "out" / "maps" / "small.png.png").size == (100, 40)
+    with Image.open(tmp_path / "out" / "maps" / "small.png.png") as drawn:
+        assert drawn.size == (100, 40)
 
 
 def test_embeddings_are_there_and_what_needs_the_whole_image_is_refused(home: Path, model, tmp_path: Path) -> None:
