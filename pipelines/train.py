@@ -200,7 +200,7 @@ def _make_bundle(
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
     examples = make_examples(data, plan.image_format, representation)
-    held_out, remarks = None, list[str]()
+    held_out, remarks, embeddings = None, list[str](), None
     if isinstance(representation, Features) and plan.experts is not None:
         kind = find_score_kind(job, plan)
         found = train_closed_form(
@@ -210,6 +210,9 @@ def _make_bundle(
         measured = found.figures()
         names = [data.files[index].relative for index in held_out.indices]
         remarks = remark_on(names, held_out.scores, held_out.summaries)
+        if plan.overlap is None:
+            some = evenly_spaced(data.split["train"], bundle.GALLERY_IMAGES)
+            embeddings = {data.files[index].relative: each for index, each in found.embed(examples, some).items()}
         for remark in remarks:
             log.warning("%s", remark)
     else:
@@ -227,7 +230,7 @@ def _make_bundle(
     parity = bundle.check_parity(file, graph, data.files_of("select"))
     session = Session(file, device=settings().device, threads=settings().workers)
     calibration = _calibrate(session, prepared, held_out)
-    bundle.write_gallery(session, data.files_of("train"))
+    bundle.write_gallery(session, data.files_of("train"), embeddings)
     write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
     bundle.write_job(folder, job)
     write_weights(file, graph)

@@ -334,19 +334,25 @@ def places_in(metadata: Metadata) -> int:
     return max(places, round(places * math.prod(metadata.median_size) / math.prod(metadata.size)))
 
 
-def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
+def write_gallery(
+    session: Session, files: Sequence[ImageFile], embeddings: Mapping[str, NDArray[np.float32]] | None = None
+) -> None:
     """Keep embeddings and thumbnails of good images, so that a report can show what normal looks like.
 
     Args:
         session: The exported file, open.
         files: Of the training set, in the order of their names; those that are kept are spread evenly over it.
+        embeddings: By path, of images whose features training has made already; the others go through the file.
     """
-    embeddings, thumbnails, sizes, names = [], [], [], []
+    found, thumbnails, sizes, names = [], [], [], []
     most = session.metadata.images_within(GALLERY_WINDOWS, least=FEWEST_IN_GALLERY)
     for image in decode_for(evenly_spaced(files, min(GALLERY_IMAGES, most)), session.metadata):
         if isinstance(image, Failed):
             continue
-        embeddings.append(session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0])
+        embedding = (embeddings or {}).get(image.file.relative)
+        if embedding is None:
+            embedding = session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0]
+        found.append(embedding)
         picture = PillowImage.fromarray(np.broadcast_to(to_8_bits(image.pixels), (*image.pixels.shape[:2], 3)).copy())
         picture.thumbnail((GALLERY_SIDE, GALLERY_SIDE), PillowImage.Resampling.LANCZOS)
         square = np.zeros((GALLERY_SIDE, GALLERY_SIDE, 3), np.uint8)
@@ -355,7 +361,7 @@ def write_gallery(session: Session, files: Sequence[ImageFile]) -> None:
         sizes.append((picture.height, picture.width))
         names.append(image.file.relative)
     tensors = {
-        "embedding": np.stack(embeddings),
+        "embedding": np.stack(found),
         "thumbnail": np.stack(thumbnails),
         "thumbnail_size": np.array(sizes, dtype=np.int32),
     }

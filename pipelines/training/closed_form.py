@@ -82,6 +82,15 @@ class ClosedForm:
             combination=self.combination if combined else None,
         ).eval()  # fmt: skip
 
+    @torch.inference_mode()
+    def embed(self, examples: Examples, indices: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """What the exported file gives as embedding of some images, by their index, from features that are there."""
+        found: dict[int, NDArray[np.float32]] = {}
+        for part in _parts_of(np.sort(np.array(indices))):
+            means = self.model.posterior(examples.batch(part)).mean.mean(dim=(2, 3))
+            found |= dict(zip(part.tolist(), means.numpy(), strict=True))
+        return found
+
     def figures(self) -> dict[str, float]:
         """What was measured on the way, by name."""
         weights = {f"weight_{name}": value for name, value in self.weights.items()}

@@ -115,7 +115,7 @@ def test_the_card_says_what_a_person_needs(trained) -> None:
 
 
 def test_torch_and_the_exported_file_agree_on_real_files(trained) -> None:
-    assert 0 <= trained.figures["parity"] <= 1e-5
+    assert 0 <= trained.figures["parity"] <= 1e-4  # standard deviations of good images
 
 
 def test_mlflow_knows_the_run(generations, at_home: Registry) -> None:

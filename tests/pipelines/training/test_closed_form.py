@@ -11,10 +11,13 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 from pipelines.data.examples import make_examples
 from pipelines.errors import JobError
+from pipelines.images import find_images
 from pipelines.jobfile.job import Job, job_from_document
+from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import METADATA_KEY, sha256_of
 from pipelines.models.session import Session
 from pipelines.registry.resolve import find_model
@@ -160,6 +163,16 @@ def test_the_file_names_its_experts_and_scores_as_torch_does(trained) -> None:
     found = session.run(image, ["0" * 64], ("score", "expert_score"))
     assert found["score"][0] == pytest.approx(found["expert_score"][0] @ np.array(list(weights.values())), rel=1e-4)
     assert file.path.stat().st_size < 64 * 2**20
+
+
+def test_the_gallery_has_the_embeddings_that_the_file_gives(home: Path, trained) -> None:
+    file = trained[1]
+    gallery = load_file(file.folder / "gallery.safetensors")["embedding"]
+    session, files = Session(file, device="cpu"), find_images(home / "good")
+    split = json.loads((file.folder / "split.json").read_text())
+    kept = [image for image in decode_for(files, session.metadata) if image.sha256 in set(split["train"])]
+    some = [session.run(image.pixels[None], [image.sha256], ("embedding",))["embedding"][0] for image in kept[:3]]
+    np.testing.assert_allclose(gallery[:3], some, rtol=0, atol=0.02 * gallery.std())
 
 
 def test_a_fold_knows_nothing_of_the_images_that_it_scores(home: Path, trained) -> None:
