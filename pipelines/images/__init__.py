@@ -31,5 +31,5 @@ __all__ = [
     "Opened", "UnreadableFolder", "bits", "camera_bits", "colour_space", "convert", "decode", "drawing",
     "expect_images", "find_images", "hidden", "image", "label_images", "left_out", "list_images", "open_images",
     "parallel_decoding", "read", "read_image", "resaved", "samples", "stem_of", "tags", "tiles", "to_model_input",
-    "write",
+    "windows", "write",
 ]  # fmt: skip
