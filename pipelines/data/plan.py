@@ -34,9 +34,9 @@ OF_DEEP = frozenset(
 MOST_PATCHES = 32  # along an image's longer side, of a vision transformer: its time grows with their fourth power
 WINDOW = 256  # pixels of full resolution along each side of a window, where the job says nothing
 OVERLAP = 0.25  # share of a window's shorter side that it has in common with the next
-SHRUNK = 2.0
-"""Times that images would have to be shrunk from which they are looked at in windows: a defect of ten pixels would be
-five, and less than one place of most of the features."""
+SHRUNK, HALVED = 4.0, 2.0
+"""Times that images would have to be shrunk from which they are looked at in windows (a defect of ten pixels would be
+two or three, and lost), and from which a person is told what resizing costs."""
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 
@@ -192,7 +192,7 @@ def backbone_fits(job: Job) -> Iterator[None]:
 
 
 def wants_windows(job: Job, sides: tuple[float, float], target: Target) -> bool:
-    """Return whether images are looked at in windows: asked for, or resizing would shrink them to half or less."""
+    """Return whether images are looked at in windows: asked for, or resizing would shrink them to a quarter."""
     if job.model.windows is not None:
         return job.model.windows
     return job.model.size is None and max(sides) >= SHRUNK * target.longest[1]
@@ -220,17 +220,15 @@ def _window_reasons(
 ) -> tuple[str, ...]:
     """In words, why images are looked at in windows, or why large ones are not."""
     if overlap is not None:
-        why = (
-            "asked for" if job.model.windows else f"resized to {target.longest[1]} they would be shrunk to half or less"
-        )
+        why = "asked for" if job.model.windows else f"resized to {target.longest[1]} they would be shrunk to a quarter"
         return (
             f"images are looked at in windows at full resolution ({why}), {overlap} pixels or more of each shared with "
             "the next; the score is the highest window's ('model.windows' = false resizes them)",
         )
-    if max(sides) >= SHRUNK * target.longest[1] and target.experts is not None:
-        turned = experts is not None and (job.model.windows is False or job.model.size is not None)
-        how = "" if turned else ": windows at full resolution are of the linear VAE"
-        return (f"images are shrunk to {target.longest[1] / max(sides):.0%}{how}: small defects vanish",)
+    if max(sides) >= HALVED * target.longest[1] and target.experts is not None:
+        how = "'model.windows' = true looks at them at full resolution"
+        how = how if experts is not None else "windows at full resolution are of the linear VAE"
+        return (f"images are shrunk to {target.longest[1] / max(sides):.0%}, small defects vanish: {how}",)
     return ()
 
 

@@ -11,5 +11,5 @@ from vaecore.representations.pixels import Pixels
 
 __all__ = [
     "FINE", "PLACES", "WIDE", "Features", "Pixels", "Representation", "View", "backbones", "complexity",
-    "image_format",
+    "image_format", "weights",
 ]  # fmt: skip

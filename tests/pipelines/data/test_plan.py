@@ -26,10 +26,11 @@ def plan_of(height: float, width: float, **model: object) -> Plan:
 @pytest.mark.parametrize(
     ("sides", "model", "size", "overlap"),
     [
-        ((1200, 1600), {}, (256, 256), 64),  # resized, they would be less than half as large
+        ((2000, 2560), {}, (256, 256), 64),  # resized, they would be a quarter as large
+        ((2000, 2559), {}, (496, 640), None),
         ((1000, 1279), {}, (496, 640), None),
         ((320, 272), {}, (320, 272), None),
-        ((160, 1500), {}, (160, 256), 40),  # no window is larger than the images
+        ((160, 3000), {}, (160, 256), 40),  # no window is larger than the images
         ((3000, 4000), {"windows": False}, (480, 640), None),
         ((3000, 4000), {"size": 512}, (384, 512), None),  # as job files of before meant it
         ((3000, 4000), {"size": 512, "windows": True}, (512, 512), 128),
@@ -37,7 +38,7 @@ def plan_of(height: float, width: float, **model: object) -> Plan:
         ((3000, 4000), {"vae": "deep"}, (512, 640), None),
     ],
 )
-def test_windows_are_for_images_that_would_be_halved(
+def test_windows_are_for_images_that_would_be_quartered(
     sides: tuple[int, int], model: dict[str, object], size: tuple[int, int], overlap: int | None
 ) -> None:
     plan = plan_of(*sides, **model)

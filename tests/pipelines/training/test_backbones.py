@@ -109,7 +109,7 @@ def test_a_vision_transformer_needs_no_further_settings(tmp_path: Path) -> None:
     assert (plan.strides, plan.layers, plan.size) == ((14, 14), (6, 9), (294, 406))
     assert plan_of(tmp_path, "vit_small_patch14_dinov2", (600, 800)).size == (336, 448)  # at most 32 patches long
     assert plan_of(tmp_path, "vit_base_patch16_dinov3", (600, 800)).size == (384, 512)
-    windows = plan_of(tmp_path, "vit_small_patch14_dinov2", (675, 900))  # resized, they would be shrunk to half
+    windows = plan_of(tmp_path, "vit_small_patch14_dinov2", (1350, 1800))  # resized, they would be shrunk to a quarter
     assert (windows.size, windows.overlap) == ((252, 252), 63)
     assert plan_of(tmp_path, "vit_small_patch14_dinov2", size=[230, 644]).size == (224, 644)
     three = plan_of(tmp_path, "vit_small_patch14_dinov2", layers=[3, 6, 9])
