@@ -14,8 +14,8 @@ from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.heatmap import POSITIONS, position
 
 LOCAL_LEVEL = 1e-3
-"""A region is where fewer than this share of good images' places are as unusual. Of a model of windows it is this of a
-window: an image has so many places that a thousandth of them would hide a defect among chance."""
+"""A region is where fewer than this share of good images' places are as unusual. A model of windows takes this share
+of one window's places: a large image has 190 places above it by chance."""
 SPECK_PLACES = 0.5
 """Places below which a region is a speck and is left out: less than one place of the map's own grid."""
 SPECK_LEAST = 2.5e-4

@@ -35,8 +35,8 @@ MOST_PATCHES = 32  # along an image's longer side, of a vision transformer: its 
 WINDOW = 256  # pixels of full resolution along each side of a window, where the job says nothing
 OVERLAP = 0.25  # share of a window's shorter side that it has in common with the next
 SHRUNK, HALVED = 4.0, 2.0
-"""Times that images would have to be shrunk from which they are looked at in windows (a defect of ten pixels would be
-two or three, and lost), and from which a person is told what resizing costs."""
+"""Reduction of the longer side from which images are cut into windows, since a defect of ten pixels would shrink to two
+or three; and from which the plan warns of what resizing loses."""
 LATENT_GRID = 4  # cells along the shorter side of the latent grid, about: what cannot copy a small defect
 
 

@@ -154,7 +154,7 @@ class ModelTable(Record):
     windows: bool | None = Field(
         None,
         description="Look at large images in overlapping windows at full resolution, in place of resizing them "
-        "(default: if resizing would halve them, and no size is asked for)",
+        "(default: if resizing would shrink them to a quarter, and no size is asked for)",
     )
     likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
     latent: Literal["grid", "vector"] | None = Field(None, description="Latents for each place, or one vector for all")

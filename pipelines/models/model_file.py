@@ -96,7 +96,7 @@ class Metadata(CommonMetadata):
         return None if self.window_overlap is None else Windows.over((height, width), self.size, self.window_overlap)
 
     def images_within(self, windows: int, *, least: int) -> int:
-        """How many images of the median size have so many windows together; of a model without windows, any number."""
+        """Return how many median images have this number of windows, `least` or more; no limit without windows."""
         windows_each = self.windows_of(*(self.median_size or self.size))
         return sys.maxsize if windows_each is None else max(least, windows // len(windows_each.places))
 

@@ -182,12 +182,14 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
     shape = (session.metadata.samples, *session.metadata.latent_shape)
     drawable = graph.representation.drawable
     wanted = ("score", "anomaly_map", *(("restored",) if drawable else ()))
-    of_places = graph.combination is not None
-    limit = PARITY if drawable and not of_places else PARITY_FEATURES
     # A score crosses zero, where "relative" means nothing: there, it is relative to what cancelled in a score in nats
     # per dimension, which for pixels is as large as the logarithm of their levels, and else to a standard deviation.
-    scale = math.log(session.metadata.value_range[1]) if drawable else SMALLEST_SCORE
-    scale = 1.0 if of_places else scale
+    if graph.combination is not None:
+        limit, scale = PARITY_FEATURES, 1.0
+    elif drawable:
+        limit, scale = PARITY, math.log(session.metadata.value_range[1])
+    else:
+        limit, scale = PARITY_FEATURES, SMALLEST_SCORE
     worst = 0.0
     for number, image in enumerate(decode_for(files[:3], session.metadata)):
         if isinstance(image, Failed):
@@ -316,7 +318,7 @@ class _Found:
 
 
 def local_share(metadata: Metadata) -> float | None:
-    """The share of good places beyond which a place is abnormal, of a model of windows: so many as in one window."""
+    """Return the share of good places above a region's level; None if the model resizes whole images."""
     if metadata.window_overlap is None:
         return None
     return LOCAL_LEVEL * min(1.0, math.prod(metadata.size) / math.prod(metadata.median_size or metadata.size))

@@ -135,7 +135,7 @@ def train_closed_form(
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
         for name, view in zip(names, views, strict=True):
             good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
-            if not found:  # what images show on average is told by the VAE's view
+            if not found:  # the VAE's view gives the averages
                 summaries = [torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad)]
             found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance, keep=bool(calibrate)))
             del good, bad

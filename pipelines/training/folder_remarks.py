@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import median_abs_deviation
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 ODD = 5.0  # standard deviations above the median, estimated without the tails; of Gaussian scores, one in three million
-NORMAL_SCALE = 1.4826  # standard deviations of a Gaussian in its median absolute deviation
 FEWEST = 20  # images that have a spread to speak of
 NAMED = 5
 KINDS = (2, 3, 4)
@@ -33,7 +33,7 @@ def find_odd(scores: Sequence[float]) -> list[int]:
     if len(values) < FEWEST:
         return []
     above = values - np.median(values)
-    spread = NORMAL_SCALE * np.median(np.abs(above))
+    spread = median_abs_deviation(values, scale="normal")
     order = np.argsort(-above, kind="stable")
     return [int(position) for position in order if above[position] > ODD * spread]
 

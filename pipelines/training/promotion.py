@@ -60,25 +60,27 @@ def decide(
         false_alarms: The rate asked, which the challenger's calibration allows.
     """
     files = _unseen(data, champion)
-    models = [model for model in (challenger, champion) if model is not None]
-    most = [
-        Session(model, device="cpu").metadata.images_within(COMPARED_WINDOWS, least=FEWEST_COMPARED) for model in models
+    sessions = [
+        Session(model, device=settings().device, threads=settings().workers)
+        for model in (challenger, champion)
+        if model is not None
     ]
-    files = evenly_spaced(files, min(most))
+    most = min(each.metadata.images_within(COMPARED_WINDOWS, least=FEWEST_COMPARED) for each in sessions)
+    files = evenly_spaced(files, most)
     if champion is not None and not files:
         reason = (
             "no image is left to compare it on that neither it nor the champion was fitted to: add good images, or "
             "move the alias by hand with `kintsugi models promote`"
         )
         return Decision(promote=table.rule == "always", reason=reason, figures={"images": 0.0})
-    mine, right = _measure(challenger, files, false_alarms)
+    mine, right = _measure(sessions[0], files, false_alarms)
     figures = {f"challenger_{name}": value for name, value in mine.items()} | {"images": float(len(files))}
     if champion is None:
         promote = table.rule != "never"
         return Decision(
             promote, "the first version; its exported file gives the scores of the trained network", figures
         )
-    theirs, champion_right = _measure(champion, files, false_alarms)
+    theirs, champion_right = _measure(sessions[1], files, false_alarms)
     figures |= {f"champion_{name}": value for name, value in theirs.items()}
     told = _compare_classes(right, champion_right, table.tolerance)
     if table.rule != "better":
@@ -121,10 +123,9 @@ def find_unseen(
 
 
 def _measure(
-    model: ModelFile, files: Sequence[ImageFile], false_alarms: float
+    session: Session, files: Sequence[ImageFile], false_alarms: float
 ) -> tuple[dict[str, float], dict[str, list[bool]]]:
     """Figures of a model, and by class whether it told the images of that class right, where it knows classes."""
-    session = Session(model, device=settings().device, threads=settings().workers)
     good: list[float] = []
     bad: list[float] = []
     right: dict[str, list[bool]] = {name: [] for name in session.metadata.classes}
@@ -137,7 +138,7 @@ def _measure(
             right.setdefault(name := group_of(image.file.relative), []).append(told == name)
         for pixels in copies:
             bad.append(float(session.run(pixels[None], [image.sha256], ("score",))["score"][0]))
-    calibration = model.calibration()
+    calibration = session.model.calibration()
     figures = {"synthetic_auroc": separation(good, bad)}
     if right:
         figures["accuracy"] = float(np.mean([each for of_class in right.values() for each in of_class]))

@@ -218,7 +218,8 @@ class Combination(nn.Module):
     def weigh(self, separations: Sequence[float]) -> None:
         """Set the weights from each expert's AUROC between good images and damaged ones."""
         missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
-        self.weights.copy_(missed**-STEEPNESS / (missed**-STEEPNESS).sum())
+        weights = missed**-STEEPNESS
+        self.weights.copy_(weights / weights.sum())
 
     def _apart(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Float[Tensor, "B E"]]:
         """Each expert's standardised map, and its score before what is expected is taken off."""

@@ -1,4 +1,4 @@
-"""Large images are looked at in windows, small ones as before; the job file has the last word, and people are told."""
+"""The plan cuts large images into windows and resizes small ones; the job file overrides it, and the reasons say so."""
 
 from __future__ import annotations
 
