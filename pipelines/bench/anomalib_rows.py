@@ -25,7 +25,6 @@ from pipelines.bench.measure import (
     Material,
     at_full_size,
     calibrate,
-    calibration_files,
     read_images,
     read_material,
 )
@@ -56,7 +55,7 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
         folder = Path(temporary)
         _write_model(folder, backbone, material)
         names, sizes, reading = _write_images(folder / "test.npy", find_images(question.test / "test"), material)
-        _write_images(folder / "calibrate.npy", calibration_files(material), material)
+        _write_images(folder / "calibrate.npy", material.data.files_of("calibrate"), material)
         height, width = material.plan.size
         places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
         share, channels = coreset_share(places), min(PADIM_CHANNELS, sum(backbone.channels))
@@ -72,6 +71,7 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
             "channels": channels,
             "seed": question.seed,
             "device": device,
+            "folds": _folds(material),
             "train_batch": 8 if device == "cpu" else 128,
             "test_batch": BATCH[device],
         }
@@ -106,6 +106,12 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
         "features_differ": answer["features_differ"],
         "note": note,
     }
+
+
+def _folds(material: Material) -> list[list[list[int]]]:
+    """Of each fold, the places in the train split that are fitted to, and those that are scored."""
+    place_of = {index: place for place, index in enumerate(material.data.split["train"])}
+    return [[[place_of[index] for index in part] for part in fold] for fold in material.folds()]
 
 
 def _run(interpreter: Path, folder: Path) -> None:

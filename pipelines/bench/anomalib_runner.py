@@ -3,7 +3,7 @@
     python -P anomalib_runner.py FOLDER
 
 FOLDER holds request.json, weights (safetensors), features.npz, train.npy (N, H, W, C), and test.npy and
-calibrate.npy (N, C, H, W).
+calibrate.npy (N, C, H, W): with folds the same images as train.npy, each scored by a model that has not seen it.
 """
 
 from __future__ import annotations
@@ -56,18 +56,22 @@ def main(folder: Path) -> None:
 
     differ = compare(model, np.load(folder / "features.npz"), lambda count: to_input(to_unit(train[:count])))
 
+    def fit(model: Any, rows: Any) -> None:  # noqa: ANN401 - a model of anomalib, and places in train.npy
+        model.train()
+        with torch.no_grad():
+            for first in range(0, len(rows), request["train_batch"]):
+                model(to_input(to_unit(train[rows[first : first + request["train_batch"]]])))
+            if request["rule"] == "patchcore":
+                model.subsample_embedding(request["coreset_share"])
+            else:
+                model.fit()
+        model.eval()
+
     start = time.perf_counter()
-    model.train()
-    with torch.no_grad():
-        for first in range(0, len(train), request["train_batch"]):
-            model(to_input(to_unit(train[first : first + request["train_batch"]])))
-        if request["rule"] == "patchcore":
-            model.subsample_embedding(request["coreset_share"])
-        else:
-            model.fit()
+    fit(model, np.arange(len(train)))
     train_seconds = time.perf_counter() - start
 
-    def score(images: Any) -> tuple[Any, Any]:  # noqa: ANN401 - arrays
+    def score(model: Any, images: Any) -> tuple[Any, Any]:  # noqa: ANN401 - a model of anomalib, and arrays
         scores, maps = [], []
         with torch.no_grad():
             for first in range(0, len(images), request["test_batch"]):
@@ -76,19 +80,27 @@ def main(folder: Path) -> None:
                 maps.append(batch.anomaly_map[:, 0].cpu().numpy())
         return np.concatenate(scores), np.concatenate(maps)
 
-    model.eval()
     start = time.perf_counter()
-    scores, maps = score(test)
+    scores, maps = score(model, test)
     score_seconds = time.perf_counter() - start
 
     np.save(folder / "scores.npy", scores)
     np.save(folder / "maps.npy", maps)
-    np.save(folder / "calibration.npy", score(calibrate)[0])
+    peak = peak_memory()  # the folds are no part of the method
+    calibration = [] if request["folds"] else [score(model, calibrate)[0]]
+    for rest, fold in request["folds"]:
+        del model
+        torch.manual_seed(request["seed"])
+        np.random.seed(request["seed"])  # noqa: NPY002 - as above
+        model = build(request, folder).to(device)
+        fit(model, np.array(rest))
+        calibration.append(score(model, calibrate[fold])[0])
+    np.save(folder / "calibration.npy", np.concatenate(calibration))
     answer = {
         "train_seconds": train_seconds,
         "score_seconds": score_seconds,
         "features_differ": differ,
-        "peak_mib": peak_memory(),
+        "peak_mib": peak,
     }
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pipelines.base.files import write_json
 from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
-from pipelines.bench.measure import Material, Scorer, read_material, score_images
+from pipelines.bench.measure import Indices, Material, Scorer, read_material, score_images
 from pipelines.bench.memory import (
+    PADIM_CHANNELS,
     NearestNeighbour,
     Padim,
     PatchCore,
@@ -33,27 +34,38 @@ from vaecore.representations.backbones import Backbone, Maps
 
 EXTRACT_BATCH = 8
 
+Fit = Callable[[Indices], Scorer]
+
 
 def measure_memory(question: Question) -> dict[str, Any]:
     """Nearest neighbours on the software's own features, or PatchCore or PaDiM on the same backbone."""
     material, device = read_material(question.job), training_device()
+    train = material.data.split["train"]
     start = time.perf_counter()
     if question.method.rule == "knn":
-        scorer, note = _nearest_neighbour(material, device), "no coreset, highest place"
+        fit, note = _nearest_neighbour(material, device), "no coreset, highest place"
     else:
-        scorer, note = _published_rule(question, material, device)
+        fit, note = _published_rule(question, material, device)
+    scorer = fit(train)
     seconds = time.perf_counter() - start
+    once = [(scorer, material.data.split["calibrate"])]
+    held_out = ((fit(rest), fold) for rest, fold in material.folds())
     return {
-        **score_images(question.test, material, scorer, device),
+        **score_images(question.test, material, scorer, device, held_out if material.folds() else once),
         "train_seconds": seconds,
         **_facts(material, device, note),
     }
 
 
-def _nearest_neighbour(material: Material, device: str) -> Scorer:
+def _nearest_neighbour(material: Material, device: str) -> Fit:
     representation, examples = _representation(material)
-    bank = torch.cat([rows_of(y) for y in examples.batches("train", EXTRACT_BATCH)])
-    return NearestNeighbour(representation.to(device), bank.to(device))
+
+    def fit(indices: Indices) -> Scorer:
+        parts = torch.tensor(indices).split(EXTRACT_BATCH)
+        bank = torch.cat([rows_of(examples.batch(part.numpy())) for part in parts])
+        return NearestNeighbour(representation.to(device), bank.to(device))
+
+    return fit
 
 
 def backbone_of(job: Job, plan: Plan, strides: tuple[int, ...] | None) -> Backbone:
@@ -61,22 +73,29 @@ def backbone_of(job: Job, plan: Plan, strides: tuple[int, ...] | None) -> Backbo
     return build_backbone(job, Maps(strides) if strides else plan.maps, plan.size)
 
 
-@torch.inference_mode()
-def _published_rule(question: Question, material: Material, device: str) -> tuple[Scorer, str]:
+def _published_rule(question: Question, material: Material, device: str) -> tuple[Fit, str]:
     backbone = backbone_of(question.job, material.plan, question.method.strides).to(device)
-    embed = embedding(backbone, local=question.method.rule == "patchcore")
+    embed, channels = embedding(backbone, local=question.method.rule == "patchcore"), sum(backbone.channels)
+
+    @torch.inference_mode()
+    def fit_padim(indices: Indices) -> Scorer:
+        return Padim(embed, _images(indices, material, device), channels, seed=question.seed)
+
+    @torch.inference_mode()
+    def fit_patchcore(indices: Indices) -> Scorer:
+        places = torch.cat([rows_of(embed(image)) for image in _images(indices, material, device)])
+        return PatchCore(embed, places, seed=question.seed)
+
     if question.method.rule == "padim":
-        padim = Padim(embed, _images(material, device), sum(backbone.channels), seed=question.seed)
-        return padim, f"{padim.channels} of {sum(backbone.channels)} channels"
-    places = torch.cat([rows_of(embed(image)) for image in _images(material, device)])
-    note = f"coreset {coreset_share(len(places)):.0%} of {len(places)} places"
-    return PatchCore(embed, places, seed=question.seed), note
+        return fit_padim, f"{min(channels, PADIM_CHANNELS)} of {channels} channels"
+    height, width = material.plan.size
+    places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
+    return fit_patchcore, f"coreset {coreset_share(places):.0%} of {places} places"
 
 
-def _images(material: Material, device: str) -> Iterator[Tensor]:
-    """The train split, in [0, 1] at the working size."""
-    indices = torch.tensor(material.data.split["train"])
-    for part in indices.split(EXTRACT_BATCH):
+def _images(indices: Indices, material: Material, device: str) -> Iterator[Tensor]:
+    """Training images in [0, 1] at the working size."""
+    for part in torch.tensor(indices).split(EXTRACT_BATCH):
         yield material.plan.image_format.to_unit(torch.from_numpy(material.data.pixels[part.numpy()])).to(device)
 
 
@@ -95,7 +114,9 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
         write_json(kept, facts)
     trained = json.loads(kept.read_text(encoding="utf-8"))
     model = load_autoencoder(weights, material.plan.image_format.channels, material.plan.size, device)
-    scored = score_images(question.test, material, AutoencoderScorer(model, loss), device)
+    scorer = AutoencoderScorer(model, loss)
+    held_out = [(scorer, material.data.split["calibrate"])]
+    scored = score_images(question.test, material, scorer, device, held_out)
     return {
         **scored,
         "peak_mib": max(scored["peak_mib"], trained["peak_mib"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,12 +22,14 @@ from pipelines.base.progress import progress
 from pipelines.batch.schema import Row
 from pipelines.bench.peak import peak_memory
 from pipelines.data.plan import Plan, make_plan, survey
+from pipelines.data.splits import is_crossed
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.evaluation.anomalies import measure_scores
 from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import Decoded, Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
+from pipelines.training.closed_form import make_folds
 from pipelines.training.options import find_task
 from vaecore.representations.image_format import resize
 
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 BATCH = {"cpu": 1, "cuda": 32}  # images scored at once, as a session does
 
 Answer = dict[str, Any]  # of a cell
+Indices = Sequence[int]  # of training images
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class Material:
     job: Job
     plan: Plan
     data: TrainingData
+
+    def folds(self) -> list[tuple[Indices, Indices]]:
+        """Images to fit to and images to score, of each fold, as the software calibrates; none where it does not."""
+        if not is_crossed(self.data.split):
+            return []
+        train = np.array(self.data.split["train"])
+        folds = [train[fold] for fold in make_folds(train, self.data, self.job.train.seed)]
+        return [(np.setdiff1d(train, fold).tolist(), fold.tolist()) for fold in folds]
 
     @property
     def facts(self) -> Answer:
@@ -74,6 +85,7 @@ class Scored(NamedTuple):
 
 
 Scorer = Callable[[Tensor], Scored]  # images (B, C, H, W) in [0, 1] at the working size
+HeldOut = Iterable[tuple[Scorer, Indices]]  # a fitted row, and training images that it was not fitted to
 
 
 @dataclass(slots=True)
@@ -134,8 +146,15 @@ def at_full_size(anomaly_map: Tensor, size: tuple[int, int]) -> NDArray[np.float
 
 
 @torch.inference_mode()
-def score_images(folder: Path, material: Material, scorer: Scorer, device: str) -> Answer:
+def score_images(folder: Path, material: Material, scorer: Scorer, device: str, held_out: HeldOut) -> Answer:
     """Score the test images, and take the time of decoding, scoring and drawing the maps; then those that calibrate.
+
+    Args:
+        folder: Data set whose test images are scored.
+        material: The job and its images.
+        scorer: The fitted row.
+        device: That it runs on.
+        held_out: What scores the images that calibrate.
 
     Returns:
         The figures, images per second, and the scores of both.
@@ -154,9 +173,11 @@ def score_images(folder: Path, material: Material, scorer: Scorer, device: str) 
             advance(len(batch))
             start = time.perf_counter()
     peak = peak_memory()  # of training and scoring: the figures below are no part of the method
-    held_out = read_images(calibration_files(material), material)
     calibration = [
-        score for batch in _batches(held_out, device) for score in scorer(_stack(batch, device)).scores.cpu().tolist()
+        score
+        for other, indices in held_out
+        for batch in _batches(read_images([material.data.files[index] for index in indices], material), device)
+        for score in other(_stack(batch, device)).scores.cpu().tolist()
     ]
     return {
         "figures": figures.result(calibrate(material, calibration)),
@@ -175,12 +196,7 @@ def _stack(batch: Sequence[Labelled], device: str) -> Tensor:
     return torch.cat([image.unit for image in batch]).to(device)
 
 
-def calibration_files(material: Material) -> list[ImageFile]:
-    """Good training images that no row is fitted on: the threshold of every row comes from their scores."""
-    return material.data.files_of("calibrate")
-
-
 def calibrate(material: Material, scores: Sequence[float]) -> Calibration:
-    """Calibrate a row as the software calibrates its own model, from the scores of `calibration_files`."""
+    """Calibrate a row as the software calibrates its own model, from scores of good images it was not fitted to."""
     asked = material.job.calibrate.false_alarms
     return Calibration(model_sha256="", scores=tuple(scores), map_quantiles={}, false_alarms=asked)

@@ -39,7 +39,7 @@ def read_question(document: Mapping[str, Any]) -> Question:
     overrides = overrides_for(method, document["overrides"])
     if method.name != "ours":  # which alone may be told to work on something else
         overrides.append("model.target=features")
-    if method.kind != "job":  # a row that is fitted once has images of its own to calibrate on
+    if method.kind == "autoencoder":  # it is trained once: it has images of its own to calibrate on
         overrides.insert(0, "calibrate.kind=split")
     job = write_job_file(work / "job.toml", **common, overrides=overrides)
     if method.target == "pixels":

@@ -124,7 +124,7 @@ def train_closed_form(
         calibrate: Indices of the images that a model of windows scores as a whole by folds; of others, all are.
     """
     fitted = np.array(evenly_spaced(examples.split["train"], FITTED_IMAGES))
-    folds, damaged = _folds(fitted, data, seed), _damaged_copies(fitted, data, plan, features)
+    folds, damaged = make_folds(fitted, data, seed), _damaged_copies(fitted, data, plan, features)
     names = ["linear_vae", *(plan.experts or ())]
     views = [features.view, *(EXPERTS[name].view for name in names[1:])]
     areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
@@ -363,7 +363,7 @@ def _parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else []
 
 
-def _folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
+def make_folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
     """Positions of the images, or windows, of each fold; images of one piece are in one, and so are one's windows."""
     keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in data.image_of[fitted].tolist()]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
