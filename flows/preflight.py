@@ -56,7 +56,7 @@ def check_job(job: Job) -> None:
         FolderError: The folder of images is missing, or holds none.
         MissingPackageError: This machine cannot train.
     """
-    from pipelines.data.splits import expect_enough
+    from pipelines.data.splits import FEWEST_IMAGES, FEWEST_IN_CLOSED_FORM, expect_enough
     from pipelines.images import expect_images, find_images
     from pipelines.jobfile.piece_names import pieces_of
 
@@ -64,7 +64,8 @@ def check_job(job: Job) -> None:
         expect_images(job.data.labels)
     for folder in job.data.folders:
         files = find_images(folder)
-        expect_enough(len(files), f"images under {folder}")
+        fewest = FEWEST_IN_CLOSED_FORM if job.verb == "score" else FEWEST_IMAGES  # at least, whatever the model
+        expect_enough(len(files), f"images under {folder}", fewest)
         log.info("%s: %d images under %s", job.name, len(files), folder)
         if job.data.group is not None:
             pieces_of([file.relative for file in files], job.data.group)

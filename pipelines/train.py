@@ -30,7 +30,7 @@ from pipelines.data.examples import make_examples
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
-from pipelines.data.splits import ONE_PERCENT_NEEDS, is_crossed, write_split
+from pipelines.data.splits import FEWEST_SELECT, ONE_PERCENT_NEEDS, is_crossed, write_split
 from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.errors import JobError
 from pipelines.image_to_image.colorizer import ColorizerTraining
@@ -240,7 +240,8 @@ def _make_bundle(
     decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
     figures = {**measured, **decision.figures}
-    if plan.target_name != "whole" and figures.get("challenger_synthetic_auroc", 1.0) < GUESSING:
+    told = len(data.split["select"]) >= FEWEST_SELECT  # fewer images may score anything by chance
+    if told and plan.target_name != "whole" and figures.get("challenger_synthetic_auroc", 1.0) < GUESSING:
         log.warning(
             "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
             "guessing is 50 %%): train on more images%s%s",

@@ -20,10 +20,11 @@ from pipelines.jobfile.job import Job
 from pipelines.models.model_file import FILES
 
 FEWEST_IMAGES = 10
+FEWEST_IN_CLOSED_FORM = 5
 FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
 RESERVED = 1 / 12  # share of the images, or pieces
-FEWEST_RESERVED = 2  # images
+FEWEST_RESERVED = 2  # images; one of fewer than ten
 FEWEST_CROSSED = 2  # pieces
 MOST_CROSSED = 2_000  # of more, some are held out for calibration: what is proved is then more than what is measured
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
@@ -31,18 +32,19 @@ ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 SplitName = Literal["train", "select", "calibrate", "degraded", "degraded_select"]
 
 
-def expect_enough(count: int, what: str) -> None:
+def expect_enough(count: int, what: str, fewest: int = FEWEST_IMAGES) -> None:
     """Refuse to train on too few images.
 
     Args:
         count: Of the images.
         what: They are, for the message.
+        fewest: That are enough.
 
     Raises:
-        DataError: There are fewer than ten.
+        DataError: There are fewer.
     """
-    if count < FEWEST_IMAGES:
-        raise DataError(f"there are {count} {what}; training needs at least {FEWEST_IMAGES}, 400 to promise 1 %")
+    if count < fewest:
+        raise DataError(f"there are {count} {what}; training needs at least {fewest}, 400 to promise 1 %")
 
 
 def crosses(job: Job, images: int) -> bool:
@@ -59,12 +61,13 @@ def is_crossed(split: Mapping[SplitName, Sequence[int]]) -> bool:
 def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
     """Indices of images that nothing is fitted to: the same ones whatever else the folder holds, now or later.
 
-    They are those whose content (or whose piece's name) has a small digest: about one in twelve, two images or one
-    piece at least. No version under any name was fitted to them, but for a few of small folders that grew.
+    They are those whose content (or whose piece's name) has a small digest: about one in twelve, and at least two
+    images (one of fewer than ten), or one piece. No version under any name was fitted to them, but for a few of small
+    folders that grew.
     """
     keys = pieces or digests
     share = {key: int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 for key in set(keys)}
-    fewest = sorted(share.values())[: 1 if pieces else FEWEST_RESERVED]
+    fewest = sorted(share.values())[: 1 if pieces or len(keys) < FEWEST_IMAGES else FEWEST_RESERVED]
     return tuple(i for i, key in enumerate(keys) if share[key] < RESERVED or share[key] in fewest)
 
 
@@ -87,10 +90,10 @@ def split_by_content(
         Indices of each split; disjoint, all images in one of them, unless they cross.
 
     Raises:
-        DataError: Fewer than ten images, fewer than four left to train, or too few pieces.
+        DataError: Fewer than ten images (five that cross), fewer than four left to train, or too few pieces.
     """
     count = len(digests)
-    expect_enough(count, "different readable images")
+    expect_enough(count, "different readable images", FEWEST_IN_CLOSED_FORM if cross else FEWEST_IMAGES)
     if cross:
         held = reserve(digests, pieces)
         rest = tuple(sorted(set(range(count)) - set(held)))

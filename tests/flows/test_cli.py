@@ -215,7 +215,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
     [
         ('train = "nowhere"', "reconstruct", "nowhere does not exist"),
         ('train = "empty"', "reconstruct", "it holds no files"),
-        ('train = "few"', "reconstruct", "few; training needs at least 10, 400 to promise 1 %"),
+        ('train = "few"', "reconstruct", "few; training needs at least 5, 400 to promise 1 %"),
         ('train = "images"\ngroup = "part-{piece}"', "reconstruct", "images do not fit it ("),
         ('train = "images"', "sing", "'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise"),
     ],

@@ -74,6 +74,14 @@ def test_when_the_folder_grows_held_out_images_mostly_stay_held_out() -> None:
 def test_too_few_images_say_how_many_are_needed() -> None:
     with pytest.raises(DataError, match=r"there are 9 different readable images; training needs at least 10"):
         split_by_content(digests(9), 0.25)
+    with pytest.raises(DataError, match=r"there are 4 different readable images; training needs at least 5"):
+        split_by_content(digests(4), cross=True)
+
+
+def test_five_images_are_enough_where_folds_calibrate() -> None:
+    split = split_by_content(digests(5), cross=True)
+    assert len(split["train"]) == len(split["calibrate"]) == 4
+    assert len(split["select"]) == 1
 
 
 @pytest.mark.parametrize(
