@@ -47,10 +47,11 @@ from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
-from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, choose_latents, train_closed_form
+from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, train_closed_form
 from pipelines.training.deep import fit_deep, reconstruction_sheet
 from pipelines.training.fit import Recipe
 from pipelines.training.folder_remarks import remark_on
+from pipelines.training.folds import choose_latents
 from pipelines.training.model_card import write_card
 from pipelines.training.network import (
     build_network,

@@ -29,7 +29,7 @@ from pipelines.evaluation.defect_masks import GOOD, Masks
 from pipelines.images import Decoded, Failed, ImageFile, find_images
 from pipelines.jobfile.job import Job
 from pipelines.models.inputs import decode_for
-from pipelines.training.closed_form import make_folds
+from pipelines.training.folds import make_folds
 from pipelines.training.options import find_task
 from vaecore.representations.image_format import resize
 

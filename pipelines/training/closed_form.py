@@ -1,16 +1,15 @@
 """Models in closed form: a linear VAE and further experts, each good image scored by a fold that has not seen it.
 
 folds -> fit each on the others -> maps of its images -> statistics, weights and scores -> fit once more on all
+-> what images in reserve score under the folds and under the final model -> the scores on the final model's scale
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -24,20 +23,19 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.data.examples import Examples
 from pipelines.data.extractor import Extractor, find_extractor
 from pipelines.data.plan import Plan
+from pipelines.data.splits import is_crossed
 from pipelines.data.synthetic_defects import decode_with_defects, synthesize
 from pipelines.data.training_images import TrainingData
 from pipelines.models.session import keyed_generator
+from pipelines.training.folds import BATCH, Fitted, Shown, equate, fit_by_folds, make_folds, parts_of
 from pipelines.training.whole_images import score_whole_images
-from vaecore.bound import Elbo, attribution, bound_maps
+from vaecore.bound import Elbo, attribution
 from vaecore.experts import (
     EXPERTS,
     SINGLE_PLACES,
     WHOLE_PLACES,
     ClosedFormLinearVAE,
     Combination,
-    Expert,
-    add,
-    latents_for,
     summary_of,
 )
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
@@ -45,8 +43,6 @@ from vaecore.representations import Features, View
 from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
-FOLDS, FOLDS_OF_FEW, FEW = 5, 10, 100
-BATCH = 32
 FITTED_IMAGES = 2_000  # more make the fit slow, and hardly better
 DAMAGED_IMAGES, DEFECTS_PER_IMAGE = 48, 3
 
@@ -56,7 +52,7 @@ class HeldOut:
     """What good images score when nothing was fitted to them, in the order of `indices`."""
 
     indices: tuple[int, ...]
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # on the scale of the model that is fitted to all
     elbo: Elbo
     maps: Tensor | Sequence[Tensor]  # (N, h, w), or N times (h, w): anomaly maps on their own grid
     folds: int
@@ -86,7 +82,7 @@ class ClosedForm:
     def embed(self, examples: Examples, indices: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """What the exported file gives as embedding of some images, by their index, from features that are there."""
         found: dict[int, NDArray[np.float32]] = {}
-        for part in _parts_of(np.sort(np.array(indices))):
+        for part in parts_of(np.sort(np.array(indices))):
             means = self.model.posterior(examples.batch(part)).mean.mean(dim=(2, 3))
             found |= dict(zip(part.tolist(), means.numpy(), strict=True))
         return found
@@ -130,23 +126,30 @@ def train_closed_form(
     areas = [WHOLE_PLACES, *(EXPERTS[name].areas for name in names[1:])]
     if plan.overlap is not None:  # at full resolution a small defect is a single place
         areas = [SINGLE_PLACES] * len(names)
-    found: list[_Fitted] = []
-    summaries = [torch.zeros(0)] * 2
+    found: list[Fitted] = []
+    summaries = [torch.zeros(0)] * 3
+    reserve = np.array(data.split["select"] if is_crossed(data.split) and plan.overlap is None else (), dtype=np.int64)
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
         for name, view in zip(names, views, strict=True):
-            good, bad = _look(examples, fitted, features, view), _look_at(damaged.extracted, features, view)
+            good, kept = (_look(examples, rows, features, view) for rows in (fitted, reserve))
+            bad = _look_at(damaged.extracted, features, view)
             if not found:  # the VAE's view gives the averages
-                summaries = [torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad)]
-            found.append(_fit_by_folds(name, features, good, bad, damaged.source, folds, advance, keep=bool(calibrate)))
-            del good, bad
+                summaries = [
+                    torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad, kept)
+                ]
+            views_of = Shown(good, bad, kept, damaged.source)
+            found.append(fit_by_folds(name, features, views_of, folds, advance, keep=bool(calibrate)))
+            del good, bad, kept, views_of
     own, copies = [each.own for each in found], [each.copies for each in found]
     seen = _Seen(own, summaries[0], copies, summaries[1], damaged.source, areas)
-    scores, by_fold = torch.zeros(len(fitted)), []
-    for fold in folds:  # every step that sees good images is repeated without those of the fold
+    scores, by_fold, in_reserve = torch.zeros(len(fitted)), [], []
+    for number, fold in enumerate(folds):  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
         by_fold.append(_combine(seen, others)[0])
         scores[fold] = by_fold[-1]([maps[fold] for maps in own], summaries[0][fold])[1]
+        in_reserve.append(by_fold[-1]([each.reserve[number] for each in found], summaries[2])[1])
     combination, separations = _combine(seen, np.arange(len(fitted)))
+    final = combination([each.reserve[-1] for each in found], summaries[2])[1]
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
     told = ", ".join(f"{name} {synthetic[name]:.3f} ({weights[name]:.0%})".replace("%", " %") for name in names)
@@ -155,6 +158,8 @@ def train_closed_form(
     elbo, maps = found[0].elbo, combination(own, summaries[0])[0]
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
+        *in_reserve, final = -found[0].reserve_elbo / features.dims
+    scores = equate(scores, torch.stack(in_reserve), final)
     held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy())
     made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
     if plan.overlap is None or not calibrate:
@@ -185,109 +190,12 @@ def _hold_out(
     return HeldOut(tuple(whole), tuple(score.tolist()), Elbo(distortion, rate), maps, folds, None)
 
 
-def choose_latents(images: int, dims: int) -> int:
-    """Latents of the linear VAE, of every fold's as of the final one: with more, good images would score lower.
-
-    Args:
-        images: That the final one is fitted to.
-        dims: Of y.
-
-    >>> choose_latents(600, 70_000), choose_latents(70, 70_000)
-    (128, 47)
-    """
-    return latents_for(images - -(-images // _count_folds(images)), dims)
-
-
-def _count_folds(images: int) -> int:
-    return FOLDS_OF_FEW if images < FEW else FOLDS
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fitted:
-    """One expert fitted to all images, and what folds that had not seen them made of images and damaged copies."""
-
-    model: nn.Module
-    own: Tensor  # (N, h, w)
-    copies: Tensor  # (M, h, w)
-    elbo: Elbo  # of the images; zeros where the expert is no VAE
-    folds: Sequence[nn.Module] = ()  # of each, where they are kept
-
-
-def _fit_by_folds(
-    name: str,
-    features: Features,
-    good: Tensor,
-    bad: Tensor,
-    source: NDArray[np.int64],
-    folds: Sequence[NDArray[np.int64]],
-    advance: Callable[[], None],
-    *,
-    keep: bool = False,
-) -> _Fitted:
-    """Fit an expert to all folds but one, for each, and to all.
-
-    Args:
-        name: Of the expert.
-        features: Whose view it sees.
-        good: That view of good images, (N, C, h, w), in half precision.
-        bad: The same of damaged copies, (M, C, h, w).
-        source: Position among the good images of each copy's image.
-        folds: Positions of the images of each.
-        advance: Called after each fit.
-        keep: Keep every fold's.
-    """
-    kept: list[nn.Module] = []
-    everything = np.arange(len(good))
-    model = _unfitted(name, features, len(good))
-    sums_of = [add(model.gather(y) for y in _batches(good, fold)) for fold in folds]
-    total = add(sums_of)
-    own, copies, bound = torch.zeros(0), torch.zeros(0), torch.zeros(2, len(good))
-    for fold, sums in zip(folds, sums_of, strict=True):
-        others = partial(_batches, good, np.setdiff1d(everything, fold))
-        model.fit_to(tuple(all_of - its for all_of, its in zip(total, sums, strict=True)), others)
-        for values, rows, is_good in ((good, fold, True), (bad, np.flatnonzero(np.isin(source, fold)), False)):
-            for part in _parts_of(rows):
-                maps, elbo = _maps(model, features, values[part].float())
-                if own.numel() == 0:
-                    own, copies = (torch.zeros(len(each), *maps.shape[1:]) for each in (good, bad))
-                (own if is_good else copies)[part] = maps
-                if is_good and elbo is not None:
-                    bound[:, part] = torch.stack(elbo)
-        kept += [copy.deepcopy(model)] if keep else []
-        advance()
-    model.fit_to(total, partial(_batches, good, everything))
-    advance()
-    return _Fitted(model, own, copies, Elbo(*bound), kept)
-
-
-def _unfitted(name: str, features: Features, images: int) -> ClosedFormLinearVAE | Expert:
-    """Make room for an expert that is fitted to a number of images, and to fewer by the folds."""
-    if name in EXPERTS:
-        channels, size = features.shape_of(EXPERTS[name].view)
-        return EXPERTS[name](channels=channels, size=size).eval()
-    latents = choose_latents(images, features.dims)
-    return ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents).eval()
-
-
-def _batches(values: Tensor, rows: NDArray[np.int64]) -> Iterator[Tensor]:
-    return (values[part].float() for part in _parts_of(rows))
-
-
-@torch.inference_mode()
-def _maps(model: nn.Module, features: Features, y: Tensor) -> tuple[Tensor, Elbo | None]:
-    """The map of each image, and the bound where the expert is the VAE."""
-    if not isinstance(model, ClosedFormLinearVAE):
-        return model(y), None
-    bound = bound_maps(model, y, torch.zeros(len(y), 1, *model.latent_shape))
-    return features.sum_by_place(bound.distortion), bound.total()
-
-
 @torch.inference_mode()
 def _look(examples: Examples, indices: NDArray[np.int64], features: Features, view: View) -> Tensor:
     """A view of some images, in half precision."""
     channels, size = features.shape_of(view)
     found = torch.empty(len(indices), channels, *size, dtype=torch.float16)
-    for part in _parts_of(np.arange(len(indices))):
+    for part in parts_of(np.arange(len(indices))):
         found[part] = features.look(examples.extracted(indices[part]), view).half()
     return found
 
@@ -357,17 +265,3 @@ def _combine(seen: _Seen, rows: NDArray[np.int64]) -> tuple[Combination, list[fl
     separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(sizes))]
     combination.weigh(separations)
     return combination, separations
-
-
-def _parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else []
-
-
-def make_folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
-    """Positions of the images, or windows, of each fold; images of one piece are in one, and so are one's windows."""
-    keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in data.image_of[fitted].tolist()]
-    order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    count = min(_count_folds(len(fitted)), len(order))
-    fold_of = {key: number % count for number, key in enumerate(order)}
-    numbers = np.array([fold_of[key] for key in keys])
-    return [np.flatnonzero(numbers == number) for number in range(count)]

@@ -23,8 +23,9 @@ from pipelines.models.session import Session
 from pipelines.registry.resolve import find_model
 from pipelines.score import score_folder
 from pipelines.train import prepare, train_model
-from pipelines.training.closed_form import ClosedForm, _folds, train_closed_form
+from pipelines.training.closed_form import ClosedForm, train_closed_form
 from pipelines.training.folder_remarks import find_odd
+from pipelines.training.folds import equate, make_folds
 from vaecore.experts import EXPERTS
 from vaecore.representations import Features
 
@@ -186,7 +187,7 @@ def test_a_fold_knows_nothing_of_the_images_that_it_scores(home: Path, trained) 
     examples._array = array
     after = train_closed_form(examples, data, plan, features, "places").held_out
     apart = (after.elbo.distortion - before.elbo.distortion).abs().numpy()
-    fold = next(set(fold.tolist()) for fold in _folds(np.array(before.indices), data, 0) if 3 in fold)
+    fold = next(set(fold.tolist()) for fold in make_folds(np.array(before.indices), data, 0) if 3 in fold)
     assert apart[3] > 100
     assert max(apart[row] for row in fold - {3}) < 1
     assert min(apart[row] for row in set(range(len(apart))) - fold) > 1
@@ -197,7 +198,8 @@ def test_the_plain_bound_is_scored_by_itself(home: Path, trained) -> None:
     held = found.held_out
     assert held.indices == tuple(images)
     dims = found.model.basis.shape[1]
-    np.testing.assert_allclose(held.scores, (held.elbo.rate + held.elbo.distortion).numpy() / dims, rtol=1e-5)
+    bound = (held.elbo.rate + held.elbo.distortion).numpy() / dims
+    assert np.corrcoef(held.scores, bound)[0, 1] > 1 - 1e-9  # on the scale of the model that is fitted to all
     np.testing.assert_allclose(held.maps.numpy().sum(axis=(1, 2)), -held.elbo.value.numpy(), rtol=1e-4)
 
 
@@ -230,7 +232,7 @@ def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
         **{name: getattr(prepared.data, name) for name in prepared.data.__slots__} | {"pieces": pieces}
     )
     fitted_to = np.array(data.split["train"])
-    folds = _folds(fitted_to, data, 0)
+    folds = make_folds(fitted_to, data, 0)
     where = [{pieces[fitted_to[position]] for position in fold} for fold in folds]
     assert sum(map(len, folds)) == len(fitted_to)
     assert not any(one & other for number, one in enumerate(where) for other in where[number + 1 :])
@@ -250,3 +252,13 @@ def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
 def test_what_does_not_go_together_is_told(home: Path, tables: dict, message: str) -> None:
     with pytest.raises(JobError, match=message):
         prepare(job_of(home, **tables))
+
+
+def test_scores_of_folds_are_put_on_the_scale_of_the_model_that_is_fitted_to_all() -> None:
+    final = torch.randn(40, generator=torch.Generator().manual_seed(0))
+    folds = 1 + 2 * final + torch.tensor([[-0.3], [0.3]])  # each image scores higher, and more differently, under them
+    scores = torch.tensor([-1.0, 1.0, 3.0])
+    assert torch.allclose(equate(scores, folds, final), torch.tensor([-1.0, 0.0, 1.0]), atol=1e-5)
+    # Two images tell no spread, and none tells nothing.
+    assert torch.allclose(equate(scores, folds[:, :2], final[:2]), scores - 1 - final[:2].mean(), atol=1e-5)
+    assert equate(scores, folds[:, :0], final[:0]).tolist() == scores.tolist()
