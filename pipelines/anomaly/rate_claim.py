@@ -7,8 +7,10 @@ asked of good images like these is flagged (Vovk, Gammerman, Shafer 2005; Lei et
 fold model that has not seen it, and a model refitted on all images is deployed. Proved: nothing. The scores are those
 of cross-conformal predictors (Vovk, "Cross-conformal predictors", 2015), but the bound of CV+, 2 alpha and a term that
 vanishes with the number of images, holds where the K fold models judge together, not for a refit (Barber, Candes,
-Ramdas, Tibshirani, "Predictive inference with the jackknife+", 2021, theorem 4). What is known instead is measured: the
-rate on good images that took part in nothing.
+Ramdas, Tibshirani, "Predictive inference with the jackknife+", 2021, theorem 4). A refit has seen more images, and new
+good ones score lower under it: images in reserve, which none has seen, tell how much, and put the scores on its scale.
+What is known instead of a proof is measured: the rate on good images that took part in nothing, where the scale is that
+of the other half of the reserve.
 """
 
 from __future__ import annotations

@@ -260,18 +260,25 @@ def calibrate_by_folds(
         found.add(image, {"score": held_out.scores[row], **bound}, held_out.maps[row].numpy())
     calibration = found.calibration(session, false_alarms, kind="cross", folds=held_out.folds)
     rate = calibration.default_false_alarms()
-    threshold, reserve = calibration.threshold(rate), data.files_of("select")
-    scores = [
-        float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
-        for image in decode_for(reserve, session.metadata)
-        if not isinstance(image, Failed)
+    judged = [
+        (score, calibration.model_copy(update={"scores": scores}).threshold(rate))
+        for scores, half in held_out.reserve or ((calibration.scores, _scores_of(session, data.files_of("select"))),)
+        for score in half
     ]
-    if scores:
-        flagged = sum(score > threshold for score in scores)
-        measured = Measured(rate=rate, images=len(scores), flagged=flagged)
+    if judged:
+        flagged = sum(score > threshold for score, threshold in judged)
+        measured = Measured(rate=rate, images=len(judged), flagged=flagged)
         calibration = calibration.model_copy(update={"measured": measured})
     calibration.save(session.model.folder / CALIBRATION_FILE)
     return calibration
+
+
+def _scores_of(session: Session, files: Sequence[ImageFile]) -> list[float]:
+    return [
+        float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
+        for image in decode_for(files, session.metadata)
+        if not isinstance(image, Failed)
+    ]
 
 
 class _Found:

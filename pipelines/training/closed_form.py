@@ -27,7 +27,17 @@ from pipelines.data.splits import is_crossed
 from pipelines.data.synthetic_defects import decode_with_defects, synthesize
 from pipelines.data.training_images import TrainingData
 from pipelines.models.session import keyed_generator
-from pipelines.training.folds import BATCH, Fitted, Shown, equate, fit_by_folds, make_folds, parts_of
+from pipelines.training.folds import (
+    BATCH,
+    Fitted,
+    Halves,
+    Shown,
+    equate,
+    fit_by_folds,
+    judge_by_halves,
+    make_folds,
+    parts_of,
+)
 from pipelines.training.whole_images import score_whole_images
 from vaecore.bound import Elbo, attribution
 from vaecore.experts import (
@@ -57,6 +67,7 @@ class HeldOut:
     maps: Tensor | Sequence[Tensor]  # (N, h, w), or N times (h, w): anomaly maps on their own grid
     folds: int
     summaries: NDArray[np.float32] | None  # (N, D), what each image shows on average; None of windows
+    reserve: Halves = ()  # what false alarms are counted on (`judge_by_halves`); nothing of windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,8 +170,9 @@ def train_closed_form(
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
         *in_reserve, final = -found[0].reserve_elbo / features.dims
+    halves = judge_by_halves(scores, torch.stack(in_reserve), final) if len(final) else ()
     scores = equate(scores, torch.stack(in_reserve), final)
-    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy())
+    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy(), halves)
     made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
     if plan.overlap is None or not calibrate:
         return made

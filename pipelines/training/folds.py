@@ -20,6 +20,7 @@ from vaecore.representations import Features
 
 FOLDS, FOLDS_OF_FEW, FEW = 5, 10, 100
 BATCH = 32
+Halves = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 FEWEST_SPREAD = 3  # images in reserve: fewer tell no spread
 LEAST_SPREAD = 1e-6
 
@@ -156,6 +157,25 @@ def _maps_of(model: nn.Module, features: Features, values: Tensor) -> tuple[Tens
         maps.append(places)
         bounds.append(torch.zeros(len(part)) if elbo is None else elbo.value)
     return torch.cat(maps), torch.cat(bounds)
+
+
+def judge_by_halves(scores: Tensor, folds: Tensor, final: Tensor) -> Halves:
+    """What images in reserve score, and beside it the calibration scores on a scale that they took no part in.
+
+    Args:
+        scores: As for `equate`.
+        folds: The same.
+        final: The same.
+
+    Returns:
+        For each half of the images in reserve, the calibration scores as the other half puts them on the final model's
+        scale, and the half's own scores under that model.
+    """
+    halves = (slice(0, None, 2), slice(1, None, 2))
+    return tuple(
+        (tuple(equate(scores, folds[:, other], final[other]).tolist()), tuple(final[half].tolist()))
+        for half, other in (halves, halves[::-1])
+    )
 
 
 def equate(scores: Tensor, folds: Tensor, final: Tensor) -> Tensor:
