@@ -47,6 +47,7 @@ from pipelines.registry.tracking import TrackedRun
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
+from pipelines.training.calibrate import calibrate, calibrate_by_folds
 from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, train_closed_form
 from pipelines.training.deep import fit_deep, reconstruction_sheet
 from pipelines.training.fit import Recipe
@@ -241,12 +242,14 @@ def _make_bundle(
     decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
     figures = {**measured, **decision.figures}
-    told = len(data.split["select"]) >= FEWEST_SELECT  # fewer images may score anything by chance
-    if told and plan.target_name != "whole" and figures.get("challenger_synthetic_auroc", 1.0) < GUESSING:
+    shown = figures.get("challenger_synthetic_auroc", 1.0)
+    if figures["images"] < FEWEST_SELECT:  # they may score anything by chance: by folds there are more
+        shown = max((value for name, value in measured.items() if name.startswith("synthetic_auroc")), default=1.0)
+    if plan.target_name != "whole" and shown < GUESSING:
         log.warning(
             "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
             "guessing is 50 %%): train on more images%s%s",
-            100 * figures["challenger_synthetic_auroc"], "" if plan.experts else ", longer ('train.steps')",
+            100 * shown, "" if plan.experts else ", longer ('train.steps')",
             "" if plan.target.features else ", or on features",
         )  # fmt: skip
     run.text("card.md", write_card(folder, job, plan, data, metadata, calibration, decision, measured, remarks))
@@ -328,8 +331,8 @@ def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -
     data, rate = prepared.data, prepared.job.calibrate.false_alarms
     if held_out is None or not is_crossed(data.split):
         files, most = data.files_of("calibrate"), count_calibration(prepared.job, prepared.plan, data)
-        return bundle.calibrate(session, evenly_spaced(files, most), rate)
-    return bundle.calibrate_by_folds(session, data, held_out, rate)
+        return calibrate(session, evenly_spaced(files, most), rate)
+    return calibrate_by_folds(session, data, held_out, rate)
 
 
 def count_calibration(job: Job, plan: Plan, data: TrainingData) -> int:

@@ -9,8 +9,8 @@ of cross-conformal predictors (Vovk, "Cross-conformal predictors", 2015), but th
 vanishes with the number of images, holds where the K fold models judge together, not for a refit (Barber, Candes,
 Ramdas, Tibshirani, "Predictive inference with the jackknife+", 2021, theorem 4). A refit has seen more images, and new
 good ones score lower under it: images in reserve, which none has seen, tell how much, and put the scores on its scale.
-What is known instead of a proof is measured: the rate on good images that took part in nothing, where the scale is that
-of the other half of the reserve.
+What is known instead of a proof is measured: the rate on the images in reserve, each judged on the scale that the
+others set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ASSUMPTION = "if the calibration scores were those of the deployed model"
 
 
 class Measured(BaseModel):
-    """False alarms counted on good images that took part in nothing: no training, no choice, no calibration.
+    """False alarms counted on good images in reserve: no model was fitted to them, and no threshold that judged them.
 
     Attributes:
         rate: The false-alarm rate asked when they were judged, in (0, 1).
@@ -81,14 +81,13 @@ class Measured(BaseModel):
         """Return the measurement in words.
 
         >>> print(Measured(rate=0.01, images=100, flagged=2))
-        2 of 100 good images that took part in nothing were flagged where 1 % was asked: 2 % (exact 95 % interval \
-0.24 % to 7 %)
+        2 of 100 good images in reserve were flagged where 1 % was asked: 2 % (95 % interval 0.24 % to 7 %)
         """
         low, high = (percent(end) for end in self.interval())
         were = "was" if self.flagged == 1 else "were"
         return (
-            f"{self.flagged:,} of {self.images:,} good images that took part in nothing {were} flagged where "
-            f"{promised(self.rate)} was asked: {percent(self.share)} (exact 95 % interval {low} to {high})"
+            f"{self.flagged:,} of {self.images:,} good images in reserve {were} flagged where "
+            f"{promised(self.rate)} was asked: {percent(self.share)} (95 % interval {low} to {high})"
         )
 
 

@@ -55,7 +55,10 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
         folder = Path(temporary)
         _write_model(folder, backbone, material)
         names, sizes, reading = _write_images(folder / "test.npy", find_images(question.test / "test"), material)
-        _write_images(folder / "calibrate.npy", material.data.files_of("calibrate"), material)
+        held_out = material.data.files_of("calibrate")
+        written = _write_images(folder / "calibrate.npy", held_out, material)[0]
+        if len(written) < len(held_out):  # each fold's images are named by their place among all
+            raise DataError(f"{len(held_out) - len(written)} training images can no longer be read: run it again")
         height, width = material.plan.size
         places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
         share, channels = coreset_share(places), min(PADIM_CHANNELS, sum(backbone.channels))

@@ -67,8 +67,9 @@ def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ..
     """
     keys = pieces or digests
     share = {key: int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 for key in set(keys)}
-    fewest = sorted(share.values())[: 1 if pieces or len(keys) < FEWEST_IMAGES else FEWEST_RESERVED]
-    return tuple(i for i, key in enumerate(keys) if share[key] < RESERVED or share[key] in fewest)
+    few = len(keys) < FEWEST_IMAGES
+    fewest = sorted(share.values())[: 1 if pieces or few else FEWEST_RESERVED]
+    return tuple(i for i, key in enumerate(keys) if share[key] in fewest or (share[key] < RESERVED and not few))
 
 
 def split_by_content(
@@ -100,6 +101,11 @@ def split_by_content(
         if pieces and len({pieces[index] for index in rest}) < FEWEST_CROSSED:
             what = f"{len(set(pieces))} pieces by 'data.group'"
             raise DataError(f"{what} are too few: one in reserve, and {FEWEST_CROSSED} to train; add other pieces")
+        if len(rest) < FEWEST_TRAIN:
+            what = f"{count} images of {len(set(pieces))} pieces by 'data.group', less the piece in reserve,"
+            raise DataError(
+                f"{what} leave {len(rest)} to train, and at least {FEWEST_TRAIN} are needed: add good images"
+            )
         return {"calibrate": rest, "select": held, "train": rest}
     if calibrate_fraction is None:  # what is not trained on is not known, so no more than the promise needs
         calibrate = min(max(ONE_PERCENT_NEEDS, round(count * 0.15)), round(count * 0.25))

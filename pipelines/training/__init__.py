@@ -1,6 +1,6 @@
 """Training of anomaly models: in closed form or by gradient, bundle, card, promotion, registration."""
 
 __all__ = [
-    "adversary", "bundle", "closed_form", "deep", "fit", "folder_remarks", "folds", "loop", "model_card", "need",
-    "network", "options", "promotion", "registration", "temperature", "weights",
+    "adversary", "bundle", "calibrate", "closed_form", "deep", "fit", "folder_remarks", "folds", "loop", "model_card",
+    "need", "network", "options", "promotion", "registration", "temperature", "weights",
 ]  # fmt: skip

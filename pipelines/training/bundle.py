@@ -17,24 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
-from pipelines.anomaly.abnormal_regions import LOCAL_LEVEL
-from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
-from pipelines.anomaly.drift import STATISTICS, image_facts
-from pipelines.anomaly.group_thresholds import group_of
-from pipelines.anomaly.place_quantiles import GoodPlaces
-from pipelines.anomaly.rate_claim import Kind, Measured
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.extractor import find_extractor
 from pipelines.data.plan import Plan
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData
 from pipelines.errors import ModelError
-from pipelines.images import Decoded, Failed, ImageFile
+from pipelines.images import Failed, ImageFile
 from pipelines.images.drawing import to_8_bits
 from pipelines.jobfile.job import Job, to_toml
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import (
-    CALIBRATION_FILE,
     DECODER_FILE,
     GALLERY_FILE,
     JOB_FILE,
@@ -44,8 +37,7 @@ from pipelines.models.model_file import (
     sha256_of,
 )
 from pipelines.models.providers import SCORE_TOLERANCE, SMALLEST_SCORE
-from pipelines.models.session import SCORES, Session, keyed_noise
-from pipelines.training.closed_form import HeldOut
+from pipelines.models.session import Session, keyed_noise
 from pipelines.training.network import describe_licence
 from pipelines.training.options import find_likelihood_name
 from vaecore.experts import EXPERTS, ClosedFormLinearVAE
@@ -63,11 +55,8 @@ PARITY_FEATURES = SCORE_TOLERANCE  # the same through a backbone of fifty layers
 VAE_ASPECT = "against the pattern of the whole image"
 GALLERY_IMAGES = 256
 GALLERY_WINDOWS, FEWEST_IN_GALLERY = 1_000, 16  # windows of them together, of a model of windows; images all the same
-STATISTICS_IMAGES = 2000  # calibration images whose facts are kept: enough to notice any drift that matters
 GALLERY_SIDE = 96  # pixels, the longest side of a thumbnail
 OF_BOUND, MEAN_OF_WINDOWS = ("elbo", "rate", "distortion"), "nats, the mean over an image's windows"
-MAP_VALUES = 20_001  # of each image's map that the table of good places is made of
-MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
 
 def common_fields(
@@ -217,130 +206,6 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
             raise ModelError(msg)
         worst = max(worst, difference)
     return worst
-
-
-def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float | None) -> Calibration:
-    """Score held-out good images with the exported file itself and write calibration.json beside it.
-
-    Args:
-        session: The exported file, open.
-        files: Good images that were used for nothing else.
-        false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
-    """
-    found = _Found(len(files))
-    for image in decode_for(files, session.metadata):
-        if isinstance(image, Failed):
-            continue
-        values = session.run(image.pixels[None], [image.sha256], SCORES)
-        scored = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
-        found.add(image, scored, values["anomaly_map"])
-    calibration = found.calibration(session, false_alarms)
-    calibration.save(session.model.folder / CALIBRATION_FILE)
-    return calibration
-
-
-def calibrate_by_folds(
-    session: Session, data: TrainingData, held_out: HeldOut, false_alarms: float | None
-) -> Calibration:
-    """Write calibration.json of what folds that had not seen them made of all good images.
-
-    Args:
-        session: The exported file, open.
-        data: The images.
-        held_out: Their scores and maps.
-        false_alarms: The rate that the job asks for; None leaves it to the number of images.
-    """
-    found = _Found(len(held_out.indices))
-    row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices)}
-    for image in decode_for([data.files[index] for index in held_out.indices], session.metadata):
-        if isinstance(image, Failed):
-            continue
-        row = row_of[image.file.relative]
-        bound = {"rate": float(held_out.elbo.rate[row]), "distortion": float(held_out.elbo.distortion[row])}
-        found.add(image, {"score": held_out.scores[row], **bound}, held_out.maps[row].numpy())
-    calibration = found.calibration(session, false_alarms, kind="cross", folds=held_out.folds)
-    rate = calibration.default_false_alarms()
-    judged = [
-        (score, calibration.model_copy(update={"scores": scores}).threshold(rate))
-        for scores, half in held_out.reserve or ((calibration.scores, _scores_of(session, data.files_of("select"))),)
-        for score in half
-    ]
-    if judged:
-        flagged = sum(score > threshold for score, threshold in judged)
-        measured = Measured(rate=rate, images=len(judged), flagged=flagged)
-        calibration = calibration.model_copy(update={"measured": measured})
-    calibration.save(session.model.folder / CALIBRATION_FILE)
-    return calibration
-
-
-def _scores_of(session: Session, files: Sequence[ImageFile]) -> list[float]:
-    return [
-        float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
-        for image in decode_for(files, session.metadata)
-        if not isinstance(image, Failed)
-    ]
-
-
-class _Found:
-    """What calibration images score, as it is found."""
-
-    def __init__(self, images: int) -> None:
-        self.scores: list[float] = []
-        self.groups: dict[str, list[float]] = {}
-        self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
-        self.pixels: list[NDArray[np.float32]] = []
-        self.highest = -np.inf
-        self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
-
-    def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
-        """Take in an image: its score, rate and distortion, and its map."""
-        self.scores.append(scored["score"])
-        self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
-        if len(self.scores) <= STATISTICS_IMAGES:
-            for name, value in (scored | image_facts(image.pixels)).items():
-                self.statistics[name].append(value)
-        flat = np.sort(anomaly_map, axis=None)
-        self.pixels.append(flat[(self._share / len(self._share) * len(flat)).astype(int)])  # an even share of each
-        self.highest = max(self.highest, float(flat[-1]))
-
-    def calibration(
-        self, session: Session, false_alarms: float | None, *, kind: Kind = "split", folds: int | None = None
-    ) -> Calibration:
-        """Make a calibration of it."""
-        pooled = np.append(np.concatenate(self.pixels), np.float32(self.highest))
-        quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
-        return Calibration(
-            kind=kind,
-            folds=folds,
-            model_sha256=session.model.sha256,
-            scores=tuple(self.scores),
-            map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
-            false_alarms=false_alarms,
-            statistics={name: tuple(each) for name, each in self.statistics.items()},
-            places=GoodPlaces.of(pooled, len(self.scores) * places_in(session.metadata)),
-            groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
-            provider=session.provider,
-            local_share=local_share(session.metadata),
-        )
-
-
-def local_share(metadata: Metadata) -> float | None:
-    """Return the share of good places above a region's level; None if the model resizes whole images."""
-    if metadata.window_overlap is None:
-        return None
-    return LOCAL_LEVEL * min(1.0, math.prod(metadata.size) / math.prod(metadata.median_size or metadata.size))
-
-
-def places_in(metadata: Metadata) -> int:
-    """Places of one image: points of the anomaly map's own grid. An older file is taken to have the finest stride's.
-
-    Of a model of windows, those of an image of the median size.
-    """
-    finest = [max(1, side // min(metadata.strides)) for side in metadata.size]
-    places = math.prod(metadata.places or finest)
-    if metadata.window_overlap is None or metadata.median_size is None:
-        return places
-    return max(places, round(places * math.prod(metadata.median_size) / math.prod(metadata.size)))
 
 
 def write_gallery(

@@ -1,7 +1,7 @@
 """Models in closed form: a linear VAE and further experts, each good image scored by a fold that has not seen it.
 
 folds -> fit each on the others -> maps of its images -> statistics, weights and scores -> fit once more on all
--> what images in reserve score under the folds and under the final model -> the scores on the final model's scale
+-> what the folds make of images in reserve, which tells how their scores compare with the final model's
 """
 
 from __future__ import annotations
@@ -27,17 +27,7 @@ from pipelines.data.splits import is_crossed
 from pipelines.data.synthetic_defects import decode_with_defects, synthesize
 from pipelines.data.training_images import TrainingData
 from pipelines.models.session import keyed_generator
-from pipelines.training.folds import (
-    BATCH,
-    Fitted,
-    Halves,
-    Shown,
-    equate,
-    fit_by_folds,
-    judge_by_halves,
-    make_folds,
-    parts_of,
-)
+from pipelines.training.folds import BATCH, Fitted, Shown, fit_by_folds, make_folds, parts_of
 from pipelines.training.whole_images import score_whole_images
 from vaecore.bound import Elbo, attribution
 from vaecore.experts import (
@@ -62,12 +52,13 @@ class HeldOut:
     """What good images score when nothing was fitted to them, in the order of `indices`."""
 
     indices: tuple[int, ...]
-    scores: tuple[float, ...]  # on the scale of the model that is fitted to all
+    scores: tuple[float, ...]
     elbo: Elbo
     maps: Tensor | Sequence[Tensor]  # (N, h, w), or N times (h, w): anomaly maps on their own grid
     folds: int
     summaries: NDArray[np.float32] | None  # (N, D), what each image shows on average; None of windows
-    reserve: Halves = ()  # what false alarms are counted on (`judge_by_halves`); nothing of windows
+    fold_of: NDArray[np.int64] | None = None  # (N,), the fold that scored each; None of windows
+    reserve: NDArray[np.float64] | None = None  # (K, R), what each fold makes of images in reserve; None of windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,14 +144,14 @@ def train_closed_form(
             del good, bad, kept, views_of
     own, copies = [each.own for each in found], [each.copies for each in found]
     seen = _Seen(own, summaries[0], copies, summaries[1], damaged.source, areas)
-    scores, by_fold, in_reserve = torch.zeros(len(fitted)), [], []
+    scores, by_fold, in_reserve, fold_of = torch.zeros(len(fitted)), [], [], np.zeros(len(fitted), dtype=np.int64)
     for number, fold in enumerate(folds):  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
         by_fold.append(_combine(seen, others)[0])
+        fold_of[fold] = number
         scores[fold] = by_fold[-1]([maps[fold] for maps in own], summaries[0][fold])[1]
         in_reserve.append(by_fold[-1]([each.reserve[number] for each in found], summaries[2])[1])
     combination, separations = _combine(seen, np.arange(len(fitted)))
-    final = combination([each.reserve[-1] for each in found], summaries[2])[1]
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
     told = ", ".join(f"{name} {synthetic[name]:.3f} ({weights[name]:.0%})".replace("%", " %") for name in names)
@@ -169,10 +160,11 @@ def train_closed_form(
     elbo, maps = found[0].elbo, combination(own, summaries[0])[0]
     if kind == "elbo":
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
-        *in_reserve, final = -found[0].reserve_elbo / features.dims
-    halves = judge_by_halves(scores, torch.stack(in_reserve), final) if len(final) else ()
-    scores = equate(scores, torch.stack(in_reserve), final)
-    held = HeldOut(tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy(), halves)
+        in_reserve = list(-found[0].reserve_elbo / features.dims)
+    held = HeldOut(
+        tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy(), fold_of,
+        torch.stack(in_reserve).double().numpy(),
+    )  # fmt: skip
     made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
     if plan.overlap is None or not calibrate:
         return made

@@ -1,4 +1,4 @@
-"""Folds: each good image is scored by experts that have not seen it, on the scale of those that are fitted to all."""
+"""Folds: every good image is seen by experts that were fitted without it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from vaecore.representations import Features
 
 FOLDS, FOLDS_OF_FEW, FEW = 5, 10, 100
 BATCH = 32
-Halves = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-FEWEST_SPREAD = 3  # images in reserve: fewer tell no spread
-LEAST_SPREAD = 1e-6
 
 
 def make_folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list[NDArray[np.int64]]:
@@ -70,8 +67,8 @@ class Fitted:
     own: Tensor  # (N, h, w)
     copies: Tensor  # (M, h, w)
     elbo: Elbo  # of the images; zeros where the expert is no VAE
-    reserve: Tensor  # (K + 1, R, h, w), what each fold's, and last the final one, made of images in reserve
-    reserve_elbo: Tensor  # (K + 1, R)
+    reserve: Tensor  # (K, R, h, w), what each fold's made of images in reserve
+    reserve_elbo: Tensor  # (K, R)
     folds: Sequence[nn.Module] = ()  # of each, where they are kept
 
 
@@ -116,7 +113,6 @@ def fit_by_folds(
         kept += [copy.deepcopy(model)] if keep else []
         advance()
     model.fit_to(total, partial(_batches, good, everything))
-    in_reserve.append(_maps_of(model, features, shown.reserve))
     advance()
     reserve, reserve_elbo = (torch.stack(each) for each in zip(*in_reserve, strict=True))
     return Fitted(model, own, copies, Elbo(*bound), reserve, reserve_elbo, kept)
@@ -157,46 +153,3 @@ def _maps_of(model: nn.Module, features: Features, values: Tensor) -> tuple[Tens
         maps.append(places)
         bounds.append(torch.zeros(len(part)) if elbo is None else elbo.value)
     return torch.cat(maps), torch.cat(bounds)
-
-
-def judge_by_halves(scores: Tensor, folds: Tensor, final: Tensor) -> Halves:
-    """What images in reserve score, and beside it the calibration scores on a scale that they took no part in.
-
-    Args:
-        scores: As for `equate`.
-        folds: The same.
-        final: The same.
-
-    Returns:
-        For each half of the images in reserve, the calibration scores as the other half puts them on the final model's
-        scale, and the half's own scores under that model.
-    """
-    halves = (slice(0, None, 2), slice(1, None, 2))
-    return tuple(
-        (tuple(equate(scores, folds[:, other], final[other]).tolist()), tuple(final[half].tolist()))
-        for half, other in (halves, halves[::-1])
-    )
-
-
-def equate(scores: Tensor, folds: Tensor, final: Tensor) -> Tensor:
-    """Put what folds made of images that they had not seen on the scale of the model that is fitted to all.
-
-    That one was fitted to more images, so that new good ones score lower under it, and less differently: by the folds'
-    scores alone, fewer would be flagged than is asked. Images in reserve, which all have not seen, tell how much lower.
-
-    Args:
-        scores: (N,) of images, each by the fold that had not seen it.
-        folds: (K, R) of images in reserve, by each fold.
-        final: (R,) of the same, by the model that is fitted to all.
-
-    Returns:
-        Scores with the mean, and from three images in reserve on also the spread, that the final model gives.
-
-    Source: Kolen and Brennan 2014, "Test equating, scaling, and linking", section 2.3, linear equating with one group.
-    """
-    if not len(final):
-        return scores
-    narrower = torch.ones(())
-    if len(final) >= FEWEST_SPREAD:
-        narrower = final.std() / folds.std(dim=1).mean().clamp(min=LEAST_SPREAD)
-    return final.mean() + (scores - folds.mean()) * narrower

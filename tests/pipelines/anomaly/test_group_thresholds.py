@@ -26,7 +26,7 @@ from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
 from pipelines.rebuild import rebuild_report
 from pipelines.score import score_folder
-from pipelines.training.bundle import calibrate
+from pipelines.training.calibrate import calibrate
 
 ODD = ["", " ", "caf\\xe9", "__proto__", "a\nb", "\u202egnp", "камера", "=1+1", "<b>", "a'b\"c", "50 %"]
 

@@ -14,10 +14,7 @@ from pipelines.anomaly.verdicts import Verdicts
 
 MEASURED = Measured(rate=0.01, images=100, flagged=2)
 CROSS = RateClaim(kind="cross", folds=5, measured=MEASURED)
-SENTENCE = (
-    "2 of 100 good images that took part in nothing were flagged where 1 % was asked: 2 % (exact 95 % interval 0.24 % "
-    "to 7 %)"
-)
+SENTENCE = "2 of 100 good images in reserve were flagged where 1 % was asked: 2 % (95 % interval 0.24 % to 7 %)"
 
 
 @pytest.mark.parametrize(("flagged", "images"), [(0, 20), (1, 20), (2, 100), (20, 20), (7, 1000), (1, 1), (0, 1)])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.base.locks import locked
 from pipelines.data.plan import Plan, make_plan, survey, working_size
-from pipelines.data.splits import split_by_content
+from pipelines.data.splits import reserve, split_by_content
 from pipelines.data.training_images import load_training_data
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import DataError
@@ -79,9 +79,18 @@ def test_too_few_images_say_how_many_are_needed() -> None:
 
 
 def test_five_images_are_enough_where_folds_calibrate() -> None:
-    split = split_by_content(digests(5), cross=True)
-    assert len(split["train"]) == len(split["calibrate"]) == 4
-    assert len(split["select"]) == 1
+    for first in range(0, 500, 5):
+        split = split_by_content(digests(505)[first : first + 5], cross=True)
+        assert len(split["train"]) == len(split["calibrate"]) == 4
+        assert len(split["select"]) == 1
+
+
+def test_a_piece_of_many_photographs_in_reserve_may_leave_too_few() -> None:
+    message = r"5 images of 3 pieces by 'data.group', less the piece in reserve, leave 2 to train, and at least 4 are"
+    drawn = ([f"{piece}{number}" for piece in "aaabc"] for number in range(30))
+    names = next(each for each in drawn if len(reserve(digests(5), each)) == 3)
+    with pytest.raises(DataError, match=message):
+        split_by_content(digests(5), None, names, cross=True)
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,7 @@ def test_a_model_that_prefers_sharp_to_faithful_says_so_first(make, weight: floa
 
 
 CROSS = {"kind": "cross", "folds": 5, "measured": {"rate": 0.01, "images": 100, "flagged": 2}}
-MEASURED = (
-    "2 of 100 good images that took part in nothing were flagged where 1 % was asked: 2 % (exact 95 % interval 0.24 % "
-    "to 7 %)"
-)
+MEASURED = "2 of 100 good images in reserve were flagged where 1 % was asked: 2 % (95 % interval 0.24 % to 7 %)"
 
 
 def test_a_split_report_says_what_is_proved(make) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.models.session import Session
-from pipelines.training.bundle import grid_of, places_in
+from pipelines.training.bundle import grid_of
+from pipelines.training.calibrate import places_in
 from vaecore.graphs.scoring import ScoringGraph
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import BottleneckVAE, ConvVAE
