@@ -152,6 +152,8 @@ class _Found:
         self, session: Session, false_alarms: float | None, *, kind: Kind = "split", folds: int | None = None
     ) -> Calibration:
         """Make a calibration of it."""
+        # The folds' bounds are not the deployed model's: every batch would seem to have moved.
+        of_folds = ("rate", "distortion") if kind == "cross" else ()
         pooled = np.append(np.concatenate(self.pixels), np.float32(self.highest))
         quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
         return Calibration(
@@ -161,7 +163,7 @@ class _Found:
             scores=tuple(self.scores),
             map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
             false_alarms=false_alarms,
-            statistics={name: tuple(each) for name, each in self.statistics.items()},
+            statistics={name: tuple(each) for name, each in self.statistics.items() if name not in of_folds},
             places=GoodPlaces.of(pooled, len(self.scores) * places_in(session.metadata)),
             groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
             provider=session.provider,

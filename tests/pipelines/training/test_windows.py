@@ -86,7 +86,7 @@ def test_metadata_card_and_calibration_say_windows(model) -> None:
     assert "in windows of 64 x 64 pixels" in model.card
     assert calibration.kind == "cross"
     assert calibration.n == metadata.images["train"]  # images, not windows
-    assert set(calibration.statistics) == set(STATISTICS)
+    assert set(calibration.statistics) == set(STATISTICS) - {"rate", "distortion"}  # the bound of folds is another
     windows = HEIGHT * WIDTH / 64**2
     assert calibration.places.places == pytest.approx(calibration.n * windows * np.prod(metadata.places), rel=0.01)
     assert calibration.local_share == pytest.approx(1e-3 / windows)
