@@ -128,7 +128,8 @@ def rates_notes(counts: Collection[int]) -> list[str]:
     notes = [
         "Common: the threshold flags exactly that share of the good test images, interpolated between two scores. "
         "Own: the threshold comes from good training images that the method was not fitted on, and the share of good "
-        "test images that it flags stands beside the recall."
+        "test images that it flags stands beside the recall. Only Kintsugi's own row moves scores of folds to the "
+        "scale of the model that is fitted to all; without that, a threshold is stricter than asked."
     ]
     if counts:
         images = " or ".join(map(str, sorted(counts)))
