@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-DOUBT = 4  # images in reserve, or pieces, of which half of what they tell is believed
+DOUBT = 4  # With this many images (or pieces) in reserve, scores move by half of the measured difference.
 LEAST_RATIO = 0.5  # of the spreads: a smaller one is that of images that are all the same
 
 
@@ -24,9 +24,7 @@ class Reserve:
 
     folds: Floats  # (K, R)
     final: Floats  # (R,)
-    pieces: tuple[
-        str, ...
-    ] = ()  # that each image shows: images of one piece tell no more than one; empty: each its own
+    pieces: tuple[str, ...] = ()  # of each image; images of one piece count as one. Empty: each image is its own piece
 
     def equate(self, scores: Floats, fold_of: NDArray[np.int64]) -> Floats:
         """Put out-of-fold scores on the final model's scale, as far as the images in reserve can be believed.

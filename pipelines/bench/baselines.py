@@ -48,10 +48,10 @@ def measure_memory(question: Question) -> dict[str, Any]:
         fit, note = _published_rule(question, material, device)
     scorer = fit(train)
     seconds = time.perf_counter() - start
-    once = [(scorer, material.data.split["calibrate"])]
-    held_out = ((fit(rest), fold) for rest, fold in material.folds())
+    folds = material.folds()
+    held_out = ((fit(rest), fold) for rest, fold in folds) if folds else [(scorer, material.data.split["calibrate"])]
     return {
-        **score_images(question.test, material, scorer, device, held_out if material.folds() else once),
+        **score_images(question.test, material, scorer, device, held_out),
         "train_seconds": seconds,
         **_facts(material, device, note),
     }

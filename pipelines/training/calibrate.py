@@ -19,10 +19,7 @@ from pipelines.anomaly.rate_claim import Kind, Measured
 from pipelines.data.training_images import TrainingData
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.models.inputs import decode_for
-from pipelines.models.model_file import (
-    CALIBRATION_FILE,
-    Metadata,
-)
+from pipelines.models.model_file import CALIBRATION_FILE, Metadata
 from pipelines.models.session import SCORES, Session
 from pipelines.training.closed_form import HeldOut
 
@@ -73,8 +70,8 @@ def calibrate_by_folds(
         if isinstance(image, Failed):
             continue
         row = row_of[image.file.relative]
-        bound = {"rate": float(held_out.elbo.rate[row]), "distortion": float(held_out.elbo.distortion[row])}
-        found.add(image, {"score": float(scores[row]), **bound}, held_out.maps[row].numpy())
+        # Only the score: the folds' bounds are not the deployed model's, and every batch would seem to have moved.
+        found.add(image, {"score": float(scores[row])}, held_out.maps[row].numpy())
     calibration = found.calibration(session, false_alarms, kind="cross", folds=held_out.folds)
     rate = calibration.default_false_alarms()
     if reserve is None:
@@ -138,7 +135,7 @@ class _Found:
         self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
 
     def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
-        """Take in an image: its score, rate and distortion, and its map."""
+        """Take in an image: its score, with rate and distortion where they are known, and its map."""
         self.scores.append(scored["score"])
         self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
         if len(self.scores) <= STATISTICS_IMAGES:
@@ -152,8 +149,6 @@ class _Found:
         self, session: Session, false_alarms: float | None, *, kind: Kind = "split", folds: int | None = None
     ) -> Calibration:
         """Make a calibration of it."""
-        # The folds' bounds are not the deployed model's: every batch would seem to have moved.
-        of_folds = ("rate", "distortion") if kind == "cross" else ()
         pooled = np.append(np.concatenate(self.pixels), np.float32(self.highest))
         quantiles = np.quantile(pooled, [float(q) for q in MAP_QUANTILES])
         return Calibration(
@@ -163,7 +158,7 @@ class _Found:
             scores=tuple(self.scores),
             map_quantiles=dict(zip(MAP_QUANTILES, map(float, quantiles), strict=True)),
             false_alarms=false_alarms,
-            statistics={name: tuple(each) for name, each in self.statistics.items() if name not in of_folds},
+            statistics={name: tuple(each) for name, each in self.statistics.items() if each},
             places=GoodPlaces.of(pooled, len(self.scores) * places_in(session.metadata)),
             groups={name: tuple(each) for name, each in self.groups.items()} if len(self.groups) > 1 else {},
             provider=session.provider,

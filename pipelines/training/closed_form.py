@@ -1,7 +1,7 @@
 """Models in closed form: a linear VAE and further experts, each good image scored by a fold that has not seen it.
 
 folds -> fit each on the others -> maps of its images -> statistics, weights and scores -> fit once more on all
--> what the folds make of images in reserve, which tells how their scores compare with the final model's
+-> score the images in reserve by each fold, to compare the folds with the final model
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 The figure is the AUROC with which a model tells held-out good images from the same images with synthetic defects:
 both models can have it, whatever they call a likelihood, where their ELBOs could not be compared. And a challenger has
-to keep its false-alarm rate, promised or asked, on good images that it was not fitted to (of a cross calibration they
-tell the scale of its threshold, too). Where both tell classes
-of images, it must tell them as well, too.
+to keep its false-alarm rate, promised or asked, on good images that it was not fitted to. (These images also set the
+scale of a cross calibration's threshold.) Where both tell classes of images, it must tell them as well, too.
 """
 
 from __future__ import annotations
