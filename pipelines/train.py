@@ -361,7 +361,7 @@ def _work_key(prepared: Prepared) -> str:
         "model": job.model.model_dump_json(),
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides, plan.overlap],
-        "y": [getattr(representation, name, None) for name in ("smooth", "standardises")],
+        "y": [getattr(representation, name, None) for name in ("smooth", "standardises", "recentres")],
         "backbone": representation.backbone.digest() if isinstance(representation, Features) else None,
         "classes": [data.classes, hashlib.sha256(repr(data.labels).encode()).hexdigest()],
         "format": [plan.image_format.channels, plan.image_format.bit_depth],

@@ -128,7 +128,7 @@ def measure_autoencoder(question: Question) -> dict[str, Any]:
 def _representation(material: Material) -> tuple[Representation, Examples]:
     """What the software's own network is given: y, and that of every image."""
     standardise = choose_standardise(material.job, material.plan, material.data)
-    representation = build_representation(material.job, material.plan, standardise=standardise)
+    representation = build_representation(material.job, material.plan, standardise=standardise, recentre=False)
     return representation, make_examples(material.data, material.plan.image_format, representation)
 
 

@@ -69,6 +69,7 @@ class Metadata(CommonMetadata):
     stages: int | None = None  # halvings; older files do not say
     smooth: bool | Literal["both"] | None = None  # features are averaged over 3x3 places
     standardised: bool | None = None  # every image gets the same brightness and contrast first
+    recentred: bool | None = None  # the mean over the image is taken off its features
     corruption: str | None = None  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: PositiveInt  # D, the dimensions of y

@@ -97,6 +97,7 @@ def describe(job: Job, plan: Plan, data: TrainingData, graph: ScoringGraph, corr
         experts=tuple(experts_of(graph).items()),
         aspects={name: EXPERTS[name].aspect if name in EXPERTS else VAE_ASPECT for name in experts_of(graph)},
         standardised=graph.representation.standardises,
+        recentred=graph.representation.recentres if isinstance(graph.representation, Features) else None,
         corruption=corruption,
         places=grid_of(graph),
         composite=len(plan.strides) > 1,

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import LOCAL_LEVEL
 from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
-from pipelines.anomaly.drift import STATISTICS, image_facts
+from pipelines.anomaly.drift import STATISTICS
 from pipelines.anomaly.equating import Reserve
 from pipelines.anomaly.group_thresholds import group_of
+from pipelines.anomaly.image_facts import image_facts
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.anomaly.rate_claim import Kind, Measured
 from pipelines.data.training_images import TrainingData
@@ -94,20 +95,20 @@ def calibrate_by_folds(
 
 def _reserve_of(data: TrainingData, held_out: HeldOut, scores: Mapping[str, float]) -> Reserve | None:
     """What images in reserve score under the folds and under the exported file; None where there is none to compare."""
-    if held_out.reserve is None or not scores:
+    if held_out.by_fold is None or not scores:
         return None
     select = data.split["select"]
     read = [place for place, index in enumerate(select) if data.files[index].relative in scores]
     final = np.array([scores[data.files[select[place]].relative] for place in read])
     pieces = tuple(data.pieces[select[place]] for place in read) if data.pieces else ()
-    return Reserve(held_out.reserve[:, read], final, pieces)
+    return Reserve(held_out.by_fold.reserve[:, read], final, pieces)
 
 
 def _on_scale(reserve: Reserve | None, held_out: HeldOut) -> NDArray[np.float64]:
     scores = np.array(held_out.scores)
-    if reserve is None or held_out.fold_of is None:
+    if reserve is None or held_out.by_fold is None:
         return scores
-    return reserve.equate(scores, held_out.fold_of)
+    return reserve.equate(scores, held_out.by_fold.fold_of)
 
 
 def _threshold(scores: NDArray[np.float64], rate: float) -> float:

@@ -36,7 +36,6 @@ from vaecore.experts import (
     WHOLE_PLACES,
     ClosedFormLinearVAE,
     Combination,
-    summary_of,
 )
 from vaecore.graphs.scoring import ScoreKind, ScoringGraph
 from vaecore.representations import Features, View
@@ -45,6 +44,14 @@ from vaecore.representations.image_format import ImageFormat
 log = logging.getLogger(__name__)
 FITTED_IMAGES = 2_000  # more make the fit slow, and hardly better
 DAMAGED_IMAGES, DEFECTS_PER_IMAGE = 48, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByFold:
+    """Which fold scored each image, and what every fold makes of the same images, which none was fitted to."""
+
+    fold_of: NDArray[np.int64]  # (N,)
+    reserve: NDArray[np.float64]  # (K, R), scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +64,7 @@ class HeldOut:
     maps: Tensor | Sequence[Tensor]  # (N, h, w), or N times (h, w): anomaly maps on their own grid
     folds: int
     summaries: NDArray[np.float32] | None  # (N, D), what each image shows on average; None of windows
-    fold_of: NDArray[np.int64] | None = None  # (N,), the fold that scored each; None of windows
-    reserve: NDArray[np.float64] | None = None  # (K, R), what each fold makes of images in reserve; None of windows
+    by_fold: ByFold | None = None  # None of windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,28 +135,26 @@ def train_closed_form(
     if plan.overlap is not None:  # at full resolution a small defect is a single place
         areas = [SINGLE_PLACES] * len(names)
     found: list[Fitted] = []
-    summaries = [torch.zeros(0)] * 3
     reserve = np.array(data.split["select"] if is_crossed(data.split) and plan.overlap is None else (), dtype=np.int64)
+    summaries = [_summarise(examples, rows, features) for rows in (fitted, reserve)]
+    with torch.inference_mode():
+        copied = torch.cat([features.summarise(part.float()) for part in damaged.extracted.split(BATCH)])
     with progress(log, "fit", len(names) * (len(folds) + 1), "folds") as advance:
         for name, view in zip(names, views, strict=True):
             good, kept = (_look(examples, rows, features, view) for rows in (fitted, reserve))
             bad = _look_at(damaged.extracted, features, view)
-            if not found:  # the VAE's view gives the averages
-                summaries = [
-                    torch.cat([summary_of(y.float()) for y in each.split(BATCH)]) for each in (good, bad, kept)
-                ]
             views_of = Shown(good, bad, kept, damaged.source)
             found.append(fit_by_folds(name, features, views_of, folds, advance, keep=bool(calibrate)))
             del good, bad, kept, views_of
     own, copies = [each.own for each in found], [each.copies for each in found]
-    seen = _Seen(own, summaries[0], copies, summaries[1], damaged.source, areas)
-    scores, by_fold, in_reserve, fold_of = torch.zeros(len(fitted)), [], [], np.zeros(len(fitted), dtype=np.int64)
+    seen = _Seen(own, summaries[0], copies, copied, damaged.source, areas)
+    scores, combinations, in_reserve, fold_of = torch.zeros(len(fitted)), [], [], np.zeros(len(fitted), dtype=np.int64)
     for number, fold in enumerate(folds):  # every step that sees good images is repeated without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
-        by_fold.append(_combine(seen, others)[0])
+        combinations.append(_combine(seen, others)[0])
         fold_of[fold] = number
-        scores[fold] = by_fold[-1]([maps[fold] for maps in own], summaries[0][fold])[1]
-        in_reserve.append(by_fold[-1]([each.reserve[number] for each in found], summaries[2])[1])
+        scores[fold] = combinations[-1]([maps[fold] for maps in own], summaries[0][fold])[1]
+        in_reserve.append(combinations[-1]([each.reserve[number] for each in found], summaries[1])[1])
     combination, separations = _combine(seen, np.arange(len(fitted)))
     weights = dict(zip(names, combination.weights.tolist(), strict=True))
     synthetic = dict(zip(names, separations, strict=True))
@@ -162,8 +166,8 @@ def train_closed_form(
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
         in_reserve = list(-found[0].reserve_elbo / features.dims)
     held = HeldOut(
-        tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy(), fold_of,
-        torch.stack(in_reserve).double().numpy(),
+        tuple(fitted.tolist()), tuple(scores.tolist()), elbo, maps, len(folds), summaries[0].numpy(),
+        ByFold(fold_of, torch.stack(in_reserve).double().numpy()),
     )  # fmt: skip
     made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
     if plan.overlap is None or not calibrate:
@@ -171,7 +175,9 @@ def train_closed_form(
     graph_of: dict[int, ScoringGraph] = {}
     for number, fold in enumerate(folds):
         vae, *experts = [each.folds[number] for each in found]
-        of_fold = replace(made, model=cast("ClosedFormLinearVAE", vae), experts=experts, combination=by_fold[number])
+        of_fold = replace(
+            made, model=cast("ClosedFormLinearVAE", vae), experts=experts, combination=combinations[number]
+        )
         graph = of_fold.in_graph(plan.image_format, features, kind)
         graph_of |= dict.fromkeys(data.image_of[fitted[fold]].tolist(), graph)
     return replace(made, held_out=_hold_out(calibrate, graph_of, examples, data, plan.overlap, len(folds)))
@@ -202,6 +208,13 @@ def _look(examples: Examples, indices: NDArray[np.int64], features: Features, vi
     for part in parts_of(np.arange(len(indices))):
         found[part] = features.look(examples.extracted(indices[part]), view).half()
     return found
+
+
+@torch.inference_mode()
+def _summarise(examples: Examples, indices: NDArray[np.int64], features: Features) -> Tensor:
+    """What some images show on average."""
+    parts = [features.summarise(examples.extracted(indices[part])) for part in parts_of(np.arange(len(indices)))]
+    return torch.cat(parts) if parts else torch.zeros(0, features.channels)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from pipelines.training.network import gather_circumstances
 from pipelines.training.options import find_prior, find_score_kind
 from pipelines.training.temperature import set_temperature
 from vaecore.bound import BoundMaps, LatentVariableModel, bound_maps
-from vaecore.experts import WHOLE_PLACES, Combination, summary_of
+from vaecore.experts import WHOLE_PLACES, Combination
 from vaecore.graphs.scoring import ScoringGraph, squared_error
 from vaecore.likelihoods import SharedGaussianLikelihood
 from vaecore.networks import ClassPrior
@@ -106,7 +106,8 @@ def reconstruction_sheet(network: LatentVariableModel, examples: Examples) -> by
 @torch.inference_mode()
 def _combination(graph: ScoringGraph, examples: Examples) -> Combination:
     """Statistics of the bound's map, from images that were not trained on."""
-    maps, summaries = zip(*((maps, summary_of(y)) for maps, y in _bounds(graph, examples)), strict=True)
+    # A deep VAE's y is not recentred: its mean over the places is what an image shows on average.
+    maps, summaries = zip(*((maps, y.mean(dim=(2, 3))) for maps, y in _bounds(graph, examples)), strict=True)
     places = torch.cat([graph.representation.sum_by_place(each.distortion) for each in maps])
     images, *size = places.shape
     combination = Combination([(size[0], size[1])], [WHOLE_PLACES], images=images, dims=summaries[0].shape[1])

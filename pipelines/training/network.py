@@ -55,14 +55,20 @@ def build_likelihood(job: Job, plan: Plan) -> Likelihood:
     return kind(plan.target.least_scale) if "least_scale" in inspect.signature(kind).parameters else kind()
 
 
-def build_representation(job: Job, plan: Plan, *, standardise: bool) -> Representation:
+def build_representation(job: Job, plan: Plan, *, standardise: bool, recentre: bool | None = None) -> Representation:
     """What y is.
+
+    Args:
+        job: The job.
+        plan: What was chosen.
+        standardise: Give every image the same brightness and contrast.
+        recentre: Take the mean over the image off features; None: for a model in closed form.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
     """
     if plan.target.features:
-        return build_features(job, plan, standardise=standardise)
+        return build_features(job, plan, standardise=standardise, recentre=recentre)
     likelihood = IMAGE_LIKELIHOODS[find_likelihood_name(job, plan)]
     return Pixels(
         channels=plan.image_format.channels,
@@ -79,8 +85,8 @@ def _levels(likelihood: type[Likelihood], plan: Plan) -> int | None:
     return 1 if likelihood is BernoulliLikelihood else plan.image_format.maximum
 
 
-def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
-    """Features of the job's backbone.
+def build_features(job: Job, plan: Plan, *, standardise: bool, recentre: bool | None = None) -> Features:
+    """Features of the job's backbone; the arguments are those of `build_representation`.
 
     Raises:
         JobError: The backbone is unknown, or does not fit its weights or strides.
@@ -91,6 +97,7 @@ def build_features(job: Job, plan: Plan, *, standardise: bool) -> Features:
             input_size=plan.size,
             whole=plan.target.whole,
             standardise=standardise,
+            recentre=plan.experts is not None if recentre is None else recentre,
         )
 
 

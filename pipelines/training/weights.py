@@ -70,7 +70,9 @@ def _built(file: ModelFile, session: Session) -> ScoringGraph:
         layers=metadata.layers,
         experts=choose_experts(job, target),
     )
-    representation = build_representation(job, plan, standardise=metadata.standardised)
+    representation = build_representation(
+        job, plan, standardise=metadata.standardised, recentre=bool(metadata.recentred)
+    )
     model = build_network(
         job, plan, representation, classes=len(metadata.classes), latents=metadata.latent_shape[0], trained=True
     )

@@ -4,7 +4,7 @@ The linear VAE is the one whose bound is reported; the others add what it does n
 """
 
 from vaecore.experts.base import SINGLE_PLACES, WHOLE_PLACES, Batches, Expert, InClosedForm, add
-from vaecore.experts.combination import Combination, summary_of
+from vaecore.experts.combination import Combination
 from vaecore.experts.gaussian import SharedGaussian
 from vaecore.experts.linear_vae import ClosedFormLinearVAE, latents_for
 from vaecore.experts.memory import Memory
@@ -19,5 +19,5 @@ EXPERTS: dict[str, type[Expert]] = {
 
 __all__ = [
     "EXPERTS", "SINGLE_PLACES", "WHOLE_PLACES", "Batches", "ClosedFormLinearVAE", "Combination", "Expert",
-    "InClosedForm", "Memory", "PlaceGaussian", "SharedGaussian", "add", "latents_for", "summary_of",
+    "InClosedForm", "Memory", "PlaceGaussian", "SharedGaussian", "add", "latents_for",
 ]  # fmt: skip

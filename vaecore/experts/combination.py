@@ -190,7 +190,7 @@ class Combination(nn.Module):
 
         Args:
             maps: Each expert's.
-            summary: Mean over the places of what the experts see (`summary_of`).
+            summary: What each image shows on average (`Features.summarise`).
         """
         shown, scores = self._apart(maps)
         each = (scores - EXPECTED * self.like(summary) - self.mean) / self.scale
@@ -225,8 +225,3 @@ class Combination(nn.Module):
         """Each expert's standardised map, and its score before what is expected is taken off."""
         shown, scores = zip(*(one(places) for one, places in zip(self.each, maps, strict=True)), strict=True)
         return shown, torch.stack(scores, dim=1)
-
-
-def summary_of(y: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
-    """What an image shows on average, wherever it shows it."""
-    return y.mean(dim=(2, 3))

@@ -19,7 +19,7 @@ from vaecore.bound import (
     bound_maps,
     iwae,
 )
-from vaecore.experts import Combination, Expert, summary_of
+from vaecore.experts import Combination, Expert
 from vaecore.networks.class_prior import ClassPrior
 from vaecore.networks.two_level_vae import TwoLevelVAE
 from vaecore.representations import Features, Representation
@@ -195,7 +195,8 @@ class ScoringGraph(_Graph):
         if self.combination is None:
             shown, score = self.score_without_experts(y, noise, maps)
         else:
-            shown, score, apart["expert_score"] = self.combination(self.maps_by_place(extracted, maps), summary_of(y))
+            summary = self.representation.summarise(extracted)
+            shown, score, apart["expert_score"] = self.combination(self.maps_by_place(extracted, maps), summary)
         scored = {
             "anomaly_map": resize(shown.unsqueeze(1), full_size).squeeze(1),
             "elbo": total.value,

@@ -39,6 +39,10 @@ class Representation(nn.Module, ABC):
         del generator
         return self.normalise(extracted)
 
+    def summarise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
+        """What an image shows on average, wherever it shows it."""
+        return self.normalise(extracted).mean(dim=(2, 3))
+
     @abstractmethod
     def sum_by_place(self, values: Float[Tensor, "B D h w"]) -> Float[Tensor, "B h2 w2"]:
         """Sum values of y's dimensions by place, on the finest grid that y knows; the total stays the same."""

@@ -55,6 +55,7 @@ class Features(Representation):
         view: View = WIDE,
         whole: bool = False,
         standardise: bool = False,
+        recentre: bool = False,
     ) -> None:
         """Choose the size that images are resized to.
 
@@ -64,6 +65,8 @@ class Features(Representation):
             view: What y is.
             whole: Average over the image: y is one place, and says what is shown, not where.
             standardise: Give every image the same brightness and contrast first, where the exposure says nothing.
+            recentre: Take the mean over the image off every map of a view: blur, noise, compression and light change
+                the whole image alike, and defects do not. An image that is one place keeps its mean.
 
         Raises:
             ValueError: The size is not a multiple of the stride, or the view is of strides that there are not.
@@ -78,6 +81,7 @@ class Features(Representation):
             raise ValueError(msg)
         self.backbone, self.input_size = backbone, input_size
         self.view, self.whole, self.standardises = view, whole, standardise
+        self.recentres = recentre and not whole
         self.smooth = view.smooth and not whole
         grid = (1, 1) if whole else (input_size[0] // coarsest, input_size[1] // coarsest)
         self._grid, self._widths = grid, backbone.channels
@@ -122,10 +126,21 @@ class Features(Representation):
         return self.look(extracted, self.view)
 
     def look(self, extracted: Float[Tensor, "B D h w"], view: View) -> Float[Tensor, "B C h w"]:
-        """Standardise each channel, and make a view."""
+        """Standardise each channel, recentre each map if that is asked for, and make a view."""
+        return self._make_view(extracted, view, recentre=self.recentres)
+
+    def summarise(self, extracted: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
+        """What an image shows on average, wherever it shows it: the mean of y over its places, never recentred."""
+        return self._make_view(extracted, self.view, recentre=False).mean(dim=(2, 3))
+
+    def _make_view(
+        self, extracted: Float[Tensor, "B D h w"], view: View, *, recentre: bool
+    ) -> Float[Tensor, "B C h w"]:
         chosen = self._positions(view)
         parts = [self._parts(each) for each in (extracted, self.mean, self.std)]
         maps = [F.pixel_shuffle((parts[0][i] - parts[1][i]) / parts[2][i], self._factors[i]) for i in chosen]
+        if recentre:
+            maps = [m - m.mean(dim=(2, 3), keepdim=True) for m in maps]
         if view.smooth and not self.whole:
             maps = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in maps]
         _, size = self.shape_of(view)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from vaecore.experts import EXPERTS, Batches, ClosedFormLinearVAE, Combination, summary_of
+from vaecore.experts import EXPERTS, Batches, ClosedFormLinearVAE, Combination
 from vaecore.graphs.export import METADATA_KEY, export_decoder, export_extractor, export_scoring
 from vaecore.graphs.scoring import DecoderGraph, ScoringGraph
 from vaecore.likelihoods import IMAGE_LIKELIHOODS, DiscretisedLogisticLikelihood
@@ -90,7 +90,7 @@ def graph_of(
 
 def graph_of_experts(image_format: ImageFormat) -> ScoringGraph:
     """A linear VAE and every expert, fitted to noise."""
-    features = Features(Backbone(strides=(4, 8, 16)), input_size=(64, 96))
+    features = Features(Backbone(strides=(4, 8, 16)), input_size=(64, 96), recentre=True)
     images = torch.rand(12, 1, 64, 96, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         extracted = features.extract(images)
@@ -112,7 +112,7 @@ def graph_of_experts(image_format: ImageFormat) -> ScoringGraph:
     with torch.no_grad():
         y = features.normalise(extracted)
         maps = graph.maps_by_place(extracted, graph.bound(y, torch.zeros(12, 1, *model.latent_shape)))
-        combination.fit(maps, summary_of(y))
+        combination.fit(maps, features.summarise(extracted))
     combination.weigh([0.9, 0.8, 0.85, 0.9])
     return graph
 

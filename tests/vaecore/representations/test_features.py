@@ -104,6 +104,23 @@ def test_features_can_be_blind_to_exposure() -> None:
     assert (plain(0.3 * image + 0.1) - plain(image)).abs().max() > 0.1
 
 
+def test_recentred_features_do_not_see_what_changes_the_whole_image_alike() -> None:
+    backbone = Backbone(strides=(4, 8, 16))
+    plain, recentred = (Features(backbone, input_size=(64, 96), recentre=choice) for choice in (False, True))
+    extracted = plain.extract(IMAGES[:3])
+    moved = extracted + torch.randn(1, extracted.shape[1], 1, 1, generator=torch.Generator().manual_seed(1))
+    groups = [c * f**2 for c, f in zip(backbone.channels, (4, 2, 1), strict=True)]
+    alike = torch.cat(
+        [part.mean(dim=1, keepdim=True) + torch.zeros_like(part) for part in extracted.split(groups, 1)], 1
+    )
+    for view in (WIDE, PLACES, FINE):
+        everywhere = recentred.look(extracted + alike.mean(dim=(2, 3), keepdim=True), view)
+        torch.testing.assert_close(everywhere, recentred.look(extracted, view), rtol=1e-3, atol=1e-4)
+        assert (plain.look(moved, view) - plain.look(extracted, view)).abs().max() > 0.1
+    torch.testing.assert_close(recentred.summarise(extracted), plain.summarise(extracted))
+    torch.testing.assert_close(plain.summarise(extracted), plain.normalise(extracted).mean(dim=(2, 3)))
+
+
 def test_features_of_the_whole_image_have_one_place() -> None:
     made = Features(Backbone(strides=(8, 16)), input_size=(64, 96), whole=True)
     fine, coarse = made.backbone(IMAGES[:2])
