@@ -15,7 +15,16 @@ from flows.bench import app as bench_app
 from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
-from flows.options import EngineOption, FreshOption, GroupsOption, ModelOption, OutOption, RateOption
+from flows.options import (
+    AgainstName,
+    AgainstOption,
+    EngineOption,
+    FreshOption,
+    GroupsOption,
+    ModelOption,
+    OutOption,
+    RateOption,
+)
 from flows.paths import App
 from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
@@ -130,39 +139,24 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
     ] = None,
+    against: AgainstOption = AgainstName.AUTO,
     all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
     fresh: FreshOption = False,
     engine: EngineOption = "local",
 ) -> None:
     """Score every image under a folder: anomaly scores, heat maps, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
-        from pipelines.base.percentages import promised
+        from flows.score_lines import describe_scores
         from pipelines.batch.engines import check_engine
         from pipelines.score import score_folder
 
         summary = score_folder(
             folder, model, out, false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries,
-            groups=groups, calibration=calibration, all_maps=all_maps, fresh=fresh,
+            groups=groups, calibration=calibration, all_maps=all_maps, fresh=fresh, against=against.value,
             engine=check_engine(engine),
         )  # fmt: skip
-        if not summary.ok:
-            typer.echo("no image could be scored")
-        elif summary.threshold is None or summary.false_alarms is None:
-            typer.echo(f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration")
-        else:
-            rule = summary.rule or f"{summary.claim.is_what} false-alarm rate {promised(summary.false_alarms)}"
-            which = "threshold of all other images" if summary.by_group else "threshold"
-            is_what = "promised" if summary.claim.is_proved else "known"
-            if summary.unpromised == summary.ok:
-                rule = f"no rate {is_what} for their sub-folders"
-            elif summary.by_group + summary.unpromised < summary.ok:
-                rule += f", {which} {summary.threshold:.4f}"
-            if 0 < summary.unpromised < summary.ok:
-                rule += f", no rate {is_what} for {summary.unpromised} images of other sub-folders"
-            typer.echo(f"{summary.flagged} of {summary.ok} images look abnormal ({rule})")
-            if not summary.claim.is_proved:
-                for which, text in summary.claim.describe(summary.false_alarms):
-                    typer.echo(f"{which}: {text}")
+        for line in describe_scores(summary):
+            typer.echo(line)
         typer.echo(f"report: {summary.report}")
         _exit_with_failures(summary.failed, summary.files, summary.out)
 

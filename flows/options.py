@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,4 +28,22 @@ EngineOption = Annotated[
 FreshOption = Annotated[
     bool,
     typer.Option("--fresh", help="Forget what an earlier run did and begin again, such as after files were replaced."),
+]
+
+
+class AgainstName(StrEnum):
+    """What images may be judged against."""
+
+    CALIBRATION = "calibration"
+    FOLDER = "folder"
+    AUTO = "auto"
+
+
+AgainstOption = Annotated[
+    AgainstName,
+    typer.Option(
+        "--against",
+        help="What images are judged against: calibration, whose rate holds for images like its own; folder, where "
+        "most images of this folder lie; auto: the folder once its images are not like those of calibration.",
+    ),
 ]

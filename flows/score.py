@@ -12,6 +12,7 @@ from flows.artifacts import record_scores
 from flows.folder_run import report_run, run_folder, run_shards
 from flows.notify import tell_failure
 from flows.runs import only_warned, recorded_run
+from pipelines.anomaly.against import Against
 from pipelines.batch.engines import Engine
 from pipelines.batch.options import ScoreOptions
 from pipelines.jobfile.tables import Age, AlarmTable
@@ -31,6 +32,7 @@ def score_flow(
     groups: bool = False,
     budget: int | None = None,
     false_discoveries: float | None = None,
+    against: Against = "auto",
     all_maps: bool = False,
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
@@ -48,6 +50,7 @@ def score_flow(
         groups: Judge each sub-folder by the calibration images of its own name, where there are enough.
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
+        against: What images are judged against: "calibration", "folder", or "auto".
         all_maps: Write a heat map of every image, not of the flagged ones alone.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
         alarm: When the run raises an alarm, as a job's `[alarm]` says it.
@@ -63,7 +66,7 @@ def score_flow(
     with recorded_run():
         options = ScoreOptions(
             false_alarms=false_alarms, groups=groups, budget=budget, false_discoveries=false_discoveries,
-            all_maps=all_maps, alarm=alarm, series=series,
+            all_maps=all_maps, against=against, alarm=alarm, series=series,
         )  # fmt: skip
         opener = partial(open_scoring, folder, model, out, options)
         summary: ScoreSummary = run_shards("score", model, opener, engine)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipelines.anomaly.against import columns_needed, judge_run
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.rate_claim import RateClaim
-from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_verdicts
+from pipelines.anomaly.verdicts import Verdicts
 from pipelines.batch.output_folder import OutputFolder
 from pipelines.batch.results_files import COUNTED, open_results
 from pipelines.batch.rows import forget_regions
@@ -98,15 +99,15 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
         )
-        verdicts, _ = settle_verdicts(rule, output.store.tables(files, OF_VERDICTS))
+        judgement = judge_run(rule, lambda: output.store.tables(files, columns_needed(rule, ())), against="calibration")
         with open_results(output.out) as results:
             for block in output.store.blocks(files):
                 rows = block.rows.to_pylist()
-                verdicts.fill(rows)
+                judgement.fill(rows)
                 forget_regions(rows)
                 results.add([row | {"model": model["name"], "version": model["version"]} for row in rows])
         output.write_gallery(results.worst)
-        judged = kept | {"threshold": verdicts.threshold} if kept else None
+        judged = kept | {"threshold": judgement.run.threshold} if kept else None
         if judged and grouped:
             judged |= {"grouped": grouped | {"unpromised": results.counts["unpromised"]}}
         counts = {name: results.counts[name] for name in COUNTED}

@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import describe_scale
+from pipelines.anomaly.against import Against, Judgement, Reference, columns_needed, judge_run
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.contributions import find_foremost
-from pipelines.anomaly.drift import FEWEST, Drift, image_facts
+from pipelines.anomaly.drift import Drift
 from pipelines.anomaly.findings import Findings, describe_drawing
+from pipelines.anomaly.image_facts import image_facts
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.anomaly.strangers import Strangers
-from pipelines.anomaly.verdicts import OF_VERDICTS, Verdicts, settle_threshold, settle_verdicts
+from pipelines.anomaly.verdicts import Verdicts, settle_threshold
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import map_name, write_atomically
+from pipelines.batch.cautions import warn_of
 from pipelines.batch.engines import Engine, expect_local, run_job
 from pipelines.batch.folder_run import FolderRun
 from pipelines.batch.options import Observer, ScoreOptions
@@ -41,7 +44,6 @@ from pipelines.images import Decoded, Failed, ImageFile, list_images
 from pipelines.models.gallery import Gallery
 from pipelines.models.inputs import batches, bytes_ahead, decode_for, in_halves, weight_of
 from pipelines.models.model_file import CALIBRATION_FILE, GALLERY_FILE, ModelFile, sha256_of
-from pipelines.models.providers import describe_mismatch
 from pipelines.models.session import SCORES, Session
 from pipelines.registry.resolve import find_model
 from pipelines.settings import settings
@@ -65,6 +67,8 @@ class ScoreSummary:
     false_alarms: float | None
     threshold: float | None
     images_per_second: float | None
+    against: Reference = "calibration"  # what the verdicts are against
+    by_calibration: int | None = None  # images that calibration flags, whatever the verdicts are against
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
     drift: Drift | None = None  # None: not looked for, or too few images to tell
     by_group: int = 0  # images judged by a threshold of their own group
@@ -89,6 +93,7 @@ def score_folder(
     observer: Observer | None = None,
     engine: Engine = "local",
     drift_below: tuple[str, ...] = (),
+    against: Against = "auto",
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
@@ -113,6 +118,9 @@ def score_folder(
         observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
         drift_below: Only images of these sub-folders tell of drift, where others are known to be abnormal.
+        against: What images are judged against: "calibration", whose false-alarm rate holds for images like its own;
+            "folder", where most images of this folder lie; "auto": the folder where the images are not like the
+            calibration images. The results have both verdicts.
 
     Returns:
         Counts, and where the report is.
@@ -125,7 +133,7 @@ def score_folder(
     options = ScoreOptions(
         false_alarms=false_alarms, budget=budget, false_discoveries=false_discoveries, groups=groups,
         group_level=group_level, calibration=calibration, all_maps=all_maps, fresh=fresh, observer=observer,
-        drift_below=drift_below,
+        drift_below=drift_below, against=against,
     )  # fmt: skip
     # For each shard of files: FolderRun.run, which takes rows from Scoring.make_rows; then Scoring.finish.
     summary: ScoreSummary = run_job(open_scoring(folder, model, out, options), engine)
@@ -174,15 +182,21 @@ class Scoring(FolderRun):
     options: ScoreOptions
     verdicts: Verdicts
     gallery: Gallery | None = None  # good images to compare with
-    drift: Drift | None = None
+    judgement: Judgement | None = None  # once all scores are known
     strangers: Strangers | None = None  # images that score above all calibration images, once all are known
     unpromised: int = 0  # images that the rate is not meant for
+    flagged: dict[str, int] = field(default_factory=dict)  # by each verdict that there is
     batch_size: int = field(init=False)
     due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
     def __post_init__(self) -> None:
         """Begin with what the session recommends."""
         self.batch_size, self.due = self.session.batch_size, self.verdicts
+
+    @property
+    def drift(self) -> Drift | None:
+        """What the test for drift found; None before all scores are known, or where there are too few."""
+        return None if self.judgement is None else self.judgement.drift
 
     def log_groups(self) -> None:
         """Log once which sub-folders have a threshold of their own, and which are judged together, and why."""
@@ -289,14 +303,10 @@ class Scoring(FolderRun):
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
         self._draw_missing()
-        within, due = self.options.drift_below, self.output.new_names()
-        tables = self.output.store.tables(self.files, (*OF_VERDICTS, "path") if within else OF_VERDICTS)
-        self.verdicts, self.drift = settle_verdicts(self.verdicts, tables, within)
-        if self.verdicts.calibration is not None:
-            self.strangers = Strangers(self.verdicts.calibration, within)
+        judgement, due = self._settle(), self.output.new_names()
 
         def judge(rows: list[Row]) -> None:
-            self.verdicts.fill(rows)
+            judgement.fill(rows)
             forget_regions(rows)
             if self.strangers is not None:
                 self.strangers.add(rows)
@@ -307,14 +317,17 @@ class Scoring(FolderRun):
         results = self.write_results(judge)
         self.output.tidy(due)
         self.unpromised = results.counts["unpromised"]
+        self.flagged = judgement.count(results.counts)
         run, report = self.write_report(results)
         return ScoreSummary(
             out=self.output.out,
             report=report,
             false_alarms=self.verdicts.false_alarms,
             threshold=self.verdicts.threshold,
+            against=judgement.against,
+            by_calibration=self.flagged.get("calibration"),
             rule=self.verdicts.rule,
-            drift=self.drift,
+            drift=judgement.drift,
             by_group=results.counts["grouped"],
             unpromised=self.unpromised,
             claim=RateClaim() if self.verdicts.calibration is None else self.verdicts.calibration.claim,
@@ -323,6 +336,22 @@ class Scoring(FolderRun):
             files=self.total,
             **{name: results.counts[name] for name in COUNTED},
         )
+
+    def _settle(self) -> Judgement:
+        """Find what the images are judged against, and draw those that these verdicts flag and others did not."""
+        below, asked = self.options.drift_below, self.options.against
+        columns = columns_needed(self.verdicts, below)
+        judgement = judge_run(
+            self.verdicts, lambda: self.output.store.tables(self.files, columns), drift_below=below, against=asked
+        )
+        if self.verdicts.calibration is not None:
+            self.strangers = Strangers(self.verdicts.calibration, below)
+        self.judgement, self.verdicts = judgement, judgement.run
+        if judgement.against == "folder":
+            self.due = self.verdicts
+            for shard in self.cut(self.output.store.find_undone(self.files, self.is_done)):
+                self.run(shard)
+        return judgement
 
     def _draw_missing(self) -> None:
         """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
@@ -343,41 +372,19 @@ class Scoring(FolderRun):
         for name, number in self.verdicts.options.items():
             options += [f"--{name.replace('_', '-')}", repr(number)]
         options += ["--groups"] * (self.verdicts.groups is not None) + ["--all-maps"] * self.options.all_maps
-        warnings = list(self._warn(counts["ok"], finished=finished))
-        document = describe_run(self, counts, options=options, warnings=warnings, finished=finished, drift=self.drift)
-        return document | {
+        options += ["--against", self.options.against] * (self.options.against != "auto")
+        warnings = warn_of(
+            self.verdicts, self.judgement, scored=counts["ok"], ran_on=self.ran_on or {self.session.provider},
+            strangers=self.strangers, missing=self.model.folder / CALIBRATION_FILE,
+            paths=(file.relative for file in self.files),
+        )  # fmt: skip
+        told = list(warnings)
+        return describe_run(self, counts, options=options, warnings=told, finished=finished, drift=self.drift) | {
             "calibration": self.verdicts.describe((file.relative for file in self.files), self.unpromised),
             "heat": describe_scale(self.verdicts.calibration),
             "drift": self.drift and asdict(self.drift),
+            "against": self.judgement and self.judgement.describe() | {"flagged": self.flagged},
         }
-
-    def _warn(self, scored: int, *, finished: bool) -> Iterator[str]:
-        """Yield what people should know before they trust the verdicts."""
-        calibration, threshold, groups = self.verdicts.calibration, self.verdicts.threshold, self.verdicts.groups
-        if calibration is None:
-            missing = self.model.folder / CALIBRATION_FILE
-            yield (
-                f"no image has a verdict or a p-value, since {missing} is missing. Copy {CALIBRATION_FILE} and "
-                f"{GALLERY_FILE} to there from where the model file came from (`kintsugi models show NAME@champion` "
-                "prints that folder), or give --calibration FILE, and run the same command again"
-            )
-        if caution := self.verdicts.caution(scored):
-            yield caution
-        if self.drift is not None and self.drift.drifted:
-            yield str(self.drift)
-        if finished and self.strangers is not None and (warning := self.strangers.warning()):
-            yield warning
-        if finished and self.drift is None and calibration is not None and calibration.n < FEWEST:
-            yield (
-                f"Drift was not checked: it needs {FEWEST} calibration images and this model has {calibration.n}. "
-                "Train on more good images"
-            )
-        if finished and calibration is not None and threshold is not None:
-            ran_on = self.ran_on or {self.session.provider}
-            if warning := describe_mismatch(calibration.provider, ran_on, threshold):
-                yield warning
-        if groups is not None:
-            yield from groups.warn_of_unrepresented(file.relative for file in self.files)
 
 
 def work_key(model: ModelFile, calibration: Calibration | None) -> str:

@@ -4,6 +4,6 @@ Knows no files and no networks: numbers in, numbers and pictures out.
 """
 
 __all__ = [
-    "abnormal_regions", "calibration", "contributions", "drift", "equating", "figures_of_merit", "findings",
-    "group_thresholds", "heatmap", "place_quantiles", "rate_claim", "strangers", "verdicts",
+    "abnormal_regions", "against", "calibration", "contributions", "drift", "equating", "figures_of_merit", "findings",
+    "group_thresholds", "heatmap", "image_facts", "place_quantiles", "rate_claim", "strangers", "verdicts",
 ]  # fmt: skip

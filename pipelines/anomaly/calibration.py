@@ -13,7 +13,7 @@ Belongs to the scoring side: numpy, pydantic and (on demand) scipy only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipelines.anomaly.place_quantiles import GoodPlaces
-from pipelines.anomaly.rate_claim import RateClaim
+from pipelines.anomaly.rate_claim import OF_FILES, Kind, RateClaim
 from pipelines.base.files import TextError, read_text, write_json
 from pipelines.errors import CalibrationError
 
@@ -123,6 +123,24 @@ class Calibration(RateClaim):
     @cached_property
     def _ascending(self) -> NDArray[np.float64]:
         return np.array(self.scores, dtype=np.float64)
+
+    def judging_as(
+        self, kind: Kind, move: Callable[[NDArray[np.float64], str | None], NDArray[np.float64]] | None = None
+    ) -> Calibration:
+        """The same good images, as they judge a run whose images are not like them.
+
+        Args:
+            kind: "folder" or "drifted".
+            move: From scores, and the group that they are of (None: of all), to scores on the scale of the run.
+        """
+        changed: dict[str, Any] = {"kind": kind, "measured": None}
+        if move is not None:
+            groups = {name: tuple(np.sort(move(np.array(of), name)).tolist()) for name, of in self.groups.items()}
+            every = [score for of in groups.values() for score in of] if groups else move(self._ascending, None)
+            changed |= {"groups": groups, "scores": tuple(np.sort(np.array(every)).tolist())}
+        made = self.model_copy(update=changed)
+        made.__dict__.pop("_ascending", None)
+        return made
 
     def p_values(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """How often a good image scores this high or higher.
@@ -257,6 +275,8 @@ class Calibration(RateClaim):
             place = ".".join(str(part) for part in first["loc"])
             what = f"{place}: {first['msg']}" if place else first["msg"]
             raise CalibrationError(f"{path} is not a calibration file ({what}): {again}") from error
+        if calibration.kind not in OF_FILES:
+            raise CalibrationError(f"{path} is of the kind '{calibration.kind}', which is of a run alone: {again}")
         if calibration.model_sha256 != model_sha256:
             raise CalibrationError(
                 f"{path} belongs to the model file {calibration.model_sha256[:12]}, not to {model_sha256[:12]}: "

@@ -2,7 +2,7 @@
 
 A threshold holds for images like those. New light, another lens or another product moves many images a little, which
 no single verdict shows; a test over the whole batch does. It looks at the scores and their two parts, and at plain
-facts of the images (brightness, contrast, detail), each against the calibration images.
+facts of the images (`image_facts`), each against the calibration images.
 """
 
 from __future__ import annotations
@@ -15,12 +15,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FACTS = ("brightness", "contrast", "detail")
-STATISTICS = ("score", "rate", "distortion", *FACTS)
+from pipelines.anomaly.image_facts import FACT_NAMES, FACTS
+
+STATISTICS = ("score", "rate", "distortion", *FACT_NAMES)
 FEWEST = 20  # images on either side: below, the normal approximation of the test is not good
-MOST = 65_536  # images of a batch that are compared; a larger batch is sampled at random
+MOST = 32_768  # images of a batch that are compared; a larger batch is sampled at random
 LEVEL = 0.01  # share of unchanged batches that are reported all the same
-_LONGEST = 256  # pixels looked at along each side
+SHOWN = 3  # changes that a sentence names
+MATERIAL = 0.05  # an effect this far from 0.5 changes no verdict worth naming, however many images show it
+USUAL = 0.9  # quantile of the calibration scores: what scores higher may be a defect, and tells nothing of good images
+FEWEST_USUAL = 0.05  # share of a batch that scores below it; with fewer, nearly all have moved
+SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that a comparison keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One statistic of a batch, beside that of the calibration images."""
+
+    name: str
+    effect: float  # probability that an image of the batch lies above a calibration image in it: 0.5 is no change
+    p_value: float  # of its being alike, corrected for the number of statistics
+    calibration: tuple[float, ...]  # the quantiles `SHARES`
+    batch: tuple[float, ...]
+
+    @property
+    def drifted(self) -> bool:
+        """Return whether the change is more than chance and small changes explain."""
+        return self.p_value <= LEVEL
+
+    def __str__(self) -> str:
+        """The change in words."""
+        share = max(self.effect, 1 - self.effect)
+        fact = next((fact for fact in FACTS if fact.name == self.name), None)
+        if fact is None:
+            return f"the {self.name} is {'higher' if self.effect > 0.5 else 'lower'} in {share:.0%} of comparisons"
+        return f"they are {fact.higher if self.effect > 0.5 else fact.lower} in {share:.0%} of comparisons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +61,31 @@ class Drift:
     moved: str  # the statistic that moved most
     effect: float  # probability that an image of the batch lies above a calibration image in it: 0.5 is no change
     images: int
+    statistics: tuple[Moved, ...] = ()  # each of them, the one that moved most first
+
+    @property
+    def changed(self) -> tuple[Moved, ...]:
+        """The plain facts of the images that have changed, the most changed first."""
+        return tuple(each for each in self.statistics if each.drifted and each.name in FACT_NAMES)
+
+    @property
+    def advice(self) -> str:
+        """What to look at."""
+        if not self.changed:
+            return "Light, sharpness, noise, size and place are as they were: look at the product itself"
+        looked_at = dict.fromkeys(fact.advice for each in self.changed for fact in FACTS if fact.name == each.name)
+        return f"Look at {'; '.join(looked_at)}"
 
     def __str__(self) -> str:
-        """One sentence for people."""
+        """What was found, for people."""
         if not self.drifted:
             return f"no drift: the {self.images} images look like the calibration images (p = {self.p_value:.2g})"
-        way = "higher" if self.effect > 0.5 else "lower"
-        share = max(self.effect, 1 - self.effect)
+        shown = self.changed[:SHOWN] or self.statistics[:1]
+        found = "; ".join(str(each) for each in shown) if shown else self.moved
         return (
-            f"the {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {self.moved} is "
-            f"{way} in {share:.0%} of comparisons; their false-alarm rate may be another. Check light and camera, or "
-            "train on newer good images"
+            f"the {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {found}. "
+            f"Their false-alarm rate may be another. {self.advice}, or train on newer good images"
         )
-
-
-def image_facts(pixels: NDArray[Any]) -> dict[str, float]:
-    """Brightness, contrast and detail of an image, as shares of the largest value.
-
-    Args:
-        pixels: (H, W, C), uint8 or uint16.
-
-    Returns:
-        Mean, standard deviation, and mean absolute difference of neighbours.
-    """
-    step = max(1, min(pixels.shape[:2]) // _LONGEST)
-    some, largest = pixels[::step, ::step], float(np.iinfo(pixels.dtype).max)
-    # In whole numbers: several times faster than in floating point, and every image passes here.
-    mean = int(some.sum(dtype=np.uint64)) / some.size
-    squares = np.square(some, dtype=np.uint16 if pixels.dtype == np.uint8 else np.uint32)
-    variance = int(squares.sum(dtype=np.uint64)) / some.size - mean**2
-    neighbours = [(some[1:], some[:-1]), (some[:, 1:], some[:, :-1])]
-    detail = sum(float((np.maximum(a, b) - np.minimum(a, b)).mean()) for a, b in neighbours if a.size)
-    return {
-        "brightness": mean / largest,
-        "contrast": math.sqrt(max(0.0, variance)) / largest,
-        "detail": detail / largest,
-    }
 
 
 class Sample:
@@ -139,20 +157,50 @@ def check_drift(
         The verdict, its p-value corrected for looking at several statistics (Bonferroni); None where one side has
         too few images to tell.
 
-    Source: Mann and Whitney 1947, for each statistic; a handful of defects among many images moves ranks little.
+    Source: Mann and Whitney 1947, for each statistic; a handful of defects among many images moves ranks little. A
+    change is tested against small ones rather than none: of enough images every trifle is significant.
     """
-    names = [name for name in STATISTICS if name in calibration and name in batch]
-    if not names or min(len(calibration[names[0]]), len(batch[names[0]])) < FEWEST:
+    sides = {
+        name: (_known(batch[name]), _known(calibration[name]))
+        for name in STATISTICS
+        if name in calibration and name in batch
+    }
+    compared = {name: both for name, both in sides.items() if min(map(len, both)) >= FEWEST}
+    if not compared:
         return None
-    results = {name: mann_whitney(np.asarray(batch[name]), np.asarray(calibration[name])) for name in names}
-    moved = min(results, key=lambda name: results[name][1])
-    effect, p_value = results[moved]
-    p_value = min(1.0, p_value * len(names))
-    return Drift(p_value, p_value <= level, moved, effect, len(batch[names[0]]) if images is None else images)
+    if "score" in compared:
+        compared["score"] = _without_high(*compared["score"])
+    found = [_compare(name, *both, count=len(compared)) for name, both in compared.items()]
+    found.sort(key=lambda each: (each.p_value, -abs(each.effect - 0.5)))
+    first = found[0]
+    count = max(len(both[0]) for both in compared.values()) if images is None else images
+    return Drift(first.p_value, first.p_value <= level, first.name, first.effect, count, tuple(found))
 
 
-def mann_whitney(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
-    """P(X > Y) + P(X = Y)/2 and the two-sided p-value of its being one half, with ties and continuity corrected.
+def _known(values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+    """Those that are numbers: an older version's rows lack newer facts."""
+    every = np.asarray(values, np.float64)
+    return every[np.isfinite(every)]
+
+
+def _without_high(
+    batch: NDArray[np.float64], calibration: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores that are usual for good images: defects, however many, are no drift. All, where hardly any is usual."""
+    limit = np.quantile(calibration, USUAL)
+    usual, known = batch[batch <= limit], calibration[calibration <= limit]
+    enough = len(usual) >= max(FEWEST, FEWEST_USUAL * len(batch)) and len(known) >= FEWEST
+    return (usual, known) if enough else (batch, calibration)
+
+
+def _compare(name: str, batch: NDArray[np.float64], calibration: NDArray[np.float64], *, count: int) -> Moved:
+    effect, p_value = mann_whitney(batch, calibration, MATERIAL)
+    quantiles = (tuple(np.quantile(each, SHARES).tolist()) for each in (calibration, batch))
+    return Moved(name, effect, min(1.0, p_value * count), *quantiles)
+
+
+def mann_whitney(x: NDArray[Any], y: NDArray[Any], tolerance: float = 0.0) -> tuple[float, float]:
+    """P(X > Y) + P(X = Y)/2, and the p-value of its being within `tolerance` of one half; ties are corrected.
 
     Not scipy.stats.mannwhitneyu: to import scipy.stats takes about 3 s, and every scoring run would wait for it.
 
@@ -170,5 +218,5 @@ def mann_whitney(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
     variance = n * m / 12 * (total + 1 - ties)
     if variance <= 0:
         return 0.5, 1.0
-    z = max(0.0, abs(u - n * m / 2) - 0.5) / math.sqrt(variance)
+    z = max(0.0, abs(u - n * m / 2) - tolerance * n * m - 0.5) / math.sqrt(variance)
     return u / (n * m), math.erfc(z / math.sqrt(2))

@@ -11,6 +11,10 @@ Ramdas, Tibshirani, "Predictive inference with the jackknife+", 2021, theorem 4)
 good ones score lower under it: images in reserve, which none has seen, tell how much, and put the scores on its scale.
 What is known instead of a proof is measured: the rate on the images in reserve, each judged on the scale that the
 others set.
+
+Two more kinds are of a run, never of a file. *folder*: the calibration scores were put where most of a folder's own
+images lie (`folder_scale`); the rate is estimated. *drifted*: the images were found to be unlike the calibration
+images, so that their scores judge, and no rate is known.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.base.percentages import percent, promised
 
-Kind = Literal["split", "cross"]
+Kind = Literal["split", "cross", "folder", "drifted"]
+OF_FILES: tuple[Kind, ...] = ("split", "cross")
 
 ASSUMPTION = "if the calibration scores were those of the deployed model"
 """What an interval for the realised rate rests on where calibration is of the kind "cross"."""
@@ -113,8 +118,13 @@ class RateClaim(BaseModel):
 
     @property
     def is_what(self) -> str:
-        """The word before "false-alarm rate": "promised" where it is proved, else "asked"."""
-        return "promised" if self.is_proved else "asked"
+        """The word before "false-alarm rate": "promised" where it is proved, else "asked", or "estimated"."""
+        return {"split": "promised", "folder": "estimated"}.get(self.kind, "asked")
+
+    @property
+    def holds(self) -> bool:
+        """Return whether the images are like those that the rate was found on, as far as is known."""
+        return self.kind != "drifted"
 
     @property
     def condition(self) -> str:
@@ -132,6 +142,16 @@ class RateClaim(BaseModel):
                 f"at most {promised(rate)} of good images like the calibration images are flagged, on average over "
                 "calibration sets"
             )
+        if self.kind == "folder":
+            return (
+                f"nothing of the rate of {promised(rate)} that was asked: the calibration scores were put where most "
+                "images of this folder lie, which is where good images lie if most of the images are good"
+            )
+        if self.kind == "drifted":
+            return (
+                f"nothing of the rate of {promised(rate)} that was asked: these images are not like the calibration "
+                "images"
+            )
         folds = "fold models" if self.folds is None else f"{self.folds} fold models"
         return (
             f"nothing of the rate of {promised(rate)} that was asked: the calibration scores are of {folds}, each of "
@@ -142,7 +162,7 @@ class RateClaim(BaseModel):
         """Return what was measured of the false-alarm rate; None where nothing was, and nothing need be."""
         if self.measured is not None:
             return str(self.measured)
-        if self.is_proved:
+        if self.kind != "cross":
             return None
         return "the out-of-fold scores alone: no good images were kept in reserve to count false alarms on"
 

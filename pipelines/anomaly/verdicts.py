@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.anomaly.calibration import Calibration, check_rate
-from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.drift import STATISTICS
 from pipelines.anomaly.group_thresholds import GroupThresholds, Judge, group_of
 from pipelines.anomaly.score_tally import Tally
 from pipelines.base.percentages import percent, promised
@@ -81,6 +81,14 @@ class Verdicts:
             own = GroupThresholds.of(calibration, rate, level=group_level)
             return cls(calibration, rate, (own.rest if own.few else own.strange).threshold, groups=own)
         return cls(calibration, rate, calibration.threshold(rate), budget)
+
+    def again(self, calibration: Calibration) -> Verdicts:
+        """The same rule by other calibration scores."""
+        if self.discoveries:
+            return Verdicts.of(calibration, None, false_discoveries=self.false_alarms)
+        grouped = self.groups is not None
+        level = self.groups.level if self.groups else 0
+        return Verdicts.of(calibration, self.false_alarms, budget=self.budget, groups=grouped, group_level=level)
 
     def threshold_of(self, path: str) -> float | None:
         """Return the threshold that an image is judged by: its group's, where sub-folders are judged by themselves."""
@@ -260,31 +268,6 @@ def check_rule(
             check_rate(rate)
 
 
-def settle_verdicts(
-    verdicts: Verdicts, tables: Iterable[pa.Table], drift_below: tuple[str, ...] = ()
-) -> tuple[Verdicts, Drift | None]:
-    """Return verdicts with the threshold that their rule gives for all images, and whether these have drifted.
-
-    Args:
-        verdicts: The rule.
-        tables: The columns `OF_VERDICTS` of all images; and "path", if only some tell of drift.
-        drift_below: The sub-folders that these are in, where others are known to be abnormal.
-    """
-    tally, statistics = verdicts.tally(), verdicts.calibration.statistics if verdicts.calibration else {}
-    sample = Sample()
-    for table in tables:
-        ok = table.filter(pc.equal(table["status"], "ok"))
-        if tally is not None:
-            tally.add(_floats(ok, "score"))
-        if not statistics:
-            continue
-        if drift_below:
-            ok = ok.filter(pa.array(np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)))
-        sample.add({name: _floats(ok, name) for name in STATISTICS})
-    drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
-    return verdicts.settle(tally), drift
-
-
 def settle_threshold(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts:
     """Return verdicts with the threshold that their rule gives for the images that have rows so far.
 
@@ -296,10 +279,11 @@ def settle_threshold(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts
     if tally is None:
         return verdicts
     for table in tables:
-        tally.add(_floats(table.filter(pc.equal(table["status"], "ok")), "score"))
+        tally.add(floats(table.filter(pc.equal(table["status"], "ok")), "score"))
     return verdicts.settle(tally)
 
 
-def _floats(rows: pa.Table, name: str) -> NDArray[np.float64]:
+def floats(rows: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column as numbers."""
     values: NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
     return values

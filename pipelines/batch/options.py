@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipelines.anomaly.against import Against
 from pipelines.anomaly.verdicts import check_rule
 from pipelines.batch.schema import Row
 from pipelines.errors import CalibrationError, FolderError
@@ -52,6 +53,7 @@ class ScoreOptions(RunOptions):
     all_maps: bool = False
     observer: Observer | None = None
     drift_below: tuple[str, ...] = ()
+    against: Against = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what no model could make good."""

@@ -26,7 +26,8 @@ class Results:
 
     Attributes:
         counts: Rows by what became of them: "ok", "failed"; "flagged", "grouped" (judged by a threshold of their own
-            group) and "unpromised" (judged, and the rate is not meant for them) are among the former.
+            group), "unpromised" (judged, and the rate is not meant for them), "flagged_calibration" and
+            "flagged_folder" (by either verdict, where there are both) are among the former.
         worst: The rows of the highest rank, worst first.
     """
 
@@ -47,6 +48,8 @@ class Results:
             self.counts[row["status"]] += 1
             self.counts["flagged"] += bool(row["is_anomaly"])
             self.counts["grouped"] += row["group"] is not None
+            for reference in ("calibration", "folder"):
+                self.counts[f"flagged_{reference}"] += bool(row[f"{reference}_is_anomaly"])
             self.counts["unpromised"] += row["is_anomaly"] is not None and row["p_value"] is None
             for name in FIGURES_OF_REFERENCE:
                 if row[name] is not None:

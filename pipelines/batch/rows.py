@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.anomaly.drift import FACTS
+from pipelines.anomaly.image_facts import FACT_NAMES
 from pipelines.batch.schema import FLAGGED_FOR, HIGHEST, LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.models.model_file import Metadata
@@ -19,7 +19,7 @@ def empty_row(file: ImageFile) -> Row:
         "size": file.size,
         "mtime_ns": file.mtime_ns,
         **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
-        **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACTS)),
+        **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACT_NAMES)),
         **dict.fromkeys(name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *PICTURES)),
     }
 

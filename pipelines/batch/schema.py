@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.anomaly.drift import FACTS
+from pipelines.anomaly.image_facts import FACT_NAMES
 from pipelines.base.parquet import open_parquet
 
 Row = dict[str, Any]
@@ -28,6 +28,14 @@ REGIONS = [
 # What a score owes most to, of every scored image; where the highest region lies, of flagged ones. README.md, too.
 HIGHEST = [("place", pa.string()), ("highest_x", pa.float64()), ("highest_y", pa.float64())]
 FLAGGED_FOR = [("expert", pa.string()), ("expert_score", pa.float64()), *HIGHEST]
+# Which verdict is the run's, and both, where there are both (`pipelines.anomaly.against`).
+BOTH_REFERENCES = [
+    ("against", pa.string()),
+    ("calibration_p_value", pa.float64()),
+    ("calibration_is_anomaly", pa.bool_()),
+    ("folder_p_value", pa.float64()),
+    ("folder_is_anomaly", pa.bool_()),
+]
 # Of images that have classes, which the model tells; null elsewhere.
 LABELLED = [("label", pa.string()), ("label_probability", pa.float64())]
 # Of images that were mended; null where they were scored.
@@ -67,6 +75,7 @@ RESULTS = pa.schema(
         *RESTORED,
         ("promised", pa.bool_()),  # whether the rule is proved to hold for this verdict; null where there is none
         *FLAGGED_FOR,
+        *BOTH_REFERENCES,
     ]
 )
 FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with
@@ -92,11 +101,12 @@ VERDICTS = (
     "threshold",
     "group",
     "promised",
+    *(name for name, _ in BOTH_REFERENCES),
 )  # known at the end, not part of a shard
 SHARD = pa.schema(
     [field for field in RESULTS if field.name not in VERDICTS]
     + [pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64()), pa.field("pictured", pa.bool_())]
-    + [pa.field(name, pa.float64()) for name in FACTS]
+    + [pa.field(name, pa.float64()) for name in FACT_NAMES]
     + [pa.field(name, kind) for name, kind in PICTURES]
 )
 

@@ -89,7 +89,7 @@ def evaluate_scores(
         place = out or Path(temporary)
         summary = score_folder(
             test, file, place, false_alarms=false_alarms, groups=groups, group_level=1, fresh=True, observer=observe,
-            drift_below=(GOOD,),
+            drift_below=(GOOD,), against="calibration",
         )  # fmt: skip
         verdicts = Verdicts.of(file.calibration(), false_alarms, groups=groups, group_level=1)
         result = measure_scores(rows, pixels, verdicts)

@@ -67,7 +67,7 @@ def evaluate_classes(
         place = out or Path(temporary)
         summary = score_folder(
             folder, file, place, false_alarms=false_alarms, fresh=True, drift_below=classes,
-            observer=observe,
+            observer=observe, against="calibration",
         )  # fmt: skip
         if loose := sum(not group for group, *_ in rows):
             log.warning("%d images lie in %s itself, in no sub-folder: they are in no figure", loose, folder)

@@ -325,6 +325,11 @@ class ScheduleTable(Record):
     false_discoveries: float | None = Field(
         None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
     )
+    against: Literal["calibration", "folder", "auto"] = Field(
+        "auto",
+        description="What images are judged against: calibration; folder: where most of its images lie; auto: the "
+        "folder once its images are not like those of calibration",
+    )
     groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
     timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
@@ -340,7 +345,8 @@ class ScheduleTable(Record):
     @property
     def rule(self) -> dict[str, Any]:
         """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
-        return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
+        asked = {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
+        return asked | ({} if self.against == "auto" else {"against": self.against})
 
     @model_validator(mode="after")
     def _fits_together(self) -> ScheduleTable:

@@ -126,6 +126,16 @@ class CalibrationFacts(Record, RateClaim):
     grouped: GroupedFacts | None = None
 
 
+class MovedFacts(Record):
+    """One statistic of the images, beside that of the calibration images."""
+
+    name: str
+    effect: float
+    p_value: float
+    calibration: tuple[float, ...]  # quantiles of `pipelines.anomaly.drift`
+    batch: tuple[float, ...]
+
+
 class DriftFacts(Record):
     """Whether the images were like the calibration images."""
 
@@ -133,6 +143,15 @@ class DriftFacts(Record):
     drifted: bool
     moved: str  # the statistic that moved most
     effect: float = Field(ge=0, le=1)  # probability that an image lies above a calibration image in it
+    statistics: tuple[MovedFacts, ...] = ()  # none of an older run
+
+
+class AgainstFacts(Record):
+    """What the images are judged against."""
+
+    used: str = "calibration"
+    why: str = ""
+    flagged: dict[str, int] = Field(default_factory=dict)  # by each verdict that there is
 
 
 class Counts(Record):
@@ -162,6 +181,8 @@ class Run(Record):
     model: ModelFacts = ModelFacts()
     calibration: CalibrationFacts | None = None
     heat: HeatFacts | None = None
+    drift: DriftFacts | None = None
+    against: AgainstFacts | None = None
     warnings: tuple[str, ...] = ()
     counts: Counts = Counts()
     left_out: tuple[LeftOutFacts, ...] = ()

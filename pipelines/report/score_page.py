@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report import sentences
 from pipelines.report.charts import lay_out_evaluation
+from pipelines.report.drift_block import lay_out_drift
 from pipelines.report.folder import EVALUATION, CalibrationFacts, Evaluation, GroupedFacts, Picture, Run, read_record
 from pipelines.report.histogram import bin_scores
 from pipelines.report.page import Sections, pack
@@ -41,7 +42,9 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
             rule=None if calibration is None or calibration.grouped else calibration.rule,
             unpromised=grouped.unpromised if grouped else 0,
             claim=claim,
+            by_calibration=run.against.flagged.get("calibration") if run.against else None,
         ),
+        "drift": lay_out_drift(run.drift, run.against, rows.total - failed),
         "done": "scored",
         "normal": rows.count(NORMAL),
         "abnormal": flagged,

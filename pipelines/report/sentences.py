@@ -28,6 +28,7 @@ def summarise_scores(
     rule: str | None = None,
     unpromised: int = 0,
     claim: RateClaim | None = None,
+    by_calibration: int | None = None,
 ) -> str:
     """Return the verdict of a run in one sentence.
 
@@ -40,6 +41,7 @@ def summarise_scores(
         rule: what took its place, in words, as a budget or a share of false discoveries.
         unpromised: images of `judged` that the rate is not meant for.
         claim: what the rate rests on; None: of an older run.
+        by_calibration: images that calibration would flag, where the folder is what they are judged against.
     """
     claim = claim or RateClaim()
     if not ok:
@@ -47,7 +49,13 @@ def summarise_scores(
     if judged:
         who = f"None of {judged:,}" if not flagged else f"{flagged:,} of {judged:,}"
         text = f"{who} images {'look' if flagged != 1 else 'looks'} abnormal"
-        if rule is not None:
+        if claim.kind == "folder":
+            text = f"{who} images {'stand' if flagged != 1 else 'stands'} out from this folder"
+            if by_calibration is not None:
+                text += f"; calibration, of images unlike these, would flag {by_calibration:,}"
+        elif not claim.holds:
+            text += " by a threshold that was made for other images: they are not like the calibration images"
+        elif rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:
             which = "a promised" if claim.is_proved else "an asked"

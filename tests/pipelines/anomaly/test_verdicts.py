@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from pipelines.anomaly.against import judge_run
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import STATISTICS
-from pipelines.anomaly.verdicts import Verdicts, settle_verdicts
+from pipelines.anomaly.verdicts import Verdicts
 from pipelines.errors import CalibrationError
 
 
@@ -145,9 +146,9 @@ def test_images_that_are_known_to_be_abnormal_do_not_count_as_drift() -> None:
     paths = [f"good/{number}.png" for number in range(60)] + [f"goodness/{number}.png" for number in range(60)]
     rows = pa.table({"status": ["ok"] * 120, "path": paths, **values})
     verdicts = Verdicts.of(calibration, None)
-    _, drift = settle_verdicts(verdicts, [rows], "good")
+    drift = judge_run(verdicts, lambda: [rows], drift_below=("good",)).drift
     assert drift is not None
     assert (drift.drifted, drift.images) == (False, 60)
-    _, drift = settle_verdicts(verdicts, [rows])
+    drift = judge_run(verdicts, lambda: [rows]).drift
     assert drift is not None
     assert drift.drifted

@@ -1,0 +1,106 @@
+"""What has changed since calibration, laid out for the report: each fact of the images beside that of good ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.anomaly.drift import Drift, Moved
+from pipelines.anomaly.image_facts import FACTS
+from pipelines.report import words
+from pipelines.report.folder import AgainstFacts, DriftFacts
+
+WIDTH = 240  # of a chart, in units of its drawing
+MARGIN = 6
+SHOWN = 6  # facts that have changed
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Quantiles as places on a chart: from 5 to 95 % a line, from 25 to 75 % a box, a mark at the median."""
+
+    low: float
+    start: float
+    middle: float
+    end: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFact:
+    """One fact that has changed."""
+
+    title: str
+    sentence: str
+    calibration: Box
+    folder: Box
+    values: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriftBlock:
+    """The block.
+
+    Attributes:
+        why: What the images are judged against, and why; empty where that needs no words.
+        found: The test's finding, in a sentence.
+        facts: What has changed, the most changed first.
+        same: Titles of the facts that have not.
+        advice: What to look at, and what else may be done.
+        flagged: Images that each of the two verdicts flags, where there are both.
+    """
+
+    why: str
+    found: str
+    facts: tuple[ChangedFact, ...]
+    same: tuple[str, ...]
+    advice: tuple[str, ...]
+    flagged: dict[str, int]
+
+
+def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images: int) -> DriftBlock | None:
+    """Lay the block out; None where the images are like those of calibration, and are judged by it."""
+    drifted = drift is not None and drift.drifted
+    if not drifted and (against is None or not against.why):
+        return None
+    changed, same, advice, found = [], [], [], ""
+    if drift is not None and drifted:
+        moved = tuple(Moved(**each.model_dump()) for each in drift.statistics)
+        whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, images, moved)
+        titles = {fact.name: fact.title for fact in FACTS}
+        changed = [_lay_out(titles[each.name], each) for each in whole.changed[:SHOWN]]
+        same = [titles[each.name] for each in moved if each.name in titles and not each.drifted]
+        found = "The images are not like the calibration images" + (
+            ":" if changed else f": the {drift.moved} has moved, and no plain fact of the images has."
+        )
+        advice = [
+            f"{whole.advice}.",
+            "If this is how good images look from now on, train on newer good images: the thresholds follow.",
+        ]
+    why = against.why if against else ""
+    return DriftBlock(
+        why=f"{why[0].upper()}{why[1:]}." if why else "",
+        found=found,
+        facts=tuple(changed),
+        same=tuple(same),
+        advice=tuple(advice),
+        flagged=dict(against.flagged) if against else {},
+    )
+
+
+def _lay_out(title: str, moved: Moved) -> ChangedFact:
+    ends = (*moved.calibration, *moved.batch)
+    low, high = min(ends), max(ends)
+    step = (WIDTH - 2 * MARGIN) / (high - low) if high > low else 0.0
+
+    def box(quantiles: tuple[float, ...]) -> Box:
+        return Box(*(round(MARGIN + (value - low) * step, 1) for value in quantiles))
+
+    sentence = str(moved).removeprefix("they are ")
+    usual, here = (words.format_number(each[len(each) // 2], 3) for each in (moved.calibration, moved.batch))
+    return ChangedFact(
+        title=title,
+        sentence=f"{sentence[0].upper()}{sentence[1:]}.",
+        calibration=box(moved.calibration),
+        folder=box(moved.batch),
+        values=f"median {here}, in calibration {usual}",
+    )

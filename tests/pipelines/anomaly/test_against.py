@@ -1,0 +1,159 @@
+"""What a run is judged against: calibration while its images are alike, else where most images of the folder lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.anomaly.against import Against, Judgement, judge_run
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.drift import STATISTICS
+from pipelines.anomaly.verdicts import Verdicts
+
+Columns = dict[str, np.ndarray]
+
+
+def good_images(generator: np.random.Generator, count: int) -> Columns:
+    return {name: generator.normal(size=count) for name in STATISTICS}
+
+
+def calibration_of(columns: Columns, groups: dict[str, np.ndarray] | None = None) -> Calibration:
+    return Calibration(
+        model_sha256="", scores=tuple(columns["score"]), map_quantiles={},
+        statistics={name: tuple(values) for name, values in columns.items()},
+        groups={name: tuple(scores) for name, scores in (groups or {}).items()},
+    )  # fmt: skip
+
+
+def judge(verdicts: Verdicts, columns: Columns, paths: list[str] | None = None, against: Against = "auto") -> Judgement:
+    count = len(columns["score"])
+    table = pa.table({"status": ["ok"] * count, "path": paths or [f"{i}.png" for i in range(count)], **columns})
+    return judge_run(verdicts, lambda: [table[: count // 2], table[count // 2 :]], against=against)
+
+
+def rows_of(judgement: Judgement, columns: Columns) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"path": f"{i}.png", "status": "ok", "score": float(score)} for i, score in enumerate(columns["score"])
+    ]
+    judgement.fill(rows)
+    return rows
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def verdicts(generator: np.random.Generator) -> Verdicts:
+    return Verdicts.of(calibration_of(good_images(generator, 400)), 0.05)
+
+
+def drifted(generator: np.random.Generator, count: int, defects: int) -> Columns:
+    """Images that are darker, and score higher: good ones, then defects."""
+    columns = good_images(generator, count)
+    columns["score"] = 2 * columns["score"] + 10
+    columns["score"][count - defects :] += 20
+    columns["brightness"] = columns["brightness"] - 3
+    return columns
+
+
+def test_images_like_those_of_calibration_are_judged_by_it(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    columns = good_images(generator, 200)
+    judgement = judge(verdicts, columns)
+    assert (judgement.against, judgement.why) == ("calibration", "")
+    rows = rows_of(judgement, columns)
+    assert {row["against"] for row in rows} == {"calibration"}
+    assert [row["is_anomaly"] for row in rows] == [row["calibration_is_anomaly"] for row in rows]
+    assert [row["p_value"] for row in rows] == [row["calibration_p_value"] for row in rows]
+    assert all(row["promised"] for row in rows)
+    assert 0 < sum(row["folder_is_anomaly"] for row in rows) < 30
+
+
+def test_a_folder_that_has_drifted_is_sorted_by_itself(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    columns = drifted(generator, 200, defects=10)
+    judgement = judge(verdicts, columns)
+    assert judgement.drift is not None
+    assert [each.name for each in judgement.drift.changed] == ["brightness"]
+    assert judgement.against == "folder"
+    assert "judged against each other" in judgement.why
+    rows = rows_of(judgement, columns)
+    assert all(row["calibration_is_anomaly"] for row in rows)
+    assert all(row["is_anomaly"] for row in rows[190:])
+    assert sum(row["is_anomaly"] for row in rows[:190]) < 19
+    assert not any(row["promised"] for row in rows)
+    assert {row["against"] for row in rows} == {"folder"}
+    claim = judgement.run.calibration.claim if judgement.run.calibration else None
+    assert claim is not None
+    assert not claim.is_proved
+    assert "most of the images are good" in claim.describe_proof(0.05)
+
+
+@pytest.mark.parametrize("asked", ["calibration", "folder"])
+def test_either_can_be_asked_for(verdicts: Verdicts, generator: np.random.Generator, asked: Against) -> None:
+    assert judge(verdicts, good_images(generator, 200), against=asked).against == asked
+    assert judge(verdicts, drifted(generator, 200, 5), against=asked).against == asked
+
+
+def test_no_promise_stands_where_the_run_has_refuted_it(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    columns = drifted(generator, 30, defects=0)  # too few to show where good images lie
+    judgement = judge(verdicts, columns)
+    assert judgement.against == "calibration"
+    assert "it takes 50 images" in judgement.why
+    rows = rows_of(judgement, columns)
+    assert not any(row["promised"] for row in rows)
+    assert all(row["folder_is_anomaly"] is None for row in rows)
+    assert judgement.run.calibration is not None
+    assert not judgement.run.calibration.claim.holds
+
+
+def test_many_defects_are_not_called_normal_in_silence(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    columns = good_images(generator, 200)
+    columns["score"][80:] += 3 + 8 * generator.random(120)
+    judgement = judge(verdicts, columns)
+    assert judgement.against == "calibration"  # good images score as ever, so that nothing has drifted
+    assert sum(row["is_anomaly"] for row in rows_of(judgement, columns)) > 110
+
+
+@pytest.mark.parametrize("rule", [{"budget": 4}, {"false_discoveries": 0.2}])
+def test_other_rules_follow_the_folder_too(
+    verdicts: Verdicts, generator: np.random.Generator, rule: dict[str, Any]
+) -> None:
+    assert verdicts.calibration is not None
+    columns = drifted(generator, 200, defects=10)
+    judgement = judge(Verdicts.of(verdicts.calibration, None, **rule), columns)
+    assert judgement.against == "folder"
+    flagged = [number for number, row in enumerate(rows_of(judgement, columns)) if row["is_anomaly"]]
+    assert len(flagged) <= (4 if "budget" in rule else 25)
+    assert sum(number >= 190 for number in flagged) >= (4 if "budget" in rule else 8)
+
+
+def test_sub_folders_are_judged_by_themselves(generator: np.random.Generator) -> None:
+    columns = good_images(generator, 400)
+    scores = columns["score"]
+    calibration = calibration_of(columns, {"left": scores[:200], "right": scores[200:]})
+    verdicts = Verdicts.of(calibration, 0.05, groups=True)
+    here = good_images(generator, 200)
+    here["brightness"] += 3
+    here["score"][:100] += 30
+    paths = [f"{'left' if number < 100 else 'right'}/{number}.png" for number in range(200)]
+    judgement = judge(verdicts, here, paths)
+    assert judgement.against == "folder"
+    assert sorted(judgement.own) == ["left", "right"]
+    rows = [
+        {"path": path, "status": "ok", "score": float(score)} for path, score in zip(paths, here["score"], strict=True)
+    ]
+    judgement.fill(rows)
+    for part in (rows[:100], rows[100:]):
+        assert sum(bool(row["is_anomaly"]) for row in part) <= 12
+    assert rows[0]["threshold"] > 25 > rows[150]["threshold"]
+
+
+def test_without_calibration_there_is_no_verdict(generator: np.random.Generator) -> None:
+    columns = good_images(generator, 60)
+    judgement = judge(Verdicts.of(None, None), columns)
+    assert judgement.against == "calibration"
+    assert {row["against"] for row in rows_of(judgement, columns)} == {None}
