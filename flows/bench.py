@@ -72,6 +72,13 @@ def anomaly(
             'benchmark: {"data set": {"good/1.png": 0.3}}.',
         ),
     ] = None,
+    shift: Annotated[
+        bool,
+        typer.Option(
+            "--shift",
+            help="Instead: our own model's verdicts after changes of light and camera, by calibration and by folder.",
+        ),
+    ] = False,
     fresh: FreshOption = False,
 ) -> None:
     """Compare anomaly detectors on data sets: AUROC, recall, AP, AUPRO, time and memory, over seeds."""
@@ -82,6 +89,14 @@ def anomaly(
         from pipelines.bench.anomaly import bench_anomaly
         from pipelines.bench.methods import DEFAULT
 
+        if shift:
+            from pipelines.bench.drift import bench_drift
+
+            measured = bench_drift(
+                datasets, out, half=half.value, overrides=overrides or (), max_train=max_train, fresh=fresh
+            )
+            _print_table(measured.text, measured.out / "drift", measured.failed, "runs failed")
+            return
         names = DEFAULT if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
         done = bench_anomaly(
             datasets, out, methods=names, seeds=seeds, half=half.value, overrides=overrides or (), max_train=max_train,

@@ -201,12 +201,13 @@ def _make_bundle(
     device = training_device()
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
-    examples = make_examples(data, plan.image_format, representation)
+    examples = make_examples(data, plan.image_format, representation, job.data.normal_changes)
     held_out, remarks, embeddings = None, list[str](), None
     if isinstance(representation, Features) and plan.experts is not None:
         kind = find_score_kind(job, plan)
         found = train_closed_form(
-            examples, data, plan, representation, kind, seed=job.train.seed, calibrate=_whole_images(prepared)
+            examples, data, plan, representation, kind, seed=job.train.seed, calibrate=_whole_images(prepared),
+            changes=job.data.normal_changes,
         )  # fmt: skip
         graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
@@ -328,11 +329,11 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
 
 def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -> Calibration:
     """By images that were kept for it, or by all of them as the folds scored them."""
-    data, rate = prepared.data, prepared.job.calibrate.false_alarms
+    data, rate, changes = prepared.data, prepared.job.calibrate.false_alarms, prepared.job.data.normal_changes
     if held_out is None or not is_crossed(data.split):
         files, most = data.files_of("calibrate"), count_calibration(prepared.job, prepared.plan, data)
-        return calibrate(session, evenly_spaced(files, most), rate)
-    return calibrate_by_folds(session, data, held_out, rate)
+        return calibrate(session, evenly_spaced(files, most), rate, changes)
+    return calibrate_by_folds(session, data, held_out, rate, changes)
 
 
 def count_calibration(job: Job, plan: Plan, data: TrainingData) -> int:
@@ -359,6 +360,7 @@ def _work_key(prepared: Prepared) -> str:
     stamp = {
         "task": job.task,
         "model": job.model.model_dump_json(),
+        "normal_changes": sorted(job.data.normal_changes),
         "recipe": asdict(prepared.recipe),
         "plan": [plan.target_name, plan.size, plan.stages, plan.strides, plan.overlap],
         "y": [getattr(representation, name, None) for name in ("smooth", "standardises", "recentres")],

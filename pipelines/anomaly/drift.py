@@ -46,10 +46,19 @@ class Moved:
     def __str__(self) -> str:
         """The change in words."""
         share = max(self.effect, 1 - self.effect)
-        fact = next((fact for fact in FACTS if fact.name == self.name), None)
-        if fact is None:
-            return f"the {self.name} is {'higher' if self.effect > 0.5 else 'lower'} in {share:.0%} of comparisons"
-        return f"they are {fact.higher if self.effect > 0.5 else fact.lower} in {share:.0%} of comparisons"
+        who = "they are" if self.name in FACT_NAMES else f"the {self.name} is"
+        return f"{who} {name_change(self.name, self.effect)} in {share:.0%} of comparisons"
+
+
+def name_change(name: str, effect: float) -> str:
+    """Return what images are in which a statistic has moved.
+
+    >>> name_change("sharpness", 0.1), name_change("score", 0.9)
+    ('less sharp', 'higher')
+    """
+    fact = next((fact for fact in FACTS if fact.name == name), None)
+    lower, higher = ("lower", "higher") if fact is None else (fact.lower, fact.higher)
+    return higher if effect > 0.5 else lower
 
 
 @dataclass(frozen=True, slots=True)

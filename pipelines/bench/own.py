@@ -51,6 +51,7 @@ def measure_job(question: Question) -> dict[str, Any]:
         "size": metadata.size,
         "n_train": metadata.images["train"],
         "device": trained["device"],
+        "file": str(file.path),
         "note": f"{metadata.score}; latents {' x '.join(map(str, metadata.latent_shape))}",
     }
 

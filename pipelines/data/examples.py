@@ -22,8 +22,10 @@ from pipelines.base.locks import locked
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.extractor import Extractor, find_extractor
+from pipelines.data.image_changes import vary
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData, require_space
+from pipelines.models.session import keyed_generator
 from vaecore.representations import Features, Representation
 from vaecore.representations.image_format import ImageFormat
 
@@ -94,15 +96,19 @@ class Examples:
             yield self.batch(part)
 
 
-def make_examples(data: TrainingData, image_format: ImageFormat, representation: Representation) -> Examples:
+def make_examples(
+    data: TrainingData, image_format: ImageFormat, representation: Representation, changes: Sequence[str] = ()
+) -> Examples:
     """Prepare a folder for training; features are extracted, kept and standardised on the way.
 
-    The examples of a model of windows are windows, some of each image (`TrainingData.shown`).
+    The examples of a model of windows are windows, some of each image (`TrainingData.shown`). With changes, a changed
+    copy of every example comes after all of them, in the same order; it is in no split.
 
     Args:
         data: Decoded images and splits.
         image_format: Of the images.
         representation: What y is; the statistics of features are set from the train split.
+        changes: Of `pipelines.data.image_changes`, of features alone.
     """
     if not isinstance(representation, Features):
         return Examples(
@@ -113,28 +119,32 @@ def make_examples(data: TrainingData, image_format: ImageFormat, representation:
             representation,
             data.labels,
         )
-    array = _extracted(data, image_format, representation)
+    array = _extracted(data, image_format, representation, changes)
     split = {name: data.rows_of(name) for name in data.split}
     raw = Examples(array, lambda rows: rows.float(), split, representation.size)
     representation.standardise(raw.batches("train", STATISTICS_BATCH, STATISTICS_IMAGES))
     return Examples(array, lambda rows: rows.float(), split, representation.size, representation, data.labels)
 
 
-def _extracted(data: TrainingData, image_format: ImageFormat, representation: Features) -> NDArray[np.float16]:
+def _extracted(
+    data: TrainingData, image_format: ImageFormat, representation: Features, changes: Sequence[str]
+) -> NDArray[np.float16]:
     # The contents in their order, too: a file that could not be read before moves all that come after it.
     form: list[Any] = [representation.input_size, representation.standardises]
-    form += ["whole"] * representation.whole
+    form += ["whole"] * representation.whole + sorted(changes)
     stamp = f"{representation.backbone.digest()} {form} {' '.join(data.sha256)}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
         if not path.is_file():
-            _extract_into(path, data, image_format, representation)
+            _extract_into(path, data, image_format, representation, changes)
         array: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return array
 
 
-def _extract_into(path: Path, data: TrainingData, image_format: ImageFormat, representation: Features) -> None:
-    count = len(data.shown)
+def _extract_into(
+    path: Path, data: TrainingData, image_format: ImageFormat, representation: Features, changes: Sequence[str]
+) -> None:
+    count = len(data.shown) * (2 if changes else 1)
     shape = (count, representation.extracted_channels, *representation.extracted_size)
     for leftover in path.parent.glob("features-*.tmp.npy"):  # of a process that was killed here
         leftover.unlink()
@@ -144,9 +154,17 @@ def _extract_into(path: Path, data: TrainingData, image_format: ImageFormat, rep
     extractor = Extractor(find_extractor(representation, image_format))
     with progress(log, "features", count, "images" if data.windows is None else "windows") as advance:
         done = 0
-        for features in extractor.batches(data.shown):
+        for features in extractor.batches(_with_changed(data, changes)):
             array[done : done + len(features)] = features
             done += len(features)
             advance(len(features))
     array.flush()
     temporary.replace(path)
+
+
+def _with_changed(data: TrainingData, changes: Sequence[str]) -> Iterator[NDArray[Any]]:
+    """Every example, and then, with changes, a changed copy of each."""
+    yield from data.shown
+    if changes:
+        for owner, pixels in zip(data.image_of.tolist(), data.shown, strict=True):
+            yield vary(np.asarray(pixels), changes, keyed_generator(data.sha256[owner]))

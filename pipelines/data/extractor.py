@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version as installed_version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Extractor:
         found: NDArray[np.float32] = self._session.run(None, {"image": np.ascontiguousarray(pixels)})[0]
         return found.astype(np.float16)
 
-    def batches(self, pixels: NDArray[Any]) -> Iterator[NDArray[np.float16]]:
-        """Features of many images, in their order, a few at a time."""
-        parts = (pixels[start : start + self._batch] for start in range(0, len(pixels), self._batch))
-        yield from in_order(self, parts, workers=self.workers)
+    def batches(self, images: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.float16]]:
+        """Features of many images of equal size, in their order, a few at a time."""
+        waiting = iter(images)
+        parts = iter(lambda: list(islice(waiting, self._batch)), [])
+        yield from in_order(self, (np.stack(part) for part in parts), workers=self.workers)

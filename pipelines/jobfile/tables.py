@@ -81,6 +81,10 @@ class DataTable(Record):
         description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
     )
 
+    normal_changes: tuple[Literal["exposure", "sharpness", "noise", "shift", "colour"], ...] = Field(
+        (),
+        description="Changes that good images may show: training, thresholds and drift reckon with them",
+    )
     group: str | None = Field(
         None,
         description='Images of one piece, which stay together: "folders", or a pattern of names, "{piece}_*" say',

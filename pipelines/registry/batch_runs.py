@@ -10,10 +10,13 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.anomaly.drift import LEVEL
+from pipelines.anomaly.image_facts import FACT_NAMES
 from pipelines.jobfile.recurrence import schedule_of
 from pipelines.registry.connection import Connection
 from pipelines.registry.records import Version, utc
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 KEY, VERSION, DRIFT, VERB, ALARMS, SERIES = "key", "version", "drift", "verb", "alarms", "series"
 """Tags of such a run; the drift check's verdict is "yes" or "no", and missing where there were too few images."""
+CHANGED, AGAINST = "changed", "against"  # more tags: facts of the images that have changed, what judged them
 
 LOOKED_AT = 100  # runs, for one that could tell whether there is drift
 MOST_AT_ONCE = 1000  # old runs that are removed
@@ -58,6 +62,8 @@ def publish_run(out: Path) -> str | None:
         "out": str(out.resolve()),
         **({SERIES: series} if (series := _series_of(out)) else {}),
         **({} if drift is None else {DRIFT: "yes" if drift["drifted"] else "no"}),
+        **({CHANGED: changed} if (changed := _changed_in(drift)) else {}),
+        **({AGAINST: run["against"]["used"]} if run.get("against") else {}),
         **({ALARMS: "\n".join(run["alarms"])} if run["alarms"] else {}),
     }
     before = _find(model["name"], f"tags.{KEY} = '{key}'")  # of a try that was cut off
@@ -115,16 +121,54 @@ def figures_of(run: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
-def drift_since(version: Version, moment: datetime) -> datetime | None:
-    """When scoring with a version reported drift, if the last run since a moment that could tell did so.
+@dataclass(frozen=True, slots=True)
+class DriftSeen:
+    """Drift that scoring has reported, and has not seen end.
+
+    Attributes:
+        last: When it was reported last.
+        first: And when first, without a run in between that saw none.
+        changed: Facts of the images that have changed; empty: none that is known.
+        by_folder: Whether images are judged against their folder meanwhile.
+    """
+
+    last: datetime
+    first: datetime
+    changed: str = ""
+    by_folder: bool = False
+
+    def __str__(self) -> str:
+        """In words."""
+        what = f" in {self.changed}" if self.changed else ""
+        text = f"scoring reported drift{what} on {self.last:%Y-%m-%d %H:%M} UTC"
+        if self.by_folder:
+            text += f" and judges images against their folder since {self.first:%Y-%m-%d %H:%M} UTC"
+        return text
+
+
+def drift_since(version: Version, moment: datetime) -> DriftSeen | None:
+    """Drift that scoring with a version reported, if the last run since a moment that could tell did so.
 
     Raises:
         RegistryError: MLflow cannot be reached.
     """
     after = int(moment.timestamp() * 1000)
     found = _find(version.name, f"tags.{VERSION} = '{version.version}' and attributes.start_time > {after}")
-    verdicts = [(run.data.tags[DRIFT], run) for run in found if DRIFT in run.data.tags]
-    return utc(verdicts[0][1].info.start_time) if verdicts and verdicts[0][0] == "yes" else None
+    told = [run for run in found if DRIFT in run.data.tags]
+    last_alike = next((at for at, run in enumerate(told) if run.data.tags[DRIFT] != "yes"), len(told))
+    if not (drifted := told[:last_alike]):
+        return None
+    tags = drifted[0].data.tags
+    last, first = (utc(run.info.start_time) for run in (drifted[0], drifted[-1]))
+    return DriftSeen(last, first, tags.get(CHANGED, ""), tags.get(AGAINST) == "folder")
+
+
+def _changed_in(drift: Mapping[str, Any] | None) -> str:
+    """The facts of the images that have changed, by name; empty where there is no drift."""
+    if drift is None or not drift["drifted"]:
+        return ""
+    changed = [each["name"] for each in drift.get("statistics", ()) if each["p_value"] <= LEVEL]
+    return ", ".join(name for name in changed if name in FACT_NAMES)
 
 
 def _series_of(out: Path) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from pipelines.anomaly.drift import LEVEL, SHOWN, name_change
+from pipelines.anomaly.image_facts import FACT_NAMES
 from pipelines.report import words
 from pipelines.report.folder import DriftFacts
 from pipelines.report.past_runs import PastRun
@@ -70,6 +72,9 @@ def describe_drift(drift: DriftFacts | None) -> str:
         return words.NONE
     if not drift.drifted:
         return "no drift"
+    changed = [each for each in drift.statistics if each.p_value <= LEVEL and each.name in FACT_NAMES]
+    if changed:
+        return ", ".join(name_change(each.name, each.effect) for each in changed[:SHOWN])
     return f"{drift.moved} {'higher' if drift.effect > 0.5 else 'lower'}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,12 @@ from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.image_facts import image_facts
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.anomaly.rate_claim import Kind, Measured
+from pipelines.data.image_changes import vary
 from pipelines.data.training_images import TrainingData
 from pipelines.images import Decoded, Failed, ImageFile
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import CALIBRATION_FILE, Metadata
-from pipelines.models.session import SCORES, Session
+from pipelines.models.session import SCORES, Session, keyed_generator
 from pipelines.training.closed_form import HeldOut
 
 log = logging.getLogger(__name__)
@@ -31,19 +33,22 @@ MAP_VALUES = 20_001  # of each image's map that the table of good places is made
 MAP_VALUES_IN_ALL = 20_000_000  # fewer of each where there are many images: memory stays flat
 
 
-def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float | None) -> Calibration:
+def calibrate(
+    session: Session, files: Sequence[ImageFile], false_alarms: float | None, changes: Sequence[str] = ()
+) -> Calibration:
     """Score held-out good images with the exported file itself and write calibration.json beside it.
 
     Args:
         session: The exported file, open.
         files: Good images that were used for nothing else.
         false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
+        changes: Normal changes, which each image is given first.
     """
-    found = _Found(len(files))
+    found = _Found(len(files), changes)
     for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
-        values = session.run(image.pixels[None], [image.sha256], SCORES)
+        values = session.run(found.change(image)[None], [image.sha256], SCORES)
         scored = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
         found.add(image, scored, values["anomaly_map"])
     calibration = found.calibration(session, false_alarms)
@@ -52,7 +57,11 @@ def calibrate(session: Session, files: Sequence[ImageFile], false_alarms: float 
 
 
 def calibrate_by_folds(
-    session: Session, data: TrainingData, held_out: HeldOut, false_alarms: float | None
+    session: Session,
+    data: TrainingData,
+    held_out: HeldOut,
+    false_alarms: float | None,
+    changes: Sequence[str] = (),
 ) -> Calibration:
     """Write calibration.json of what folds that had not seen them made of all good images.
 
@@ -61,8 +70,9 @@ def calibrate_by_folds(
         data: The images.
         held_out: Their scores and maps.
         false_alarms: The rate that the job asks for; None leaves it to the number of images.
+        changes: Normal changes that the held-out images were given.
     """
-    found = _Found(len(held_out.indices))
+    found = _Found(len(held_out.indices), changes)
     row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices)}
     in_reserve = _scores_of(session, data.files_of("select"))
     reserve = _reserve_of(data, held_out, in_reserve)
@@ -127,7 +137,8 @@ def _scores_of(session: Session, files: Sequence[ImageFile]) -> dict[str, float]
 class _Found:
     """What calibration images score, as it is found."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, changes: Sequence[str]) -> None:
+        self._changes = changes
         self.scores: list[float] = []
         self.groups: dict[str, list[float]] = {}
         self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
@@ -135,12 +146,16 @@ class _Found:
         self.highest = -np.inf
         self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
 
+    def change(self, image: Decoded) -> NDArray[Any]:
+        """The image as it may look, (H, W, C)."""
+        return vary(image.pixels, self._changes, keyed_generator(image.sha256))
+
     def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
         """Take in an image: its score, with rate and distortion where they are known, and its map."""
         self.scores.append(scored["score"])
         self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
         if len(self.scores) <= STATISTICS_IMAGES:
-            for name, value in (scored | image_facts(image.pixels)).items():
+            for name, value in (scored | image_facts(self.change(image))).items():
                 self.statistics[name].append(value)
         flat = np.sort(anomaly_map, axis=None)
         self.pixels.append(flat[(self._share / len(self._share) * len(flat)).astype(int)])  # an even share of each

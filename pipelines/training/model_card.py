@@ -67,6 +67,10 @@ def write_card(
             ["", f"Every {one} gets the same brightness and contrast first: exposure alone changes no score."]
             * bool(metadata.standardised)
         ),
+        *(
+            ["", f"Normal changes of good images, which raise no alarm: {', '.join(job.data.normal_changes)}."]
+            * bool(job.data.normal_changes)
+        ),
         "",
         "## Training data",
         "",

@@ -13,7 +13,7 @@ from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile
-from pipelines.registry.batch_runs import drift_since
+from pipelines.registry.batch_runs import DriftSeen, drift_since
 from pipelines.registry.records import CHAMPION, Version
 from pipelines.registry.search import job_of
 from pipelines.registry.store import Registry
@@ -69,7 +69,7 @@ def need_of(job: Job) -> Need:
     return weigh(job, newest, new, gone, drifted)
 
 
-def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | None) -> Need:
+def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | None) -> Need:
     """Apply the job's rule.
 
     Args:
@@ -77,10 +77,10 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: datetime | No
         newest: The newest version of its model.
         new: Files that were not there then.
         gone: Files that were.
-        drifted: When scoring has reported drift since, and has not seen it end.
+        drifted: Drift that scoring has reported since, and has not seen end.
     """
     rule, age = job.retrain, datetime.now(UTC) - newest.created
-    drift = f"scoring reported drift on {drifted:%Y-%m-%d %H:%M} UTC" if drifted else ""
+    drift = str(drifted) if drifted else ""
     if not new + gone:
         advice = f"; {drift}: add good images as they look now" if drift else ""
         return Need(train=False, reason=f"no file is new since {newest.ref}{advice}")

@@ -65,6 +65,8 @@ def _find_problems(job: Job, plan: Plan) -> Iterator[str]:
     yield from (f"'{key}' is of models that mend or label images, not of {job.task}; leave it out" for key in of_others)
     yield from _find_expert_problems(job, plan)
     yield from _find_window_problems(job, plan)
+    if job.data.normal_changes and (plan.experts is None or plan.overlap is not None):
+        yield "'data.normal_changes' are of models in closed form that look at whole images: leave it out"
     if target.features and asked.score == "complexity":
         yield "'model.score' is 'complexity', which needs 'model.target' pixels: features have no complexity"
     yield from (f"'model.{key}' has no meaning {why}; leave it out" for key, why in _find_unused(job, plan))

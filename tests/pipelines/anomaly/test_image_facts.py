@@ -7,7 +7,7 @@ import pytest
 from skimage.transform import rotate
 
 from pipelines.anomaly.image_facts import FACT_NAMES, image_facts
-from pipelines.bench.shifts import add_noise, blur, cast_colour, expose
+from pipelines.data.image_changes import add_noise, blur, cast_colour, expose
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -46,20 +46,18 @@ def picture() -> np.ndarray:
     generator = np.random.default_rng(2)
     grey = 40 + 10 * np.sin(np.arange(300)[:, None] / 9) + np.zeros((300, 260))
     grey[:, 100:140] += 120
-    return blur(
-        (grey[..., None] * [1, 1, 1] + generator.normal(size=(300, 260, 1))).astype(np.uint8), generator, sigma=1
-    )
+    return blur((grey[..., None] * [1, 1, 1] + generator.normal(size=(300, 260, 1))).astype(np.uint8), sigma=1)
 
 
 def test_each_fact_follows_its_change() -> None:
     generator, usual = np.random.default_rng(3), image_facts(picture())
-    brighter = image_facts(expose(picture(), generator, factor=1.25))
+    brighter = image_facts(expose(picture(), factor=1.25))
     assert brighter["brightness"] > 1.2 * usual["brightness"]
     noisy = image_facts(add_noise(picture(), generator, levels=5))
     assert noisy["noise"] * 255 == pytest.approx(5 / np.sqrt(3), rel=0.1)  # of the mean of three channels
     assert usual["noise"] * 255 < 1
-    assert image_facts(blur(picture(), generator, sigma=2))["sharpness"] < usual["sharpness"]
-    warm = image_facts(cast_colour(picture(), generator, red=1.1, blue=0.9))
+    assert image_facts(blur(picture(), sigma=2))["sharpness"] < usual["sharpness"]
+    warm = image_facts(cast_colour(picture(), red=1.1, blue=0.9))
     assert warm["red"] > usual["red"] + 0.02
     assert warm["blue"] < usual["blue"] - 0.02
     moved = image_facts(np.roll(picture(), (0, 26), axis=(0, 1)))

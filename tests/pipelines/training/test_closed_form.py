@@ -252,3 +252,36 @@ def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
 def test_what_does_not_go_together_is_told(home: Path, tables: dict, message: str) -> None:
     with pytest.raises(JobError, match=message):
         prepare(job_of(home, **tables))
+
+
+def test_changes_that_are_declared_as_normal_raise_no_alarm(home: Path, trained, rows_of, caplog) -> None:
+    random = np.random.default_rng(3)
+    darker = home / "darker"
+    darker.mkdir()
+    for number in range(2):
+        draw(home / f"drawn{number}", 20, 20 + number, marked=number == 1)
+        for path in (home / f"drawn{number}").iterdir():
+            pixels = np.asarray(Image.open(path)) * 1.25 ** random.uniform(-1, 1)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(darker / f"{number}{path.name}")
+    with caplog.at_level("INFO"):
+        train_model(job_of(home, name="varied", data={"train": str(home / "good"), "normal_changes": ["exposure"]}))
+    assert "normal changes: " in caplog.text
+    varied = find_model("varied@champion")
+    assert "Normal changes of good images, which raise no alarm: exposure." in str(varied.card)
+    counts = {}
+    for name, model in (("plain", trained[1].path), ("varied", varied.path)):
+        score_folder(darker, model, home / f"darker-{name}", false_alarms=0.05, against="calibration")
+        flagged = [row["is_anomaly"] for row in rows_of(home / f"darker-{name}")]
+        counts[name] = (sum(flagged[:20]), sum(flagged[20:]))
+    assert counts["varied"][0] <= 4
+    assert counts["varied"][0] < counts["plain"][0]
+    assert counts["varied"][1] >= 14
+
+
+@pytest.mark.parametrize(
+    "tables", [{"model": {"vae": "deep"}}, {"model": {"windows": True}}, {"model": {"target": "pixels"}}]
+)
+def test_normal_changes_are_of_models_in_closed_form(home: Path, tables: dict) -> None:
+    job = job_of(home, data={"train": str(home / "good"), "normal_changes": ["noise"]}, **tables)
+    with pytest.raises(JobError, match=r"'data\.normal_changes' are of models in closed form"):
+        prepare(job)

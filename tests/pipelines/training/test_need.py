@@ -17,7 +17,7 @@ from pipelines.data.file_digests import contents_of
 from pipelines.errors import DataError, JobError
 from pipelines.images import UnreadableFolder
 from pipelines.jobfile.job import load_job
-from pipelines.registry.batch_runs import drift_since, publish_run
+from pipelines.registry.batch_runs import DriftSeen, drift_since, publish_run
 from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
 from pipelines.score import score_folder
@@ -154,7 +154,8 @@ def newest():
     return SimpleNamespace(ref="tiles/3", created=datetime.now(UTC) - timedelta(days=31, hours=1))
 
 
-DRIFTED = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+DRIFTED = DriftSeen(*[datetime(2026, 11, 20, 6, 0, tzinfo=UTC)] * 2)
+JUDGED_BY_FOLDER = DriftSeen(DRIFTED.last, DRIFTED.last - timedelta(days=3), "sharpness, noise", by_folder=True)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,11 @@ DRIFTED = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
             "new_images = 50", 0, DRIFTED, False,
             "no file is new since tiles/3; scoring reported drift on 2026-11-20 06:00 UTC: add good images as they "
             "look now",
+        ),
+        (
+            "new_images = 50", 2, JUDGED_BY_FOLDER, True,
+            "scoring reported drift in sharpness, noise on 2026-11-20 06:00 UTC and judges images against their folder "
+            "since 2026-11-17 06:00 UTC, and 2 files are new since tiles/3",
         ),
         (
             'new_images = 50\nmax_age = "31d"', 2, None, True,
@@ -215,14 +221,25 @@ def test_drift_that_scoring_saw_is_found_by_the_next_training(home, tmp_path):
     out = tmp_path / "runs" / "monday"
     score_folder(home / "good", "tiles@champion", out)
     run = json.loads((out / "run.json").read_text())
+    moved = {"name": "brightness", "effect": 0.1, "p_value": 1e-9, "calibration": [0.1] * 5, "batch": [0.2] * 5}
     run["drift"] = {"p_value": 1e-9, "drifted": True, "moved": "brightness", "effect": 0.1, "images": 60}
+    run["drift"]["statistics"] = [moved, moved | {"name": "noise", "p_value": 0.5}]
+    run["against"]["used"] = "folder"
     run["alarms"] = ["the images are not like the calibration images"]
     (out / "run.json").write_text(json.dumps(run))
     before = datetime.now(UTC) - timedelta(minutes=1)
     assert drift_since(version, before) is None
     first = publish_run(out)
     assert publish_run(out) == first  # a second try, after a first that was cut off
-    assert drift_since(version, before) > before
+    seen = drift_since(version, before)
+    assert seen is not None
+    assert (seen.last > before, seen.first, seen.changed, seen.by_folder) == (True, seen.last, "brightness", True)
+    run["started"] = "2026-11-21T10:00:00+00:00"
+    (out / "run.json").write_text(json.dumps(run))
+    publish_run(out)
+    again = drift_since(version, before)
+    assert again is not None
+    assert (again.first, again.last > seen.last) == (seen.first, True)
     run["drift"]["drifted"], run["started"] = False, "2026-11-22T10:00:00+00:00"
     (out / "run.json").write_text(json.dumps(run))
     assert publish_run(out) != first
