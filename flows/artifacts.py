@@ -28,12 +28,14 @@ def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
 def list_counts(summary: ScoreSummary) -> dict[str, object]:
     """List the figures of a scoring job by their names; the rate asked and the one measured are two."""
     claim, unmeant = summary.claim, "without a promise" if summary.claim.is_proved else "without a known rate"
-    rate = None if 0 < summary.unpromised == summary.ok else summary.false_alarms
+    rate = None if 0 < summary.unpromised == summary.ok or not claim.holds else summary.false_alarms
+    by_folder = {"judged against": "its folder", "flagged by calibration": summary.by_calibration}
     return {
         "files": summary.files,
         "scored": summary.ok,
         "failed": summary.failed,
         "flagged": summary.flagged,
+        **(by_folder if summary.against == "folder" else {}),
         **({"rule": summary.rule} if summary.rule else {f"{claim.is_what} false-alarm rate": rate}),
         **({} if claim.measured is None else {"measured false-alarm rate": claim.measured.share}),
         **({unmeant: summary.unpromised} if summary.unpromised else {}),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.anomaly.against import OF_BOTH
 from pipelines.anomaly.verdicts import OF_ROWS
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
@@ -209,7 +210,7 @@ class Restoring(FolderRun):
 
         def compare(rows: list[Row]) -> None:
             for row in rows:
-                row |= dict.fromkeys(OF_ROWS)
+                row |= dict.fromkeys((*OF_ROWS, *OF_BOTH))
                 if row["status"] == "ok":
                     if reference is not None:
                         reference.compare(row, self.output.out)

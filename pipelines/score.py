@@ -36,6 +36,7 @@ from pipelines.batch.engines import Engine, expect_local, run_job
 from pipelines.batch.folder_run import FolderRun
 from pipelines.batch.options import Observer, ScoreOptions
 from pipelines.batch.output_folder import OutputFolder, check_output
+from pipelines.batch.recent_scores import read_recent
 from pipelines.batch.results_files import COUNTED
 from pipelines.batch.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.batch.run_json import describe_run
@@ -339,13 +340,14 @@ class Scoring(FolderRun):
 
     def _settle(self) -> Judgement:
         """Find what the images are judged against, and draw those that these verdicts flag and others did not."""
-        below, asked = self.options.drift_below, self.options.against
-        columns = columns_needed(self.verdicts, below)
+        options, store = self.options, self.output.store
+        columns = columns_needed(self.verdicts, options.drift_below)
         judgement = judge_run(
-            self.verdicts, lambda: self.output.store.tables(self.files, columns), drift_below=below, against=asked
-        )
+            self.verdicts, lambda: store.tables(self.files, columns), drift_below=options.drift_below,
+            against=options.against, recent=read_recent(self.output.out, self.model.sha256, options.recent),
+        )  # fmt: skip
         if self.verdicts.calibration is not None:
-            self.strangers = Strangers(self.verdicts.calibration, below)
+            self.strangers = Strangers(self.verdicts.calibration, options.drift_below)
         self.judgement, self.verdicts = judgement, judgement.run
         if judgement.against == "folder":
             self.due = self.verdicts
@@ -373,12 +375,11 @@ class Scoring(FolderRun):
             options += [f"--{name.replace('_', '-')}", repr(number)]
         options += ["--groups"] * (self.verdicts.groups is not None) + ["--all-maps"] * self.options.all_maps
         options += ["--against", self.options.against] * (self.options.against != "auto")
-        warnings = warn_of(
+        told = list(warn_of(
             self.verdicts, self.judgement, scored=counts["ok"], ran_on=self.ran_on or {self.session.provider},
             strangers=self.strangers, missing=self.model.folder / CALIBRATION_FILE,
             paths=(file.relative for file in self.files),
-        )  # fmt: skip
-        told = list(warnings)
+        ))  # fmt: skip
         return describe_run(self, counts, options=options, warnings=told, finished=finished, drift=self.drift) | {
             "calibration": self.verdicts.describe((file.relative for file in self.files), self.unpromised),
             "heat": describe_scale(self.verdicts.calibration),

@@ -122,7 +122,12 @@ class Judgement:
 
 
 def judge_run(
-    verdicts: Verdicts, tables: Tables, *, drift_below: tuple[str, ...] = (), against: Against = "auto"
+    verdicts: Verdicts,
+    tables: Tables,
+    *,
+    drift_below: tuple[str, ...] = (),
+    against: Against = "auto",
+    recent: Floats | Sequence[float] = (),
 ) -> Judgement:
     """Settle the rule for all images of a run, find whether they have drifted, and what they are judged against.
 
@@ -131,6 +136,7 @@ def judge_run(
         tables: Gives the columns `columns_needed` of all images.
         drift_below: The sub-folders whose images tell of drift, where others are known to be abnormal.
         against: What is asked for.
+        recent: (M,) scores of images that earlier runs accepted, which also show where good ones lie.
     """
     calibration = verdicts.calibration
     sample, by_group, tally = Sample(), dict[str, Sample](), verdicts.tally()
@@ -149,7 +155,8 @@ def judge_run(
         return Judgement(verdicts, asked=against)
     statistics = calibration.statistics
     drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
-    scale = estimate_scale(sample.values["score"], calibration) if against != "calibration" else None
+    here = np.concatenate([sample.values["score"], recent])
+    scale = estimate_scale(here, calibration) if against != "calibration" else None
     settled = verdicts.settle(tally)
     if drift is not None and drift.drifted:
         settled = verdicts.again(calibration.judging_as("drifted")).settle(tally)

@@ -142,6 +142,7 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
         low, high = (words.format_percent(limit) for limit in estimate_interval(run.flagged or 0, run.ok))
         share = f"{words.format_percent(run.rate)} ({low} to {high})"
         text = f"{run.flagged:,} of {words.plural(run.ok, 'image')} flagged, {share}"
+        text += ", against their folder" * run.by_folder
         return f"{text}. Alarm: {'; '.join(run.alarms)}" if run.alarms else text
 
     return _make_chart(

@@ -46,6 +46,7 @@ class PastRun(Record):
     promised: float | None = None  # false-alarm rate that is proved
     asked: float | None = None  # false-alarm rate that is not proved
     threshold: float | None = None
+    by_folder: bool = False  # images were judged against their folder
     drift: DriftFacts | None = None
     quantiles: tuple[float, float, float] | None = None  # of the scores: QUANTILES
     error_bar: float | None = None  # mean over the images, as a share of the range of values
@@ -198,7 +199,8 @@ def _read(folder: Path, key: str) -> PastRun | None:
         failed=failed,
         flagged=flagged,
         promised=rate if judged and judged.is_proved else None,
-        asked=rate if judged and not judged.is_proved else None,
+        asked=rate if judged and judged.holds and not judged.is_proved else None,
+        by_folder=run.against is not None and run.against.used == "folder",
         threshold=_keep_finite(judged.threshold) if judged else None,
         drift=run.drift,
         labels=isinstance(run.model.metadata.get("classes"), list),

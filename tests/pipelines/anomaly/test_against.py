@@ -157,3 +157,16 @@ def test_without_calibration_there_is_no_verdict(generator: np.random.Generator)
     judgement = judge(Verdicts.of(None, None), columns)
     assert judgement.against == "calibration"
     assert {row["against"] for row in rows_of(judgement, columns)} == {None}
+
+
+def test_recent_images_show_where_good_ones_lie_in_a_small_delivery(
+    verdicts: Verdicts, generator: np.random.Generator
+) -> None:
+    columns = drifted(generator, 30, defects=2)
+    before = 2 * generator.normal(size=100) + 10
+    table = pa.table({"status": ["ok"] * 30, **columns})
+    judgement = judge_run(verdicts, lambda: [table], recent=before)
+    assert judgement.against == "folder"
+    flagged = [row["is_anomaly"] for row in rows_of(judgement, columns)]
+    assert all(flagged[28:])
+    assert sum(flagged[:28]) <= 4
