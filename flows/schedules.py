@@ -49,7 +49,7 @@ class Planned:
             "alarm": self.job.alarm.model_dump(),
             "keep": table.keep if self.schedule else None,
         }
-        return found | (table.rule | table.reference if self.flow == "score" else {})
+        return found | (table.rule | {"against": table.against} if self.flow == "score" else {})
 
     @property
     def flow(self) -> str:

@@ -33,7 +33,6 @@ def score_flow(
     budget: int | None = None,
     false_discoveries: float | None = None,
     against: Against = "auto",
-    recent: int = 0,
     all_maps: bool = False,
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
@@ -52,7 +51,6 @@ def score_flow(
         budget: Flag at most so many images, the worst of those that would be flagged.
         false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
         against: What images are judged against: "calibration", "folder", or "auto".
-        recent: So many images that the latest runs beside this one accepted show, too, where good images lie.
         all_maps: Write a heat map of every image, not of the flagged ones alone.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
         alarm: When the run raises an alarm, as a job's `[alarm]` says it.
@@ -68,7 +66,7 @@ def score_flow(
     with recorded_run():
         options = ScoreOptions(
             false_alarms=false_alarms, groups=groups, budget=budget, false_discoveries=false_discoveries,
-            all_maps=all_maps, against=against, recent=recent, alarm=alarm, series=series,
+            all_maps=all_maps, against=against, alarm=alarm, series=series,
         )  # fmt: skip
         opener = partial(open_scoring, folder, model, out, options)
         summary: ScoreSummary = run_shards("score", model, opener, engine)

@@ -17,10 +17,8 @@ def describe_scores(summary: ScoreSummary) -> Iterator[str]:
         yield f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration"
         return
     if summary.against == "folder":
-        yield (
-            f"{summary.flagged} of {summary.ok} images stand out from this folder (threshold {summary.threshold:.4f}); "
-            f"against calibration: {summary.by_calibration}"
-        )
+        yield f"{summary.flagged} of {summary.ok} images stand out from this folder ({_name_rule(summary)})"
+        yield f"calibration would flag {summary.by_calibration}"
     else:
         yield f"{summary.flagged} of {summary.ok} images look abnormal ({_name_rule(summary)})"
     if not summary.claim.is_proved:

@@ -28,7 +28,7 @@ from pipelines.anomaly.findings import Findings, describe_drawing
 from pipelines.anomaly.image_facts import image_facts
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.anomaly.strangers import Strangers
-from pipelines.anomaly.verdicts import Verdicts, settle_threshold
+from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import map_name, write_atomically
 from pipelines.batch.cautions import warn_of
@@ -36,7 +36,6 @@ from pipelines.batch.engines import Engine, expect_local, run_job
 from pipelines.batch.folder_run import FolderRun
 from pipelines.batch.options import Observer, ScoreOptions
 from pipelines.batch.output_folder import OutputFolder, check_output
-from pipelines.batch.recent_scores import read_recent
 from pipelines.batch.results_files import COUNTED
 from pipelines.batch.rows import empty_row, failed_row, forget_regions, note_of
 from pipelines.batch.run_json import describe_run
@@ -188,11 +187,12 @@ class Scoring(FolderRun):
     unpromised: int = 0  # images that the rate is not meant for
     flagged: dict[str, int] = field(default_factory=dict)  # by each verdict that there is
     batch_size: int = field(init=False)
+    rule: Verdicts = field(init=False)  # by calibration, whatever the run's verdicts turn out to be against
     due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
 
     def __post_init__(self) -> None:
         """Begin with what the session recommends."""
-        self.batch_size, self.due = self.session.batch_size, self.verdicts
+        self.batch_size, self.rule, self.due = self.session.batch_size, self.verdicts, self.verdicts
 
     @property
     def drift(self) -> Drift | None:
@@ -212,8 +212,16 @@ class Scoring(FolderRun):
         return not is_due or self.output.map_path(row["path"]).is_file()
 
     def look_back(self) -> None:
-        """Settle the rule for the rows so far: an image that it did not flag in the end has no map, and needs none."""
-        self.due = settle_threshold(self.verdicts, self.output.store.tables(self.files, ("status", "score")))
+        """Judge the rows so far: an image that is not flagged in the end has no map, and needs none."""
+        self.due = self._judge().run
+
+    def _judge(self) -> Judgement:
+        options, store = self.options, self.output.store
+        columns = columns_needed(self.rule, options.drift_below)
+        return judge_run(
+            self.rule, lambda: store.tables(self.files, columns), drift_below=options.drift_below,
+            against=options.against,
+        )  # fmt: skip
 
     def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
         """Make the rows of some files, a batch at a time: decode, run the model, draw."""
@@ -287,7 +295,9 @@ class Scoring(FolderRun):
     def _draw(self, row: Row, image: Decoded, values: Values) -> None:
         """Add regions of a flagged image and write its heat map; add pictures of what may be among the worst of all."""
         calibration, has_places = self.verdicts.calibration, self.session.metadata.tells_places
-        mapped = self.options.all_maps or self.verdicts.is_flagged(row["path"], row["score"])
+        mapped = self.options.all_maps or any(
+            verdicts.is_flagged(row["path"], row["score"]) for verdicts in (self.rule, self.due)
+        )
         worst = self.worst.enter(row["score"])
         if not (mapped or worst):
             return
@@ -303,7 +313,6 @@ class Scoring(FolderRun):
 
     def finish(self) -> ScoreSummary:
         """Merge all rows, give verdicts, write results and the report."""
-        self._draw_missing()
         judgement, due = self._settle(), self.output.new_names()
 
         def judge(rows: list[Row]) -> None:
@@ -339,33 +348,22 @@ class Scoring(FolderRun):
         )
 
     def _settle(self) -> Judgement:
-        """Find what the images are judged against, and draw those that these verdicts flag and others did not."""
-        options, store = self.options, self.output.store
-        columns = columns_needed(self.verdicts, options.drift_below)
-        judgement = judge_run(
-            self.verdicts, lambda: store.tables(self.files, columns), drift_below=options.drift_below,
-            against=options.against, recent=read_recent(self.output.out, self.model.sha256, options.recent),
-        )  # fmt: skip
-        if self.verdicts.calibration is not None:
-            self.strangers = Strangers(self.verdicts.calibration, options.drift_below)
-        self.judgement, self.verdicts = judgement, judgement.run
-        if judgement.against == "folder":
-            self.due = self.verdicts
-            for shard in self.cut(self.output.store.find_undone(self.files, self.is_done)):
-                self.run(shard)
-        return judgement
+        """Judge all rows, and draw the images that are flagged now and were not in an earlier run, or by calibration.
 
-    def _draw_missing(self) -> None:
-        """Do images again that the rule flags now and did not flag in an earlier run, which deleted their heat maps.
-
-        New images can lower a threshold of false discoveries. An image that fails now, and did not before, makes room
-        in a budget. Those that were drawn in this run have their maps.
+        New images can move a threshold that depends on all scores. An image that fails now, and did not before, makes
+        room in a budget. Those that were drawn in this run have their maps.
         """
-        if not self.verdicts.may_move:
-            return
-        self.look_back()
-        for shard in self.cut(self.output.store.find_undone(self.files, self.is_done)):
-            self.run(shard)
+        judgement = self._judge()
+        self.due = judgement.run
+        if shards := self.cut(self.output.store.find_undone(self.files, self.is_done)):
+            log.info("drawing images that are flagged now and were not before")
+            for shard in shards:
+                self.run(shard)
+            judgement = self._judge()
+        self.judgement, self.verdicts = judgement, judgement.run
+        if self.rule.calibration is not None:
+            self.strangers = Strangers(self.rule.calibration, self.options.drift_below)
+        return judgement
 
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
         """Describe the run, for run.json: everything but the rows themselves."""

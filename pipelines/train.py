@@ -26,7 +26,7 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.base.warned import keep_warnings
 from pipelines.data.cache import reading_anew
 from pipelines.data.classes import named
-from pipelines.data.examples import make_examples
+from pipelines.data.examples import Changes, make_examples
 from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
@@ -201,7 +201,7 @@ def _make_bundle(
     device = training_device()
     run.params(job.flatten() | _chosen(prepared) | {"device": device})
     run.tags({"task": job.task, "data_digest": data.digest})
-    examples = make_examples(data, plan.image_format, representation, job.data.normal_changes)
+    examples = make_examples(data, plan.image_format, representation, _changes_of(job, plan))
     held_out, remarks, embeddings = None, list[str](), None
     if isinstance(representation, Features) and plan.experts is not None:
         kind = find_score_kind(job, plan)
@@ -325,6 +325,14 @@ def _chosen(prepared: Prepared) -> dict[str, Any]:
             for name in ("steps", "batch", "learning_rate", "corruption")
         },
     }
+
+
+def _changes_of(job: Job, plan: Plan) -> Changes | None:
+    """The job's normal changes, at the size that the network works at."""
+    if not job.data.normal_changes:
+        return None
+    before = plan.median_size or plan.size
+    return Changes(job.data.normal_changes, min(1.0, math.sqrt(math.prod(plan.size) / math.prod(before))))
 
 
 def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -> Calibration:

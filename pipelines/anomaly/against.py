@@ -6,15 +6,16 @@ read all scores -> have the images drifted? -> where do the folder's good images
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
-from pipelines.anomaly.folder_scale import FEWEST_IMAGES, Floats, FolderScale, NoScale, estimate_scale
+from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.drift import MOST, STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.folder_scale import Floats, FolderScale, NoScale, estimate_scale
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.verdicts import OF_VERDICTS, Row, Verdicts, floats
 
@@ -34,6 +35,7 @@ class Judgement:
         scale: Where they lie; or why that is not known.
         own: Of sub-folders that are judged by themselves.
         drift: What the test for drift found; None where there are too few images.
+        moved: Sub-folders whose good images score otherwise than their own calibration images.
         asked: What was asked for.
     """
 
@@ -42,42 +44,47 @@ class Judgement:
     scale: FolderScale | NoScale | None = None
     own: Mapping[str, FolderScale] = field(default_factory=dict)
     drift: Drift | None = None
+    moved: tuple[str, ...] = ()
     asked: Against = "auto"
 
     @property
     def drifted(self) -> bool:
-        """Return whether the images are not like those of calibration."""
-        return self.drift is not None and self.drift.drifted
+        """Return whether good images score otherwise than those of calibration."""
+        return bool(self.moved) or (self.drift is not None and self.drift.moves_verdicts)
 
     @property
     def against(self) -> Reference:
-        """What the run's verdicts are against."""
+        """Return what the run's verdicts are against."""
         wanted = self.asked == "folder" or (self.asked == "auto" and self.drifted)
         return "folder" if wanted and self.folder is not None else "calibration"
 
     @property
     def run(self) -> Verdicts:
-        """The run's verdicts."""
+        """Return the run's verdicts."""
         return self.folder if self.folder is not None and self.against == "folder" else self.calibration
 
     @property
     def why(self) -> str:
-        """Why these verdicts are the run's, in a sentence; empty where calibration judges images like its own."""
+        """Return why these verdicts are the run's, in a sentence; "" where calibration judges images like its own."""
+        if self.calibration.calibration is None:
+            return ""
         if self.against == "folder":
-            asked = "this was asked for" if self.asked == "folder" else "they are not like the calibration images"
+            asked = "this was asked for" if self.asked == "folder" else "they do not score like the calibration images"
             return (
                 f"the images are judged against each other, since {asked}. An image is abnormal if it stands out from "
                 "most images of this folder; this finds defects as long as most images are good"
             )
         refused = self.scale.reason if isinstance(self.scale, NoScale) else None
         if self.asked == "folder":
-            return f"the images are judged against calibration, though against the folder was asked: {refused}"
+            return (
+                f"the images are judged against calibration, since they cannot be judged against each other: {refused}"
+            )
         if not self.drifted:
             return ""
         if self.asked == "calibration":
-            return "the images are judged against calibration, as was asked, though they are not like its images"
+            return "the images are judged against calibration, as was asked, though they do not score like its images"
         return (
-            "the images are not like the calibration images, and are judged against them all the same, since they "
+            "the images do not score like the calibration images, and are judged against them all the same, since they "
             f"cannot be judged against each other: {refused}"
         )
 
@@ -127,7 +134,6 @@ def judge_run(
     *,
     drift_below: tuple[str, ...] = (),
     against: Against = "auto",
-    recent: Floats | Sequence[float] = (),
 ) -> Judgement:
     """Settle the rule for all images of a run, find whether they have drifted, and what they are judged against.
 
@@ -136,68 +142,99 @@ def judge_run(
         tables: Gives the columns `columns_needed` of all images.
         drift_below: The sub-folders whose images tell of drift, where others are known to be abnormal.
         against: What is asked for.
-        recent: (M,) scores of images that earlier runs accepted, which also show where good ones lie.
     """
     calibration = verdicts.calibration
-    sample, by_group, tally = Sample(), dict[str, Sample](), verdicts.tally()
+    sample, scores, tally = Sample(), _Scores(verdicts, against), verdicts.tally()
     for table in tables():
         ok = table.filter(pc.equal(table["status"], "ok"))
         if tally is not None:
             tally.add(floats(ok, "score"))
         if calibration is None:
             continue
-        if verdicts.groups is not None:
-            _add_by_group(by_group, ok, verdicts.groups.level, verdicts.groups.own)
+        scores.add(ok)
         if drift_below:
             ok = ok.filter(pa.array(np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)))
-        sample.add(_statistics(ok))
+        sample.add({name: floats(ok, name) for name in STATISTICS})
     if calibration is None:
         return Judgement(verdicts, asked=against)
     statistics = calibration.statistics
     drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
-    here = np.concatenate([sample.values["score"], recent])
-    scale = estimate_scale(here, calibration) if against != "calibration" else None
-    settled = verdicts.settle(tally)
-    if drift is not None and drift.drifted:
-        settled = verdicts.again(calibration.judging_as("drifted")).settle(tally)
-    if not isinstance(scale, FolderScale):
-        return Judgement(settled, None, scale, {}, drift, against)
-    own = {}
-    for name, each in by_group.items():
-        known = calibration.of_group(name)
-        of_group = estimate_scale(each.values["score"], known or calibration)
-        if isinstance(of_group, FolderScale):
-            own[name] = of_group
+    judgement = Judgement(verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against)
+    if judgement.drifted:
+        recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
+        judgement = replace(judgement, calibration=recast)
+    if against == "calibration":
+        return judgement
+    own = {
+        name: scale
+        for name, each in scores.of_groups().items()
+        if isinstance(scale := estimate_scale(each, calibration.of_group(name) or calibration), FolderScale)
+    }
+    rest = estimate_scale(scores.without(own), calibration)
+    if not isinstance(rest, FolderScale) and not own:
+        return replace(judgement, scale=rest)
 
-    def move(scores: Floats, group: str | None) -> Floats:
-        return (
-            own.get(group or "", scale).from_calibration(scores)
-            if group is not None
-            else scale.from_calibration(scores)
-        )
+    def move(of_good: Floats, group: str | None) -> Floats:
+        scale = own.get(group or "", rest)
+        return scale.from_calibration(of_good) if isinstance(scale, FolderScale) else of_good
 
-    folder = verdicts.again(calibration.judging_as("folder", move))
+    folder = verdicts.with_calibration(calibration.recast("folder", move))
     if (of_folder := folder.tally()) is not None:
         for table in tables():
             of_folder.add(floats(table.filter(pc.equal(table["status"], "ok")), "score"))
-    return Judgement(settled, folder.settle(of_folder), scale, own, drift, against)
+    return replace(judgement, folder=folder.settle(of_folder), scale=rest, own=own)
+
+
+class _Scores:
+    """The scores of a run's images, as far as they show where good images lie, by sub-folder where these count."""
+
+    def __init__(self, verdicts: Verdicts, against: Against) -> None:
+        self._level = verdicts.groups.level if verdicts.groups is not None else None
+        self._known = set(verdicts.groups.own) if verdicts.groups is not None else set[str]()
+        self._wanted = against != "calibration" or verdicts.groups is not None
+        self._parts: dict[str, list[Floats]] = {}
+        self._held: dict[str, int] = {}
+
+    def add(self, ok: pa.Table) -> None:
+        if not self._wanted:
+            return
+        every = floats(ok, "score")
+        if self._level is None:
+            self._keep("", every)
+            return
+        groups = np.array([group_of(path, self._level) for path in ok["path"].to_pylist()], dtype=object)
+        others = np.ones(len(every), dtype=bool)
+        for name in self._known:
+            chosen = groups == name
+            others &= ~chosen
+            self._keep(name, every[chosen])
+        self._keep("", every[others])
+
+    def find_moved(self, calibration: Calibration) -> tuple[str, ...]:
+        """Return the sub-folders whose good images score otherwise than their own calibration images."""
+        moved = []
+        for name, scores in sorted(self.of_groups().items()):
+            known = calibration.of_group(name)
+            drift = check_drift({"score": known.scores}, {"score": scores}) if known is not None else None
+            moved += [name] * (drift is not None and drift.drifted)
+        return tuple(moved)
+
+    def of_groups(self) -> dict[str, Floats]:
+        """The scores of each sub-folder with a threshold of its own."""
+        return {name: np.concatenate(self._parts[name]) for name in self._known if name in self._parts}
+
+    def without(self, own: Mapping[str, FolderScale]) -> Floats:
+        """The scores of all images but those of sub-folders that have a scale of their own."""
+        parts = [part for name, of_name in self._parts.items() if name not in own for part in of_name]
+        return np.concatenate([np.empty(0), *parts])
+
+    def _keep(self, name: str, values: Floats) -> None:
+        room = MOST - self._held.get(name, 0)
+        if len(values) and room > 0:
+            self._parts.setdefault(name, []).append(values[:room])
+            self._held[name] = self._held.get(name, 0) + len(values[:room])
 
 
 def columns_needed(verdicts: Verdicts, drift_below: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that `judge_run` reads."""
+    """Return the columns that `judge_run` reads."""
     return (*OF_VERDICTS, "path") if drift_below or verdicts.groups is not None else OF_VERDICTS
-
-
-def _statistics(ok: pa.Table) -> dict[str, Floats]:
-    return {name: floats(ok, name) for name in STATISTICS}
-
-
-def _add_by_group(by_group: dict[str, Sample], ok: pa.Table, level: int, known: Mapping[str, Any]) -> None:
-    groups = np.array([group_of(path, level) for path in ok["path"].to_pylist()])
-    for name in known:
-        chosen = ok.filter(pa.array(groups == name))
-        if len(chosen):
-            by_group.setdefault(name, Sample()).add(_statistics(chosen))
-
-
-__all__ = ["FEWEST_IMAGES", "Against", "Judgement", "Reference", "columns_needed", "judge_run"]

@@ -124,10 +124,10 @@ class Calibration(RateClaim):
     def _ascending(self) -> NDArray[np.float64]:
         return np.array(self.scores, dtype=np.float64)
 
-    def judging_as(
+    def recast(
         self, kind: Kind, move: Callable[[NDArray[np.float64], str | None], NDArray[np.float64]] | None = None
     ) -> Calibration:
-        """The same good images, as they judge a run whose images are not like them.
+        """Return the same good images, as they judge a run whose images are not like them.
 
         Args:
             kind: "folder" or "drifted".

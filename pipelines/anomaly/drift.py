@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ SHOWN = 3  # changes that a sentence names
 MATERIAL = 0.05  # an effect this far from 0.5 changes no verdict worth naming, however many images show it
 USUAL = 0.9  # quantile of the calibration scores: what scores higher may be a defect, and tells nothing of good images
 FEWEST_USUAL = 0.05  # share of a batch that scores below it; with fewer, nearly all have moved
+UNCHANGED = "unchanged_"  # before a statistic of calibration images: of the same ones without normal changes
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that a comparison keeps
 
 
@@ -46,12 +47,12 @@ class Moved:
     def __str__(self) -> str:
         """The change in words."""
         share = max(self.effect, 1 - self.effect)
-        who = "they are" if self.name in FACT_NAMES else f"the {self.name} is"
-        return f"{who} {name_change(self.name, self.effect)} in {share:.0%} of comparisons"
+        who = "" if self.name in FACT_NAMES else f"{self.name} "
+        return f"{who}{name_change(self.name, self.effect)} in {100 * share:.0f} % of comparisons"
 
 
 def name_change(name: str, effect: float) -> str:
-    """Return what images are in which a statistic has moved.
+    """Return the word for a statistic that has moved, such as of images that are darker.
 
     >>> name_change("sharpness", 0.1), name_change("score", 0.9)
     ('less sharp', 'higher')
@@ -73,6 +74,14 @@ class Drift:
     statistics: tuple[Moved, ...] = ()  # each of them, the one that moved most first
 
     @property
+    def moves_verdicts(self) -> bool:
+        """Return whether good images score otherwise, so that a threshold of calibration is another rate's.
+
+        Of an older run, whose statistics are not known one by one: whether it has drifted at all.
+        """
+        return self.drifted and any(each.drifted and each.name not in FACT_NAMES for each in self.statistics)
+
+    @property
     def changed(self) -> tuple[Moved, ...]:
         """The plain facts of the images that have changed, the most changed first."""
         return tuple(each for each in self.statistics if each.drifted and each.name in FACT_NAMES)
@@ -81,19 +90,23 @@ class Drift:
     def advice(self) -> str:
         """What to look at."""
         if not self.changed:
-            return "Light, sharpness, noise, size and place are as they were: look at the product itself"
+            alike = [fact.title.lower() for fact in FACTS if any(each.name == fact.name for each in self.statistics)]
+            if not alike:
+                return "Look at light, camera and the product itself"
+            return f"These are as they were: {', '.join(alike)}. Look at the product itself"
         looked_at = dict.fromkeys(fact.advice for each in self.changed for fact in FACTS if fact.name == each.name)
         return f"Look at {'; '.join(looked_at)}"
 
     def __str__(self) -> str:
         """What was found, for people."""
         if not self.drifted:
-            return f"no drift: the {self.images} images look like the calibration images (p = {self.p_value:.2g})"
+            return f"No drift: the {self.images} images look like the calibration images (p = {self.p_value:.2g})"
         shown = self.changed[:SHOWN] or self.statistics[:1]
-        found = "; ".join(str(each) for each in shown) if shown else self.moved
+        found = ", ".join(str(each) for each in shown) if shown else name_change(self.moved, self.effect)
+        rate = "Fewer or more of the good ones are flagged than asked" if self.moves_verdicts else "They score as ever"
         return (
-            f"the {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {found}. "
-            f"Their false-alarm rate may be another. {self.advice}, or train on newer good images"
+            f"The {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {found}. "
+            f"{rate}. {self.advice}, or train on newer good images"
         )
 
 
@@ -177,9 +190,13 @@ def check_drift(
     compared = {name: both for name, both in sides.items() if min(map(len, both)) >= FEWEST}
     if not compared:
         return None
-    if "score" in compared:
-        compared["score"] = _without_high(*compared["score"])
-    found = [_compare(name, *both, count=len(compared)) for name, both in compared.items()]
+    found = []
+    for name, (here, usual) in compared.items():
+        moved = _compare(name, here, usual, count=len(compared))
+        unchanged = _known(calibration.get(f"{UNCHANGED}{name}", ()))
+        if len(unchanged) >= FEWEST:
+            moved = _between(moved, _compare(name, here, unchanged, count=len(compared)))
+        found.append(moved)
     found.sort(key=lambda each: (each.p_value, -abs(each.effect - 0.5)))
     first = found[0]
     count = max(len(both[0]) for both in compared.values()) if images is None else images
@@ -202,7 +219,19 @@ def _without_high(
     return (usual, known) if enough else (batch, calibration)
 
 
+def _between(changed: Moved, unchanged: Moved) -> Moved:
+    """Of two comparisons, with good images that show normal changes and without, the one that has moved less.
+
+    What lies between the two is usual.
+    """
+    if (changed.effect - 0.5) * (unchanged.effect - 0.5) <= 0:
+        return replace(changed, effect=0.5, p_value=1.0)
+    return max(changed, unchanged, key=lambda each: each.p_value)
+
+
 def _compare(name: str, batch: NDArray[np.float64], calibration: NDArray[np.float64], *, count: int) -> Moved:
+    if name == "score":
+        batch, calibration = _without_high(batch, calibration)
     effect, p_value = mann_whitney(batch, calibration, MATERIAL)
     quantiles = (tuple(np.quantile(each, SHARES).tolist()) for each in (calibration, batch))
     return Moved(name, effect, min(1.0, p_value * count), *quantiles)

@@ -9,6 +9,7 @@ goes with them. This rests on an assumption that no figure can check: most image
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from pipelines.base.percentages import percent
 
 FEWEST_IMAGES = 50  # fewer do not show where good images lie
 LEAST_GOOD = 0.7  # share of good images below which the rest might be the good ones
+LEAST_SHARE = 0.3  # that is looked for
+MUCH_WIDER = 2.0  # times the line that takes some images for defects: the other one runs over two kinds of images
+LEAST_FIT = 0.9  # share of the variance of quantiles that a line explains where scores are of one kind
 LOW, HIGH, LEVELS = 0.3, 0.9, 25  # quantiles of good images that are compared: the tail of low scores says nothing
 COUNTED_BELOW = 0.95  # quantile of good images below which images are counted, to find the share of good ones
 NARROWEST, WIDEST = 0.2, 20.0  # times the spread of the calibration scores
@@ -42,10 +46,6 @@ class FolderScale:
     good: float
     images: int
 
-    def to_calibration(self, scores: Floats) -> Floats:
-        """Put scores of the folder on the scale of calibration, (N,)."""
-        return (scores - self.move) / self.stretch
-
     def from_calibration(self, scores: Floats) -> Floats:
         """Put calibration scores on the scale of the folder, (n,)."""
         return self.move + self.stretch * scores
@@ -57,11 +57,9 @@ class NoScale:
 
     Attributes:
         reason: In words, beginning in lower case.
-        mostly_abnormal: Whether it is so because too many images stand out.
     """
 
     reason: str
-    mostly_abnormal: bool = False
 
 
 def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | NoScale:
@@ -69,7 +67,9 @@ def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | No
 
     Quantiles of the scores are compared with those of calibration by a straight line. Defects are taken to lie at the
     upper end: with a share g of good images, the quantile p of the good ones is the quantile g * p of all. The share
-    follows from how many images lie below what is a high quantile of good images, and both are found in turns.
+    follows from how many images lie below what is a high quantile of good images, and both are found in turns, once
+    from all images being good and once from few. Where the first line is much steeper, or fits badly, it runs over
+    good images and defects alike, and there is no scale.
 
     Args:
         scores: (N,), of the folder's images.
@@ -85,11 +85,32 @@ def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | No
     if len(scores) < FEWEST_IMAGES:
         return NoScale(f"it takes {FEWEST_IMAGES} images to see where good ones lie, and there are {len(scores)}")
     good = np.asarray(calibration.scores, np.float64)
-    levels = np.linspace(LOW, HIGH, LEVELS)
-    usual, limit = np.quantile(good, levels), np.quantile(good, COUNTED_BELOW)
-    if usual.std() <= 0:
+    if np.quantile(good, HIGH) <= np.quantile(good, LOW):
         return NoScale("the calibration images all score the same")
-    share, move, stretch = 1.0, 0.0, 1.0
+    wide, narrow = (_find_line(scores, good, share) for share in (1.0, LEAST_GOOD))
+    if wide.good < LEAST_GOOD:
+        return NoScale(
+            f"more than {percent(1 - LEAST_GOOD)} of the images stand out from the rest, and then it is not known "
+            "which of the two are the good ones"
+        )
+    if wide.stretch > MUCH_WIDER * narrow.stretch or wide.fit < LEAST_FIT or wide.stretch >= WIDEST:
+        return NoScale("their scores fall into two kinds, and it is not known which of the two are the good ones")
+    return FolderScale(wide.move, wide.stretch, wide.good, len(scores))
+
+
+class _Line(NamedTuple):
+    """A straight line from quantiles of calibration scores to quantiles of scores."""
+
+    move: float
+    stretch: float
+    good: float  # share of good images
+    fit: float  # share of the quantiles' variance that it explains
+
+
+def _find_line(scores: Floats, calibration: Floats, share: float) -> _Line:
+    """Find the line and the share of good images in turns, from a share on."""
+    levels = np.linspace(LOW, HIGH, LEVELS)
+    usual, limit = np.quantile(calibration, levels), np.quantile(calibration, COUNTED_BELOW)
     for _ in range(STEPS):
         here = np.quantile(scores, levels * share)
         slope = float(((usual - usual.mean()) * (here - here.mean())).mean() / usual.var())
@@ -97,13 +118,8 @@ def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | No
         move = float(here.mean() - stretch * usual.mean())
         below = float((scores <= move + stretch * limit).mean()) / COUNTED_BELOW
         change = min(1.0, below) - share
-        share += change / 2
-        if abs(change) < CLOSE or share < LEAST_GOOD:
+        share = max(share + change / 2, LEAST_SHARE)
+        if abs(change) < CLOSE:
             break
-    if share < LEAST_GOOD:
-        return NoScale(
-            f"more than {percent(1 - LEAST_GOOD)} of the images stand out from the rest, and then it is not known "
-            "which of the two are the good ones",
-            mostly_abnormal=True,
-        )
-    return FolderScale(move, stretch, share, len(scores))
+    missed = float((here - move - stretch * usual).var())
+    return _Line(move, stretch, share, 1 - missed / max(float(here.var()), 1e-12))

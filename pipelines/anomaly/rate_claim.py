@@ -31,6 +31,8 @@ OF_FILES: tuple[Kind, ...] = ("split", "cross")
 
 ASSUMPTION = "if the calibration scores were those of the deployed model"
 """What an interval for the realised rate rests on where calibration is of the kind "cross"."""
+OF_A_FOLDER = ", if most images of the folder are good"
+OF_OTHERS = ", if these images were like the calibration images, which they are not"
 
 
 class Measured(BaseModel):
@@ -129,7 +131,7 @@ class RateClaim(BaseModel):
     @property
     def condition(self) -> str:
         """What an interval for the realised rate rests on, to be added to a sentence; empty where it is proved."""
-        return "" if self.is_proved else f", {ASSUMPTION}"
+        return {"cross": f", {ASSUMPTION}", "folder": OF_A_FOLDER, "drifted": OF_OTHERS}.get(self.kind, "")
 
     def describe_proof(self, rate: float) -> str:
         """Return what is proved of a false-alarm rate in (0, 1).

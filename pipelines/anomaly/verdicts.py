@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.anomaly.calibration import Calibration, check_rate
@@ -82,8 +81,8 @@ class Verdicts:
             return cls(calibration, rate, (own.rest if own.few else own.strange).threshold, groups=own)
         return cls(calibration, rate, calibration.threshold(rate), budget)
 
-    def again(self, calibration: Calibration) -> Verdicts:
-        """The same rule by other calibration scores."""
+    def with_calibration(self, calibration: Calibration) -> Verdicts:
+        """Return the same rule by other calibration scores."""
         if self.discoveries:
             return Verdicts.of(calibration, None, false_discoveries=self.false_alarms)
         grouped = self.groups is not None
@@ -268,22 +267,7 @@ def check_rule(
             check_rate(rate)
 
 
-def settle_threshold(verdicts: Verdicts, tables: Iterable[pa.Table]) -> Verdicts:
-    """Return verdicts with the threshold that their rule gives for the images that have rows so far.
-
-    Args:
-        verdicts: The rule.
-        tables: The columns "status" and "score" of all images.
-    """
-    tally = verdicts.tally()
-    if tally is None:
-        return verdicts
-    for table in tables:
-        tally.add(floats(table.filter(pc.equal(table["status"], "ok")), "score"))
-    return verdicts.settle(tally)
-
-
 def floats(rows: pa.Table, name: str) -> NDArray[np.float64]:
-    """A column as numbers."""
+    """Return a column as numbers."""
     values: NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
     return values

@@ -2,5 +2,5 @@
 
 __all__ = [
     "cautions", "comparison", "deliveries", "engines", "folder_run", "options", "output_folder", "output_names",
-    "recent_scores", "results_files", "retention", "rows", "run_json", "schema",
+    "results_files", "retention", "rows", "run_json", "schema",
 ]  # fmt: skip

@@ -54,7 +54,6 @@ class ScoreOptions(RunOptions):
     observer: Observer | None = None
     drift_below: tuple[str, ...] = ()
     against: Against = "auto"
-    recent: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no model could make good."""

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from pipelines.base.locks import locked
 from pipelines.base.progress import progress
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.extractor import Extractor, find_extractor
-from pipelines.data.image_changes import vary
+from pipelines.data.image_changes import BLUR, COLOUR, EXPOSURE, NOISE, SHIFT, vary
 from pipelines.data.splits import SplitName
 from pipelines.data.training_images import TrainingData, require_space
 from pipelines.models.session import keyed_generator
@@ -31,6 +31,13 @@ from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 STATISTICS_BATCH, STATISTICS_IMAGES = 64, 2048
+
+
+class Changes(NamedTuple):
+    """Normal changes of images that have been resized."""
+
+    names: Sequence[str]
+    scale: float  # working size, as a share of that of the files
 
 
 class Examples:
@@ -97,7 +104,7 @@ class Examples:
 
 
 def make_examples(
-    data: TrainingData, image_format: ImageFormat, representation: Representation, changes: Sequence[str] = ()
+    data: TrainingData, image_format: ImageFormat, representation: Representation, changes: Changes | None = None
 ) -> Examples:
     """Prepare a folder for training; features are extracted, kept and standardised on the way.
 
@@ -108,7 +115,7 @@ def make_examples(
         data: Decoded images and splits.
         image_format: Of the images.
         representation: What y is; the statistics of features are set from the train split.
-        changes: Of `pipelines.data.image_changes`, of features alone.
+        changes: Normal changes, of features alone; None: none.
     """
     if not isinstance(representation, Features):
         return Examples(
@@ -127,11 +134,13 @@ def make_examples(
 
 
 def _extracted(
-    data: TrainingData, image_format: ImageFormat, representation: Features, changes: Sequence[str]
+    data: TrainingData, image_format: ImageFormat, representation: Features, changes: Changes | None
 ) -> NDArray[np.float16]:
     # The contents in their order, too: a file that could not be read before moves all that come after it.
     form: list[Any] = [representation.input_size, representation.standardises]
-    form += ["whole"] * representation.whole + sorted(changes)
+    form += ["whole"] * representation.whole
+    if changes is not None:
+        form += [*sorted(changes.names), round(changes.scale, 3), EXPOSURE, BLUR, NOISE, SHIFT, COLOUR]
     stamp = f"{representation.backbone.digest()} {form} {' '.join(data.sha256)}"
     path = data.folder / f"features-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
     with locked(data.folder / "lock"):
@@ -142,7 +151,7 @@ def _extracted(
 
 
 def _extract_into(
-    path: Path, data: TrainingData, image_format: ImageFormat, representation: Features, changes: Sequence[str]
+    path: Path, data: TrainingData, image_format: ImageFormat, representation: Features, changes: Changes | None
 ) -> None:
     count = len(data.shown) * (2 if changes else 1)
     shape = (count, representation.extracted_channels, *representation.extracted_size)
@@ -162,9 +171,9 @@ def _extract_into(
     temporary.replace(path)
 
 
-def _with_changed(data: TrainingData, changes: Sequence[str]) -> Iterator[NDArray[Any]]:
+def _with_changed(data: TrainingData, changes: Changes | None) -> Iterator[NDArray[Any]]:
     """Every example, and then, with changes, a changed copy of each."""
     yield from data.shown
     if changes:
         for owner, pixels in zip(data.image_of.tolist(), data.shown, strict=True):
-            yield vary(np.asarray(pixels), changes, keyed_generator(data.sha256[owner]))
+            yield vary(np.asarray(pixels), changes.names, keyed_generator(data.sha256[owner]), changes.scale)

@@ -75,30 +75,30 @@ def cast_colour(pixels: Pixels, *, red: float, blue: float) -> Pixels:
     return _as_pixels(pixels * np.array([red, 1, blue], np.float32), pixels)
 
 
-def _any_exposure(pixels: Pixels, generator: np.random.Generator) -> Pixels:
+def _any_exposure(pixels: Pixels, generator: np.random.Generator, _: float) -> Pixels:
     return expose(pixels, factor=EXPOSURE ** generator.uniform(-1, 1))
 
 
-def _any_sharpness(pixels: Pixels, generator: np.random.Generator) -> Pixels:
-    return blur(pixels, sigma=generator.uniform(0, BLUR))
+def _any_sharpness(pixels: Pixels, generator: np.random.Generator, scale: float) -> Pixels:
+    return blur(pixels, sigma=scale * generator.uniform(0, BLUR))
 
 
-def _any_noise(pixels: Pixels, generator: np.random.Generator) -> Pixels:
-    return add_noise(pixels, generator, levels=generator.uniform(0, NOISE))
+def _any_noise(pixels: Pixels, generator: np.random.Generator, scale: float) -> Pixels:
+    return add_noise(pixels, generator, levels=scale * generator.uniform(0, NOISE))
 
 
-def _any_place(pixels: Pixels, generator: np.random.Generator) -> Pixels:
+def _any_place(pixels: Pixels, generator: np.random.Generator, _: float) -> Pixels:
     down, across = generator.uniform(-SHIFT, SHIFT, 2)
     return move(pixels, down=down, across=across)
 
 
-def _any_colour(pixels: Pixels, generator: np.random.Generator) -> Pixels:
+def _any_colour(pixels: Pixels, generator: np.random.Generator, _: float) -> Pixels:
     red, blue = COLOUR ** generator.uniform(-1, 1, 2)
     return cast_colour(pixels, red=red, blue=blue)
 
 
 # In the order in which a camera makes them.
-NORMAL_CHANGES: dict[str, Change] = {
+NORMAL_CHANGES: dict[str, Callable[[Pixels, np.random.Generator, float], Pixels]] = {
     "shift": _any_place,
     "sharpness": _any_sharpness,
     "exposure": _any_exposure,
@@ -107,11 +107,18 @@ NORMAL_CHANGES: dict[str, Change] = {
 }
 
 
-def vary(pixels: Pixels, changes: Sequence[str], generator: np.random.Generator) -> Pixels:
-    """Change an image in all of these ways, each as strongly as chance has it; equal generators, equal images."""
+def vary(pixels: Pixels, changes: Sequence[str], generator: np.random.Generator, scale: float = 1.0) -> Pixels:
+    """Change an image in all of these ways, each as strongly as chance has it; equal generators, equal images.
+
+    Args:
+        pixels: (H, W, C), uint8 or uint16.
+        changes: Names of `NORMAL_CHANGES`.
+        generator: Of chance.
+        scale: Size of the image, as a share of that of the file: of a smaller one, blur and noise are less.
+    """
     for name, change in NORMAL_CHANGES.items():
         if name in changes:
-            pixels = change(pixels, generator)
+            pixels = change(pixels, generator, scale)
     return pixels
 
 

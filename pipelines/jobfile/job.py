@@ -59,7 +59,7 @@ class Job(Record):
         if getattr(self.schedule, other) is not None:
             msg = f"'schedule.{other}' has no meaning for {self.task}: its models {self.verb} images; use that key"
             raise ValueError(msg)
-        asked = [*self.schedule.rule, *self.schedule.model_fields_set & set(self.schedule.reference)]
+        asked = [*self.schedule.rule, *self.schedule.model_fields_set & {"against"}]
         if self.verb == "restore" and asked:
             keys = " and ".join(f"'schedule.{key}'" for key in asked)
             msg = f"{keys}: what is flagged has no meaning for {self.task}, whose models flag no images; leave it out"

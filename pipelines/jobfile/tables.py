@@ -334,7 +334,6 @@ class ScheduleTable(Record):
         description="What images are judged against: calibration; folder: where most of its images lie; auto: the "
         "folder once its images are not like those of calibration",
     )
-    recent: int = Field(0, ge=0, description="Images that the latest runs accepted: they show where good ones lie, too")
     groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
     timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
@@ -351,11 +350,6 @@ class ScheduleTable(Record):
     def rule(self) -> dict[str, Any]:
         """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
         return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """What images are judged against, as the scoring flow takes it."""
-        return {"against": self.against, "recent": self.recent}
 
     @model_validator(mode="after")
     def _fits_together(self) -> ScheduleTable:

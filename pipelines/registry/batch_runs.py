@@ -127,7 +127,7 @@ class DriftSeen:
 
     Attributes:
         last: When it was reported last.
-        first: And when first, without a run in between that saw none.
+        first: Where images are judged against their folder: since when, without a run in between that was not.
         changed: Facts of the images that have changed; empty: none that is known.
         by_folder: Whether images are judged against their folder meanwhile.
     """
@@ -159,8 +159,9 @@ def drift_since(version: Version, moment: datetime) -> DriftSeen | None:
     if not (drifted := told[:last_alike]):
         return None
     tags = drifted[0].data.tags
-    last, first = (utc(run.info.start_time) for run in (drifted[0], drifted[-1]))
-    return DriftSeen(last, first, tags.get(CHANGED, ""), tags.get(AGAINST) == "folder")
+    other = next((at for at, run in enumerate(drifted) if run.data.tags.get(AGAINST) != "folder"), len(drifted))
+    last, first = (utc(run.info.start_time) for run in (drifted[0], drifted[max(other, 1) - 1]))
+    return DriftSeen(last, first, tags.get(CHANGED, ""), other > 0)
 
 
 def _changed_in(drift: Mapping[str, Any] | None) -> str:

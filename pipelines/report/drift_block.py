@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.anomaly.drift import Drift, Moved
+from pipelines.anomaly.drift import Drift, Moved, name_change
 from pipelines.anomaly.image_facts import FACTS
 from pipelines.report import words
 from pipelines.report.folder import AgainstFacts, DriftFacts
@@ -62,20 +62,21 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
     drifted = drift is not None and drift.drifted
     if not drifted and (against is None or not against.why):
         return None
-    changed, same, advice, found = [], [], [], ""
+    changed, same, advice, found = list[ChangedFact](), list[str](), list[str](), ""
     if drift is not None and drifted:
         moved = tuple(Moved(**each.model_dump()) for each in drift.statistics)
         whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, images, moved)
         titles = {fact.name: fact.title for fact in FACTS}
         changed = [_lay_out(titles[each.name], each) for each in whole.changed[:SHOWN]]
         same = [titles[each.name] for each in moved if each.name in titles and not each.drifted]
-        found = "The images are not like the calibration images" + (
-            ":" if changed else f": the {drift.moved} has moved, and no plain fact of the images has."
-        )
+        what = ":" if changed else f": {drift.moved} is {name_change(drift.moved, drift.effect)}."
+        found = f"The images are not like the calibration images{what}"
         advice = [
             f"{whole.advice}.",
             "If this is how good images look from now on, train on newer good images: the thresholds follow.",
         ]
+        if moved and not whole.moves_verdicts:
+            advice.insert(0, "Good images score as ever, so that the verdicts stay as they are.")
     why = against.why if against else ""
     return DriftBlock(
         why=f"{why[0].upper()}{why[1:]}." if why else "",
@@ -95,7 +96,7 @@ def _lay_out(title: str, moved: Moved) -> ChangedFact:
     def box(quantiles: tuple[float, ...]) -> Box:
         return Box(*(round(MARGIN + (value - low) * step, 1) for value in quantiles))
 
-    sentence = str(moved).removeprefix("they are ")
+    sentence = str(moved)
     usual, here = (words.format_number(each[len(each) // 2], 3) for each in (moved.calibration, moved.batch))
     return ChangedFact(
         title=title,

@@ -52,9 +52,9 @@ def summarise_scores(
         if claim.kind == "folder":
             text = f"{who} images {'stand' if flagged != 1 else 'stands'} out from this folder"
             if by_calibration is not None:
-                text += f"; calibration, of images unlike these, would flag {by_calibration:,}"
+                text += f"; calibration would flag {by_calibration:,}"
         elif not claim.holds:
-            text += " by a threshold that was made for other images: they are not like the calibration images"
+            text += " by a threshold that was made for other images: good ones score otherwise than in calibration"
         elif rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import LOCAL_LEVEL
 from pipelines.anomaly.calibration import MAP_QUANTILES, Calibration
-from pipelines.anomaly.drift import STATISTICS
+from pipelines.anomaly.drift import STATISTICS, UNCHANGED
 from pipelines.anomaly.equating import Reserve
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.image_facts import image_facts
@@ -44,13 +44,17 @@ def calibrate(
         false_alarms: The promised rate that the job asks for; None leaves it to the number of images.
         changes: Normal changes, which each image is given first.
     """
-    found = _Found(len(files), changes)
+    found = _Found(len(files))
     for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
-        values = session.run(found.change(image)[None], [image.sha256], SCORES)
+        pixels = vary(image.pixels, changes, keyed_generator(image.sha256))
+        values = session.run(pixels[None], [image.sha256], SCORES)
         scored = {name: float(values[name][0]) for name in ("score", "rate", "distortion")}
-        found.add(image, scored, values["anomaly_map"])
+        found.add(image, pixels, scored, values["anomaly_map"])
+        if changes:
+            before = session.run(image.pixels[None], [image.sha256], ("score",))["score"]
+            found.add_unchanged(image, float(before[0]))
     calibration = found.calibration(session, false_alarms)
     calibration.save(session.model.folder / CALIBRATION_FILE)
     return calibration
@@ -72,17 +76,20 @@ def calibrate_by_folds(
         false_alarms: The rate that the job asks for; None leaves it to the number of images.
         changes: Normal changes that the held-out images were given.
     """
-    found = _Found(len(held_out.indices), changes)
+    found = _Found(len(held_out.indices))
     row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices)}
     in_reserve = _scores_of(session, data.files_of("select"))
     reserve = _reserve_of(data, held_out, in_reserve)
-    scores = _on_scale(reserve, held_out)
+    scores, before = _on_scale(reserve, held_out), _on_scale(reserve, held_out, held_out.unchanged)
     for image in decode_for([data.files[index] for index in held_out.indices], session.metadata):
         if isinstance(image, Failed):
             continue
         row = row_of[image.file.relative]
         # Only the score: the folds' bounds are not the deployed model's, and every batch would seem to have moved.
-        found.add(image, {"score": float(scores[row])}, held_out.maps[row].numpy())
+        pixels = vary(image.pixels, changes, keyed_generator(image.sha256))
+        found.add(image, pixels, {"score": float(scores[row])}, held_out.maps[row].numpy())
+        if changes:
+            found.add_unchanged(image, float(before[row]))
     calibration = found.calibration(session, false_alarms, kind="cross", folds=held_out.folds)
     rate = calibration.default_false_alarms()
     if reserve is None:
@@ -114,9 +121,10 @@ def _reserve_of(data: TrainingData, held_out: HeldOut, scores: Mapping[str, floa
     return Reserve(held_out.by_fold.reserve[:, read], final, pieces)
 
 
-def _on_scale(reserve: Reserve | None, held_out: HeldOut) -> NDArray[np.float64]:
-    scores = np.array(held_out.scores)
-    if reserve is None or held_out.by_fold is None:
+def _on_scale(reserve: Reserve | None, held_out: HeldOut, some: Sequence[float] | None = None) -> NDArray[np.float64]:
+    """The held-out scores, or others of the same images, on the scale of the final model."""
+    scores = np.array(held_out.scores if some is None else some)
+    if reserve is None or held_out.by_fold is None or not len(scores):
         return scores
     return reserve.equate(scores, held_out.by_fold.fold_of)
 
@@ -137,8 +145,7 @@ def _scores_of(session: Session, files: Sequence[ImageFile]) -> dict[str, float]
 class _Found:
     """What calibration images score, as it is found."""
 
-    def __init__(self, images: int, changes: Sequence[str]) -> None:
-        self._changes = changes
+    def __init__(self, images: int) -> None:
         self.scores: list[float] = []
         self.groups: dict[str, list[float]] = {}
         self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
@@ -146,20 +153,31 @@ class _Found:
         self.highest = -np.inf
         self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
 
-    def change(self, image: Decoded) -> NDArray[Any]:
-        """The image as it may look, (H, W, C)."""
-        return vary(image.pixels, self._changes, keyed_generator(image.sha256))
+    def add(
+        self, image: Decoded, pixels: NDArray[Any], scored: dict[str, float], anomaly_map: NDArray[np.float32]
+    ) -> None:
+        """Take in an image: its score, with rate and distortion where they are known, and its map.
 
-    def add(self, image: Decoded, scored: dict[str, float], anomaly_map: NDArray[np.float32]) -> None:
-        """Take in an image: its score, with rate and distortion where they are known, and its map."""
+        Args:
+            image: The image.
+            pixels: Of it, with the normal changes.
+            scored: What it scores.
+            anomaly_map: Its map.
+        """
         self.scores.append(scored["score"])
         self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
         if len(self.scores) <= STATISTICS_IMAGES:
-            for name, value in (scored | image_facts(self.change(image))).items():
+            for name, value in (scored | image_facts(pixels)).items():
                 self.statistics[name].append(value)
         flat = np.sort(anomaly_map, axis=None)
         self.pixels.append(flat[(self._share / len(self._share) * len(flat)).astype(int)])  # an even share of each
         self.highest = max(self.highest, float(flat[-1]))
+
+    def add_unchanged(self, image: Decoded, score: float) -> None:
+        """Take in an image that was added with normal changes as it is without them: both are usual."""
+        if len(self.scores) <= STATISTICS_IMAGES:
+            for name, value in ({"score": score} | image_facts(image.pixels)).items():
+                self.statistics.setdefault(f"{UNCHANGED}{name}", []).append(value)
 
     def calibration(
         self, session: Session, false_alarms: float | None, *, kind: Kind = "split", folds: int | None = None

@@ -66,6 +66,7 @@ class HeldOut:
     folds: int
     summaries: NDArray[np.float32] | None  # (N, D), what each image shows on average; None of windows
     by_fold: ByFold | None = None  # None of windows
+    unchanged: tuple[float, ...] = ()  # scores of the images without the normal changes, where there are some
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,12 +175,13 @@ def train_closed_form(
         scores, maps = -elbo.value / features.dims, attribution(own[0], elbo.rate[:, None, None])
         in_reserve = list(-found[0].reserve_elbo / features.dims)
     kept_out = slice(len(fitted) - images, None)  # the changed copies, where there are some
-    if changes:
+    if changes and kind == "places":
         _tell_cost(scores, combination, seen, images)
     held = HeldOut(
         tuple(fitted[:images].tolist()), tuple(scores[kept_out].tolist()), Elbo(*(each[kept_out] for each in elbo)),
         maps[kept_out], len(folds), summaries[0][kept_out].numpy(),
         ByFold(fold_of[kept_out], torch.stack(in_reserve).double().numpy()),
+        tuple(scores[:images].tolist()) if changes else (),
     )  # fmt: skip
     made = ClosedForm(cast("ClosedFormLinearVAE", vae), experts, combination, held, weights, synthetic)
     if plan.overlap is None or not calibrate:
@@ -203,7 +205,8 @@ def _tell_cost(scores: Tensor, combination: Combination, seen: _Seen, images: in
         for of_good in (scores[:images], scores[images:])
     )
     log.info(
-        "normal changes: %.0f %% of synthetic defects are found at %.0f %% false alarms; without the changes, %.0f %%",
+        "normal changes: %.0f %% of synthetic defects are found at %.0f %% false alarms; by the threshold of unchanged "
+        "images, %.0f %%",
         100 * changed, 100 * TOLD_RATE, 100 * unchanged,
     )  # fmt: skip
 

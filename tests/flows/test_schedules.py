@@ -50,6 +50,7 @@ def test_scoring_uses_the_champion_and_a_folder_for_each_run(job, tmp_path):
         "own_folder": True,
         "series": True,
         "keep": None,
+        "against": "auto",
         "alarm": {"flagged": None, "failed": None, "drift": True, "fewest": 20},
     }
 
@@ -66,6 +67,7 @@ def test_what_arrives_is_scored_with_the_champion_into_a_folder_of_its_name(job,
         ("budget = 20", {"budget": 20}),
         ("false_discoveries = 0.1", {"false_discoveries": 0.1}),
         ("groups = true", {"groups": True}),
+        ('against = "folder"', {"against": "folder"}),
     ],
 )
 def test_the_rule_of_the_schedule_reaches_the_flow(job, rule, value):

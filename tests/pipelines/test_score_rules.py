@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.errors import CalibrationError, KintsugiError
 from pipelines.models.model_file import ModelFile, sha256_of
-from pipelines.score import score_folder, work_key
+from pipelines.score import ScoreSummary, score_folder, work_key
 
 
 def test_a_budget_flags_and_draws_the_worst_alone(trained, images: Path, rows_of, tmp_path: Path) -> None:
@@ -85,6 +85,42 @@ def test_a_finished_run_does_nothing_again_whatever_its_rule(
     assert score() == first
     assert seen == []
     assert stable_bytes(out) == before
+
+
+def test_a_run_that_is_judged_against_its_folder_has_its_maps_and_does_nothing_again(
+    trained, images: Path, rows_of, stable_bytes, tmp_path: Path
+) -> None:
+    """Dark copies, which calibration would nearly all flag; the folder flags few, and only these have maps."""
+    dark, out, seen = tmp_path / "dark", tmp_path / "out", list[str]()
+    dark.mkdir()
+    for path in sorted(images.rglob("*.*")):
+        pixels = np.asarray(Image.open(path).convert("L")).astype(float)
+        for number in range(4):  # not quite alike
+            darker = pixels * (0.3 + 0.01 * number) + number
+            Image.fromarray(darker.round().astype(np.uint8)).save(dark / f"{number}{path.stem}.png")
+
+    def score(**options: Any) -> ScoreSummary:
+        seen.clear()
+        return score_folder(dark, trained.model, out, observer=lambda row, _: seen.append(row["path"]), **options)
+
+    first = score(against="folder", false_alarms=0.2)
+    run, rows = json.loads((out / "run.json").read_text()), rows_of(out)
+    assert run["against"]["refused"] is None
+    assert first.against == run["against"]["used"] == "folder"
+    assert "--against folder" in run["command"]
+    flagged = {row["path"] for row in rows if row["is_anomaly"]}
+    assert len(flagged) == first.flagged == run["against"]["flagged"]["folder"]
+    assert first.by_calibration == sum(row["calibration_is_anomaly"] for row in rows)
+    assert len(list((out / "maps").rglob("*.png"))) == len(flagged)
+    before = stable_bytes(out)
+    assert score(against="folder", false_alarms=0.2).flagged == first.flagged
+    assert seen == []
+    assert stable_bytes(out) == before
+    report = (out / "report.html").read_text()
+    assert f"{first.flagged} of 64 images stand out from this folder" in report
+    other = score(against="calibration", false_alarms=0.2)
+    assert other.flagged == other.by_calibration == first.by_calibration
+    assert len(list((out / "maps").rglob("*.png"))) == other.flagged
 
 
 def test_more_images_can_lower_a_threshold_of_false_discoveries_and_maps_follow(

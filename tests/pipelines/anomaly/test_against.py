@@ -159,14 +159,33 @@ def test_without_calibration_there_is_no_verdict(generator: np.random.Generator)
     assert {row["against"] for row in rows_of(judgement, columns)} == {None}
 
 
-def test_recent_images_show_where_good_ones_lie_in_a_small_delivery(
+def test_images_that_look_otherwise_and_score_as_ever_keep_their_verdicts_and_the_promise(
     verdicts: Verdicts, generator: np.random.Generator
 ) -> None:
-    columns = drifted(generator, 30, defects=2)
-    before = 2 * generator.normal(size=100) + 10
-    table = pa.table({"status": ["ok"] * 30, **columns})
-    judgement = judge_run(verdicts, lambda: [table], recent=before)
+    columns = good_images(generator, 200)
+    columns["brightness"] -= 3
+    judgement = judge(verdicts, columns)
+    assert judgement.drift is not None
+    assert (judgement.drift.drifted, judgement.drift.moves_verdicts) == (True, False)
+    assert (judgement.against, judgement.why) == ("calibration", "")
+    assert all(row["promised"] for row in rows_of(judgement, columns))
+
+
+def test_a_sub_folder_that_has_moved_spoils_no_other(generator: np.random.Generator) -> None:
+    columns = good_images(generator, 600)
+    scores = columns["score"]
+    groups = {"left": scores[:200], "middle": scores[200:400], "right": scores[400:]}
+    verdicts = Verdicts.of(calibration_of(columns, groups), 0.05, groups=True)
+    here = good_images(generator, 250)
+    here["score"][:100] += 100
+    paths = [f"{'left' if at < 100 else 'middle' if at < 220 else 'right'}/{at}.png" for at in range(250)]
+    judgement = judge(verdicts, here, paths)
     assert judgement.against == "folder"
-    flagged = [row["is_anomaly"] for row in rows_of(judgement, columns)]
-    assert all(flagged[28:])
-    assert sum(flagged[:28]) <= 4
+    assert sorted(judgement.own) == ["left", "middle"]
+    rows = [
+        {"path": path, "status": "ok", "score": float(score)} for path, score in zip(paths, here["score"], strict=True)
+    ]
+    judgement.fill(rows)
+    assert rows[0]["threshold"] > 95
+    assert rows[249]["threshold"] < 5  # thirty images do not show where they lie: calibration's own
+    assert sum(bool(row["is_anomaly"]) for row in rows) < 25
