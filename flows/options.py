@@ -44,6 +44,6 @@ AgainstOption = Annotated[
     typer.Option(
         "--against",
         help="What images are judged against: calibration, whose rate holds for images like its own; folder, where "
-        "most images of this folder lie; auto: the folder once its images are not like those of calibration.",
+        "most images of this folder lie; auto: the folder once its good images score otherwise.",
     ),
 ]

@@ -119,8 +119,8 @@ def score_folder(
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
         drift_below: Only images of these sub-folders tell of drift, where others are known to be abnormal.
         against: What images are judged against: "calibration", whose false-alarm rate holds for images like its own;
-            "folder", where most images of this folder lie; "auto": the folder where the images are not like the
-            calibration images. The results have both verdicts.
+            "folder", where most images of this folder lie; "auto": the folder where good images score otherwise than
+            in calibration. The results have both verdicts.
 
     Returns:
         Counts, and where the report is.
@@ -355,7 +355,9 @@ class Scoring(FolderRun):
         """
         judgement = self._judge()
         self.due = judgement.run
-        if shards := self.cut(self.output.store.find_undone(self.files, self.is_done)):
+        # A fixed threshold of calibration flags no image that has not been drawn: nobody looks through all rows then.
+        depends_on_all = judgement.run.may_move or judgement.against == "folder"
+        if depends_on_all and (shards := self.cut(self.output.store.find_undone(self.files, self.is_done))):
             log.info("drawing images that are flagged now and were not before")
             for shard in shards:
                 self.run(shard)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.anomaly.drift import MOST, STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.folder_scale import Floats, FolderScale, NoScale, estimate_scale
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.verdicts import OF_VERDICTS, Row, Verdicts, floats
@@ -94,12 +94,11 @@ class Judgement:
         `p_value`, `is_anomaly`, `threshold`, `group` and `promised` are the run's.
         """
         found: dict[str, list[tuple[Any, Any]]] = {}
-        for name, verdicts in (("calibration", self.calibration), ("folder", self.folder)):
+        both = [("calibration", self.calibration), ("folder", self.folder)]
+        for name, verdicts in sorted(both, key=lambda each: each[0] == self.against):  # the run's own last: they stay
             if verdicts is not None:
                 verdicts.fill(rows)
                 found[name] = [(row["p_value"], row["is_anomaly"]) for row in rows]
-        if self.folder is not None and self.against == "calibration":
-            self.calibration.fill(rows)
         for at, row in enumerate(rows):
             row.update(dict.fromkeys(OF_BOTH))
             for name, values in found.items():
@@ -192,8 +191,7 @@ class _Scores:
         self._level = verdicts.groups.level if verdicts.groups is not None else None
         self._known = set(verdicts.groups.own) if verdicts.groups is not None else set[str]()
         self._wanted = against != "calibration" or verdicts.groups is not None
-        self._parts: dict[str, list[Floats]] = {}
-        self._held: dict[str, int] = {}
+        self._samples: dict[str, Sample] = {}
 
     def add(self, ok: pa.Table) -> None:
         if not self._wanted:
@@ -221,18 +219,16 @@ class _Scores:
 
     def of_groups(self) -> dict[str, Floats]:
         """The scores of each sub-folder with a threshold of its own."""
-        return {name: np.concatenate(self._parts[name]) for name in self._known if name in self._parts}
+        return {name: self._samples[name].values["score"] for name in self._known if name in self._samples}
 
     def without(self, own: Mapping[str, FolderScale]) -> Floats:
         """The scores of all images but those of sub-folders that have a scale of their own."""
-        parts = [part for name, of_name in self._parts.items() if name not in own for part in of_name]
+        parts = [sample.values["score"] for name, sample in self._samples.items() if name not in own]
         return np.concatenate([np.empty(0), *parts])
 
     def _keep(self, name: str, values: Floats) -> None:
-        room = MOST - self._held.get(name, 0)
-        if len(values) and room > 0:
-            self._parts.setdefault(name, []).append(values[:room])
-            self._held[name] = self._held.get(name, 0) + len(values[:room])
+        if len(values):
+            self._samples.setdefault(name, Sample(("score",))).add({"score": values})
 
 
 def columns_needed(verdicts: Verdicts, drift_below: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ MOST = 32_768  # images of a batch that are compared; a larger batch is sampled 
 LEVEL = 0.01  # share of unchanged batches that are reported all the same
 SHOWN = 3  # changes that a sentence names
 MATERIAL = 0.05  # an effect this far from 0.5 changes no verdict worth naming, however many images show it
-USUAL = 0.9  # quantile of the calibration scores: what scores higher may be a defect, and tells nothing of good images
+USUAL = 0.9  # quantile of the calibration scores: images that score higher may be defects, so that they are left out
 FEWEST_USUAL = 0.05  # share of a batch that scores below it; with fewer, nearly all have moved
 UNCHANGED = "unchanged_"  # before a statistic of calibration images: of the same ones without normal changes
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that a comparison keeps
@@ -121,9 +121,14 @@ class Sample:
         images: How many were added.
     """
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, names: Sequence[str] = STATISTICS) -> None:
+        """Begin with none.
+
+        Args:
+            names: Of the statistics that are kept.
+        """
         self.images = 0
+        self._names = tuple(names)
         self._random = np.random.default_rng(0)
         self._limit = np.inf  # larger keys are not among the smallest
         self._kept: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # keys (n,), values (n, statistics)
@@ -133,9 +138,9 @@ class Sample:
         """Look at more images.
 
         Args:
-            values: By name, one for each of `STATISTICS`.
+            values: By name, one for each statistic that is kept.
         """
-        columns = np.stack([np.asarray(values[name], np.float64) for name in STATISTICS], axis=1)
+        columns = np.stack([np.asarray(values[name], np.float64) for name in self._names], axis=1)
         self.images += len(columns)
         keys = self._random.random(len(columns))
         few = keys < self._limit
@@ -148,12 +153,12 @@ class Sample:
     def values(self) -> dict[str, NDArray[np.float64]]:
         """The statistics of the sample, by name."""
         self._drop()
-        return {name: self._kept[0][1][:, at] for at, name in enumerate(STATISTICS)}
+        return {name: self._kept[0][1][:, at] for at, name in enumerate(self._names)}
 
     def _drop(self) -> None:
         """Keep the smallest keys alone."""
         keys = np.concatenate([np.empty(0), *(keys for keys, _ in self._kept)])
-        values = np.concatenate([np.empty((0, len(STATISTICS))), *(values for _, values in self._kept)])
+        values = np.concatenate([np.empty((0, len(self._names))), *(values for _, values in self._kept)])
         if len(keys) > MOST:
             chosen = np.argpartition(keys, MOST - 1)[:MOST]
             keys, values = keys[chosen], values[chosen]

@@ -63,7 +63,7 @@ class NoScale:
 
 
 def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | NoScale:
-    """Find where the good images of a folder lie, from scores of which most are of good images.
+    """Find where the good images of a folder lie, given scores that are mostly those of good images.
 
     Quantiles of the scores are compared with those of calibration by a straight line. Defects are taken to lie at the
     upper end: with a share g of good images, the quantile p of the good ones is the quantile g * p of all. The share

@@ -18,7 +18,7 @@ from scipy import ndimage
 Pixels = NDArray[Any]
 Change = Callable[[Pixels, np.random.Generator], Pixels]
 
-EXPOSURE = 1.25  # images may be so many times brighter, or darker
+EXPOSURE = 1.25  # largest factor by which images may be brighter, or darker
 BLUR = 1.5  # standard deviation, in pixels, up to which they may be less sharp
 NOISE = 5.0  # standard deviation, in levels of 255
 SHIFT = 0.02  # of each side, in every direction

@@ -332,7 +332,7 @@ class ScheduleTable(Record):
     against: Literal["calibration", "folder", "auto"] = Field(
         "auto",
         description="What images are judged against: calibration; folder: where most of its images lie; auto: the "
-        "folder once its images are not like those of calibration",
+        "folder once its good images score otherwise",
     )
     groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
     overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")

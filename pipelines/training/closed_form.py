@@ -44,7 +44,7 @@ from vaecore.representations.image_format import ImageFormat
 log = logging.getLogger(__name__)
 FITTED_IMAGES = 2_000  # more make the fit slow, and hardly better
 DAMAGED_IMAGES, DEFECTS_PER_IMAGE = 48, 3
-TOLD_RATE = 0.05  # of false alarms, at which the cost of normal changes is told
+TOLD_RATE = 0.05  # false-alarm rate at which the log gives the cost of normal changes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

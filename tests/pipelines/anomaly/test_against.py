@@ -28,15 +28,21 @@ def calibration_of(columns: Columns, groups: dict[str, np.ndarray] | None = None
     )  # fmt: skip
 
 
+def names_of(columns: Columns) -> list[str]:
+    return [f"{number}.png" for number in range(len(columns["score"]))]
+
+
 def judge(verdicts: Verdicts, columns: Columns, paths: list[str] | None = None, against: Against = "auto") -> Judgement:
     count = len(columns["score"])
-    table = pa.table({"status": ["ok"] * count, "path": paths or [f"{i}.png" for i in range(count)], **columns})
+    table = pa.table({"status": ["ok"] * count, "path": paths or names_of(columns), **columns})
     return judge_run(verdicts, lambda: [table[: count // 2], table[count // 2 :]], against=against)
 
 
-def rows_of(judgement: Judgement, columns: Columns) -> list[dict[str, Any]]:
+def rows_of(judgement: Judgement, columns: Columns, paths: list[str] | None = None) -> list[dict[str, Any]]:
+    names = paths or names_of(columns)
     rows: list[dict[str, Any]] = [
-        {"path": f"{i}.png", "status": "ok", "score": float(score)} for i, score in enumerate(columns["score"])
+        {"path": name, "status": "ok", "score": float(score)}
+        for name, score in zip(names, columns["score"], strict=True)
     ]
     judgement.fill(rows)
     return rows
@@ -143,10 +149,7 @@ def test_sub_folders_are_judged_by_themselves(generator: np.random.Generator) ->
     judgement = judge(verdicts, here, paths)
     assert judgement.against == "folder"
     assert sorted(judgement.own) == ["left", "right"]
-    rows = [
-        {"path": path, "status": "ok", "score": float(score)} for path, score in zip(paths, here["score"], strict=True)
-    ]
-    judgement.fill(rows)
+    rows = rows_of(judgement, here, paths)
     for part in (rows[:100], rows[100:]):
         assert sum(bool(row["is_anomaly"]) for row in part) <= 12
     assert rows[0]["threshold"] > 25 > rows[150]["threshold"]
@@ -182,10 +185,7 @@ def test_a_sub_folder_that_has_moved_spoils_no_other(generator: np.random.Genera
     judgement = judge(verdicts, here, paths)
     assert judgement.against == "folder"
     assert sorted(judgement.own) == ["left", "middle"]
-    rows = [
-        {"path": path, "status": "ok", "score": float(score)} for path, score in zip(paths, here["score"], strict=True)
-    ]
-    judgement.fill(rows)
+    rows = rows_of(judgement, here, paths)
     assert rows[0]["threshold"] > 95
     assert rows[249]["threshold"] < 5  # thirty images do not show where they lie: calibration's own
     assert sum(bool(row["is_anomaly"]) for row in rows) < 25

@@ -1,4 +1,4 @@
-"""Where the good images of a folder lie, found from scores of which some are of defects."""
+"""Where the good images of a folder lie, found from the scores of good images and some defects."""
 
 from __future__ import annotations
 
