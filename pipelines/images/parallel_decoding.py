@@ -214,13 +214,17 @@ class _PixelBudget:
             ImageError: nobody wants the result any more.
         """
         with self._changed:
-            pixels = max(pixels, self._held.pop(index, 0))
+            # What it holds stays its own while it waits for more: nobody else may count on that room.
+            held = self._held.get(index, 0)
+            more = max(0, pixels - held)
             self._changed.wait_for(
-                lambda: self._closed or index == self._next or sum(self._held.values()) + pixels <= self._limit
+                lambda: (
+                    self._closed or more == 0 or index == self._next or sum(self._held.values()) + more <= self._limit
+                )
             )
             if self._closed:
                 raise ImageError("was left out: the run was stopped")
-            self._held[index] = pixels
+            self._held[index] = held + more
 
     def give_back(self, index: int) -> None:
         """Note that the file holds no pixels any more."""

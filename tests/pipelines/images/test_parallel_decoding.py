@@ -195,6 +195,19 @@ def test_an_image_that_asks_for_less_room_later_keeps_what_it_has(tmp_path, monk
     assert set(admissions.admitted) == {64 * 64, 16 * 16}
 
 
+def test_room_that_is_held_is_not_waited_for_again():
+    """Two images hold more than the limit; one of them asks for a tile, which it has room for already."""
+    budget = module._PixelBudget(100)
+    budget.wait(1, 70)
+    budget.wait(0, 70)  # its turn
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(budget.wait, 1, 10)
+        try:
+            again.result(timeout=10)
+        finally:
+            budget.close()
+
+
 def test_an_image_larger_than_all_the_room_is_decoded_in_its_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PIXELS_AHEAD", 1)
     files = files_of(tmp_path, 8, size=(20, 35))
