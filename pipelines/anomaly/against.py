@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.excess import find_excess
 from pipelines.anomaly.folder_scale import Floats, FolderScale, NoScale, estimate_scale
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.verdicts import OF_VERDICTS, Row, Verdicts, floats
@@ -158,6 +159,7 @@ def judge_run(
         return Judgement(verdicts, asked=against)
     statistics = calibration.statistics
     drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
+    drift = drift and _with_excess(drift, sample.values["score"], verdicts)
     judgement = Judgement(verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against)
     if judgement.drifted:
         recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
@@ -182,6 +184,15 @@ def judge_run(
         for table in tables():
             of_folder.add(floats(table.filter(pc.equal(table["status"], "ok")), "score"))
     return replace(judgement, folder=folder.settle(of_folder), scale=rest, own=own)
+
+
+def _with_excess(drift: Drift, scores: Floats, verdicts: Verdicts) -> Drift:
+    """Add the share of good images above the threshold, where it is far more than asked: that is drift, too."""
+    asked, threshold, calibration = verdicts.false_alarms, verdicts.threshold, verdicts.calibration
+    if calibration is None or asked is None or threshold is None or verdicts.discoveries or verdicts.groups is not None:
+        return drift
+    share = find_excess(scores, np.asarray(calibration.scores, np.float64), threshold, asked)
+    return drift if share is None else replace(drift, drifted=True, flagged_good=share)
 
 
 class _Scores:

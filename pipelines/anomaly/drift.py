@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.anomaly.image_facts import FACT_NAMES, FACTS
+from pipelines.base.percentages import percent
 
 STATISTICS = ("score", "rate", "distortion", *FACT_NAMES)
 FEWEST = 20  # images on either side: below, the normal approximation of the test is not good
@@ -72,14 +73,13 @@ class Drift:
     effect: float  # probability that an image of the batch lies above a calibration image in it: 0.5 is no change
     images: int
     statistics: tuple[Moved, ...] = ()  # each of them, the one that moved most first
+    flagged_good: float | None = None  # share of good images above the threshold, where far more than asked are
 
     @property
     def moves_verdicts(self) -> bool:
-        """Return whether good images score otherwise, so that a threshold of calibration is another rate's.
-
-        Of an older run, whose statistics are not known one by one: whether it has drifted at all.
-        """
-        return self.drifted and any(each.drifted and each.name not in FACT_NAMES for each in self.statistics)
+        """Return whether good images score otherwise, so that a threshold of calibration is another rate's."""
+        moved = any(each.drifted and each.name not in FACT_NAMES for each in self.statistics)
+        return self.drifted and (moved or self.flagged_good is not None)
 
     @property
     def changed(self) -> tuple[Moved, ...]:
@@ -101,13 +101,19 @@ class Drift:
         """What was found, for people."""
         if not self.drifted:
             return f"No drift: the {self.images} images look like the calibration images (p = {self.p_value:.2g})"
-        shown = self.changed[:SHOWN] or self.statistics[:1]
-        found = ", ".join(str(each) for each in shown) if shown else name_change(self.moved, self.effect)
-        rate = "Fewer or more of the good ones are flagged than asked" if self.moves_verdicts else "They score as ever"
+        shown = [each for each in self.changed[:SHOWN] or self.statistics[:1] if each.drifted]
+        found = f" (p = {self.p_value:.1g}): {', '.join(map(str, shown))}" if shown else ""
         return (
-            f"The {self.images} images are not like the calibration images (p = {self.p_value:.1g}): {found}. "
-            f"{rate}. {self.advice}, or train on newer good images"
+            f"The {self.images} images are not like the calibration images{found}. {self.consequence}. {self.advice}, "
+            "or train on newer good images"
         )
+
+    @property
+    def consequence(self) -> str:
+        """What the change means for verdicts by calibration."""
+        if self.flagged_good is not None:
+            return f"The threshold of calibration flags about {percent(self.flagged_good)} of the good ones"
+        return "Fewer or more of the good ones are flagged than asked" if self.moves_verdicts else "They score as ever"
 
 
 class Sample:
@@ -214,7 +220,7 @@ def _known(values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
     return every[np.isfinite(every)]
 
 
-def _without_high(
+def without_high(
     batch: NDArray[np.float64], calibration: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores that are usual for good images: defects, however many, are no drift. All, where hardly any is usual."""
@@ -236,7 +242,7 @@ def _between(changed: Moved, unchanged: Moved) -> Moved:
 
 def _compare(name: str, batch: NDArray[np.float64], calibration: NDArray[np.float64], *, count: int) -> Moved:
     if name == "score":
-        batch, calibration = _without_high(batch, calibration)
+        batch, calibration = without_high(batch, calibration)
     effect, p_value = mann_whitney(batch, calibration, MATERIAL)
     quantiles = (tuple(np.quantile(each, SHARES).tolist()) for each in (calibration, batch))
     return Moved(name, effect, min(1.0, p_value * count), *quantiles)

@@ -87,7 +87,7 @@ def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | No
     good = np.asarray(calibration.scores, np.float64)
     if np.quantile(good, HIGH) <= np.quantile(good, LOW):
         return NoScale("the calibration images all score the same")
-    wide, narrow = (_find_line(scores, good, share) for share in (1.0, LEAST_GOOD))
+    wide, narrow = find_lines(scores, good)
     if wide.good < LEAST_GOOD:
         return NoScale(
             f"more than {percent(1 - LEAST_GOOD)} of the images stand out from the rest, and then it is not known "
@@ -98,7 +98,7 @@ def estimate_scale(scores: Floats, calibration: Calibration) -> FolderScale | No
     return FolderScale(wide.move, wide.stretch, wide.good, len(scores))
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A straight line from quantiles of calibration scores to quantiles of scores."""
 
     move: float
@@ -107,7 +107,12 @@ class _Line(NamedTuple):
     fit: float  # share of the quantiles' variance that it explains
 
 
-def _find_line(scores: Floats, calibration: Floats, share: float) -> _Line:
+def find_lines(scores: Floats, calibration: Floats) -> tuple[Line, Line]:
+    """Find the line from all images being good, and the one from few."""
+    return _find_line(scores, calibration, 1.0), _find_line(scores, calibration, LEAST_GOOD)
+
+
+def _find_line(scores: Floats, calibration: Floats, share: float) -> Line:
     """Find the line and the share of good images in turns, from a share on."""
     levels = np.linspace(LOW, HIGH, LEVELS)
     usual, limit = np.quantile(calibration, levels), np.quantile(calibration, COUNTED_BELOW)
@@ -122,4 +127,4 @@ def _find_line(scores: Floats, calibration: Floats, share: float) -> _Line:
         if abs(change) < CLOSE:
             break
     missed = float((here - move - stretch * usual).var())
-    return _Line(move, stretch, share, 1 - missed / max(float(here.var()), 1e-12))
+    return Line(move, stretch, share, 1 - missed / max(float(here.var()), 1e-12))

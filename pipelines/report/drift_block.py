@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.anomaly.drift import Drift, Moved, name_change
+from pipelines.anomaly.drift import LEVEL, Drift, Moved, name_change
 from pipelines.anomaly.image_facts import FACTS
 from pipelines.report import words
 from pipelines.report.folder import AgainstFacts, DriftFacts
@@ -65,18 +65,19 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
     changed, same, advice, found = list[ChangedFact](), list[str](), list[str](), ""
     if drift is not None and drifted:
         moved = tuple(Moved(**each.model_dump()) for each in drift.statistics)
-        whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, images, moved)
+        whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, images, moved, drift.flagged_good)
         titles = {fact.name: fact.title for fact in FACTS}
         changed = [_lay_out(titles[each.name], each) for each in whole.changed[:SHOWN]]
         same = [titles[each.name] for each in moved if each.name in titles and not each.drifted]
-        what = ":" if changed else f": {drift.moved} is {name_change(drift.moved, drift.effect)}."
-        found = f"The images are not like the calibration images{what}"
+        found = f"The images are not like the calibration images{_say_what(whole)}"
         advice = [
             f"{whole.advice}.",
             "If this is how good images look from now on, train on newer good images: the thresholds follow.",
         ]
         if moved and not whole.moves_verdicts:
             advice.insert(0, "Good images score as ever, so that the verdicts stay as they are.")
+        elif whole.flagged_good is not None:
+            advice.insert(0, f"{whole.consequence}.")
     why = against.why if against else ""
     return DriftBlock(
         why=f"{why[0].upper()}{why[1:]}." if why else "",
@@ -86,6 +87,15 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
         advice=tuple(advice),
         flagged=dict(against.flagged) if against else {},
     )
+
+
+def _say_what(drift: Drift) -> str:
+    """What follows "the images are not like the calibration images"; a colon where facts are shown below."""
+    if drift.changed:
+        return ":"
+    if drift.p_value > LEVEL:  # only the share of good images above the threshold tells
+        return "."
+    return f": {drift.moved} is {name_change(drift.moved, drift.effect)}."
 
 
 def _lay_out(title: str, moved: Moved) -> ChangedFact:

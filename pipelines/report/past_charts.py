@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pipelines.anomaly.drift import LEVEL, SHOWN, name_change
 from pipelines.anomaly.image_facts import FACT_NAMES
+from pipelines.base.percentages import percent
 from pipelines.report import words
 from pipelines.report.folder import DriftFacts
 from pipelines.report.past_runs import PastRun
@@ -75,6 +76,8 @@ def describe_drift(drift: DriftFacts | None) -> str:
     changed = [each for each in drift.statistics if each.p_value <= LEVEL and each.name in FACT_NAMES]
     if changed:
         return ", ".join(name_change(each.name, each.effect) for each in changed[:SHOWN])
+    if drift.flagged_good is not None and drift.p_value > LEVEL:
+        return f"about {percent(drift.flagged_good)} of the good images are above the threshold"
     return f"{drift.moved} {'higher' if drift.effect > 0.5 else 'lower'}"
 
 

@@ -6,6 +6,7 @@ Images are (B, C, H, W) with values in [0, 1]; noise may leave that range, as in
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -40,13 +41,15 @@ def speckle(y: Images, sigma: float | Strength, generator: torch.Generator) -> I
     return y + 2 * y * _each(sigma, y) / LEVELS * _normal(y, generator)
 
 
-def jpeg(y: Images, quality: int) -> Images:
-    """Write as JPEG and read again; one or three channels."""
+def jpeg(y: Images, quality: int, sampling: str = "4:2:0") -> Images:
+    """Write as JPEG and read again; one or three channels, chroma at a size that `sampling` says."""
     pixels = (y.clamp(0, 1) * LEVELS).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     read = []
     for each in pixels:
         buffer = io.BytesIO()
-        Image.fromarray(each[..., 0] if each.shape[2] == 1 else each).save(buffer, "jpeg", quality=quality)
+        Image.fromarray(each[..., 0] if each.shape[2] == 1 else each).save(
+            buffer, "jpeg", quality=quality, subsampling=sampling
+        )
         read.append(np.asarray(Image.open(buffer)).reshape(each.shape))
     return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(y) / LEVELS
 
@@ -54,8 +57,12 @@ def jpeg(y: Images, quality: int) -> Images:
 def smaller(y: Images, scale: int) -> Images:
     """Bicubic and antialiased, as Pillow and Matlab do it, rounded to 8 bits; sides are multiples of the scale."""
     size = (y.shape[2] // scale, y.shape[3] // scale)
-    reduced = F.interpolate(y, size=size, mode="bicubic", antialias=True, align_corners=False)
-    return (reduced.clamp(0, 1) * LEVELS).round() / LEVELS
+    return (resized(y, size).clamp(0, 1) * LEVELS).round() / LEVELS
+
+
+def resized(y: Images, size: Sequence[int]) -> Images:
+    """Bicubic and antialiased, in float, to (height, width)."""
+    return F.interpolate(y, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
 
 
 def as_files(c: Images, levels: float) -> Images:

@@ -67,6 +67,26 @@ def drifted(generator: np.random.Generator, count: int, defects: int) -> Columns
     return columns
 
 
+def test_good_images_whose_tail_alone_grows_are_judged_against_their_folder(generator: np.random.Generator) -> None:
+    """Ranks hardly tell, but calibration would flag three times as many as were asked."""
+    usual = good_images(generator, 400)
+    usual["score"] = generator.gamma(3.0, 1.0, 400)
+    columns = good_images(generator, 300)
+    columns["score"] = 1.5 * generator.gamma(3.0, 1.0, 300) - 0.4
+    verdicts = Verdicts.of(calibration_of(usual), 0.05)
+    judgement = judge(verdicts, columns)
+    assert judgement.drift is not None
+    assert judgement.drift.p_value > 0.01
+    assert judgement.drift.flagged_good == pytest.approx(0.16, abs=0.06)
+    assert judgement.against == "folder"
+    assert "flags about" in str(judgement.drift)
+    flagged = {name: (columns["score"] > rule.threshold).mean() for name, rule in
+               (("calibration", judgement.calibration), ("folder", judgement.run)) if rule.threshold}  # fmt: skip
+    assert flagged["calibration"] > 0.1
+    assert flagged["folder"] < 0.08
+    assert judge(Verdicts.of(calibration_of(usual), None, false_discoveries=0.1), columns).drift is not None
+
+
 def test_images_like_those_of_calibration_are_judged_by_it(verdicts: Verdicts, generator: np.random.Generator) -> None:
     columns = good_images(generator, 200)
     judgement = judge(verdicts, columns)
