@@ -24,6 +24,8 @@ from flows.options import (
     ModelOption,
     OutOption,
     RateOption,
+    StampOption,
+    StrengthOption,
 )
 from flows.paths import App
 from flows.streams import log_uncaught, prepare_streams
@@ -187,6 +189,8 @@ def restore(
         typer.Option("--bits", min=8, max=16, help="That 16-bit files fill (default: what the folder's files show)."),
     ] = None,
     gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep where photographs were taken (EXIF).")] = True,
+    strength: StrengthOption = 1.0,
+    stamp: StampOption = True,
     fresh: FreshOption = False,
     engine: EngineOption = "local",
 ) -> None:
@@ -196,13 +200,14 @@ def restore(
         from pipelines.restore import restore_folder
 
         summary = restore_folder(
-            folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh,
-            engine=check_engine(engine),
+            folder, model, out, kind=kind, reference=reference, samples=samples, bits=bits, gps=gps,
+            strength=strength, stamp=stamp, fresh=fresh, engine=check_engine(engine),
         )  # fmt: skip
         done = summary.done
         typer.echo(f"{summary.ok} of {summary.files} images {done}: {summary.out / 'restored'}")
         if summary.psnr is not None:
-            typer.echo(f"PSNR against the clean images: {summary.psnr:.2f} dB on average")
+            before = "" if summary.input_psnr is None else f", {summary.input_psnr:.2f} dB before"
+            typer.echo(f"PSNR against the clean images: {summary.psnr:.2f} dB on average{before}")
         if summary.dice is not None:
             typer.echo(f"Dice against the true labels: {summary.dice:.3f} on average")
         typer.echo(f"report: {summary.report}")

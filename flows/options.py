@@ -30,6 +30,13 @@ FreshOption = Annotated[
     typer.Option("--fresh", help="Forget what an earlier run did and begin again, such as after files were replaced."),
 ]
 
+StrengthOption = Annotated[
+    float, typer.Option("--strength", min=0, max=1, help="From 0 (the image) to 1 (the result): a mixture of both.")
+]
+StampOption = Annotated[
+    bool, typer.Option("--stamp/--no-stamp", help="State model, version and sha256 in the metadata of each file.")
+]
+
 
 class AgainstName(StrEnum):
     """What images may be judged against."""

@@ -31,6 +31,8 @@ def restore_flow(
     samples: int = 0,
     bits: int | None = None,
     gps: bool = True,
+    strength: float = 1.0,
+    stamp: bool = True,
     own_folder: bool = False,
     engine: Engine = "local",
     alarm: AlarmTable | None = None,
@@ -48,6 +50,8 @@ def restore_flow(
         samples: So many more results of each image are drawn, of models that know several.
         bits: That 16-bit files fill; default: what some files of the folder show.
         gps: Keep where a photograph was taken.
+        strength: From 0 (the image as it is) to 1 (the result), of models that keep the size.
+        stamp: State model, version and sha256 in each file.
         own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
         engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
         alarm: When the run raises an alarm, as a job's `[alarm]` says it.
@@ -62,8 +66,9 @@ def restore_flow(
         out = out / run_folder(flow_run.scheduled_start_time, flow_run.name)
     with recorded_run():
         options = RestoreOptions(
-            kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, alarm=alarm, series=series
-        )
+            kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, strength=strength, stamp=stamp,
+            alarm=alarm, series=series,
+        )  # fmt: skip
         opener = partial(open_restoring, folder, model, out, options)
         summary: RestoreSummary = run_shards("restore", model, opener, engine)
         with only_warned("the run has no page in Prefect"):

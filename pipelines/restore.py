@@ -42,7 +42,7 @@ from pipelines.images.parallel_decoding import PIXELS_AHEAD
 from pipelines.images.samples import Samples
 from pipelines.images.write import SUFFIXES
 from pipelines.models.inputs import bits_for
-from pipelines.models.model_file import ColorizationMetadata, ModelFile, SegmentationMetadata
+from pipelines.models.model_file import ColorizationMetadata, ModelFile, RestorationMetadata, SegmentationMetadata
 from pipelines.models.session import (
     AnyRestoring,
     ColorizingSession,
@@ -52,6 +52,7 @@ from pipelines.models.session import (
 )
 from pipelines.registry.resolve import find_model
 from pipelines.restoration.colorizer import colour_image, draw_colours
+from pipelines.restoration.noise import describe_left_noise, is_left
 from pipelines.restoration.pictures import DRAWING, draw_colour_pictures, draw_pictures, draw_sample
 from pipelines.restoration.restorer import Result, restore_image
 from pipelines.restoration.result_file import encode_result
@@ -60,6 +61,7 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 SHOWN_SAMPLES = 4
+MANY_NOISY = 0.5  # share of the images whose noise is still there, above which the model is the wrong one
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class RestoreSummary:
     failed: int
     images_per_second: float | None
     psnr: float | None = None  # mean, where there are clean images to compare with
+    input_psnr: float | None = None  # the same of the images themselves
     dice: float | None = None  # as well, where there are true labels
     done: str = "restored"  # or labelled, coloured
     alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
@@ -88,6 +91,8 @@ def restore_folder(
     samples: int = 0,
     bits: int | None = None,
     gps: bool = True,
+    strength: float = 1.0,
+    stamp: bool = True,
     fresh: bool = False,
     engine: Engine = "local",
 ) -> RestoreSummary:
@@ -107,6 +112,9 @@ def restore_folder(
             `samples/1`, `samples/2` and so on.
         bits: That 16-bit files fill, from 8 to 16: models see it as the whole range. Default: what some files show.
         gps: Keep where a photograph was taken.
+        strength: From 0 (the image as it is) to 1 (the result), of models that mend and keep the size: a mixture of
+            both. The error bar is that of the mixture.
+        stamp: State model, version and sha256 in each file: EXIF's Software, of PNG also as text.
         fresh: Forget what earlier runs did: a file that was replaced by one of the same size and time counts as done.
         engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
 
@@ -116,7 +124,9 @@ def restore_folder(
     Raises:
         KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
     """
-    options = RestoreOptions(kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, fresh=fresh)
+    options = RestoreOptions(
+        kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, strength=strength, stamp=stamp, fresh=fresh
+    )
     # For each shard of files: FolderRun.run, which takes rows from Restoring.make_rows; then Restoring.finish.
     summary: RestoreSummary = run_job(open_restoring(folder, model, out, options), engine)
     return summary
@@ -143,8 +153,16 @@ def open_restoring(
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
     if options.samples and isinstance(session, RestoringSession):
         raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
-    bits = options.bits or bits_for(session.metadata, found.files)
-    made_of = json.dumps([file.sha256, kind, options.samples, DRAWING, bits, *["no gps"] * (not options.gps)])
+    metadata = session.metadata
+    if options.strength < 1 and not (isinstance(metadata, RestorationMetadata) and metadata.scale == 1):
+        raise FolderError(
+            f"{file.ref} makes no image of the same kind and size to mix its result with: leave --strength out"
+        )
+    bits = options.bits or bits_for(metadata, found.files)
+    made_of = json.dumps([
+        file.sha256, kind, options.samples, DRAWING, bits, *["no gps"] * (not options.gps), options.strength,
+        _describe_maker(file, metadata.name, options),
+    ])  # fmt: skip
     output = OutputFolder(out, work_key=hashlib.sha256(made_of.encode()).hexdigest(), source=folder, verb="restore")
     with output.hold(fresh=options.fresh):
         restoring = Restoring(
@@ -168,6 +186,7 @@ class Restoring(FolderRun):
     names: OutputNames  # of what is made of a file
     bits: int = ALL  # that 16-bit files fill
     not_compared: int = 0  # images without a reference that is of use
+    still_noisy: int = 0  # images most of whose noise is still there
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -206,12 +225,14 @@ class Restoring(FolderRun):
     def finish(self) -> RestoreSummary:
         """Merge all rows, write results and the report."""
         reference, due = self._open_reference(), self.output.new_names()
-        self.not_compared = 0  # it may be tried again
+        self.not_compared = self.still_noisy = 0  # it may be tried again
 
         def compare(rows: list[Row]) -> None:
             for row in rows:
                 row |= dict.fromkeys((*OF_ROWS, *OF_BOTH))
                 if row["status"] == "ok":
+                    if row["input_noise"] is not None:
+                        self.still_noisy += is_left(row["input_noise"], row["output_noise"], self.options.strength)
                     if reference is not None:
                         reference.compare(row, self.output.out)
                         self.not_compared += row["psnr"] is None and row["dice"] is None
@@ -232,6 +253,7 @@ class Restoring(FolderRun):
             images_per_second=run["timings"]["images_per_second"],
             done=self.done,
             psnr=results.mean("psnr"),
+            input_psnr=results.mean("input_psnr"),
             dice=results.mean("dice"),
             alarms=tuple(run["alarms"]),
         )
@@ -244,11 +266,14 @@ class Restoring(FolderRun):
         options = ["--format", asked.file_kind]
         options += [] if bits is None else ["--bits", str(bits)]
         options += ["--samples", str(asked.samples)] * bool(asked.samples) + ["--no-gps"] * (not asked.gps)
+        options += [f"--strength={asked.strength:g}"] * (asked.strength < 1) + ["--no-stamp"] * (not asked.stamp)
         options += [] if asked.reference is None else ["--reference", str(asked.reference.resolve())]
         twin = "label image" if self.classes else "clean image"
         missing = self.not_compared
         useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
         warnings = [useless] * bool(missing) + [describe_bits(self.bits)] * (self.bits < ALL and finished)
+        if self.still_noisy > MANY_NOISY * counts["ok"]:
+            warnings.append(describe_left_noise(self.still_noisy, counts["ok"]))
         return describe_run(self, counts, options=options, warnings=warnings, finished=finished) | {"bits": bits}
 
     def _open_reference(self) -> Reference | None:
@@ -257,7 +282,7 @@ class Restoring(FolderRun):
             return None
         if isinstance(metadata, SegmentationMetadata):
             return TrueLabels(folder, self.folder, len(metadata.classes))
-        return CleanImages(folder, metadata, self.bits)
+        return CleanImages(folder, self.files, metadata, self.bits)
 
     @contextlib.contextmanager
     def _comparing(self) -> Iterator[Callable[[], object]]:
@@ -304,6 +329,8 @@ class Restoring(FolderRun):
             return row | {"status": "failed", "error": f"cannot be restored: {reason or type(error).__name__}"}
         note = "; ".join(dict.fromkeys(filter(None, (image.note, range_note, *result.notes, *notes)))) or None
         found = {"status": "ok", "note": note, "output": self.names[file.relative], "mean_scale": result.mean_scale}
+        if result.noise is not None:
+            found |= dict(zip(("input_noise", "output_noise"), result.noise, strict=True))
         return row | found | pictures
 
     def _run(self, image: Image) -> Result:
@@ -314,7 +341,7 @@ class Restoring(FolderRun):
             case ColorizingSession() as session:
                 return colour_image(session, image)
             case session:
-                return restore_image(session, image)
+                return restore_image(session, image, strength=self.options.strength)
 
     def _draw_samples(self, file: ImageFile, image: Image, result: Result, bits: int, *, shown: bool) -> Row:
         """Write samples, one at a time; where they differ, and the first of them as pictures."""
@@ -347,10 +374,20 @@ class Restoring(FolderRun):
         return encode_result(
             image, made, alpha, kind=self.options.file_kind, scale=self.session.metadata.scale,
             classes=len(self.classes), gps=self.options.gps, bits=bits,
+            software=_describe_maker(self.model, self.session.metadata.name, self.options),
         )  # fmt: skip
 
     def _write_file(self, name: str, content: bytes) -> None:
         write_atomically(self.output.out / name, lambda temporary: temporary.write_bytes(content))
+
+
+def _describe_maker(file: ModelFile, name: str, options: RestoreOptions) -> str | None:
+    """What a result states of its origin; None where it shall not."""
+    if not options.stamp:
+        return None
+    strength = f", strength {options.strength:g}" if options.strength < 1 else ""
+    version = "" if file.version is None else f"/{file.version}"
+    return f"Kintsugi, model {file.name or name}{version} (sha256 {file.sha256}){strength}"
 
 
 def _pixels(opened: Opened | Failed) -> int:

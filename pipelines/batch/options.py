@@ -76,10 +76,14 @@ class RestoreOptions(RunOptions):
     samples: int = 0
     bits: int | None = None
     gps: bool = True
+    strength: float = 1.0
+    stamp: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no model could make good."""
         _ = self.file_kind
+        if not 0 <= self.strength <= 1:
+            raise FolderError(f"strength is {self.strength:g}: from 0 (the image as it is) to 1 (the result)")
         if not 0 <= self.samples <= MOST_SAMPLES:
             raise FolderError(f"samples is {self.samples}: from 0 to {MOST_SAMPLES}")
         check_bits(self.bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.anomaly.image_facts import FACT_NAMES
-from pipelines.batch.schema import FLAGGED_FOR, HIGHEST, LABELLED, PICTURES, REGIONS, RESTORED, Row
+from pipelines.batch.schema import BEFORE_AND_AFTER, FLAGGED_FOR, HIGHEST, LABELLED, PICTURES, REGIONS, RESTORED, Row
 from pipelines.images import Decoded, Failed, ImageFile, UnreadableFolder
 from pipelines.models.model_file import Metadata
 
@@ -20,7 +20,9 @@ def empty_row(file: ImageFile) -> Row:
         "mtime_ns": file.mtime_ns,
         **dict.fromkeys(("sha256", "width", "height", "bit_depth", "status", "error", "note")),
         **dict.fromkeys(("score", "bits_per_dim", "elbo", "rate", "distortion", *FACT_NAMES)),
-        **dict.fromkeys(name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *PICTURES)),
+        **dict.fromkeys(
+            name for name, _ in (*LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *BEFORE_AND_AFTER, *PICTURES)
+        ),
     }
 
 

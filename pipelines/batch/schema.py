@@ -49,6 +49,14 @@ RESTORED = [
     ("samples", pa.int32()),  # that were drawn beside
     ("disagreement", pa.float64()),  # share of the pixels that not all of them give to one class
 ]
+# Of images that were mended and kept their size: estimated noise, as shares of the range of values; and what the image
+# itself was worth beside the clean one.
+BEFORE_AND_AFTER = [
+    ("input_noise", pa.float64()),
+    ("output_noise", pa.float64()),
+    ("input_psnr", pa.float64()),
+    ("input_ssim", pa.float64()),
+]
 RESULTS = pa.schema(
     [
         ("path", pa.string()),
@@ -76,9 +84,11 @@ RESULTS = pa.schema(
         ("promised", pa.bool_()),  # whether the rule is proved to hold for this verdict; null where there is none
         *FLAGGED_FOR,
         *BOTH_REFERENCES,
+        *BEFORE_AND_AFTER,
     ]
 )
-FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou")  # known at the end, where there are images to compare with
+# Known at the end, where there are images to compare with.
+FIGURES_OF_REFERENCE = ("psnr", "ssim", "dice", "iou", "input_psnr", "input_ssim")
 PICTURES = [
     ("thumbnail", pa.binary()),
     ("heatmap", pa.binary()),
@@ -91,7 +101,16 @@ PICTURES = [
     ),
 ]
 GALLERY = pa.schema(
-    [("path", pa.string()), ("score", pa.float64()), *LABELLED, *REGIONS, *RESTORED, *FLAGGED_FOR, *PICTURES]
+    [
+        ("path", pa.string()),
+        ("score", pa.float64()),
+        *LABELLED,
+        *REGIONS,
+        *RESTORED,
+        *FLAGGED_FOR,
+        *BEFORE_AND_AFTER,
+        *PICTURES,
+    ]
 )
 VERDICTS = (
     "model",

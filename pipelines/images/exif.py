@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.images.colour_space import ADOBE_RGB, SRGB, ColourSpace
 from pipelines.images.ifd import (
+    ASCII,
     LONG,
     RATIONAL,
     SHORT,
@@ -66,6 +67,13 @@ class Kept:
     def without_gps(self) -> Kept:
         """Leave out where the photograph was taken."""
         return replace(self, gps={})
+
+    def with_software(self, name: str) -> Kept:
+        """State what made the result; what made the image follows."""
+        known = self.main[SOFTWARE].text if SOFTWARE in self.main else ""
+        text = f"{name}; before that: {known}" if known else name
+        data = text.encode("ascii", "replace") + b"\0"
+        return replace(self, main=self.main | {SOFTWARE: Entry(ASCII, len(data), data)})
 
 
 @dataclass(frozen=True, slots=True)

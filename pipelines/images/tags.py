@@ -45,12 +45,13 @@ class PixelSize:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What is kept: of EXIF, where on Earth, how large a pixel; and what had to be left out."""
+    """What is kept: of EXIF, where on Earth, how large a pixel; what had to be left out; and what made a result."""
 
     exif: Kept = field(default_factory=Kept)
     place: Georeference | None = None
     pixel: PixelSize | None = None
     notes: tuple[str, ...] = ()
+    software: str | None = None
 
     def turned(self, orientation: int) -> Tags:
         """Return the tags of the picture after its EXIF orientation is applied."""
@@ -62,16 +63,20 @@ class Tags:
             turned = replace(turned, pixel=replace(self.pixel, x=self.pixel.y, y=self.pixel.x))
         return turned
 
-    def of_result(self, scale: int, *, gps: bool = True) -> Tags:
+    def of_result(self, scale: int, *, gps: bool = True, software: str | None = None) -> Tags:
         """Return the tags of a result.
 
         Args:
             scale: How many times as many pixels it has along each side.
             gps: Whether it states where the photograph was taken.
+            software: What made it, in words; None: what the file states of the image.
         """
         pixel = None if self.pixel is None else replace(self.pixel, x=self.pixel.x / scale, y=self.pixel.y / scale)
         place = None if self.place is None else self.place.enlarged(scale)
-        return replace(self, exif=self.exif if gps else self.exif.without_gps(), place=place, pixel=pixel)
+        exif = self.exif if gps else self.exif.without_gps()
+        if software is not None:
+            exif = exif.with_software(software)
+        return replace(self, exif=exif, place=place, pixel=pixel, software=software)
 
 
 def ome_pixel_size(description: str) -> PixelSize | None:

@@ -105,14 +105,14 @@ def encode_image(
         notes.append(f"EXIF left out: {len(exif):,} bytes are more than the {_MOST_EXIF_OF_JPEG:,} of JPEG")
         exif = b""
     if kind == "png":
-        return _png(samples, icc, dpi, cicp, exif, palette), tuple(notes)
+        return _png(samples, icc, dpi, cicp, exif, palette, tags.software), tuple(notes)
     encode = {"webp": _webp, "jpeg": _jpeg}[kind]
     return encode(samples, icc, dpi, exif), tuple(notes)
 
 
 def _png(
     samples: Samples, icc: bytes | None, dpi: tuple[float, float] | None, cicp: bytes | None, exif: bytes,
-    palette: NDArray[np.uint8] | None,
+    palette: NDArray[np.uint8] | None, software: str | None,
 ) -> bytes:  # fmt: skip
     chunks = b"" if cicp is None else _chunk(b"cICP", cicp)
     if is_plain_srgb(icc, 1 if samples.shape[2] <= 2 else 3):
@@ -124,6 +124,8 @@ def _png(
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if exif:
         chunks += _chunk(b"eXIf", exif)
+    if software is not None:
+        chunks += _chunk(b"tEXt", b"Software\0" + software.encode("latin-1", "replace"))
     plain = _plain_png(samples) if palette is None else _by_pillow(samples, "png", palette=palette)
     if not chunks:
         return plain

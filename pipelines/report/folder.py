@@ -247,6 +247,9 @@ class Picture(Record):
     disagreement: float | None = None
     mean_scale: float | None = None
     psnr: float | None = None
+    input_psnr: float | None = None
+    input_noise: float | None = None
+    output_noise: float | None = None
     dice: float | None = None
     label: str | None = None  # the likeliest class, where the model tells classes
     label_probability: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 
 from pipelines.base.parquet import open_parquet
@@ -34,6 +35,7 @@ def describe_restoration(out: Path, run: Run, rows: Rows, gallery: Sequence[Pict
         "cautions": list(sentences.warn_of_results(metadata)),
         "wide": WIDE_OF_COLOURS if is_coloured else WIDE,
         "figures": _measure_means(out / RESULTS),
+        "noise": _describe_noise(out / RESULTS),
         "sampled": any(picture.sampled for picture in gallery),
         "intervals": _list_intervals(metadata),
         "calibration": None,
@@ -59,6 +61,18 @@ def _measure_means(path: Path) -> dict[str, float]:
                 mean = pc.mean(file.read(columns=[name])[name]).as_py()
                 found |= {} if mean is None else {name: float(mean)}
     return found
+
+
+def _describe_noise(path: Path) -> sentences.NoiseFacts | None:
+    """Noise of the images before and after; None of models that change their size, and of an older run."""
+    with open_parquet(path) as file:
+        if "input_noise" not in file.schema_arrow.names:
+            return None
+        table = file.read(columns=["input_noise", "output_noise"])
+    before, after = (table[name].drop_null().to_numpy() for name in ("input_noise", "output_noise"))
+    if not len(before):
+        return None
+    return sentences.NoiseFacts(len(before), LEVELS * float(np.median(before)), LEVELS * float(np.median(after)))
 
 
 def _list_intervals(metadata: Mapping[str, object]) -> list[tuple[str, float]]:

@@ -23,7 +23,7 @@ SHOWN_FAILURES = 500
 _NEEDED = ("path", "status", "score")
 _FACTS = ("model", "version", "threshold")
 MEASURES = ("p_value", "bits_per_dim", "elbo", "rate", "distortion")
-FIGURES = ("psnr", "ssim", "dice", "iou")  # where there are images to compare with
+FIGURES = ("psnr", "ssim", "dice", "iou", "input_psnr", "input_ssim")  # where there are images to compare with
 _SHOWN = (
     *("path", "score", "width", "height", "error", "note", "label", "label_probability"),
     *("output", "mean_scale", *FIGURES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -199,7 +200,11 @@ def describe_result(picture: Picture, unit: float) -> Iterator[str]:
     if picture.mean_scale is not None and np.isfinite(picture.mean_scale):
         yield f"error bar {words.format_number(picture.mean_scale * unit, 3)}{' levels' if unit != 1 else ''}"
     if picture.psnr is not None:
-        yield f"PSNR {words.format_number(picture.psnr)} dB"
+        before = "" if picture.input_psnr is None else f", {words.format_number(picture.input_psnr)} before"
+        yield f"PSNR {words.format_number(picture.psnr)} dB{before}"
+    if picture.input_noise is not None and picture.output_noise is not None:
+        before, after = (words.format_number(255 * each, 2) for each in (picture.input_noise, picture.output_noise))
+        yield f"noise {after} levels, {before} before"
     if picture.dice is not None:
         yield f"Dice {words.format_number(picture.dice, 3)}"
     if picture.disagreement is not None:
@@ -286,6 +291,14 @@ def warn_of_scores(metadata: Mapping[str, object], claim: RateClaim | None = Non
         "for real, so that details in them may be made up. Its ELBO is the plain bound, which training did not "
         "maximise alone: do not compare it with other models'. " + counted
     ]
+
+
+class NoiseFacts(NamedTuple):
+    """Noise of the images of a run, before and after."""
+
+    images: int
+    before: float  # median, in 8-bit levels
+    after: float
 
 
 def warn_of_results(metadata: Mapping[str, object]) -> Iterator[str]:

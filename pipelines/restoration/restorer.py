@@ -15,6 +15,7 @@ from pipelines.images.samples import Samples
 from pipelines.images.tiles import Place, run_in_tiles
 from pipelines.models.session import RestoringSession, SegmentingSession
 from pipelines.restoration.channels import Channels
+from pipelines.restoration.noise import estimate_noise
 
 SIDE = 1024  # pixels of a tile, at most, without its margin
 LARGE = 30_000_000  # pixels of an image beside which there is room for tiles of half the side only
@@ -37,6 +38,7 @@ class Result:
         blocks: (h, w) the same for each block of `BLOCK` x `BLOCK` pixels.
         notes: What a person should know.
         labels: (H, W) class of each pixel, where the model labels them.
+        noise: Estimated standard deviation before and after, as shares of the range; None where the size changes.
     """
 
     pixels: Samples
@@ -45,6 +47,7 @@ class Result:
     blocks: Floats
     notes: tuple[str, ...]
     labels: NDArray[np.uint8] | None = None
+    noise: tuple[float, float] | None = None
 
 
 class Blocks:
@@ -77,17 +80,24 @@ class Blocks:
         return found
 
 
-def restore_image(session: RestoringSession, image: Image, *, side: int | None = None) -> Result:
+def restore_image(session: RestoringSession, image: Image, *, strength: float = 1.0, side: int | None = None) -> Result:
     """Restore an image of any size, channels and depth; memory holds the image, its result and a few tiles.
 
     What is true of a whole image stays true: grey stays grey, a channel with one value keeps it. Colour under full
     transparency counts as any other: `pipelines.images.hidden` replaces it before. A tile that does not fit into memory
     is tried again at half the size.
 
+    Args:
+        session: The model.
+        image: The image.
+        strength: 1 is the result, 0 the image, what lies between a mixture of both; for models that keep the size.
+            The error bar is then that of the mixture: how far it may be from the truth.
+        side: Pixels of a tile.
+
     Raises:
         ImageError: The smallest tile does not fit either, or the model gives what is not a number.
     """
-    return in_smaller_tiles(lambda side: _restore(session, image, side), image.pixels, side)
+    return in_smaller_tiles(lambda side: _restore(session, image, side, strength), image.pixels, side)
 
 
 def in_smaller_tiles(work: Callable[[int], T], pixels: Samples, side: int | None) -> T:
@@ -106,7 +116,7 @@ def in_smaller_tiles(work: Callable[[int], T], pixels: Samples, side: int | None
             side //= 2
 
 
-def _restore(session: RestoringSession, image: Image, side: int) -> Result:
+def _restore(session: RestoringSession, image: Image, side: int, strength: float) -> Result:
     channels, scale = Channels.of(image.pixels), session.metadata.scale
     height, width, count = image.pixels.shape
     result = np.empty((height * scale, width * scale, count), image.pixels.dtype)
@@ -117,13 +127,22 @@ def _restore(session: RestoringSession, image: Image, side: int) -> Result:
         restored, spread = outputs
         if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
             raise ImageError("the model gives what is not a number for it")
+        if strength < 1:
+            restored, spread = _mix(to_floats(channels.seen[place]), restored, spread, strength)
         result[place] = channels.whole(to_samples(restored, result.dtype), place, scale)
         blocks.add(spread.mean(axis=2), place)
 
     in_tiles(session, channels.seen, keep, run=lambda tile, _: run(tile), side=side)
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarge(image.alpha, scale)
+    noise = None if scale > 1 else (estimate_noise(image.pixels), estimate_noise(result))
     notes = () if note is None else (note,)
-    return Result(result, alpha, blocks.mean, blocks.values, notes)
+    return Result(result, alpha, blocks.mean, blocks.values, notes, noise=noise)
+
+
+def _mix(given: Floats, restored: Floats, spread: Floats, strength: float) -> tuple[Floats, Floats]:
+    """Mix an image and its result; what is left in of their difference is added to the error bar, in squares."""
+    left = (1 - strength) * (given - restored)
+    return restored + left, np.sqrt(np.square(spread) + np.square(left))
 
 
 def in_tiles(
@@ -136,12 +155,18 @@ def in_tiles(
 ) -> None:
     """`run_in_tiles` with what the model's metadata says of tiles; integers become shares of their range."""
     metadata = session.metadata
-    largest = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
     run_in_tiles(
-        image, run, keep, to_float=lambda part: part.astype(np.float32) / largest,
+        image, run, keep, to_float=to_floats,
         side=side, halo=metadata.halo or 0, multiple=metadata.size_multiple, upscale=metadata.scale,
         workers=session.calls,
     )  # fmt: skip
+
+
+def to_floats(image: NDArray[Any]) -> Floats:
+    """Integers as shares of the range of their type; floats as they are."""
+    largest = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+    floats: Floats = image.astype(np.float32) / largest
+    return floats
 
 
 def to_samples(values: Floats, kind: np.dtype[Any]) -> Samples:

@@ -21,6 +21,7 @@ def encode_result(
     classes: int,
     gps: bool,
     bits: int,
+    software: str | None,
 ) -> tuple[bytes, tuple[str, ...]]:
     """Encode what was made of an image.
 
@@ -33,6 +34,7 @@ def encode_result(
         classes: Of labels.
         gps: Keep where a photograph was taken.
         bits: That the image was read with: its values are in the range of these again.
+        software: What made the result, in words, for the file to state; None: nothing is stated.
 
     Returns:
         The bytes of the file, and notes on what it cannot hold.
@@ -41,7 +43,7 @@ def encode_result(
         ImageError: The result is larger than its format allows.
     """
     dpi = image.dpi and (image.dpi[0] * scale, image.dpi[1] * scale)  # of the same size on paper
-    tags = (image.tags or Tags()).of_result(scale, gps=gps)
+    tags = (image.tags or Tags()).of_result(scale, gps=gps, software=software)
     try:
         if made.ndim == 2:
             return encode_labels(kind, made, classes, dpi, tags)

@@ -76,7 +76,7 @@ def draw_cameras(count: int, generator: torch.Generator) -> Cameras:
         corner=torch.randint(2, (count, 2), generator=generator, device=device),
         sharp=draw(1, 1, 1),
         smooth=smooth,
-        sharpen=draw(1, 1, 1),
+        sharpen=draw(1, 1, 1).square(),
     )
 
 

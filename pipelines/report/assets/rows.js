@@ -1,7 +1,7 @@
 // The rows of the page, and what each is called.
 
 const VERDICTS = ['normal', 'abnormal', 'failed', 'unjudged'];
-const FIGURES = ['p_value', 'bits_per_dim', 'elbo', 'rate', 'distortion', 'label_probability', 'error_bar', 'psnr', 'ssim', 'dice', 'iou'];
+const FIGURES = ['p_value', 'bits_per_dim', 'elbo', 'rate', 'distortion', 'label_probability', 'error_bar', 'psnr', 'ssim', 'dice', 'iou', 'input_psnr', 'input_ssim'];
 
 /** The rows as columns; row 0 has the highest score or the widest error bar, rows without one come last. */
 function readRows() {

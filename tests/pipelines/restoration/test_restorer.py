@@ -53,6 +53,29 @@ def test_the_mean_error_bar_is_the_mean_of_all_pixels(other: ModelFile) -> None:
     np.testing.assert_allclose(mended.blocks[0, 0], scale[0, :BLOCK, :BLOCK].mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("largest", [255, 65535])
+def test_strength_mixes_the_image_and_the_result(other: ModelFile, largest: int) -> None:
+    session, image = RestoringSession(other, device="cpu", threads=1), pixels(40, 56, largest=largest)
+    whole, half, none = (
+        restorer.restore_image(session, image_of(image), strength=strength, side=32) for strength in (1.0, 0.5, 0.0)
+    )
+    np.testing.assert_array_equal(none.pixels, image)
+    mean = (image.astype(float) + whole.pixels) / 2
+    inside = (whole.pixels > 0) & (whole.pixels < largest)  # elsewhere the result was clipped
+    assert np.abs(half.pixels - mean)[inside].max() <= 1
+    assert whole.mean_scale < half.mean_scale < none.mean_scale  # what is left in may be damage
+
+
+def test_the_error_bar_of_a_mixture_holds_what_was_left_in(export_mender, tmp_path: Path) -> None:
+    """The root mean square of error bar and difference, as for two independent errors."""
+    file = export_mender(tmp_path / "m")
+    session, image = RestoringSession(file, device="cpu", threads=1), pixels(48, 72)
+    restored, scale = session.run(image[None].astype(np.float32) / 255)
+    expected = np.sqrt(scale**2 + (0.25 * (image / 255 - restored)) ** 2).mean()
+    found = restorer.restore_image(session, image_of(image), strength=0.75)
+    assert found.mean_scale == pytest.approx(float(expected), rel=1e-4)
+
+
 @pytest.mark.parametrize(("takes", "has"), [(3, 1), (1, 3)])
 def test_channels_that_the_model_does_not_have(export_mender, tmp_path: Path, takes: int, has: int) -> None:
     session = RestoringSession(export_mender(tmp_path / "m", channels=takes, identity=True), device="cpu", threads=1)

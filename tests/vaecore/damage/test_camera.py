@@ -57,7 +57,11 @@ def test_demosaicing_along_edges_is_as_near_as_a_published_method(photograph):
     """Malvar's filters gain several dB over bilinear ones on photographs (their table 1: 5.8 dB on average)."""
     corner = torch.zeros(1, 2, dtype=torch.long)
     errors = [
-        float((demosaic(photograph, corner, torch.full((1, 1, 1, 1), sharp)) - photograph)[..., 4:-4, 4:-4].square().mean())
+        float(
+            (demosaic(photograph, corner, torch.full((1, 1, 1, 1), sharp)) - photograph)[..., 4:-4, 4:-4]
+            .square()
+            .mean()
+        )
         for sharp in (0.0, 1.0)
     ]
     assert 10 * np.log10(errors[0] / errors[1]) > 1.0
