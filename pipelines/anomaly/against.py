@@ -49,14 +49,14 @@ class Judgement:
     asked: Against = "auto"
 
     @property
-    def drifted(self) -> bool:
+    def scores_moved(self) -> bool:
         """Return whether good images score otherwise than those of calibration."""
         return bool(self.moved) or (self.drift is not None and self.drift.moves_verdicts)
 
     @property
     def against(self) -> Reference:
         """Return what the run's verdicts are against."""
-        wanted = self.asked == "folder" or (self.asked == "auto" and self.drifted)
+        wanted = self.asked == "folder" or (self.asked == "auto" and self.scores_moved)
         return "folder" if wanted and self.folder is not None else "calibration"
 
     @property
@@ -80,7 +80,7 @@ class Judgement:
             return (
                 f"the images are judged against calibration, since they cannot be judged against each other: {refused}"
             )
-        if not self.drifted:
+        if not self.scores_moved:
             return ""
         if self.asked == "calibration":
             return "the images are judged against calibration, as was asked, though they do not score like its images"
@@ -161,11 +161,16 @@ def judge_run(
     drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
     drift = drift and _with_excess(drift, sample.values["score"], verdicts)
     judgement = Judgement(verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against)
-    if judgement.drifted:
+    if judgement.scores_moved:
         recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
         judgement = replace(judgement, calibration=recast)
-    if against == "calibration":
-        return judgement
+    return judgement if against == "calibration" else _add_folder(judgement, verdicts, calibration, scores, tables)
+
+
+def _add_folder(
+    judgement: Judgement, verdicts: Verdicts, calibration: Calibration, scores: _Scores, tables: Tables
+) -> Judgement:
+    """Add verdicts against the folder, where it shows where its good images lie."""
     own = {
         name: scale
         for name, each in scores.of_groups().items()

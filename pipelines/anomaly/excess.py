@@ -15,7 +15,7 @@ from pipelines.anomaly.folder_scale import FEWEST_IMAGES, HIGH, LOW, Floats, fin
 
 MUCH_MORE = 2.0  # times the rate that was asked: less is no reason to give up its promise
 CHANCE = 0.98  # quantile of the share in unchanged folders
-LEAST_SIGN = 0.1  # p-value of the ranks of usual scores: many defects alone lift the share, but hardly these
+LEAST_SIGN = 0.2  # p-value of the ranks of usual scores: many defects alone lift the share, but hardly these
 DRAWS, MOST_DRAWN = 60, 1_000  # unchanged folders, and images of each
 
 

@@ -142,7 +142,7 @@ def _simulate(dataset: str, change: str, columns: Columns, calibration: Calibrat
                         # Of all defects of the set: a folder has few.
                         "recall": float((columns["score"][bad_at] > threshold).mean()),
                         "folder": judgement.against == "folder",
-                        "drifted": judgement.drifted,
+                        "drifted": judgement.scores_moved,
                     })  # fmt: skip
             for way, runs in found.items():
                 yield {

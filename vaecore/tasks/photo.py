@@ -12,7 +12,7 @@ from vaecore.damage.degradations import jpeg, resized
 from vaecore.tasks.base import Restoration
 
 SIZES = (0.75, 2.0)  # of the picture in the camera, in those of the file: noise is coarser than pixels, or finer
-QUALITIES = (30, 98)  # of JPEG, the higher ones more often
+QUALITIES = (10, 98)  # of JPEG, the higher ones more often
 SAVED = 3 / 4  # of the pictures are JPEG
 AGAIN = 1 / 3  # of these were saved before
 SHARP_COLOUR = 1 / 3  # of JPEG files keep colours at full size
