@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.server import orchestrator
 from pipelines.base.files import write_atomically
-from pipelines.demo_images import MAGNETIC_TILE
+from pipelines.demo_images import MAGNETIC_TILE, PHOTOGRAPHS
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluation.descriptions import describe_evaluation
 from pipelines.jobfile.job import to_toml
@@ -28,6 +28,13 @@ train = {train}
 [calibrate]
 false_alarms = 0.1  # One good tile in ten may be flagged; a lower rate would miss more defects.
 """
+
+
+RESTORED = {  # what is done: folder of the sample, model
+    "Noise taken out": ("noisy", "builtin:denoise"),
+    "Twice as large": ("small", "builtin:super_resolution_x2"),
+    "Coloured": ("grey", "builtin:colorize"),
+}
 
 
 def run_demo(out: Path) -> str:
@@ -57,6 +64,7 @@ def run_demo(out: Path) -> str:
         model = trained.version.ref
         log.info("scoring the test images with %s", model)
         score_flow(MAGNETIC_TILE / "test", model, report)
+        photographs = _restore_photographs(out)
     figures = evaluate_model(MAGNETIC_TILE, model, out=report, json_path=out / "evaluation.json")
     champion = "champion" if trained.promoted else "registered, not champion"
     lines = [
@@ -65,10 +73,24 @@ def run_demo(out: Path) -> str:
         *describe_evaluation(figures),
         "",
         f"Report:  {report / 'report.html'}",
+        f"Restored photographs:  {photographs}",
         f"Took {time.monotonic() - start:.0f} s. Try next:",
         *(f"  {command}" for command in next_commands(out, job, model)),
     ]
     return "\n".join(lines)
+
+
+def _restore_photographs(out: Path) -> Path:
+    """Restore a noisy, a small and a grey photograph by models that ship; return the page that shows them."""
+    from flows.restore import restore_flow
+    from pipelines.report import write_photographs
+
+    runs = {}
+    for done, (folder, model) in RESTORED.items():
+        log.info("restoring a photograph with %s", model)
+        runs[done] = out / "restored" / folder
+        restore_flow(PHOTOGRAPHS / folder, model, runs[done])
+    return write_photographs(out / "photographs.html", runs)
 
 
 def next_commands(out: Path, job: Path, model: str) -> list[str]:

@@ -3,3 +3,4 @@
 from pathlib import Path
 
 MAGNETIC_TILE = Path(__file__).parent / "magnetic_tile"
+PHOTOGRAPHS = Path(__file__).parent / "photographs"

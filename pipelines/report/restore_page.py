@@ -49,7 +49,9 @@ def describe_restoration(out: Path, run: Run, rows: Rows, gallery: Sequence[Pict
         "done": verb,
     }
     data = {"gallery": pack_pairs(gallery, unit)}
-    return Sections(template="restore.html", facts=facts, columns=columns, data=data, scripts=("restore.js",))
+    return Sections(
+        template="restore.html", facts=facts, columns=columns, data=data, scripts=("pairs.js", "restore.js")
+    )
 
 
 def _measure_means(path: Path) -> dict[str, float]:

@@ -1,0 +1,4 @@
+// Starts the page of several restorations side by side.
+
+startPairs();
+startPage();
