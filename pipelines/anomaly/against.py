@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.excess import find_excess
-from pipelines.anomaly.folder_scale import Floats, FolderScale, NoScale, estimate_scale
+from pipelines.anomaly.folder_scale import LEAST_GOOD, Floats, FolderScale, NoScale, estimate_scale
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.verdicts import OF_VERDICTS, Row, Verdicts, floats
+from pipelines.base.percentages import percent
 
 Reference = Literal["calibration", "folder"]
 Against = Literal["calibration", "folder", "auto"]
@@ -38,6 +39,7 @@ class Judgement:
         drift: What the test for drift found; None where there are too few images.
         moved: Sub-folders whose good images score otherwise than their own calibration images.
         asked: What was asked for.
+        share: Of the images that calibration's threshold flags.
     """
 
     calibration: Verdicts
@@ -47,6 +49,7 @@ class Judgement:
     drift: Drift | None = None
     moved: tuple[str, ...] = ()
     asked: Against = "auto"
+    share: float = 0.0
 
     @property
     def scores_moved(self) -> bool:
@@ -56,8 +59,18 @@ class Judgement:
     @property
     def against(self) -> Reference:
         """Return what the run's verdicts are against."""
-        wanted = self.asked == "folder" or (self.asked == "auto" and self.scores_moved)
+        wanted = self.asked == "folder" or (self.asked == "auto" and self.scores_moved and not self.may_be_defects)
         return "folder" if wanted and self.folder is not None else "calibration"
+
+    @property
+    def are_many(self) -> bool:
+        """Return whether calibration flags so many images that a folder of good ones, drifted, may be one of defects."""
+        return self.share > 1 - LEAST_GOOD
+
+    @property
+    def may_be_defects(self) -> bool:
+        """Return whether many images are flagged, and no fact of the images says that light or camera have changed."""
+        return self.are_many and not self.moved and not (self.drift is not None and self.drift.changed)
 
     @property
     def run(self) -> Verdicts:
@@ -71,9 +84,10 @@ class Judgement:
             return ""
         if self.against == "folder":
             asked = "this was asked for" if self.asked == "folder" else "they do not score like the calibration images"
+            many = f". Calibration flags {percent(self.share)} of them: if these are defects, use --against calibration"
             return (
                 f"the images are judged against each other, since {asked}. An image is abnormal if it stands out from "
-                "most images of this folder; this finds defects as long as most images are good"
+                f"most images of this folder; this finds defects as long as most images are good{many * self.are_many}"
             )
         refused = self.scale.reason if isinstance(self.scale, NoScale) else None
         if self.asked == "folder":
@@ -84,6 +98,11 @@ class Judgement:
             return ""
         if self.asked == "calibration":
             return "the images are judged against calibration, as was asked, though they do not score like its images"
+        if self.may_be_defects and self.folder is not None:
+            return (
+                f"calibration flags {percent(self.share)} of the images, and nothing else about them has changed: they "
+                "may be defective, and are judged against calibration. If most of them are good, use --against folder"
+            )
         return (
             "the images do not score like the calibration images, and are judged against them all the same, since they "
             f"cannot be judged against each other: {refused}"
@@ -144,7 +163,7 @@ def judge_run(
         against: What is asked for.
     """
     calibration = verdicts.calibration
-    sample, scores, tally = Sample(), _Scores(verdicts, against), verdicts.tally()
+    sample, scores, tally = Sample(), _Scores(verdicts), verdicts.tally()
     for table in tables():
         ok = table.filter(pc.equal(table["status"], "ok"))
         if tally is not None:
@@ -160,7 +179,10 @@ def judge_run(
     statistics = calibration.statistics
     drift = check_drift(statistics, sample.values, images=sample.images) if statistics else None
     drift = drift and _with_excess(drift, sample.values["score"], verdicts)
-    judgement = Judgement(verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against)
+    judgement = Judgement(
+        verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against,
+        share=scores.share_above(verdicts.threshold),
+    )  # fmt: skip
     if judgement.scores_moved:
         recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
         judgement = replace(judgement, calibration=recast)
@@ -203,15 +225,12 @@ def _with_excess(drift: Drift, scores: Floats, verdicts: Verdicts) -> Drift:
 class _Scores:
     """The scores of a run's images, as far as they show where good images lie, by sub-folder where these count."""
 
-    def __init__(self, verdicts: Verdicts, against: Against) -> None:
+    def __init__(self, verdicts: Verdicts) -> None:
         self._level = verdicts.groups.level if verdicts.groups is not None else None
         self._known = set(verdicts.groups.own) if verdicts.groups is not None else set[str]()
-        self._wanted = against != "calibration" or verdicts.groups is not None
         self._samples: dict[str, Sample] = {}
 
     def add(self, ok: pa.Table) -> None:
-        if not self._wanted:
-            return
         every = floats(ok, "score")
         if self._level is None:
             self._keep("", every)
@@ -236,6 +255,11 @@ class _Scores:
     def of_groups(self) -> dict[str, Floats]:
         """The scores of each sub-folder with a threshold of its own."""
         return {name: self._samples[name].values["score"] for name in self._known if name in self._samples}
+
+    def share_above(self, threshold: float | None) -> float:
+        """The share of all images that score above a threshold; 0 where there is none."""
+        every = self.without({})
+        return float((every > threshold).mean()) if threshold is not None and len(every) else 0.0
 
     def without(self, own: Mapping[str, FolderScale]) -> Floats:
         """The scores of all images but those of sub-folders that have a scale of their own."""
