@@ -50,6 +50,10 @@ class OutputError(KintsugiError):
     """The output folder is in use by another run, or holds something else."""
 
 
+class ReviewError(KintsugiError):
+    """An answer is none that there is, or the file of answers cannot be used."""
+
+
 class EngineError(KintsugiError):
     """Machines that are to do the work are not there, or are lost."""
 

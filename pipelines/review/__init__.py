@@ -1,0 +1,3 @@
+"""Review: a person answers what images show, and what follows from it."""
+
+__all__: list[str] = []
