@@ -41,7 +41,7 @@ soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; anot
 	done
 
 setup: $(STAMP) ## Make .venv with the locked requirements and the project
-	@echo "Set up: the command is .venv/bin/kintsugi. Next: make demo, or your own images (README.md, \"Your own folder\"):"
+	@echo "Set up: the command is .venv/bin/kintsugi. Next: make demo, or your own images (README.md, \"Your own images\"):"
 	@echo "  .venv/bin/kintsugi train JOB.toml"
 
 lint: $(STAMP) ## Style, layers and types

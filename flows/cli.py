@@ -28,6 +28,7 @@ from flows.options import (
     StrengthOption,
 )
 from flows.paths import App
+from flows.review import review
 from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
 from pipelines.base.progress import as_json
@@ -176,10 +177,7 @@ def restore(
     ] = "png",
     reference: Annotated[
         Path | None,
-        typer.Option(
-            "--reference",
-            help="Clean images, or true labels, of the same names to compare with.",
-        ),
+        typer.Option("--reference", help="Clean images, or true labels, of the same names to compare with."),
     ] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
@@ -359,6 +357,9 @@ def serve(
         from flows.serve import serve as serve_jobs
 
         serve_jobs(find_jobs(jobs or ()))
+
+
+app.command()(review)
 
 
 @app.command()

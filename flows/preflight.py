@@ -24,6 +24,7 @@ EXTRAS = {
         "registered models cannot be used here, but .onnx files can",
     ),
     "flows": (frozenset({"apprise", "fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
+    "review": (frozenset({"starlette", "uvicorn"}), "the page of `kintsugi review` cannot be shown here"),
     "ray": (frozenset({"ray"}), "this machine works alone, without a cluster"),
 }
 TO_TRAIN = ("torch", "lightning", "mlflow")

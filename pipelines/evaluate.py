@@ -100,8 +100,8 @@ def evaluate_model(
         classes = () if (folder / "test").is_dir() else Session(file, device="cpu").metadata.classes
         if not classes:
             msg = (
-                f"{folder} is not laid out for evaluation: there is no {folder / 'test' / GOOD} (README.md shows the "
-                "layout; --bound 500 takes any folder)"
+                f"{folder} is not laid out for evaluation: there is no {folder / 'test' / GOOD} (see "
+                "docs/guides/anomalies.md; --bound 500 takes any folder)"
             )
             raise FolderError(msg)
         _refuse({"groups": groups, "regret": regret}, "tells classes, on a folder of them")

@@ -64,7 +64,7 @@ class Judgement:
 
     @property
     def are_many(self) -> bool:
-        """Return whether calibration flags so many images that a folder of good ones, drifted, may be one of defects."""
+        """Return whether calibration flags so many images that they may be drifted good ones, or defects."""
         return self.share > 1 - LEAST_GOOD
 
     @property

@@ -13,7 +13,7 @@ from pipelines.base.parquet import open_parquet
 
 Row = dict[str, Any]
 
-# What the heat map of a flagged image shows; null for all others. README.md explains each.
+# What the heat map of a flagged image shows; null for all others. docs/reference/output-folder.md explains each.
 REGIONS = [
     ("local_p_value", pa.float64()),
     ("regions", pa.int32()),
@@ -25,7 +25,7 @@ REGIONS = [
     ("largest_x", pa.float64()),
     ("largest_y", pa.float64()),
 ]
-# What a score owes most to, of every scored image; where the highest region lies, of flagged ones. README.md, too.
+# What a score owes most to, of every scored image; where the highest region lies, of flagged ones.
 HIGHEST = [("place", pa.string()), ("highest_x", pa.float64()), ("highest_y", pa.float64())]
 FLAGGED_FOR = [("expert", pa.string()), ("expert_score", pa.float64()), *HIGHEST]
 # Which verdict is the run's, and both, where there are both (`pipelines.anomaly.against`).

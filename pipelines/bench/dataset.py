@@ -26,7 +26,7 @@ def check_layout(dataset: Path) -> None:
     """
     for part in (Path("train") / GOOD, Path("test") / GOOD):
         if not (dataset / part).is_dir():
-            msg = f"{dataset} is not in the MVTec layout: there is no {part} in it (README.md shows the layout)"
+            msg = f"{dataset} is not in the MVTec layout: there is no {part} in it (see docs/guides/anomalies.md)"
             raise FolderError(msg)
 
 

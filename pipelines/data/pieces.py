@@ -147,11 +147,14 @@ def warn_of_crossing(
         "than asked", len(found), len(some), " and ".join(found[0]),
     )  # fmt: skip
     if group is None:
-        log.warning("where several images show one piece, 'data.group' in the job file keeps them together (README.md)")
+        log.warning(
+            "where several images show one piece, 'data.group' in the job file keeps them together "
+            "(docs/guides/thresholds.md)"
+        )
     else:
         log.warning(
             "'data.group' is '%s' and does not keep these together: if they show one piece, give a rule that finds its "
-            "name in both (README.md)", group,
+            "name in both (docs/guides/thresholds.md)", group,
         )  # fmt: skip
     return len(found)
 

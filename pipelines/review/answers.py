@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipelines.errors import ReviewError
+from pipelines.settings import settings
 
 Queue = Literal["teach", "audit", "restore"]
 Verdict = Literal["good", "defect", "unusable", "unsure", "better", "worse", "same"]
@@ -40,7 +41,7 @@ class Answer:
         defect: Name of the defect.
         place: Where it is, as shares of the image's sides: left, top, width, height.
         who: Who answered; empty where nobody says.
-        probability: That an image of its stratum would be asked about; None in other queues.
+        probability: Of an audit, the chance that its first question is about this image; None in other queues.
         stratum: Of the audit.
         model: Name of the model of the run.
         version: Of that model.
@@ -87,6 +88,11 @@ class Answer:
 _COLUMNS = tuple(each.name for each in fields(Answer))
 _TYPES = {"probability": "REAL", "score": "REAL", "stratum": "INTEGER"}
 _OPTIONAL = frozenset({"defect", "place", "probability", "stratum", "model", "version", "score", "withdrawn"})
+
+
+def answers_file() -> Path:
+    """Return where the answers of this user are kept: one file for all runs and models."""
+    return settings().home / "answers.sqlite3"
 
 
 class Answers:

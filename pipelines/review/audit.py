@@ -55,11 +55,13 @@ class Audit:
         order: (n,) index of an image for each question; every image is in it once.
         stratum: (n,) of each image, by its index.
         strata: Flagged ones first, then from the highest scores down.
+        chances: Of each stratum, the chance that the first question is about one particular image of it.
     """
 
     order: NDArray[np.int64]
     stratum: NDArray[np.int64]
     strata: tuple[Stratum, ...]
+    chances: tuple[float, ...]
 
 
 def draw_audit(scores: NDArray[np.float64], flagged: NDArray[np.bool_], seed: int) -> Audit:
@@ -88,7 +90,9 @@ def draw_audit(scores: NDArray[np.float64], flagged: NDArray[np.bool_], seed: in
         places = (np.arange(len(part)) + random.random(len(part))) / weight
         turn[random.permutation(part)] = places
     strata = tuple(Stratum(is_flagged, len(part)) for part, _, is_flagged in kept)
-    return Audit(np.argsort(turn, kind="stable"), stratum, strata)
+    total = sum(weight for _, weight, _ in kept)
+    chances = tuple(weight / total / len(part) for part, weight, _ in kept)
+    return Audit(np.argsort(turn, kind="stable"), stratum, strata, chances)
 
 
 def estimate_recall(strata: Sequence[Stratum], level: float = LEVEL) -> Estimate:

@@ -105,7 +105,7 @@ def test_locks_cover_the_declared_requirements():
     declared = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
     extras = project["project"]["optional-dependencies"]
     # `bench` is for whoever may use what it brings.
-    assert extras["all"] == ["kintsugi[train,registry,flows,heif,lite2]"]
+    assert extras["all"] == ["kintsugi[train,registry,flows,review,heif,lite2]"]
     declared += [line for name, extra in extras.items() if name != "bench" for line in extra]
     names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared} - {"kintsugi"}
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))

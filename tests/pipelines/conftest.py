@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,19 @@ import pytest
 from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.models.model_file import ModelFile, RestorationMetadata, sha256_of
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 WITHOUT_TRAINING = """
 import sys
 TRAINING = "torch torchvision lightning mlflow prefect vaecore onnx sklearn".split()
@@ -152,3 +167,16 @@ def other(export_mender, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
 @pytest.fixture(scope="session")
 def larger(export_mender, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
     return export_mender(tmp_path_factory.mktemp("larger"), scale=2, identity=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The browser of `test_browser*.py`."""
+    if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs a browser and its driver: apt-get install chromium, pip install playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()

@@ -1,0 +1,52 @@
+"""The command `review`: a page on this machine, on which people answer what images show."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.terminal import terminated_as_by_ctrl_c, told_plainly
+
+
+def review(
+    out: Annotated[
+        Path | None, typer.Argument(help="Output folder of a finished run of `kintsugi score` or `restore`.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Instead: write all answers ever given into this CSV file."),
+    ] = None,
+    load: Annotated[
+        Path | None, typer.Option("--import", help="Instead: add the answers of a CSV file that --export has written.")
+    ] = None,
+) -> None:
+    """Answer what images of a run show, on a page: good or defective; and see how many defects the run finds."""
+    with told_plainly(stopped="every answer is kept"), terminated_as_by_ctrl_c():
+        from flows.preflight import require
+        from pipelines.errors import FolderError
+        from pipelines.review.answers import Answers, answers_file
+
+        answers = Answers(answers_file())
+        if export is not None:
+            typer.echo(f"{answers.write_csv(export)} answers: {export}")
+            return
+        if load is not None:
+            typer.echo(f"{answers.read_csv(load)} new answers")
+            return
+        if out is None:
+            raise FolderError("give the output folder of a run, as `kintsugi review report`")
+        require("starlette", "uvicorn")
+        from pipelines.review.run import ReviewedRun
+        from pipelines.review.server import serve_page
+
+        def tell(address: str) -> None:
+            typer.echo(f"{address}\nAnswers are kept in {answers.path}. Ctrl-C ends the page.")
+            if browser:
+                webbrowser.open(address)
+
+        serve_page(ReviewedRun(out), answers, port=port, tell=tell)

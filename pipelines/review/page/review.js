@@ -1,0 +1,218 @@
+'use strict';
+// The page on which people answer. Each answer has a key, and is sent again until the server has it.
+
+const byId = (id) => document.getElementById(id);
+const VERDICTS = {
+  teach: [['good', 'Good', 'g'], ['defect', 'Defect', 'd'], ['unusable', 'Unusable', 'u'], ['unsure', 'Not sure', 's']],
+  restore: [['better', 'Better', 'b'], ['worse', 'Worse', 'w'], ['same', 'No difference', 'n'], ['unsure', 'Not sure', 's']],
+};
+VERDICTS.audit = VERDICTS.teach;
+const QUEUES = { teach: 'Teach', audit: 'Audit', restore: 'Compare' };
+const person = (() => {
+  const known = sessionStorage.getItem('person');
+  const made = known || Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join('');
+  sessionStorage.setItem('person', made);
+  return made;
+})();
+
+let facts = null;
+let queue = 'teach';
+let waiting = []; // images that were asked for
+let current = null;
+let given = []; // keys of this page's answers, for undo
+let unsent = []; // answers that the server does not have yet
+let sending = false;
+let heated = false; // whether heat maps are shown, of this image and the next ones
+
+function problem(text) {
+  byId('problem').textContent = text;
+  byId('problem').hidden = !text;
+}
+
+async function fetchJson(address, options) {
+  const response = await fetch(address, options);
+  if (!response.ok) throw Object.assign(new Error(await response.text()), { refused: response.status < 500 });
+  return response.json();
+}
+
+async function send() {
+  if (sending) return;
+  sending = true;
+  while (unsent.length) {
+    try {
+      await fetchJson(unsent[0].to, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(unsent[0].body) });
+      unsent.shift();
+      problem('');
+    } catch (error) {
+      if (error.refused) { problem(error.message); unsent.shift(); continue; }
+      problem('The server cannot be reached. Answers are kept on this page, and sent again.');
+      await new Promise((done) => setTimeout(done, 2000));
+    }
+  }
+  sending = false;
+  showFigures();
+}
+
+function post(to, body) {
+  unsent.push({ to, body });
+  return send();
+}
+
+async function showFigures() {
+  if (unsent.length) return;
+  const figures = await fetchJson('figures').catch(() => null);
+  if (!figures) return;
+  const here = figures[queue];
+  byId('progress').textContent = `${here.answered} of ${here.images} images answered`;
+  const { recall, precision } = figures.audit || {};
+  const share = (each) => (each.value === null ? 'not known yet' : `${Math.round(100 * each.value)} %`) + ` (${Math.floor(100 * each.low)} to ${Math.ceil(100 * each.high)} %)`;
+  byId('figures').textContent = recall && figures.audit.answered
+    ? `From the audit, with 95 % intervals:\ndefects that are found: ${share(recall)}\nflagged images that are defective: ${share(precision)}` : '';
+}
+
+// Asks for more before the images run out, so that nobody waits between two of them.
+async function refill() {
+  const asked = queue;
+  const more = await fetchJson(`questions?queue=${asked}&person=${person}`).catch(() => []);
+  if (asked !== queue) return;
+  const known = new Set([...waiting, current].filter(Boolean).map((image) => image.number));
+  for (const { body } of unsent) known.add(body.number);
+  waiting.push(...more.filter((image) => !known.has(image.number)));
+}
+
+async function next() {
+  current = waiting.shift() || null;
+  if (!current) {
+    byId('question').textContent = 'One moment.';
+    await send();
+    await refill();
+    current = waiting.shift() || null;
+  } else if (waiting.length === 8) refill();
+  show();
+}
+
+function show() {
+  const picture = byId('picture');
+  const map = byId('map');
+  map.hidden = true;
+  map.removeAttribute('src');
+  byId('frame').className = '';
+  byId('naming').hidden = true;
+  byId('verdicts').hidden = !current;
+  if (!current) {
+    picture.removeAttribute('src');
+    picture.alt = '';
+    byId('question').textContent = 'Nothing is left to ask here, or others are looking at the rest.';
+    byId('caption').textContent = '';
+    return;
+  }
+  const shown = queue === 'restore' ? 'restored' : 'image';
+  picture.alt = current.path;
+  picture.src = `picture/${current.number}/${shown}`;
+  if (queue === 'restore') map.src = `picture/${current.number}/image`;
+  else if (current.mapped) map.src = `picture/${current.number}/map`;
+  byId('question').textContent = queue === 'restore' ? 'Is this better than before?' : current.again ? 'Once more: what does this image show?' : 'What does this image show?';
+  const facts = [current.path];
+  if (queue !== 'restore' && !current.mapped) facts.push('no heat map');
+  if (queue === 'teach') facts.push(`score ${current.score.toPrecision(4)}`, current.flagged ? 'flagged' : 'not flagged');
+  byId('caption').textContent = facts.join(' · ');
+  waiting.slice(0, 2).forEach((image) => { new Image().src = `picture/${image.number}/${shown}`; });
+}
+
+function answer(verdict, defect) {
+  if (!current) return;
+  const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16).padStart(8, '0')).join('');
+  given.push({ key, image: current, queue });
+  post('answers', { key, number: current.number, queue, verdict, defect: defect || null, who: byId('who').value });
+  if (defect && !facts.defects.includes(defect)) facts.defects.push(defect);
+  next();
+}
+
+function undo() {
+  const last = given.pop();
+  if (!last) return;
+  post('withdraw', { key: last.key });
+  if (last.queue !== queue) choose(last.queue, false);
+  if (current) waiting.unshift(current);
+  current = last.image;
+  show();
+}
+
+function nameDefect() {
+  const names = byId('names');
+  names.replaceChildren(...facts.defects.map((name) => Object.assign(document.createElement('option'), { value: name })));
+  byId('known').replaceChildren(...facts.defects.slice(0, 9).map((name, index) => {
+    const button = Object.assign(document.createElement('button'), { type: 'button', textContent: `${index + 1}  ${name}` });
+    button.addEventListener('click', () => answer('defect', name));
+    return button;
+  }));
+  byId('naming').hidden = false;
+  byId('name').value = '';
+  byId('name').focus();
+}
+
+function toggleHeat() {
+  heated = !heated;
+  byId('heat').setAttribute('aria-pressed', String(heated));
+  showHeat();
+}
+
+function showHeat() {
+  const map = byId('map');
+  map.hidden = !(heated && map.getAttribute('src') && map.complete && map.naturalWidth);
+}
+
+function choose(name, ask = true) {
+  queue = name;
+  waiting = [];
+  for (const button of byId('queues').children) button.setAttribute('aria-pressed', String(button.dataset.queue === name));
+  byId('verdicts').replaceChildren(...VERDICTS[name].map(([verdict, label, key]) => {
+    const button = Object.assign(document.createElement('button'), { type: 'button', textContent: `${label} (${key.toUpperCase()})` });
+    button.addEventListener('click', () => (verdict === 'defect' ? nameDefect() : answer(verdict)));
+    return button;
+  }));
+  byId('heat').textContent = name === 'restore' ? 'Before (H)' : 'Heat map (H)';
+  showFigures();
+  if (ask) next();
+}
+
+document.addEventListener('keydown', (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'Escape') { byId('naming').hidden = true; document.activeElement.blur(); return; }
+  if (!byId('naming').hidden && /^[1-9]$/.test(event.key) && !byId('name').value) {
+    const name = facts.defects[Number(event.key) - 1];
+    if (name) { event.preventDefault(); answer('defect', name); }
+    return;
+  }
+  if (event.target.matches('input')) return;
+  const key = event.key.toLowerCase();
+  const verdict = (VERDICTS[queue].find((each) => each[2] === key) || [])[0];
+  if (verdict === 'defect') { event.preventDefault(); nameDefect(); } else if (verdict) answer(verdict);
+  else if (key === 'h') toggleHeat();
+  else if (key === 'z') undo();
+  else if (key === '+' || key === '-') byId('frame').classList.toggle('large', key === '+');
+});
+byId('naming').addEventListener('submit', (event) => { event.preventDefault(); answer('defect', byId('name').value.trim()); });
+byId('map').addEventListener('load', showHeat);
+byId('cancel').addEventListener('click', () => { byId('naming').hidden = true; });
+byId('heat').addEventListener('click', toggleHeat);
+byId('zoom').addEventListener('click', () => byId('frame').classList.toggle('large'));
+byId('undo').addEventListener('click', undo);
+byId('picture').addEventListener('load', () => {
+  const picture = byId('picture');
+  byId('frame').classList.toggle('small-image', Math.max(picture.naturalWidth, picture.naturalHeight) < 200);
+});
+window.addEventListener('beforeunload', (event) => { if (unsent.length) event.preventDefault(); });
+
+(async () => {
+  facts = await fetchJson('facts');
+  byId('run').textContent = `${facts.folder} · ${facts.model || 'model'}${facts.version ? `, version ${facts.version}` : ''}`;
+  byId('queues').replaceChildren(...facts.queues.map((name) => {
+    const button = Object.assign(document.createElement('button'), { type: 'button', textContent: QUEUES[name] });
+    button.dataset.queue = name;
+    button.addEventListener('click', () => { button.blur(); choose(name); });
+    return button;
+  }));
+  choose(facts.queues[0]);
+  setInterval(showFigures, 15000); // others answer, too
+})();

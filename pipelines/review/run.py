@@ -1,0 +1,216 @@
+"""A finished run as people review it: its images in an order worth asking about, and where their pictures lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.base.files import folds_names, map_name
+from pipelines.base.parquet import open_parquet
+from pipelines.errors import FolderError, ImageError
+from pipelines.images import OUTPUT_MARKER, list_images, read_image
+from pipelines.images.drawing import thumbnail
+from pipelines.report.folder import RESULTS, RUN, Run, read_record
+from pipelines.review.answers import Answer, Queue
+from pipelines.review.audit import Audit, Stratum, draw_audit
+from pipelines.settings import settings
+
+LONGEST = 1600  # pixels along a side of a picture that is sent to a browser
+AGAIN_AFTER = 10  # questions of an audit, after which an image that was called defective is asked about once more
+_COLUMNS = ("path", "sha256", "status", "score", "is_anomaly", "threshold", "mean_scale", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedImage:
+    """One image of a run.
+
+    Attributes:
+        number: Of the image in its run, which pages and pictures call it by.
+        path: Relative to the run's folder.
+        sha256: Of its file.
+        score: None of a run that restores.
+        flagged: Whether it was found abnormal; None without a verdict.
+        mean_scale: Mean error bar, of a run that restores.
+        mapped: Whether there is a heat map of it.
+    """
+
+    number: int
+    path: str
+    sha256: str
+    score: float | None
+    flagged: bool | None
+    mean_scale: float | None
+    mapped: bool
+
+
+class ReviewedRun:
+    """The output folder of a run of `score` or `restore`."""
+
+    def __init__(self, out: Path) -> None:
+        """Read an output folder.
+
+        Raises:
+            FolderError: It is none of a finished run, or the run's images are gone.
+        """
+        record = read_record(out / RUN, Run)
+        if record is None or record.finished is None or record.folder is None:
+            raise FolderError(f"{out} is no output folder of a finished run: run `kintsugi score` or `restore` first")
+        self.out, self.folder, self.verb, self.model = out, Path(record.folder), record.verb, record.model
+        self.started = record.started or ""
+        with open_parquet(out / RESULTS) as file:
+            self._columns: Mapping[str, list[Any]] = file.read(columns=list(_COLUMNS)).to_pydict()
+        self.numbers = np.flatnonzero([status == "ok" for status in self._columns["status"]])
+        if not len(self.numbers):
+            raise FolderError(f"{out} has no image to review: every file of the run failed")
+
+    @property
+    def name(self) -> str:
+        """The run, as answers name it."""
+        return str(self.out.resolve())
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """What may be asked about this run."""
+        return ("restore",) if self.verb == "restore" else ("teach", "audit")
+
+    def image(self, number: int) -> ReviewedImage:
+        """Return an image by its number.
+
+        Raises:
+            KeyError: There is none, or its file failed.
+        """
+        if not 0 <= number < len(self._columns["path"]) or self._columns["status"][number] != "ok":
+            raise KeyError(number)
+        value = {name: column[number] for name, column in self._columns.items()}
+        return ReviewedImage(
+            number, value["path"], value["sha256"], value["score"], value["is_anomaly"], value["mean_scale"],
+            mapped=self._find_map(value["path"]) is not None,
+        )  # fmt: skip
+
+    def order(self, queue: Queue) -> NDArray[np.int64]:
+        """Return the numbers of a queue's images, the first to be asked about first, (n,)."""
+        return {"teach": self._order_to_teach, "audit": self._order_of_audit, "restore": self._order_restored}[queue]
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit of this run: it depends on the run alone, and not on what anybody has answered."""
+        seed = int(hashlib.sha256(f"{self.model.sha256} {self.folder} {self.started}".encode()).hexdigest()[:12], 16)
+        return draw_audit(self._floats("score"), self._flags(), seed)
+
+    def count_strata(self, answers: Sequence[Answer]) -> tuple[Stratum, ...]:
+        """Count what audit answers say of each stratum; of several about an image the last one counts."""
+        verdicts = {answer.sha256: answer.verdict for answer in answers if answer.queue == "audit"}
+        answered, defects = (np.zeros(len(self.audit.strata), int) for _ in range(2))
+        for place, number in enumerate(self.numbers.tolist()):
+            verdict = verdicts.get(self._columns["sha256"][number])
+            if verdict in ("good", "defect"):
+                answered[self.audit.stratum[place]] += 1
+                defects[self.audit.stratum[place]] += verdict == "defect"
+        return tuple(
+            Stratum(each.flagged, each.images, int(count), int(bad))
+            for each, count, bad in zip(self.audit.strata, answered, defects, strict=True)
+        )
+
+    def stratum_of(self, number: int) -> int:
+        """Return the stratum of the audit that an image is in."""
+        return int(self.audit.stratum[int(np.searchsorted(self.numbers, number))])
+
+    def pending(self, queue: Queue, answers: Sequence[Answer]) -> Iterator[tuple[int, bool]]:
+        """Yield what is left to ask in a queue: an image's number, and whether it is asked about once more.
+
+        In an audit, each image that was called defective comes back once: where defects are rare, a few mistakes would
+        make up most of them.
+        """
+        given: dict[str, list[Answer]] = {}
+        for answer in answers:
+            if answer.queue == queue:
+                given.setdefault(answer.sha256, []).append(answer)
+        again = [
+            number
+            for number in self.order(queue).tolist()
+            if queue == "audit"
+            and [each.verdict for each in given.get(self._columns["sha256"][number], ())] == ["defect"]
+        ]
+        asked = 0
+        for number in self.order(queue).tolist():
+            if self._columns["sha256"][number] in given:
+                continue
+            yield number, False
+            asked += 1
+            if again and asked % AGAIN_AFTER == 0:
+                yield again.pop(0), True
+        yield from ((number, True) for number in again)
+
+    def picture(self, number: int, kind: str) -> tuple[bytes, str] | None:
+        """Return a picture of an image and its media type: "image", "map" (its heat map) or "restored"; None: no such.
+
+        Raises:
+            KeyError: There is no such image.
+            ImageError: It cannot be read any more.
+        """
+        image = self.image(number)
+        if kind == "map":
+            path = self._find_map(image.path)
+            return None if path is None else (path.read_bytes(), "image/png")
+        restored = self._columns["output"][number]
+        path = self._inside(self.out, restored) if kind == "restored" and restored else None
+        if kind == "image" and (path := self._inside(self.folder, image.path) or self._listed.get(image.path)) is None:
+            raise ImageError("is gone from where the run found it")
+        if path is None:
+            return None
+        shown = read_image(path, max_pixels=settings().max_pixels)
+        return thumbnail(shown.pixels, LONGEST), "image/jpeg"
+
+    @cached_property
+    def _order_to_teach(self) -> NDArray[np.int64]:
+        """Nearest to the threshold first, above and below it in turns: there an answer changes most."""
+        scores, flags = self._floats("score"), self._flags()
+        threshold = np.array([self._columns["threshold"][number] for number in self.numbers], float)
+        distance = np.abs(scores - np.where(np.isfinite(threshold), threshold, np.nanmax(scores)))
+        place = np.empty(len(scores))
+        for side in (flags, ~flags):
+            place[side] = np.argsort(np.argsort(distance[side], kind="stable"), kind="stable")
+        return self.numbers[np.lexsort((~flags, place))]
+
+    @cached_property
+    def _order_of_audit(self) -> NDArray[np.int64]:
+        return self.numbers[self.audit.order]
+
+    @cached_property
+    def _order_restored(self) -> NDArray[np.int64]:
+        """The least sure first."""
+        return self.numbers[np.argsort(-self._floats("mean_scale"), kind="stable")]
+
+    @cached_property
+    def _listed(self) -> dict[str, Path]:
+        """Files by the names that results have for them, of which some are not those on the disk."""
+        return {file.relative: file.path for file in list_images(self.folder).files}
+
+    def _find_map(self, path: str) -> Path | None:
+        names = (map_name(path), map_name(path, folds=True))
+        return self._inside(self.out, names[folds_names(self.out, OUTPUT_MARKER)])
+
+    def _floats(self, name: str) -> NDArray[np.float64]:
+        values = np.array([self._columns[name][number] for number in self.numbers], float)
+        return np.where(np.isnan(values), -np.inf, values)
+
+    def _flags(self) -> NDArray[np.bool_]:
+        return np.array([bool(self._columns["is_anomaly"][number]) for number in self.numbers])
+
+    @staticmethod
+    def _inside(folder: Path, relative: str) -> Path | None:
+        """Return a file below a folder; None where it is not there, or a name leads out of the folder."""
+        if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+            return None
+        try:
+            path = folder / relative
+            return path if path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
+        except (OSError, ValueError):  # a name that no file system has
+            return None

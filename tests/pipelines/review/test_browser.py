@@ -1,0 +1,120 @@
+"""The page in a real browser, by keyboard alone, with a server that is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.review.answers import Answers
+
+pytestmark = pytest.mark.browser
+
+
+class Server:
+    """`kintsugi review` as a process of its own."""
+
+    def __init__(self, out: Path, home: Path) -> None:
+        self.home, self.out = home, out
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "flows.cli", "review", str(self.out), "--no-browser"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"KINTSUGI_HOME": str(self.home)}
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+
+    def stop(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        self.process.wait(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.returncode
+
+    @property
+    def answers(self) -> list[str]:
+        return [answer.verdict for answer in Answers(self.home / "answers.sqlite3").every()]
+
+
+@pytest.fixture
+def server(make_run, tmp_path: Path) -> Iterator[Server]:
+    running = Server(make_run(tmp_path, count=60), tmp_path / "home")
+    yield running
+    if running.process.poll() is None:
+        running.stop(signal.SIGKILL)
+
+
+def open_page(browser, address: str):
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.goto(address)
+    page.locator("#caption").filter(has_text="score").wait_for()
+    return page
+
+
+def press(page, *keys: str) -> None:
+    """Answer one image, and see the next."""
+    before = page.locator("#caption").inner_text()
+    for key in keys:
+        page.keyboard.press(key)
+    page.locator("#caption").filter(has_not_text=before).wait_for(state="attached")
+
+
+def test_sixty_images_are_answered_by_keyboard_and_a_kill_loses_none(server: Server, browser) -> None:
+    page = open_page(browser, server.address)
+    page.keyboard.press("h")
+    page.locator("#map").wait_for(state="visible")
+    press(page, "d", *"scratch", "Enter")
+    for _ in range(29):
+        press(page, "g")
+    page.get_by_text("30 of 60 images answered").wait_for()
+    server.stop(signal.SIGKILL)
+    page.close()
+    server.start()
+    page = open_page(browser, server.address)
+    page.get_by_text("30 of 60 images answered").wait_for()
+    press(page, "d", "1")  # the name that is known by now
+    for _ in range(28):
+        press(page, "g")
+    page.keyboard.press("g")
+    page.get_by_text("60 of 60 images answered").wait_for()
+    page.get_by_text("Nothing is left to ask").wait_for()
+    assert sorted(server.answers) == ["defect"] * 2 + ["good"] * 58
+    assert server.stop(signal.SIGINT) in (0, 130)
+
+
+def test_two_browsers_at_once_and_an_answer_that_is_taken_back(server: Server, browser) -> None:
+    pages = [open_page(browser, server.address) for _ in range(2)]
+    seen = [page.locator("#caption").inner_text() for page in pages]
+    assert seen[0] != seen[1]
+    for page in pages:
+        page.keyboard.press("g")
+        page.locator("#caption").filter(has_text="score").wait_for()
+    pages[1].get_by_text("2 of 60 images answered").wait_for()
+    pages[0].keyboard.press("z")
+    pages[0].get_by_text("1 of 60 images answered").wait_for()
+    assert pages[0].locator("#caption").inner_text() == seen[0]
+    assert server.answers == ["good"]
+
+
+def test_answers_wait_while_the_server_is_away(server: Server, browser) -> None:
+    page = open_page(browser, server.address)
+    server.stop(signal.SIGKILL)
+    page.keyboard.press("g")
+    page.get_by_text("cannot be reached").wait_for()
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_everything_has_a_name_and_fits(server: Server, browser, width: int) -> None:
+    page = open_page(browser, server.address)
+    page.set_viewport_size({"width": width, "height": 720})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    unnamed = page.locator("input").evaluate_all("all => all.filter(each => !each.labels.length).map(each => each.id)")
+    assert unnamed == []
+    assert page.locator("#picture").get_attribute("alt")
