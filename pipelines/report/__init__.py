@@ -11,4 +11,12 @@ from pipelines.report.over_time import history_address, write_history
 from pipelines.report.photographs import write_photographs
 from pipelines.report.results_page import write_report
 
-__all__ = ["explore_page", "history_address", "sentences", "write_history", "write_photographs", "write_report"]
+__all__ = [
+    "explore_page",
+    "folder",
+    "history_address",
+    "sentences",
+    "write_history",
+    "write_photographs",
+    "write_report",
+]
