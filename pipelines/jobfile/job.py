@@ -14,12 +14,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipelines.base.files import TextError, read_text
 from pipelines.base.paths import from_home
 from pipelines.errors import JobError
+from pipelines.jobfile.model_table import ModelTable
 from pipelines.jobfile.problems import explain, unknown_key
 from pipelines.jobfile.tables import (
     AlarmTable,
     CalibrateTable,
     DataTable,
-    ModelTable,
     PromoteTable,
     Record,
     RetrainTable,
@@ -36,8 +36,12 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 class Job(Record):
     """A whole job file."""
 
-    name: str = Field(description="Name of the model in the registry")
-    task: str = Field(description="What to train: reconstruct, denoise, super_resolution, ...")
+    name: str = Field(description="Name of the model in the registry.")
+    task: str = Field(
+        description="What the model does. `reconstruct` scores images and finds the abnormal ones. `denoise`, "
+        "`dejpeg`, `photo` (noise and JPEG of cameras), `super_resolution` and `unpaired` (damage that is learned) "
+        "restore images. `segment` labels pixels, and `colorize` colours grey images.",
+    )
     data: DataTable
     model: ModelTable = ModelTable()
     train: TrainTable = TrainTable()
@@ -46,7 +50,7 @@ class Job(Record):
     schedule: ScheduleTable = ScheduleTable()
     retrain: RetrainTable = RetrainTable()
     alarm: AlarmTable = AlarmTable()
-    path: Path = Field(exclude=True, description="The job file itself")
+    path: Path = Field(exclude=True, description="The job file itself.")
 
     @property
     def verb(self) -> str:

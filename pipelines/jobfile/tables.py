@@ -15,9 +15,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -48,7 +46,6 @@ def kinds_in(package: str) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
 
 
-ClassNames = Annotated[tuple[str, ...], Field(min_length=2, max_length=256)]
 Age = Annotated[str, AfterValidator(_length_of_time)]  # such as 30d
 
 
@@ -67,27 +64,42 @@ class Record(BaseModel):
 
 
 class DataTable(Record):
-    """`[data]`: where the images are; paths are relative to the job file."""
+    """`[data]`: where the images are. Relative paths begin at the folder of the job file."""
 
     train: LocalPath | None = Field(
-        None, description="Folder of good images; of clean ones, for a model that mends images"
+        None,
+        description="Folder of good images; of clean ones for a model that restores images. Every task needs it, "
+        "except `unpaired`.",
     )
-    degraded: LocalPath | None = Field(None, description="Instead: folder of damaged images, and (unpaired)")
-    clean: LocalPath | None = Field(None, description="folder of clean ones, of other things")
-    labels: LocalPath | None = Field(None, description="Folder of label images under the same names (segment)")
-    licence: str | None = Field(None, description="Of the images, for the model's card")
+    degraded: LocalPath | None = Field(
+        None, description="Folder of damaged images. The task `unpaired` takes it and `clean` instead of `train`."
+    )
+    clean: LocalPath | None = Field(
+        None, description="Folder of clean images for `unpaired`. They may show other things than the damaged ones."
+    )
+    labels: LocalPath | None = Field(
+        None,
+        description="Folder of label images with the names of the images (`segment`). `NAME_mask` and `NAME_gt` "
+        "are found, too.",
+    )
+    licence: str | None = Field(
+        None, description="Licence of the images. The card of a model that restores images states it."
+    )
     max_images: PositiveInt | None = Field(
         None,
-        description="More than this: a subset, drawn by hash (default: 200,000; 20,000 where details are looked at)",
+        description="Use a subset of this size, drawn by hash, if the folder has more images. "
+        "Default: 4,000 for `features`, 100,000 for `whole`, 200,000 for `pixels`, 20,000 for models that restore.",
     )
 
     normal_changes: tuple[Literal["exposure", "sharpness", "noise", "shift", "colour"], ...] = Field(
         (),
-        description="Changes that good images may show: training, thresholds and drift reckon with them",
+        description="Changes that good images may show. Training shows them to the model, and thresholds and "
+        "drift allow for them. This needs a linear VAE on whole images.",
     )
     group: str | None = Field(
         None,
-        description='Images of one piece, which stay together: "folders", or a pattern of names, "{piece}_*" say',
+        description='Which images show the same piece and stay together: `"folders"`, or a pattern of file names. '
+        'In `"{piece}_*"`, `{piece}` is the name of the piece and `*` is any text. Default: each image is a piece.',
     )
 
     @field_validator("group")
@@ -126,151 +138,73 @@ class DataTable(Record):
         return (self.images,) if self.degraded is None else (self.images, self.degraded)
 
 
-class ModelTable(Record):
-    """`[model]`: the network. What is left out is chosen from the images and printed."""
-
-    target: str | None = Field(
-        None, description="What the bound is on: features of a frozen network, whole (one place), or pixels"
-    )
-    vae: Literal["linear", "deep"] | None = Field(
-        None, description="linear: in closed form, in seconds; deep: a network that is trained (default: from the rest)"
-    )
-    experts: tuple[str, ...] | None = Field(
-        None,
-        description="Densities of the features beside a linear VAE: place_gaussian, gaussian, memory",
-    )
-    backbone: str = Field(
-        "efficientnet_lite0", description="The frozen network: this one ships; efficientnet_lite2, or a timm model"
-    )
-    backbone_weights: LocalPath | None = Field(
-        None, description="File of weights for it (default: timm downloads them)"
-    )
-    strides: tuple[PositiveInt, ...] | None = Field(None, description="Reductions at which its maps are taken")
-    layers: tuple[PositiveInt, ...] | None = Field(
-        None, description="Instead, of a vision transformer: layers whose tokens are taken (default: two of the middle)"
-    )
-    standardise: bool | None = Field(
-        None, description="Same brightness and contrast for every image (default: if exposure varies most)"
-    )
-    size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
-        None, description="Working size: [height, width], or the longest side"
-    )
-    windows: bool | None = Field(
-        None,
-        description="Look at large images in overlapping windows at full resolution, in place of resizing them "
-        "(default: if resizing would shrink them to a quarter, and no size is asked for)",
-    )
-    likelihood: str | None = Field(None, description="gaussian, shared_gaussian, laplace, discretised_logistic, ...")
-    latent: Literal["grid", "vector"] | None = Field(None, description="Latents for each place, or one vector for all")
-    latent_channels: PositiveInt | None = Field(None, description="Latents in each cell of the grid, or in the vector")
-    width: PositiveInt | None = Field(None, description="Channels of the network's inner maps")
-    stages: PositiveInt | None = Field(None, description="Halvings of the resolution")
-    blocks: PositiveInt | None = Field(None, description="Residual blocks in each stage (pixels only)")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of the inner maps left out in each step of training (pixels only)"
-    )
-    levels: Literal[1, 2] = Field(1, description="Levels of latents: 2 adds a vector above the grid")
-    prior: str = Field(
-        "standard",
-        description="p(z): standard normal, a learned mixture, one fitted to the latents after training, vamp: of "
-        "learned images, none: an autoencoder, ...",
-    )
-    components: PositiveInt | None = Field(None, description="Of the mixture, or learned images (default: 50)")
-    score: Literal["places", "elbo", "complexity", "ratio", "iwae"] | None = Field(
-        None,
-        description="places: the bound's terms by place, and the experts', standardised and pooled; elbo: -ELBO; "
-        "complexity: with the image's own (pixels only); ratio: how much the lower of two levels adds; iwae (default: "
-        "places; of a single place, elbo)",
-    )
-    samples: PositiveInt = Field(4, description="Samples of the latent in each score")
-    # Of models that mend images:
-    network: Literal["S", "M"] | None = Field(None, description="S for processors, M for graphics cards (restoration)")
-    classes: ClassNames | Literal["folders"] | None = Field(
-        None,
-        description="Names of the labels' values 0, 1, 2, ... (segment; default: background, and all above zero); "
-        'reconstruct: "folders", each sub-folder of the training folder being a class of images',
-    )
-    scale: Literal[2, 3, 4] | None = Field(None, description="How much larger the result is (super_resolution)")
-    damage: str | None = Field(None, description="Kind of damage to undo, of those that the task knows (restoration)")
-    level: float | None = Field(None, gt=0, description="One strength of it, such as a sigma (default: all of them)")
-
-    @property
-    def says_nothing_of_places(self) -> bool:
-        """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
-        asked = (
-            self.target,
-            self.strides,
-            self.layers,
-            self.vae,
-            self.experts,
-            self.stages,
-            self.latent,
-            self.likelihood,
-            self.size,
-            self.windows,
-        )
-        return all(choice is None for choice in asked) and self.levels == 1 and self.score in (None, "elbo")
-
-    @field_validator("prior")
-    @classmethod
-    def _prior_is_known(cls, name: str) -> str:
-        if name not in (known := kinds_in("vaecore.priors")):
-            msg = f"there is no such prior; there are: {', '.join(known)}"
-            raise ValueError(msg)
-        return name
-
-    @field_validator("classes", mode="wrap")
-    @classmethod
-    def _classes_are_told_once(cls, classes: object, check: ValidatorFunctionWrapHandler) -> object:
-        try:
-            return check(classes)
-        except ValidationError:
-            msg = 'give "folders" (reconstruct), or from 2 to 256 names of labels (segment): ["background", "cell"]'
-            raise ValueError(msg) from None
-
-    @field_validator("size", mode="wrap")
-    @classmethod
-    def _size_is_told_once(cls, size: object, check: ValidatorFunctionWrapHandler) -> object:
-        try:
-            return check(size)
-        except ValidationError:  # it has a complaint for each form that a size may have
-            msg = "give the longest side or [height, width], in pixels: 256, or [256, 320]"
-            raise ValueError(msg) from None
-
-
 class TrainTable(Record):
-    """`[train]`: optimisation."""
+    """`[train]`: how a deep VAE, or a model that restores images, is trained. The linear VAE reads `seed` alone."""
 
-    steps: PositiveInt | None = Field(None, description="Optimiser steps (default: from the number of images)")
-    minutes: PositiveFloat | None = Field(None, description="Instead: as many steps as this takes (restoration)")
-    batch: PositiveInt | None = Field(None, description="Images in each step")
-    learning_rate: PositiveFloat | None = Field(None, description="Peak of the one-cycle schedule")
-    crop: PositiveInt | None = Field(None, description="Side of the crops that are trained on (restoration)")
+    steps: PositiveInt | None = Field(
+        None,
+        description="Optimiser steps. Default: chosen from the number of images; models that restore images use "
+        "`minutes`.",
+    )
+    minutes: PositiveFloat | None = Field(
+        None, description="Take as many steps as fit into this time (models that restore images). Default: 30."
+    )
+    batch: PositiveInt | None = Field(
+        None,
+        description="Images, or crops, in each step. Default: 32 on features, 16 on pixels, 8 for crops, 32 for "
+        "crops on a graphics card.",
+    )
+    learning_rate: PositiveFloat | None = Field(
+        None,
+        description="Peak of the one-cycle schedule. Default: 0.002 on features, 0.001 on pixels; chosen from "
+        "`model.network` and `start` for models that restore images.",
+    )
+    crop: PositiveInt | None = Field(
+        None,
+        description="Side of the crops, in pixels (models that restore images, except `colorize`). "
+        "Default: 96, or 128 on a graphics card; at least 48 times `model.scale`.",
+    )
     objective: Literal["elbo", "iwae", "total_correlation"] = Field(
         "elbo",
-        description="The bound; the importance-weighted one; or the bound, with beta on the latents' dependence alone",
+        description="What training maximises: `elbo`, the bound; `iwae`, the importance-weighted bound; "
+        "`total_correlation`, the bound with `beta` on the dependence between latents alone.",
     )
-    samples: PositiveInt | None = Field(None, description="Of the latent in each step (default: 1; 8 for iwae)")
+    samples: PositiveInt | None = Field(
+        None, description="Samples of the latent in each step. Default: 1; 8 for `iwae`."
+    )
     label_weight: float | None = Field(
-        None, ge=0, description="Of telling classes apart, in nats, beside the bound per dimension (default: 1)"
+        None,
+        ge=0,
+        description="Weight of telling classes apart, beside the bound per dimension. This needs "
+        "`model.classes`. Default: 1.",
     )
-    beta: PositiveFloat = Field(1.0, description="Weight of the rate in training; the reported ELBO always has 1")
-    free_bits: float = Field(0.0, ge=0, description="Nats per latent channel that cost nothing in training")
+    beta: PositiveFloat = Field(
+        1.0, description="Weight of the rate in training. The reported ELBO always has weight 1."
+    )
+    free_bits: float = Field(0.0, ge=0, description="Nats of each latent channel that cost nothing in training.")
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
         None,
-        description="Damage to what the encoder sees; the bound is of the undamaged (default: noise on few images)",
+        description="Damage to what the encoder sees. The bound is still that of the undamaged image. Default: "
+        "`noise` for features of fewer than 200 training images, else `none`.",
     )
     adversarial: PositiveFloat | None = Field(
         None,
-        description="Also train against a discriminator, for sharp images; 1: as hard as the error (default: no)",
+        description="Weight of a discriminator that asks for sharp images; 1 is as strong as the error. Anomaly models "
+        "on pixels have it, and tasks that undo damage. Default: no discriminator.",
     )
     adversarial_loss: Literal["hinge", "minmax"] = Field(
-        "hinge", description="Its loss: hinge, or minmax, the original one"
+        "hinge", description="Loss of the discriminator. `minmax` is the original one."
     )
-    patience: PositiveInt | None = Field(None, description="Stop after this many checks without a better ELBO")
-    seed: int = Field(0, ge=0, description="Of weights, batches and noise")
+    patience: PositiveInt | None = Field(
+        None,
+        description="Stop after this many checks without a better result. Default: 6 on pixels, 8 for "
+        "`colorize`; all others train to the end.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, batches and noise.")
     start: str | None = Field(
-        None, description="A model whose weights training begins with, such as builtin:denoise (restoration)"
+        None,
+        description="Model whose weights training begins with, such as `builtin:denoise` (models that restore "
+        "images). Use it if you have few images or little time.",
     )
 
 
@@ -279,15 +213,23 @@ class CalibrateTable(Record):
 
     kind: Literal["split", "cross"] | None = Field(
         None,
-        description="split: some images for calibration alone, the rate is promised; cross: folds over all images, the "
-        "rate is asked and measured (default: from the number of images; split where `fraction` is given)",
+        description="`split` keeps some images for calibration alone, and the rate is promised. `cross` makes "
+        "folds of all images, and the rate is asked for and measured. Default: `cross` for a linear "
+        "VAE of up to 2,000 images, else `split`; `split` if `fraction` is set.",
     )
 
     false_alarms: float | None = Field(
-        None, gt=0, lt=1, description="Share of good images flagged (default: 0.01, or the least the data allow)"
+        None,
+        gt=0,
+        lt=1,
+        description="Share of good images that may be flagged. Default: 0.01, or the least that the images allow.",
     )
     fraction: float | None = Field(
-        None, gt=0, lt=0.8, description="Share of the images kept for calibration alone (default: 0.15 to 0.25)"
+        None,
+        gt=0,
+        lt=0.8,
+        description="Share of the images that is kept for calibration alone. Default: 99 images, but at least "
+        "0.15 and at most 0.25.",
     )
 
     @property
@@ -307,36 +249,56 @@ class CalibrateTable(Record):
 
 
 class PromoteTable(Record):
-    """`[promote]`: when a new version becomes champion."""
+    """`[promote]`: when a new version becomes the champion."""
 
-    rule: Literal["better", "always", "never"] = Field("better", description="better: measured against the champion")
-    tolerance: float = Field(0.0, ge=0, le=1, description="AUROC, dB, or Dice, that a challenger may be short of")
+    rule: Literal["better", "always", "never"] = Field(
+        "better", description="`better` promotes a version that is not worse than the champion on held-out images."
+    )
+    tolerance: float = Field(0.0, ge=0, le=1, description="How much worse a new version may be: AUROC, dB or Dice.")
 
 
 class ScheduleTable(Record):
-    """`[schedule]`: what `kintsugi serve` runs by itself. Times are cron lines or intervals such as 10s, 6h, 1d."""
+    """`[schedule]`: what `kintsugi serve` runs, and when.
 
-    train: str | None = Field(None, description="When to train")
-    score: str | None = Field(None, description="When to score `folder`")
-    restore: str | None = Field(None, description="When to mend the images of `folder`")
+    A time is a cron line such as `0 2 * * 0`, or an interval such as `10s`, `6h` or `1d`.
+    """
+
+    train: str | None = Field(None, description="When to train, if there is something to learn: see `[retrain]`.")
+    score: str | None = Field(None, description="When to score all images of `folder`.")
+    restore: str | None = Field(None, description="When to restore all images of `folder`.")
     arrivals: Age | None = Field(
-        None, description="Do each new sub-folder of `folder` once nothing in it has changed for so long, such as 2m"
+        None,
+        description="Score, or restore, each new sub-folder of `folder` once nothing in it has changed for this "
+        "time, such as `2m`.",
     )
-    folder: LocalPath | None = Field(None, description="What to score, or to mend")
-    out: LocalPath | None = Field(None, description="Where reports go, each run in a folder of its own")
-    keep: Age | None = Field(None, description="Remove what scheduled runs left when it is so old, such as 90d")
-    budget: PositiveInt | None = Field(None, description="Flag at most so many images in each run, the worst of all")
+    folder: LocalPath | None = Field(
+        None, description="Folder of the images to score, or to restore. Each run needs it, except training."
+    )
+    out: LocalPath | None = Field(
+        None, description="Folder for the reports. Each run writes a folder of its own there."
+    )
+    keep: Age | None = Field(
+        None,
+        description="Delete the output of scheduled runs after this time, such as `90d`. The output of `arrivals` "
+        "stays. Default: everything stays.",
+    )
+    budget: PositiveInt | None = Field(
+        None, description="Flag at most this many images in each run, those with the highest scores."
+    )
     false_discoveries: float | None = Field(
-        None, gt=0, lt=1, description="Instead of a false-alarm rate: share of the flagged images that may be good"
+        None, gt=0, lt=1, description="Share of the flagged images that may be good, instead of a false-alarm rate."
     )
     against: Literal["calibration", "folder", "auto"] = Field(
         "auto",
-        description="What images are judged against: calibration; folder: where most of its images lie; auto: the "
-        "folder once its good images score otherwise",
+        description="What the images are judged against: the calibration images, or where most images of the `folder` "
+        "lie. `auto` takes the folder once its good images no longer score like the calibration images.",
     )
-    groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if enough")
-    overlap: Literal["queue", "skip"] = Field("skip", description="When a run is due while the last one still runs")
-    timezone: str = Field("UTC", description="Of cron lines, such as Europe/Berlin")
+    groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if there are enough.")
+    overlap: Literal["queue", "skip"] = Field(
+        "skip",
+        description="What happens to a run that is due while the last one still runs. Runs of `arrivals` always queue.",
+    )
+    timezone: str = Field("UTC", description="Time zone of the cron lines, such as `Europe/Berlin`.")
 
     @field_validator("train", "score", "restore")
     @classmethod
@@ -375,17 +337,28 @@ class ScheduleTable(Record):
 
 
 class RetrainTable(Record):
-    """`[retrain]`: when a scheduled training goes ahead. With the same images and the same job it never does."""
+    """`[retrain]`: when a scheduled training goes ahead.
 
-    new_images: PositiveInt = Field(1, description="So many images are new, or gone, since the newest version")
-    drift: bool = Field(True, description="Or fewer, once scoring has reported drift")
-    max_age: Age | None = Field(None, description="Or fewer, once the newest version is so old, such as 30d")
+    The first training and a changed job always go ahead. With the same images and the same job it never does.
+    """
+
+    new_images: PositiveInt = Field(
+        1, description="Train if this many images are new, or gone, since the newest version."
+    )
+    drift: bool = Field(True, description="Train with fewer new images, too, if scoring has reported drift.")
+    max_age: Age | None = Field(
+        None, description="Train with fewer new images, too, if the newest version is older than this, such as `30d`."
+    )
 
 
 class AlarmTable(Record):
-    """`[alarm]`: when a scheduled run raises an alarm, and who hears of it is set where things run."""
+    """`[alarm]`: when a scheduled run raises an alarm. `KINTSUGI_NOTIFY` in the environment names who hears of it."""
 
-    flagged: float | None = Field(None, gt=0, le=1, description="More than this share of the images is flagged")
-    failed: float | None = Field(None, ge=0, le=1, description="More than this share of the files cannot be read")
-    drift: bool = Field(True, description="The images are not like those that the model was calibrated on")
-    fewest: PositiveInt = Field(20, description="Shares of fewer images raise no alarm")
+    flagged: float | None = Field(
+        None, gt=0, le=1, description="Raise an alarm if more than this share of the images is flagged."
+    )
+    failed: float | None = Field(
+        None, ge=0, le=1, description="Raise an alarm if more than this share of the files cannot be read."
+    )
+    drift: bool = Field(True, description="Raise an alarm if the images are not like the calibration images.")
+    fewest: PositiveInt = Field(20, description="Runs of fewer images raise no alarm by `flagged` or `failed`.")
