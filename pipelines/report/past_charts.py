@@ -179,8 +179,8 @@ def _draw_drift(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
 
     return _make_chart(
         axis, values, lambda value: f"{value:.0%}", id="drift", title="Drift", height=110,
-        lead="How the images of each run compare with the calibration images in what moved most: score, brightness, "
-        "contrast or detail. At either end, every image is beyond every calibration image.",
+        lead="How the images of each run compare with the calibration images in what moved most: score, light, colour, "
+        "sharpness, noise or place. At either end, every image is beyond every calibration image.",
         scale=tuple(Mark(scale.y(share), text) for share, text in _SIDES), strokes=_drop_empty(strokes),
         tips=_make_tips(runs, say), legend=_make_legend(strokes, {"dots-quiet": "alike", "dots": "drift reported"}),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """What a camera does to a picture: light becomes noisy samples behind a Bayer mosaic, and these a file.
 
-light -> shot and read noise -> mosaic -> demosaicing -> white balance, colours -> noise reduction, sharpening -> gamma
+light -> shot and read noise -> mosaic -> demosaicing -> white balance, colours -> gamma -> noise reduction, sharpening
 
 All but the noise is what makes a photograph look as it does, and no damage. So each picture goes through the camera
 twice, with noise and without, and the difference is what is added: noise with the grain, colours and contrasts that a

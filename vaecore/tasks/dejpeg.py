@@ -29,7 +29,7 @@ def saved(y: Float[Tensor, "B C H W"], quality: Float[Tensor, " B"], generator: 
 TASK = Restoration(
     summary="Take the blocks and rings of JPEG out of images.",
     damages={"jpeg": saved},
-    level="quality that the JPEG was saved with, 1 to 95",
+    level="quality that the JPEG was saved with, 8 to 90",
     strengths=(8.0, 90.0),
     levels=(10.0, 20.0, 40.0),
 )
