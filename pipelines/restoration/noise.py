@@ -51,7 +51,7 @@ def describe_left_noise(left: int, images: int) -> str:
     """Return a warning of a run after which most images are as noisy as before."""
     return (
         f"{left} of {images} images are nearly as noisy as before: their noise is unlike the noise that the model was "
-        "trained on. Try another model, or train one: the task photo learns the noise of cameras"
+        "trained on. Try another model, such as builtin:photo for photographs, or train one on images of this kind"
     )
 
 
