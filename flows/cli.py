@@ -180,7 +180,7 @@ def restore(
         typer.Option("--reference", help="Clean images, or true labels, of the same names to compare with."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, max=64, help="Draw so many more likely results: of labels, of colours.")
+        int, typer.Option("--samples", min=0, max=64, help="Number of further likely labels or colourings to draw.")
     ] = 0,
     bits: Annotated[
         int | None,
@@ -242,13 +242,11 @@ def evaluate(
     ] = False,
     bound: Annotated[
         int | None,
-        typer.Option("--bound", min=1, help="Instead: log-likelihood of the images, at least, by so many samples."),
+        typer.Option("--bound", min=1, help="Instead: lower bound on the log-likelihood, with N samples."),
     ] = None,
     probe: Annotated[
         int | None,
-        typer.Option(
-            "--probe", min=10, help="Instead: classes told by a linear classifier of so many images' latents."
-        ),
+        typer.Option("--probe", min=10, help="Instead: accuracy of a linear classifier on the latents of N images."),
     ] = None,
     fresh: FreshOption = False,
 ) -> None:
@@ -280,7 +278,9 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 64,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for them, and a sheet of all.")] = Path("samples"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other images with another one.")] = 0,
-    label: Annotated[str | None, typer.Option("--label", help="Of one class, where the model tells classes.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Draw images of one class (models with classes).")
+    ] = None,
 ) -> None:
     """Draw images from a model: what it thinks that normal looks like (models of pixels)."""
     with told_plainly(), terminated_as_by_ctrl_c():

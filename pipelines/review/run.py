@@ -132,14 +132,15 @@ class ReviewedRun:
         for answer in answers:
             if answer.queue == queue:
                 given.setdefault(answer.sha256, []).append(answer)
+        numbers = self.order(queue).tolist()
         again = [
             number
-            for number in self.order(queue).tolist()
+            for number in numbers
             if queue == "audit"
             and [each.verdict for each in given.get(self._columns["sha256"][number], ())] == ["defect"]
         ]
         asked = 0
-        for number in self.order(queue).tolist():
+        for number in numbers:
             if self._columns["sha256"][number] in given:
                 continue
             yield number, False

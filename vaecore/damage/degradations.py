@@ -54,6 +54,16 @@ def jpeg(y: Images, quality: int, sampling: str = "4:2:0") -> Images:
     return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(y) / LEVELS
 
 
+def jpeg_within(y: Images, quality: int, corner: tuple[int, int], sampling: str = "4:2:0") -> Images:
+    """Write as a part of a larger JPEG, whose blocks begin so many rows above and columns to the left; read the part.
+
+    JPEG's blocks begin at the corner of a file, but pictures are cropped after they have been saved.
+    """
+    down, right = corner
+    whole = F.pad(y, (right, 0, down, 0), mode="replicate")
+    return jpeg(whole, quality, sampling)[:, :, down:, right:]
+
+
 def smaller(y: Images, scale: int) -> Images:
     """Bicubic and antialiased, as Pillow and Matlab do it, rounded to 8 bits; sides are multiples of the scale."""
     size = (y.shape[2] // scale, y.shape[3] // scale)

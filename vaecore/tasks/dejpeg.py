@@ -5,24 +5,19 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from vaecore.damage.degradations import jpeg
+from vaecore.damage.degradations import jpeg_within
 from vaecore.tasks.base import Restoration
 
 
 def saved(y: Float[Tensor, "B C H W"], quality: Float[Tensor, " B"], generator: torch.Generator) -> Tensor:
-    """Every image saved at its own quality; every other one as part of a larger one, whose blocks begin elsewhere.
-
-    JPEG's blocks begin at the corner of a file, but pictures are cropped after they have been saved.
-    """
+    """Every image saved at its own quality; every other one as part of a larger one, whose blocks begin elsewhere."""
     device = generator.device
     starts = torch.randint(8, (len(y), 2), generator=generator, device=device)
     starts[torch.rand(len(y), generator=generator, device=device) < 1 / 2] = 0
     found = []
     for index, (down, right) in enumerate(starts.tolist()):
-        whole = F.pad(y[index : index + 1], (right, 0, down, 0), mode="replicate")
-        found.append(jpeg(whole, round(float(quality[index])))[:, :, down:, right:])
+        found.append(jpeg_within(y[index : index + 1], round(float(quality[index])), (down, right)))
     return torch.cat(found)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from vaecore.damage.camera import camera_noise
-from vaecore.damage.degradations import jpeg, resized
+from vaecore.damage.degradations import jpeg, jpeg_within, resized
 from vaecore.tasks.base import Restoration
 
 SIZES = (0.75, 2.0)  # of the picture in the camera, in those of the file: noise is coarser than pixels, or finer
@@ -48,8 +47,7 @@ def save(image: Float[Tensor, "1 C H W"], generator: torch.Generator) -> Tensor:
     sampling = "4:4:4" if colour < SHARP_COLOUR else "4:2:0"
     if again < AGAIN:
         down, right = torch.randint(8, (2,), generator=generator, device=device).tolist()
-        whole = F.pad(image, (right, 0, down, 0), mode="replicate")
-        image = jpeg(whole, first, sampling)[:, :, down:, right:]
+        image = jpeg_within(image, first, (down, right), sampling)
     return jpeg(image, last, sampling)
 
 
