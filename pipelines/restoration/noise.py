@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipelines.images.samples import Samples
 
 BLOCK = 16  # pixels along a side
+LEAST_BLOCKS = 64  # of an image (128 x 128 pixels): in fewer the flattest is as likely fine texture
 SCALES = (1, 2)  # that noise is looked for at
 FLAT = 0.05  # quantile of the blocks: there is hardly any detail in so many of most images
 LAPLACIAN = 6.0  # root of the sum of the squared weights of the mask
@@ -18,7 +19,7 @@ SEEN = 0.8 / 255  # of white: with less noise than that, there is little to do
 MUCH = 0.5  # share of the noise that is left, above which the model may not know noise of this kind
 
 
-def estimate_noise(pixels: Samples) -> float:
+def estimate_noise(pixels: Samples) -> float | None:
     """Estimate the standard deviation of an image's noise where it is flattest, as a share of the range of values.
 
     It is looked for at full and at half size, since cameras leave noise that is coarser than pixels; the larger one
@@ -28,10 +29,13 @@ def estimate_noise(pixels: Samples) -> float:
         pixels: (H, W, C), uint8 or uint16.
 
     Returns:
-        Root mean square over the channels; 0 for images of less than a block.
+        Root mean square over the channels; None for images of fewer than `LEAST_BLOCKS`.
 
     Source: Immerkaer 1996, "Fast noise variance estimation", eq. 1, by block, of which the flatter ones count.
     """
+    height, width = pixels.shape[:2]
+    if (height // BLOCK) * (width // BLOCK) < LEAST_BLOCKS:
+        return None
     found: dict[int, list[NDArray[np.float64]]] = {scale: [np.empty(0)] for scale in SCALES}
     for top in range(0, pixels.shape[0], _BAND):
         band = pixels[top : top + _BAND + 2 * max(SCALES)]

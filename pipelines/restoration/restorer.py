@@ -134,7 +134,8 @@ def _restore(session: RestoringSession, image: Image, side: int, strength: float
 
     in_tiles(session, channels.seen, keep, run=lambda tile, _: run(tile), side=side)
     alpha = image.alpha if image.alpha is None or scale == 1 else _enlarge(image.alpha, scale)
-    noise = None if scale > 1 else (estimate_noise(image.pixels), estimate_noise(result))
+    before, after = (None, None) if scale > 1 else (estimate_noise(image.pixels), estimate_noise(result))
+    noise = None if before is None or after is None else (before, after)
     notes = () if note is None else (note,)
     return Result(result, alpha, blocks.mean, blocks.values, notes, noise=noise)
 

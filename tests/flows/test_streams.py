@@ -104,6 +104,7 @@ def test_every_verb_s_lines_are_objects(as_json, trained, tmp_path: Path) -> Non
         ("sample", trained.model, "--count", "2"): 0,
         ("explore", trained.model, "--out", "explored"): 0,
         ("report", "scored"): 0,
+        ("review", "nothing"): 2,
         ("models",): 0,
         ("models", "show", "nothing"): 2,
         ("doctor",): 0,

@@ -57,9 +57,9 @@ def test_the_images_themselves_are_compared_with_the_clean_ones(
     clean, given = tmp_path / "clean", tmp_path / "given"
     clean.mkdir()
     given.mkdir()
-    whole = pixels(40, 60)
+    whole = pixels(160, 240)
     Image.fromarray(whole).save(clean / "a.png")
-    Image.fromarray(whole).resize((60 // scale, 40 // scale), Image.Resampling.BICUBIC).save(given / "a.png")
+    Image.fromarray(whole).resize((240 // scale, 160 // scale), Image.Resampling.BICUBIC).save(given / "a.png")
     summary = restore_folder(given, (same, larger)[scale - 1], tmp_path / "out", reference=clean)
     assert summary.psnr == pytest.approx(summary.input_psnr, abs=0.2)  # the models change nothing
     (row,) = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
@@ -71,7 +71,7 @@ def test_a_folder_that_stays_noisy_is_warned_of(same: ModelFile, tmp_path: Path)
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(3):
-        noise = np.random.default_rng(number).normal(128, 12, (64, 64, 3))
+        noise = np.random.default_rng(number).normal(128, 12, (128, 128, 3))
         Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     restore_folder(folder, same, tmp_path / "out")
     (warning,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]

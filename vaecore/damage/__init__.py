@@ -1,3 +1,3 @@
-"""Damage: `degradations` make the images that a restorer learns from, `corruptions` spoil what a network is shown."""
+"""Damage: `degradations` and `camera` make the images that a restorer learns from, `corruptions` spoil what a network sees."""
 
-__all__ = ["corruptions", "degradations"]
+__all__ = ["camera", "corruptions", "degradations"]
