@@ -128,9 +128,9 @@ class ModelTable(Record):
         "Default: no classes; for `segment` the value 0 is background, and all above it is object.",
     )
     # Of models that restore images:
-    network: Literal["S", "M"] | None = Field(
+    network: Literal["S", "S+", "M"] | None = Field(
         None,
-        description="Size of a network that restores or labels images: `S` suits processors, `M` graphics cards. "
+        description="Size of a network that restores or labels images: `S` suits processors, `M` graphics cards, `S+` lies between: three times the time of `S`. "
         "Default: `M` where a graphics card is in use, else `S`.",
     )
     scale: Literal[2, 3, 4] | None = Field(

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 GAMMA = 2.2
-SHOT = 0.012  # variance at white, of strength 1: a small sensor at its highest sensitivity
-READ = 0.0002  # variance of the reading there; that of weaker noise falls with the square of the shot noise
+SHOT = 0.006  # variance at white, of strength 1: a small sensor at a high sensitivity
+READ = 0.00006  # variance of the reading there; that of weaker noise falls with the square of the shot noise
 LEAST_LIGHT = 1e-4  # of white: the slope of the gamma curve has no end at black
 
 Colours = Float[Tensor, "B 3 H W"]

@@ -11,7 +11,8 @@ from vaecore.damage.degradations import jpeg, jpeg_within, resized
 from vaecore.tasks.base import Restoration
 
 SIZES = (0.75, 2.0)  # of the picture in the camera, in those of the file: noise is coarser than pixels, or finer
-QUALITIES = (10, 98)  # of JPEG, the higher ones more often
+UNTOUCHED = 0.1  # strength below which a picture stays as it is: such pictures must come out unchanged
+QUALITIES = (30, 98)  # of JPEG, the higher ones more often
 SAVED = 3 / 4  # of the pictures are JPEG
 AGAIN = 1 / 3  # of these were saved before
 SHARP_COLOUR = 1 / 3  # of JPEG files keep colours at full size
@@ -30,9 +31,10 @@ def camera(y: Float[Tensor, "B C H W"], strength: Float[Tensor, " B"], generator
     noise = resized(camera_noise(taken, strength, generator) - taken, y.shape[2:])
     c = y + (noise if y.shape[1] == 3 else noise.mean(dim=1, keepdim=True))
     saved = torch.rand(len(y), generator=generator, device=device) < SAVED
-    return torch.cat(
+    c = torch.cat(
         [save(each[None], generator) if is_saved else each[None] for each, is_saved in zip(c, saved, strict=True)]
     )
+    return torch.where((strength < UNTOUCHED).to(c.device)[:, None, None, None], y.to(c), c)
 
 
 def save(image: Float[Tensor, "1 C H W"], generator: torch.Generator) -> Tensor:
@@ -54,7 +56,7 @@ def save(image: Float[Tensor, "1 C H W"], generator: torch.Generator) -> Tensor:
 TASK = Restoration(
     summary="Take noise and JPEG artefacts out of photographs, as cameras and phones make them.",
     damages={"camera": camera},
-    level="noise of the sensor: 0 is none, 1 that of a small sensor at its highest sensitivity, 0.5 a quarter of that",
+    level="noise of the sensor: below 0.1 there is no damage at all, 1 is that of a small sensor at a high sensitivity, 0.5 a quarter of that",
     strengths=(0.0, 1.0),
     levels=(0.3, 0.5, 0.8),
 )
