@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
@@ -112,7 +113,14 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
         with only_warned("no event of the alarm was emitted"):
             announce("alarm", model.partition("@")[0], alarms)
         if list(alarms) != alarms_before(out):
-            notify(f"Kintsugi: alarm of {model}", [*alarms, f"Report: {(out / 'report.html').resolve()}"])
+            notify(
+                f"Kintsugi: alarm of {model}",
+                [
+                    *alarms,
+                    f"Report: {(out / 'report.html').resolve()}",
+                    f"Review: kintsugi review {shlex.quote(str(out.resolve()))}",
+                ],
+            )
     if series:
         with only_warned("the pages over time are as they were"):
             tidy(out, keep)

@@ -50,7 +50,13 @@ def review(
             if browser:
                 webbrowser.open(address)
 
-        serve_page(ReviewedRun(out), answers, port=port, tell=tell)
+        from pipelines.rebuild import rebuild_report
+
+        try:
+            serve_page(ReviewedRun(out), answers, port=port, tell=tell)
+        finally:  # Ctrl-C is how the page ends
+            if answers.of_run(str(out.resolve())):
+                typer.echo(f"report: {rebuild_report(out)}")
 
 
 def recalibrate(

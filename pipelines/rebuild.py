@@ -16,6 +16,7 @@ from pipelines.batch.rows import forget_regions
 from pipelines.errors import FolderError
 from pipelines.images import OUTPUT_MARKER
 from pipelines.report import write_history, write_report
+from pipelines.review.summary import note_answers
 
 
 def rebuild(out: Path | str) -> list[Path]:
@@ -64,6 +65,7 @@ def rebuild_report(out: Path | str) -> Path:
             raise FolderError(msg) from None
         if unfinished:
             _gather(out, run)
+    note_answers(out)
     return write_report(out)
 
 

@@ -195,7 +195,8 @@ class OutputFolder:
 
     def forget_evaluation(self) -> None:
         """Figures of an earlier run are not this one's."""
-        (self.out / "evaluation.json").unlink(missing_ok=True)
+        for name in ("evaluation.json", "review.json"):
+            (self.out / name).unlink(missing_ok=True)
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON file into the folder."""

@@ -16,6 +16,7 @@ from pipelines.errors import FolderError
 RESULTS = "results.parquet"
 RUN = "run.json"
 EVALUATION = "evaluation.json"
+REVIEW = "review.json"  # what people have answered
 GALLERY = ".kintsugi-run/gallery.parquet"
 
 
@@ -265,6 +266,27 @@ class Picture(Record):
     expert: str | None = None  # that the score owes most to
     expert_score: float | None = None  # that expert's own
     place: str | None = None  # of the highest region, in words
+
+
+class ShareFacts(Record):
+    """A share of images, estimated from an audit."""
+
+    value: float | None = None
+    low: float
+    high: float
+
+
+class ReviewFacts(Record):
+    """What people have answered about a run."""
+
+    queues: dict[str, dict[str, int]]  # answers by queue and verdict
+    alike: int = 0  # pairs of answers about one image that say the same, of
+    pairs: int = 0  # so many
+    recall: ShareFacts | None = None
+    precision: ShareFacts | None = None
+    width: float = 0.2  # of an interval of recall, which takes
+    needed: int | None = None  # so many more answers
+    at: str | None = None  # the last answer
 
 
 RecordT = TypeVar("RecordT", bound=Record)

@@ -12,7 +12,17 @@ from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.report import sentences
 from pipelines.report.charts import lay_out_evaluation
 from pipelines.report.drift_block import lay_out_drift
-from pipelines.report.folder import EVALUATION, CalibrationFacts, Evaluation, GroupedFacts, Picture, Run, read_record
+from pipelines.report.folder import (
+    EVALUATION,
+    REVIEW,
+    CalibrationFacts,
+    Evaluation,
+    GroupedFacts,
+    Picture,
+    ReviewFacts,
+    Run,
+    read_record,
+)
 from pipelines.report.histogram import bin_scores
 from pipelines.report.page import Sections, pack
 from pipelines.report.pictures import make_legend, pack_gallery
@@ -27,7 +37,7 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
     """
     calibration, grouped = run.calibration, _find_groups(run.calibration)
     failed, flagged, unjudged = rows.count(FAILED), rows.count(ABNORMAL), rows.count(UNJUDGED)
-    evaluation = read_record(out / EVALUATION, Evaluation)
+    evaluation, review = read_record(out / EVALUATION, Evaluation), read_record(out / REVIEW, ReviewFacts)
     is_mapped = not gallery or any(picture.heatmap for picture in gallery)
     claim = calibration or RateClaim()
     # Groups and other rules have words of their own for what is promised; where nothing is, this holds for them, too.
@@ -45,6 +55,7 @@ def describe_scores(out: Path, run: Run, rows: Rows, gallery: Sequence[Picture])
             by_calibration=run.against.flagged.get("calibration") if run.against else None,
         ),
         "drift": lay_out_drift(run.drift, run.against, rows.total - failed),
+        "review": tuple(sentences.describe_review(review)) if review else (),
         "done": "scored",
         "normal": rows.count(NORMAL),
         "abnormal": flagged,

@@ -10,13 +10,40 @@ import numpy as np
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.base.safe_text import printable
 from pipelines.report import words
-from pipelines.report.folder import HeatFacts, Picture, Run
+from pipelines.report.folder import HeatFacts, Picture, ReviewFacts, Run, ShareFacts
 
 CLEARLY = 1.25  # times the score that an expert's own is at least, to say something of this image and not of the model
 MANY = 10  # regions: above it, the place of one of them misleads
 _NBSP = "\N{NO-BREAK SPACE}"
 
 # Of a run.
+
+_TITLES = {"teach": "Answers (teach)", "audit": "Answers (audit)", "restore": "Answers"}
+
+
+def describe_review(facts: ReviewFacts) -> Iterator[tuple[str, str]]:
+    """Yield what people have answered about a run, and what an audit tells of all its images."""
+    for queue, counts in facts.queues.items():
+        if counts:
+            yield _TITLES.get(queue, queue), ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
+    if facts.recall is not None and facts.queues.get("audit"):
+        yield "Defects that are found", _say_share(facts.recall, "no defect was found in the audit")
+        if facts.precision is not None:
+            yield "Flagged images that are defective", _say_share(facts.precision, "no flagged image was audited")
+        if facts.recall.high - facts.recall.low > facts.width:
+            more = "all images" if facts.needed is None else f"about {facts.needed:,} more"
+            yield (
+                "To know it better",
+                (f"answer {more} of the audit for an interval of {words.format_percent(facts.width)} or less"),
+            )
+    if facts.pairs:
+        yield "Agreement", f"{facts.alike:,} of {facts.pairs:,} pairs of answers about one image say the same"
+
+
+def _say_share(share: ShareFacts, nothing: str) -> str:
+    low, high = words.format_percent(share.low), words.format_percent(share.high)
+    value = nothing if share.value is None else f"about {words.format_percent(share.value)}"
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def summarise_scores(

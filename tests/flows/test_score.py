@@ -271,7 +271,8 @@ def test_an_alarm_is_announced_told_and_linked(job, tmp_path, monkeypatch):
     assert job.published == [tmp_path / "out"]
     assert announced == [("alarm", "tiles", ("6 of 100 look abnormal",))]
     report = f"Report: {tmp_path / 'out' / 'report.html'}"
-    assert told == [("Kintsugi: alarm of tiles@champion", ["6 of 100 look abnormal", report])]
+    review = f"Review: kintsugi review {tmp_path / 'out'}"
+    assert told == [("Kintsugi: alarm of tiles@champion", ["6 of 100 look abnormal", report, review])]
 
 
 def test_a_run_of_a_series_is_put_on_the_page_over_time_and_old_ones_are_removed(job, tmp_path, monkeypatch):

@@ -114,6 +114,29 @@ def test_a_run_whose_output_is_gone_is_named(reviewed: ReviewedRun, caplog: pyte
     assert "are not used" in caplog.text
 
 
+def test_the_report_says_what_people_answered(reviewed: ReviewedRun) -> None:
+    from pipelines.report.folder import REVIEW, ReviewFacts, read_record
+    from pipelines.report.sentences import describe_review
+    from pipelines.review.answers import answers_file
+    from pipelines.review.summary import note_answers
+
+    assert not note_answers(reviewed.out)
+    answers = Answers(answers_file())
+    for place, number in enumerate(reviewed.order("audit").tolist()[:20]):
+        answers.add(say(reviewed, number, "defect" if reviewed.image(number).flagged else "good", "audit"))
+        if place < 3:
+            answers.add(say(reviewed, number, "good", "audit"))
+    assert note_answers(reviewed.out)
+    facts = read_record(reviewed.out / REVIEW, ReviewFacts)
+    assert facts is not None
+    told = dict(describe_review(facts))
+    assert sum(facts.queues["audit"].values()) == 20
+    assert "95 % interval" in told["Defects that are found"]
+    assert told["To know it better"].startswith("answer about")
+    assert f"of {facts.pairs} pairs" in told["Agreement"]
+    assert facts.pairs == 3
+
+
 def test_recalibration_says_how_many_answers_it_takes(trained, tmp_path: Path, monkeypatch) -> None:
     import shutil
 
