@@ -33,7 +33,7 @@ integration: $(STAMP) ## The same jobs with real servers, which get killed; need
 	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
 
 docs: $(STAMP) ## Build the documentation into site/, with all links checked; needs no network (ARGS="--site-dir DIR")
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 	@echo "The documentation: site/index.html"
 
 pictures: $(STAMP) ## Draw the pictures of docs/lectures.md again (ARGS="--mnist FOLDER" with large digits, ARGS="kl" one of them)

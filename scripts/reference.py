@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if check:
         old = [path.name for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text]
         if old:
-            sys.exit(f"docs/reference: the code has changed since {' and '.join(old)}: run scripts/reference.py")
+            sys.exit(f"docs/reference: the code has changed since {', '.join(old)}: run scripts/reference.py")
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path, text in pages.items():
