@@ -1,4 +1,4 @@
-"""What mkdocs does not know of this repository: pages outside of docs/, links into the sources, equations without a network.
+"""What mkdocs cannot know of this repository: pages outside of docs/, links into the sources, equations as MathML.
 
 mkdocs calls these functions while `make docs` builds the site. The documents themselves stay as GitHub shows them.
 """

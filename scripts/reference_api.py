@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pipelines
 from pipelines.models.model_file import (
@@ -34,16 +35,16 @@ KINDS = {
 Row = list[str]
 
 
-def list_api() -> dict[str, object]:
+def list_api() -> dict[str, Any]:
     """Return the public functions and classes, functions first."""
     found = {name: getattr(pipelines, name) for name in pipelines.__all__}
     return dict(sorted(found.items(), key=lambda item: (inspect.isclass(item[1]), item[0])))
 
 
 def split_docstring(text: str) -> dict[str, str]:
-    """Return the parts of a docstring by their headings; what comes before any has the empty name.
+    r"""Return the parts of a docstring by their headings; what comes before any has the empty name.
 
-    >>> split_docstring("Do it.\\n\\nReturns:\\n    What was done.\\n")
+    >>> split_docstring("Do it.\n\nReturns:\n    What was done.\n")
     {'': 'Do it.', 'Returns': 'What was done.'}
     """
     first, *others = SECTION.split(inspect.cleandoc(text))
@@ -54,15 +55,15 @@ def split_docstring(text: str) -> dict[str, str]:
 def describe(name: str) -> tuple[str, dict[str, str], list[Row]]:
     """Return the signature, the docstring's parts, and a row of each parameter or field: name, type, default, text."""
     thing = list_api()[name]
-    assert callable(thing)  # noqa: S101 - for mypy
     parts = split_docstring(inspect.getdoc(thing) or "")
     if dataclasses.is_dataclass(thing):
         return f"class {name}", parts, list(_rows_of_fields(inspect.getsource(thing)))
     texts = {key: " ".join(text.split()) for key, text in ENTRY.findall(parts.get("Args", ""))}
-    rows, words, star = [], [], False
+    rows: list[Row] = []
+    words: list[str] = []
     for each in inspect.signature(thing).parameters.values():
-        if each.kind is each.KEYWORD_ONLY and not star:
-            words, star = [*words, "*"], True
+        if each.kind is each.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
         words.append(each.name if each.default is each.empty else f"{each.name}={each.default!r}")
         default = "required" if each.default is each.empty else f"`{each.default!r}`"
         rows.append([f"`{each.name}`", f"`{each.annotation}`", default, texts.get(each.name, "")])
@@ -82,7 +83,12 @@ def _rows_of_fields(source: str) -> Iterator[Row]:
             continue
         text = " ".join((each["comment"] or each["text"] or "").split())
         default = "required" if each["default"] is None else f"`{each['default'].strip()}`"
-        yield [f"`{each['name']}`", f"`{each['type']}`", default, text if text[1:2] == " " else text[:1].upper() + text[1:]]
+        yield [
+            f"`{each['name']}`",
+            f"`{each['type']}`",
+            default,
+            text if text[1:2] == " " else text[:1].upper() + text[1:],
+        ]
 
 
 def python_lines() -> Iterator[str]:
@@ -98,9 +104,10 @@ def metadata_lines() -> Iterator[str]:
     """Yield the head of the page of the model file."""
     yield from ("<!-- Written by scripts/reference_api.py from pipelines/models/model_file.py. -->", "")
     yield from ("# Model file", "")
-    yield f"A model is one ONNX file. Its metadata has one key, `{METADATA_KEY}`, whose value is a JSON document. Training"
-    yield "writes it and scoring reads it: no other file states the same facts. Later versions may add fields, and older"
-    yield "readers ignore them. [The model file](../guides/registry.md#the-model-file) lists what lies beside it."
+    yield f"A model is one ONNX file. Its metadata has one key, `{METADATA_KEY}`, whose value is a JSON document."
+    yield "Training writes it and scoring reads it: no other file states the same facts. Later versions may add fields,"
+    yield "and older readers ignore them. [The model file](../guides/registry.md#the-model-file) lists what lies beside"
+    yield "it."
     yield ""
     yield from ("```python", "import json", "import onnxruntime", "")
     yield 'session = onnxruntime.InferenceSession("model.onnx")'

@@ -1,4 +1,4 @@
-"""Decisions: a file each, numbered without gaps, with the same headings; superseded ones and their successors link each other."""
+"""Decisions: a file each, numbered without gaps, with the same headings; what is superseded links its successor."""
 
 from __future__ import annotations
 

@@ -92,10 +92,10 @@ def test_commands_exist_with_their_options(line: Line) -> None:
     ("text", "fault"),
     [
         ("kintsugi score images --model m --out o", None),
-        ("kintsugi score images --model m", "out is missing"),
+        ("kintsugi score images --model m", "Missing option '--out'"),
         ("kintsugi score images --model m --out o --budgets 3", "No such option"),
-        ("kintsugi score images --model m --out o --budget many", "many"),
-        ("kintsugi score images more --model m --out o", "too much"),
+        ("kintsugi score images --model m --out o --budget many", "valid integer"),
+        ("kintsugi score images more --model m --out o", "unexpected extra argument"),
         ("kintsugi models swap tiles", "there is no command"),
         ("kintsugi scores images", "there is no command"),
     ],

@@ -41,7 +41,9 @@ def test_the_site_has_a_page_of_every_document(site: Path) -> None:
 
 
 def test_pages_load_nothing_from_a_network(site: Path) -> None:
-    loads = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>|<link\b[^>]*\bhref=\"?https?:[^>]*>")
+    loads = re.compile(
+        r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>|<link\b[^>]*\bhref=\"?https?:[^>]*>"
+    )
     texts = {page.relative_to(site): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     assert loads.search('<script src="https://example.org/a.js"></script>')
     found = [(page, match) for page, text in texts.items() for match in loads.findall(text)]
