@@ -28,17 +28,13 @@ from flows.options import (
     StrengthOption,
 )
 from flows.paths import App
-from flows.review import review
+from flows.review import recalibrate, review
 from flows.streams import log_uncaught, prepare_streams
 from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
 from pipelines.base.progress import as_json
 
 app = App(
-    name="kintsugi",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    name="kintsugi", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
@@ -360,6 +356,7 @@ def serve(
 
 
 app.command()(review)
+app.command()(recalibrate)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The command `review`: a page on this machine, on which people answer what images show."""
+"""The commands `review`, a page on this machine on which people answer what images show, and `recalibrate`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.options import RateOption
 from flows.terminal import terminated_as_by_ctrl_c, told_plainly
 
 
@@ -50,3 +51,24 @@ def review(
                 webbrowser.open(address)
 
         serve_page(ReviewedRun(out), answers, port=port, tell=tell)
+
+
+def recalibrate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model in the registry.")],
+    false_alarms: RateOption = None,
+) -> None:
+    """Set new thresholds for the champion from audited images, without training: a new version."""
+    with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
+        from flows.preflight import require
+
+        require("torch", "timm", "mlflow", "onnx")
+        from pipelines.base.percentages import percent
+        from pipelines.training.recalibrate import recalibrate as set_thresholds
+
+        made = set_thresholds(name, false_alarms=false_alarms)
+        state = "champion" if made.promoted else "challenger"
+        typer.echo(f"registered {made.version.ref} as {state}: {made.reason}")
+        typer.echo(
+            f"threshold {made.threshold:.4f} from {made.images} good images; it flags about {percent(made.flagged)} of "
+            f"the audited runs' good images, the one before {percent(made.flagged_before)}"
+        )

@@ -31,7 +31,7 @@ from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.data.splits import FEWEST_SELECT, ONE_PERCENT_NEEDS, is_crossed, write_split
-from pipelines.data.training_images import TrainingData, load_training_data
+from pipelines.data.training_images import TrainingData, answered_digests, load_training_data
 from pipelines.errors import JobError
 from pipelines.image_to_image.colorizer import ColorizerTraining
 from pipelines.image_to_image.kind import AnyTraining
@@ -44,6 +44,7 @@ from pipelines.models.model_file import SPLIT_FILE
 from pipelines.models.session import Session
 from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
+from pipelines.review.uses import audited_images, read_answers, taught_images
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
@@ -106,7 +107,8 @@ def prepare(job: Job) -> Prepared:
     warn_of_dark(found)
     plan = make_plan(job, task, found)
     check_network_options(job, plan)
-    data = load_training_data(job, plan)
+    taught, bad = taught_images(job.name, read_answers()) if job.review.train else ((), frozenset[str]())
+    data = load_training_data(job, plan, taught, bad)
     _announce_images(job, plan, data)
     standardise = choose_standardise(job, plan, data)
     for line in plan.reasons:
@@ -234,13 +236,14 @@ def _make_bundle(
     session = Session(file, device=settings().device, threads=settings().workers)
     calibration = _calibrate(session, prepared, held_out)
     bundle.write_gallery(session, data.files_of("train"), embeddings)
-    write_split(folder / SPLIT_FILE, data.sha256, data.split, seen)
+    write_split(folder / SPLIT_FILE, data.sha256, data.split, seen, answered_digests(data))
     bundle.write_job(folder, job)
     write_weights(file, graph)
 
     registry = Registry()
     champion = champion_of(registry, job.name)
-    decision = decide(file, champion, data, job.promote, calibration.default_false_alarms())
+    audited = audited_images(job.name, read_answers()) if job.review.judge else ()
+    decision = decide(file, champion, data, job.promote, calibration.default_false_alarms(), audited)
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
     figures = {**measured, **decision.figures}
     shown = figures.get("challenger_synthetic_auroc", 1.0)
@@ -287,6 +290,11 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
         log.info(
             "%s: %d to train, %d to select, %d to calibrate", what, split["train"], split["select"], split["calibrate"]
         )
+    if data.taught or data.left_out:
+        log.info(
+            "answers of people: %d more images to train, %d of the folder left out (review.train)",
+            len(data.taught), len(data.left_out),
+        )  # fmt: skip
     if data.classes:
         counts = np.bincount(data.labels, minlength=len(data.classes))
         each = [f"{name} {count:,}" for name, count in zip(data.classes, counts, strict=True)]

@@ -57,7 +57,7 @@ def describe(name: str) -> tuple[str, dict[str, str], list[Row]]:
     thing = list_api()[name]
     parts = split_docstring(inspect.getdoc(thing) or "")
     if dataclasses.is_dataclass(thing):
-        return f"class {name}", parts, list(_rows_of_fields(inspect.getsource(thing)))
+        return f"class {name}", parts, list(_rows_of_fields(inspect.getsource(list_api()[name])))
     texts = {key: " ".join(text.split()) for key, text in ENTRY.findall(parts.get("Args", ""))}
     rows: list[Row] = []
     words: list[str] = []

@@ -10,7 +10,7 @@ the mean of the areas under these steps and ramps: exact, without a list of thre
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -91,6 +91,23 @@ def separation(good: ArrayLike, bad: ArrayLike) -> float:
     scores = np.concatenate([good, bad])
     area = image_auroc(scores, np.arange(scores.size) >= np.size(good)).value
     return 0.5 if area is None else area
+
+
+def weighted_separation(good: Sequence[tuple[float, float]], bad: Sequence[tuple[float, float]]) -> float:
+    """AUROC where each image stands for a number of images, as those of a stratified sample do.
+
+    Args:
+        good: Score and weight of each good image.
+        bad: Of each abnormal one.
+
+    >>> weighted_separation([(0.1, 1.0), (0.5, 3.0)], [(0.4, 2.0)])
+    0.25
+    """
+    (low, of_good), (high, of_bad) = (np.array(each, dtype=np.float64).reshape(-1, 2).T for each in (good, bad))
+    if not (of_good.sum() and of_bad.sum()):
+        return 0.5
+    right = (high[None] > low[:, None]) + 0.5 * (high[None] == low[:, None])
+    return float(of_good @ right @ of_bad / (of_good.sum() * of_bad.sum()))
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:

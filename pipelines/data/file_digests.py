@@ -53,6 +53,11 @@ def contents_of(job: Job) -> frozenset[str]:
     return frozenset(found)
 
 
+def digests_in(folder: Path) -> frozenset[str]:
+    """Digests of the files of one folder, by their content alone."""
+    return frozenset(_digests(folder, MOST_FILES).values())
+
+
 def _digests(folder: Path, most: int) -> dict[str, str]:
     """Digests of the files of one folder by name; without files that go meanwhile."""
     listed = list_images(folder)

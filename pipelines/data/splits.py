@@ -17,7 +17,7 @@ from pipelines.base.files import write_atomically
 from pipelines.data.pieces import split_pieces
 from pipelines.errors import DataError
 from pipelines.jobfile.job import Job
-from pipelines.models.model_file import FILES
+from pipelines.models.model_file import ANSWERED, FILES
 
 FEWEST_IMAGES = 10
 FEWEST_IN_CLOSED_FORM = 5
@@ -54,8 +54,8 @@ def crosses(job: Job, images: int) -> bool:
 
 
 def is_crossed(split: Mapping[SplitName, Sequence[int]]) -> bool:
-    """Whether the same images train and calibrate, by folds."""
-    return bool(split["calibrate"]) and split["calibrate"] == split["train"]
+    """Whether the images that calibrate train as well, by folds."""
+    return bool(split["calibrate"]) and set(split["calibrate"]) <= set(split["train"])
 
 
 def reserve(digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
@@ -131,7 +131,11 @@ def split_by_content(
 
 
 def write_split(
-    path: Path, digests: Sequence[str], split: Mapping[SplitName, Sequence[int]], seen: frozenset[str]
+    path: Path,
+    digests: Sequence[str],
+    split: Mapping[SplitName, Sequence[int]],
+    seen: frozenset[str],
+    answered: frozenset[str] = frozenset(),
 ) -> None:
     """Record which contents were trained on, so that a later version can be compared on others.
 
@@ -140,7 +144,8 @@ def write_split(
         digests: Of the images.
         split: Which of them were for what.
         seen: Digests of all files that there were, images or not: what is new later is told by them.
+        answered: Digests of the images that people's answers have brought in, or kept out.
     """
     document: dict[str, list[str]] = {name: [digests[index] for index in indices] for name, indices in split.items()}
-    document[FILES] = sorted(seen)
+    document |= {FILES: sorted(seen), ANSWERED: sorted(answered)}
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(document, sort_keys=True)))

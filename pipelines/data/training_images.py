@@ -53,6 +53,8 @@ class TrainingData:
     windows: NDArray[Any] | None = None  # (M, h, w, C), at full resolution, of a model of windows: some of each image
     owners: tuple[int, ...] = ()  # which image each window is of, and
     numbers: tuple[int, ...] = ()  # which of its windows, counted row by row
+    taught: tuple[int, ...] = ()  # images from elsewhere that people called good: they train, and do nothing else
+    left_out: tuple[int, ...] = ()  # images that people called bad: they are in no split
 
     def files_of(self, name: SplitName) -> list[ImageFile]:
         """The files of one split."""
@@ -75,15 +77,24 @@ class TrainingData:
         return tuple(np.flatnonzero(np.isin(self.owners, self.split[name])).tolist())
 
 
-def load_training_data(job: Job, plan: Plan) -> TrainingData:
+def load_training_data(
+    job: Job, plan: Plan, taught: Sequence[ImageFile] = (), bad: frozenset[str] = frozenset()
+) -> TrainingData:
     """Decode the folder once, at the working size, into a memory map under KINTSUGI_HOME; later runs reuse it.
 
     Files that failed are tried again: where one can be read now, all are decoded anew.
 
+    Args:
+        job: The job.
+        plan: What was chosen from its images.
+        taught: Images from elsewhere that train, too.
+        bad: Digests of images that do not train, wherever they are.
+
     Raises:
         DataError: Too few images; the message says how many are needed.
     """
-    files = find_images(job.data.images)
+    own = find_images(job.data.images)
+    files = [*own, *taught] if taught else own
     most = job.data.max_images or plan.target.most_images
     stamp = {
         "folder": str(job.data.images),
@@ -105,9 +116,9 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
     warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
     if index["duplicates"]:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
-    pieces = () if job.data.group is None else tuple(pieces_of([file.relative for file in kept], job.data.group))
-    cross = plan.experts is not None and crosses(job, len(index["sha256"]))
-    split = split_by_content(index["sha256"], job.calibrate.fraction, pieces, cross=cross)
+    pieces = () if job.data.group is None else _pieces_of(kept, job.data.group, {file.relative for file in taught})
+    elsewhere = frozenset(place for place, position in enumerate(index["keep"]) if position >= len(own))
+    split = _split(job, plan, index["sha256"], pieces, elsewhere, bad)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
     classes: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
@@ -116,8 +127,36 @@ def load_training_data(job: Job, plan: Plan) -> TrainingData:
         check_classes(classes, (labels[position] for position in split["train"]))
     return TrainingData(
         tuple(kept), tuple(index["sha256"]), pixels, split, digest, failed, folder, classes, labels, pieces, windows,
-        owners, numbers,
+        owners, numbers, tuple(sorted(elsewhere & set(split["train"]))),
+        tuple(place for place, sha256 in enumerate(index["sha256"]) if sha256 in bad),
     )  # fmt: skip
+
+
+def answered_digests(data: TrainingData) -> frozenset[str]:
+    """Return the digests of the images that people's answers have brought in, or kept out."""
+    return frozenset(data.sha256[place] for place in (*data.taught, *data.left_out))
+
+
+def _split(
+    job: Job, plan: Plan, sha256: Sequence[str], pieces: Sequence[str], elsewhere: frozenset[int], bad: frozenset[str]
+) -> dict[SplitName, tuple[int, ...]]:
+    """Divide the folder's own images, without bad ones; those from elsewhere train alone."""
+    own = [place for place, digest in enumerate(sha256) if place not in elsewhere and digest not in bad]
+    cross = plan.experts is not None and crosses(job, len(own))
+    found = split_by_content(
+        [sha256[place] for place in own], job.calibrate.fraction, [pieces[place] for place in own] if pieces else (),
+        cross=cross,
+    )  # fmt: skip
+    split = {name: tuple(own[each] for each in of) for name, of in found.items()}
+    more = (place for place in elsewhere if sha256[place] not in bad)
+    split["train"] = tuple(sorted({*split["train"], *more}))
+    return split
+
+
+def _pieces_of(kept: Sequence[ImageFile], rule: str, taught: set[str]) -> tuple[str, ...]:
+    """What each image shows; an image from elsewhere is a piece of its own."""
+    own = iter(pieces_of([file.relative for file in kept if file.relative not in taught], rule))
+    return tuple(file.relative if file.relative in taught else next(own) for file in kept)
 
 
 def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:

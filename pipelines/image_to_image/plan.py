@@ -164,7 +164,7 @@ def choose_recipe(job: Job, size: str, device: str, scale: int = 1) -> CropRecip
         steps=table.steps or 1,
         batch=table.batch or (32 if large else 8),
         crop=max(step, crop // step * step),
-        learning_rate=table.learning_rate or (5e-4 if size == "M" else 1e-3) * (TUNING if table.start else 1),
+        learning_rate=table.learning_rate or (1e-3 if size == "S" else 5e-4) * (TUNING if table.start else 1),
         seed=table.seed,
     )
 

@@ -23,6 +23,7 @@ from pipelines.jobfile.tables import (
     PromoteTable,
     Record,
     RetrainTable,
+    ReviewTable,
     ScheduleTable,
     TrainTable,
     kinds_in,
@@ -49,6 +50,7 @@ class Job(Record):
     promote: PromoteTable = PromoteTable()
     schedule: ScheduleTable = ScheduleTable()
     retrain: RetrainTable = RetrainTable()
+    review: ReviewTable = ReviewTable()
     alarm: AlarmTable = AlarmTable()
     path: Path = Field(exclude=True, description="The job file itself.")
 

@@ -130,8 +130,8 @@ class ModelTable(Record):
     # Of models that restore images:
     network: Literal["S", "S+", "M"] | None = Field(
         None,
-        description="Size of a network that restores or labels images: `S` suits processors, `M` graphics cards. `S+` lies between, "
-        "and takes three times as long as `S`. "
+        description="Size of a network that restores or labels images: `S` suits processors, `M` graphics cards. "
+        "`S+` lies between, and takes three times as long as `S`. "
         "Default: `M` where a graphics card is in use, else `S`.",
     )
     scale: Literal[2, 3, 4] | None = Field(

@@ -346,8 +346,26 @@ class RetrainTable(Record):
         1, description="Train if this many images are new, or gone, since the newest version."
     )
     drift: bool = Field(True, description="Train with fewer new images, too, if scoring has reported drift.")
+    answers: PositiveInt = Field(
+        20, description="Train if this many answers are new since the newest version. This needs `review.train`."
+    )
     max_age: Age | None = Field(
         None, description="Train with fewer new images, too, if the newest version is older than this, such as `30d`."
+    )
+
+
+class ReviewTable(Record):
+    """`[review]`: what people's answers change (anomaly models). `kintsugi review` asks for them."""
+
+    train: bool = Field(
+        False,
+        description="Images of the queue `teach` that were answered `good` train, too, and images of the training "
+        "folder that were answered `defect` or `unusable` do not. Neither calibrates.",
+    )
+    judge: bool = Field(
+        False,
+        description="Audited images judge new versions in place of synthetic defects, once there are 10 defects and "
+        "20 good images.",
     )
 
 

@@ -24,6 +24,7 @@ CARD_FILE = "card.md"
 JOB_FILE = "job.toml"
 SPLIT_FILE = "split.json"
 FILES = "files"  # in it: digests of all files that there were, where others are of images
+ANSWERED = "answered"  # in it: digests of images that people's answers brought in, or kept out
 WEIGHTS_FILE = "weights.safetensors"
 LEARNED = "learned"  # the damage of a model that was trained without pairs
 
@@ -191,13 +192,19 @@ class ModelFile:
     @property
     def images_of_training(self) -> frozenset[str]:
         """As well those of its folder of images that were held out: a later training may have them again."""
-        return frozenset(digest for name, digests in self._split().items() if name != FILES for digest in digests)
+        others = (FILES, ANSWERED)
+        return frozenset(digest for name, digests in self._split().items() if name not in others for digest in digests)
 
     @property
     def seen(self) -> frozenset[str] | None:
         """Digests of all files that there were when it was trained; None where its folder does not tell."""
         files = self._split().get(FILES)
         return None if files is None else frozenset(files)
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """Digests of the images that people's answers had brought in, or kept out, when it was trained."""
+        return frozenset(self._split().get(ANSWERED, ()))
 
     def _split(self) -> dict[str, list[str]]:
         path = self.folder / SPLIT_FILE

@@ -27,6 +27,10 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
         "synthetic defects",
         lambda value: f"a damaged image scores above a good one in {percent(value, 3)} of pairs (guessing: 50 %)",
     ),
+    "audit_auroc": (
+        "audited images",
+        lambda value: f"a defective image scores above a good one in {percent(value, 3)} of pairs (guessing: 50 %)",
+    ),
     "accuracy": ("classes", lambda value: f"right for {percent(value)} of the held-out images"),
     "images": (
         "test images",

@@ -95,6 +95,46 @@ def draw_audit(scores: NDArray[np.float64], flagged: NDArray[np.bool_], seed: in
     return Audit(np.argsort(turn, kind="stable"), stratum, strata, chances)
 
 
+def thin_audit(audit: Audit, answered: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Make a plain random sample of all images from those that an audit has answers for.
+
+    An audit asks more about high scores. The sample has the same share of every stratum, rounded up, so that each image
+    of the run is in it with the same chance; within a stratum the answered images are random already.
+
+    Args:
+        audit: With the strata.
+        answered: (n,) whether there is an answer about an image.
+
+    Returns:
+        Indices of the images, in the order of the audit; none while a stratum has no answer.
+    """
+    kept = audit.order[answered[audit.order]]
+    strata = audit.stratum[kept]
+    sizes = np.array([each.images for each in audit.strata])
+    counts = np.bincount(strata, minlength=len(sizes))
+    most = np.ceil(sizes * (counts / sizes).min() - 1e-9)  # high scores are in small strata: rather one more of them
+    turn = np.empty(len(kept), np.int64)
+    for number in range(len(sizes)):
+        own = strata == number
+        turn[own] = np.arange(own.sum())
+    sample: NDArray[np.int64] = kept[turn < most[strata]]
+    return sample
+
+
+def count_answers_for(audit: Audit, images: int) -> int:
+    """Return how many answers an audit takes until `thin_audit` makes a sample of so many images of them."""
+    few, enough = 0, len(audit.order)
+    while few < enough:
+        answers = (few + enough) // 2
+        answered = np.zeros(len(audit.order), bool)
+        answered[audit.order[:answers]] = True
+        if len(thin_audit(audit, answered)) < images:
+            few = answers + 1
+        else:
+            enough = answers
+    return enough
+
+
 def estimate_recall(strata: Sequence[Stratum], level: float = LEVEL) -> Estimate:
     """Estimate the share of all defects that were flagged.
 

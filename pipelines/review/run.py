@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.base.files import folds_names, map_name
 from pipelines.base.parquet import open_parquet
 from pipelines.errors import FolderError, ImageError
-from pipelines.images import OUTPUT_MARKER, list_images, read_image
+from pipelines.images import OUTPUT_MARKER, ImageFile, list_images, read_image
 from pipelines.images.drawing import thumbnail
 from pipelines.report.folder import RESULTS, RUN, Run, read_record
 from pipelines.review.answers import Answer, Queue
@@ -94,6 +94,19 @@ class ReviewedRun:
             mapped=self._find_map(value["path"]) is not None,
         )  # fmt: skip
 
+    def sha256(self, number: int) -> str:
+        """Return the digest of an image's file, as the run found it."""
+        return str(self._columns["sha256"][number])
+
+    def file(self, number: int) -> ImageFile | None:
+        """Return an image's file; None where it is gone from where the run found it."""
+        relative = str(self._columns["path"][number])
+        path = self._inside(self.folder, relative)
+        if path is None:
+            return self._listed.get(relative)
+        facts = path.stat()
+        return ImageFile(path, relative, facts.st_size, facts.st_mtime_ns)
+
     def order(self, queue: Queue) -> NDArray[np.int64]:
         """Return the numbers of a queue's images, the first to be asked about first, (n,)."""
         return {"teach": self._order_to_teach, "audit": self._order_of_audit, "restore": self._order_restored}[queue]
@@ -162,8 +175,11 @@ class ReviewedRun:
             return None if path is None else (path.read_bytes(), "image/png")
         restored = self._columns["output"][number]
         path = self._inside(self.out, restored) if kind == "restored" and restored else None
-        if kind == "image" and (path := self._inside(self.folder, image.path) or self._listed.get(image.path)) is None:
-            raise ImageError("is gone from where the run found it")
+        if kind == "image":
+            file = self.file(number)
+            if file is None:
+                raise ImageError("is gone from where the run found it")
+            path = file.path
         if path is None:
             return None
         shown = read_image(path, max_pixels=settings().max_pixels)
@@ -190,9 +206,9 @@ class ReviewedRun:
         return self.numbers[np.argsort(-self._floats("mean_scale"), kind="stable")]
 
     @cached_property
-    def _listed(self) -> dict[str, Path]:
+    def _listed(self) -> dict[str, ImageFile]:
         """Files by the names that results have for them, of which some are not those on the disk."""
-        return {file.relative: file.path for file in list_images(self.folder).files}
+        return {file.relative: file for file in list_images(self.folder).files}
 
     def _find_map(self, path: str) -> Path | None:
         names = (map_name(path), map_name(path, folds=True))

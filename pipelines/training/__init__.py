@@ -2,5 +2,5 @@
 
 __all__ = [
     "adversary", "bundle", "calibrate", "closed_form", "deep", "fit", "folder_remarks", "folds", "loop", "model_card",
-    "need", "network", "options", "promotion", "registration", "temperature", "weights",
+    "need", "network", "options", "promotion", "recalibrate", "registration", "temperature", "weights",
 ]  # fmt: skip

@@ -217,11 +217,13 @@ class AdversarialTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the discriminator's optimiser; its weights are kept with all others."""
+        super().on_save_checkpoint(checkpoint)
         if self.adversary:
             checkpoint["adversary"] = self.adversary.optimiser_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
+        super().on_load_checkpoint(checkpoint)
         if self.adversary:
             self.adversary.resume(checkpoint["adversary"])
 

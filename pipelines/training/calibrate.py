@@ -76,12 +76,15 @@ def calibrate_by_folds(
         false_alarms: The rate that the job asks for; None leaves it to the number of images.
         changes: Normal changes that the held-out images were given.
     """
-    found = _Found(len(held_out.indices))
-    row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices)}
+    calibrating = set(data.split["calibrate"])  # images that people answered about train, and do not calibrate
+    counts = np.array([index in calibrating for index in held_out.indices])
+    found = _Found(int(counts.sum()))
+    row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices) if counts[row]}
     in_reserve = _scores_of(session, data.files_of("select"))
     reserve = _reserve_of(data, held_out, in_reserve)
     scores, before = _on_scale(reserve, held_out), _on_scale(reserve, held_out, held_out.unchanged)
-    for image in decode_for([data.files[index] for index in held_out.indices], session.metadata):
+    files = [data.files[index] for index in held_out.indices if index in calibrating]
+    for image in decode_for(files, session.metadata):
         if isinstance(image, Failed):
             continue
         row = row_of[image.file.relative]
@@ -97,10 +100,11 @@ def calibrate_by_folds(
     else:  # each by a threshold on a scale that it took no part in
         log.info(
             "good images score %.2g lower under this model than under its folds (%d in reserve): thresholds follow",
-            float(np.mean(held_out.scores) - np.mean(scores)), len(reserve.final),
+            float(np.mean(np.array(held_out.scores)[counts]) - np.mean(scores[counts])), len(reserve.final),
         )  # fmt: skip
         judged = [
-            (_threshold(_on_scale(others, held_out), rate), own.tolist()) for others, own in reserve.without_each()
+            (_threshold(_on_scale(others, held_out)[counts], rate), own.tolist())
+            for others, own in reserve.without_each()
         ]
     if in_reserve:
         flagged = sum(score > threshold for threshold, own in judged for score in own)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import pickle
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 
 CHECKS = 20  # checks on held-out images, and checkpoints, in a full run
 EMA_DECAY = 0.995
+NORMS = 1_000  # steps whose gradients' norms are remembered
+NORM_QUANTILE = 0.1  # of them, which later ones may not exceed: the paper's choice
 
 LOUD = ("lightning.pytorch", "lightning.fabric", "lightning")  # on workers, devices, intervals: decided below
 
@@ -61,6 +66,7 @@ class Trainable(L.LightningModule):
         self.steps, self.learning_rate, self.patience = steps, learning_rate, patience
         self.stretch = max(1, -(-steps // CHECKS))
         self._losses: list[Tensor] = []
+        self._norms: deque[float] = deque(maxlen=NORMS)
 
     @property
     def stretch_steps(self) -> int:
@@ -74,6 +80,36 @@ class Trainable(L.LightningModule):
             optimiser, max_lr=self.learning_rate, total_steps=self.steps + 1, pct_start=self.warm_up
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,  # noqa: ARG002 - Lightning's signature
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Limit the gradient's norm to a low quantile of those before: no rate has to be set by hand.
+
+        AdamW makes nothing of the gradients' scale, so that this keeps a step of rare, large gradients from undoing
+        many others, and slows nothing down.
+
+        Source: Seetharaman et al. 2020, "AutoClip: adaptive gradient clipping for source separation networks", eq. 2.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm([weight.grad for weight in weights]))
+        if not math.isfinite(norm):  # the step is left out
+            optimizer.zero_grad(set_to_none=True)
+            return
+        self._norms.append(norm)
+        limit = float(np.quantile(self._norms, NORM_QUANTILE))
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, torch.tensor(norm))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the norms: a run that goes on has to repeat."""
+        checkpoint["gradient_norms"] = list(self._norms)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the norms that were kept."""
+        self._norms = deque(checkpoint.get("gradient_norms", ()), maxlen=NORMS)
 
     def note_loss(self, loss: Tensor) -> Tensor:
         """Remember a step's loss for `take_losses`."""
@@ -154,7 +190,6 @@ def run(module: Trainable, *, folder: Path, device: str, on_check: OnCheck) -> i
                 ],
                 reload_dataloaders_every_n_epochs=1,
                 num_sanity_val_steps=0,
-                gradient_clip_val=1.0,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 logger=False,

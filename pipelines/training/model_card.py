@@ -77,6 +77,7 @@ def write_card(
         f"- {len(data.files)} different images: {_splits(data)}; {len(data.failed)} could not be read",
         f"- digest of their contents: `{data.digest}`",
         f"- licence: {metadata.licence or UNKNOWN}",
+        *_answers(data),
         *(f"- to look at: {remark}" for remark in remarks),
         "",
         "## Model",
@@ -127,6 +128,13 @@ def _splits(data: TrainingData) -> str:
     if is_crossed(data.split):
         return f"{count['train']} to train and to calibrate, by folds, {count['select']} in reserve"
     return f"{count['train']} to train, {count['select']} to select, {count['calibrate']} to calibrate"
+
+
+def _answers(data: TrainingData) -> list[str]:
+    """What answers of people have changed."""
+    more, fewer = len(data.taught), len(data.left_out)
+    line = f"- answers of people: {more} more images train, and calibrate nothing; {fewer} of the folder are left out"
+    return [line] if more or fewer else []
 
 
 def _used_for(calibration: Calibration) -> str:

@@ -1,4 +1,4 @@
-"""Whether a training that is due has anything to learn: new images, drift that scoring has seen, or age.
+"""Whether a training that is due has anything to learn: new images or answers, drift that scoring has seen, or age.
 
 The same images and the same job give the same model again, so nothing is ever trained on them twice by itself.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines.data.file_digests import contents_of
+from pipelines.data.file_digests import contents_of, digests_in
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
-from pipelines.models.model_file import MODEL_FILE, ModelFile
+from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
 from pipelines.registry.batch_runs import DriftSeen, drift_since
 from pipelines.registry.records import CHAMPION, Version
 from pipelines.registry.search import job_of
 from pipelines.registry.store import Registry
+from pipelines.review.uses import read_answers, taught_images
 
 TABLES = ("data", "model", "train", "calibrate")  # of the job: what a model depends on
 CONTENTS = (
@@ -52,7 +53,8 @@ def need_of(job: Job) -> Need:
         return Need(train=True, reason=f"the job has changed since {versions[0].ref}: {changed}")
     newest = alike[0]
     try:
-        seen = ModelFile(registry.fetch(newest) / MODEL_FILE, newest.sha256, newest.ref).seen
+        file = ModelFile(registry.fetch(newest) / MODEL_FILE, newest.sha256, newest.ref)
+        seen, answered = file.seen, file.answered
     except ModelError as error:
         return Need(train=True, reason=f"the files of {newest.ref} are not as they were: {error}")
     if seen is None:
@@ -66,10 +68,10 @@ def need_of(job: Job) -> Need:
         )
     champion = next((version for version in versions if CHAMPION in version.aliases), None)
     drifted = drift_since(champion, newest.created) if job.retrain.drift and champion else None
-    return weigh(job, newest, new, gone, drifted)
+    return weigh(job, newest, new, gone, drifted, _count_answers(job, answered))
 
 
-def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | None) -> Need:
+def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | None, answers: int = 0) -> Need:
     """Apply the job's rule.
 
     Args:
@@ -78,9 +80,12 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | N
         new: Files that were not there then.
         gone: Files that were.
         drifted: Drift that scoring has reported since, and has not seen end.
+        answers: Images that would train now, or not any more, since people have answered.
     """
     rule, age = job.retrain, datetime.now(UTC) - newest.created
     drift = str(drifted) if drifted else ""
+    if answers >= rule.answers:
+        return Need(train=True, reason=f"{answers} answers about images are new since {newest.ref}")
     if not new + gone:
         advice = f"; {drift}: add good images as they look now" if drift else ""
         return Need(train=False, reason=f"no file is new since {newest.ref}{advice}")
@@ -93,6 +98,15 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | N
     if rule.max_age is not None and (limit := interval(rule.max_age)) is not None and age >= limit:
         return Need(train=True, reason=f"{newest.ref} is older than {rule.max_age}, and {since}")
     return Need(train=False, reason=f"{since}, fewer than {rule.new_images} (retrain.new_images)")
+
+
+def _count_answers(job: Job, before: frozenset[str]) -> int:
+    """Count the images that answers bring in, or keep out, where they did not when the newest version was trained."""
+    if not job.review.train:
+        return 0
+    taught, bad = taught_images(job.name, read_answers())
+    own = digests_in(job.data.images)
+    return len((frozenset(sha256_of(file.path) for file in taught) - own | bad & own) ^ before)
 
 
 def _files(count: int) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import binom
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.anomaly.figures_of_merit import separation
+from pipelines.anomaly.figures_of_merit import separation, weighted_separation
 from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.rate_claim import ASSUMPTION
 from pipelines.base.percentages import percent
@@ -25,14 +25,17 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.data.pieces import with_their_pieces
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
-from pipelines.images import ImageFile
+from pipelines.images import Failed, ImageFile
 from pipelines.jobfile.tables import PromoteTable
+from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session
+from pipelines.review.uses import AuditedImage
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
+FEWEST_DEFECTS, FEWEST_GOOD = 10, 20  # audited images that are enough to judge by
 CHANCE = 0.05  # that a model which tells classes as well looks worse
 COMPARED_WINDOWS, FEWEST_COMPARED = 3_000, 8  # windows of models of windows, that both score; images all the same
 LEVEL = 0.99  # of the interval that the realised false-alarm rate has to stay under
@@ -48,7 +51,12 @@ class Decision:
 
 
 def decide(
-    challenger: ModelFile, champion: ModelFile | None, data: TrainingData, table: PromoteTable, false_alarms: float
+    challenger: ModelFile,
+    champion: ModelFile | None,
+    data: TrainingData,
+    table: PromoteTable,
+    false_alarms: float,
+    audited: Sequence[AuditedImage] = (),
 ) -> Decision:
     """Measure challenger and champion, and apply the job's rule.
 
@@ -58,6 +66,8 @@ def decide(
         data: Of the challenger; its select split is what both are measured on.
         table: The job's rule.
         false_alarms: The rate asked, which the challenger's calibration allows.
+        audited: Images that people have answered in audits; once they are enough, they judge in place of synthetic
+            defects. Defects that the champion found would favour it: these were chosen by chance.
     """
     files = _unseen(data, champion)
     sessions = [
@@ -85,11 +95,19 @@ def decide(
     told = _compare_classes(right, champion_right, table.tolerance)
     if table.rule != "better":
         return Decision(table.rule == "always", f"the job's rule is '{table.rule}'", figures)
-    gain = mine["synthetic_auroc"] - theirs["synthetic_auroc"]
-    comparison = (
-        f"AUROC on synthetic defects {mine['synthetic_auroc']:.4f} against the champion's "
-        f"{theirs['synthetic_auroc']:.4f} on {len(files)} held-out images"
+    judge, on = (
+        "synthetic",
+        f"AUROC on synthetic defects {{}} against the champion's {{}} on {len(files)} held-out images",
     )
+    judges = [each for each in audited if each.sha256 not in challenger.trained_on | champion.trained_on]
+    defects = sum(each.is_defect for each in judges)
+    if defects >= FEWEST_DEFECTS and len(judges) - defects >= FEWEST_GOOD:
+        figures |= _measure_audited(sessions, judges)
+        judge = "audit"
+        count = f"{defects} defective, {len(judges) - defects} good"
+        on = f"AUROC {{}} against the champion's {{}} on audited images ({count})"
+    own, other = (figures[f"{of}_{judge}_auroc"] for of in ("challenger", "champion"))
+    gain, comparison = own - other, on.format(f"{own:.4f}", f"{other:.4f}")
     is_proved = "false_alarm_limit" in mine
     limit = mine["false_alarm_limit" if is_proved else "assumed_false_alarm_limit"]
     if mine["false_alarm_rate"] > limit:
@@ -106,6 +124,23 @@ def decide(
             return Decision(promote=False, reason=f"worse: {told.words}; {comparison}", figures=figures)
         comparison = f"{told.words}; {comparison}"
     return Decision(promote=True, reason=f"not worse: {comparison}", figures=figures)
+
+
+def _measure_audited(sessions: Sequence[Session], images: Sequence[AuditedImage]) -> dict[str, float]:
+    """AUROC of both models on audited images, each of which counts for the images of its run that it stands for."""
+    bad = {each.sha256: each.is_defect for each in images}
+    weights = {each.sha256: each.weight for each in images}
+    found: dict[str, float] = {}
+    for name, session in zip(("challenger", "champion"), sessions, strict=True):
+        scores = {
+            image.sha256: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
+            for image in decode_for([each.file for each in images], session.metadata)
+            if not isinstance(image, Failed)
+        }
+        found[f"{name}_audit_auroc"] = weighted_separation(
+            *([(scores[sha256], weights[sha256]) for sha256 in scores if bad[sha256] is kind] for kind in (False, True))
+        )
+    return found
 
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:

@@ -56,8 +56,8 @@ def save(image: Float[Tensor, "1 C H W"], generator: torch.Generator) -> Tensor:
 TASK = Restoration(
     summary="Take noise and JPEG artefacts out of photographs, as cameras and phones make them.",
     damages={"camera": camera},
-    level="noise of the sensor: below 0.1 no damage at all, 1 that of a small sensor at a high sensitivity, 0.5 a quarter "
-    "of that",
+    level="noise of the sensor: below 0.1 no damage at all, 1 that of a small sensor at a high sensitivity, 0.5 a "
+    "quarter of that",
     strengths=(0.0, 1.0),
     levels=(0.3, 0.5, 0.8),
 )
