@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test integration soak setup lint format lock clean distclean
+.PHONY: help demo docs pictures test integration soak setup lint format lock clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,12 @@ endif
 integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL and nginx (ARGS="-k outages")
 	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
 
-docs: $(STAMP) ## Draw the pictures of docs/lectures.md again (ARGS="--mnist FOLDER" with large digits, ARGS="kl" one of them)
-	@OMP_NUM_THREADS=1 $(BIN)/python scripts/docs.py $(ARGS)
+docs: $(STAMP) ## Build the documentation into site/, with all links checked; needs no network (ARGS="--site-dir DIR")
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	@echo "The documentation: site/index.html"
+
+pictures: $(STAMP) ## Draw the pictures of docs/lectures.md again (ARGS="--mnist FOLDER" with large digits, ARGS="kl" one of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/pictures.py $(ARGS)
 
 soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time
 	@for entry in images jobs overrides models calibrations galleries; do \
@@ -55,11 +59,11 @@ format: $(STAMP) ## Rewrite the sources in the project's style
 	@$(BIN)/ruff format
 
 lock: $(STAMP) ## Resolve the requirements again, keeping the versions that fit (UPGRADE=1 takes the newest)
-	$(LOCK) --extra all --group dev --output-file requirements.lock
+	$(LOCK) --extra all --group dev --group docs --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock --output-file requirements-worker.lock
 
 clean: ## Remove caches and the demo's output
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-out
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist site demo-out
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## The same, and the installed requirements

@@ -66,13 +66,13 @@ Store = Callable[[int], StoredVectors]  # from the length of vectors to a place 
 
 @dataclass(frozen=True, slots=True)
 class EmbedSummary:
-    """What a finished job has to say."""
+    """Counts of a finished run, and how distances are measured."""
 
-    out: Path
-    files: int
-    ok: int
-    failed: int
-    latents: int
+    out: Path  # the .parquet file
+    files: int  # files found that are or seem to be images
+    ok: int  # files with a result
+    failed: int  # files without one
+    latents: int  # numbers in an embedding
     duplicates: int | None  # None: not looked for
     metric: Metric | None  # None: there are no distances
 

@@ -66,14 +66,14 @@ MANY_NOISY = 0.5  # share of the images whose noise is still there, above which 
 
 @dataclass(frozen=True, slots=True)
 class RestoreSummary:
-    """What a finished job has to say."""
+    """Counts of a finished run, and where its report is."""
 
-    out: Path
-    report: Path
-    files: int
-    ok: int
-    failed: int
-    images_per_second: float | None
+    out: Path  # the output folder
+    report: Path  # its page
+    files: int  # files found that are or seem to be images
+    ok: int  # files with a result
+    failed: int  # files without one
+    images_per_second: float | None  # None: nothing was left to do
     psnr: float | None = None  # mean, where there are clean images to compare with
     input_psnr: float | None = None  # the same of the images themselves
     dice: float | None = None  # as well, where there are true labels

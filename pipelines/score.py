@@ -56,17 +56,17 @@ _Scored = tuple[Sequence[Decoded], Values] | Failed
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """What a finished job has to say."""
+    """Counts of a finished run, and where its report is."""
 
-    out: Path
-    report: Path
-    files: int
-    ok: int
-    failed: int
-    flagged: int
-    false_alarms: float | None
-    threshold: float | None
-    images_per_second: float | None
+    out: Path  # the output folder
+    report: Path  # its page
+    files: int  # files found that are or seem to be images
+    ok: int  # files with a result
+    failed: int  # files without one
+    flagged: int  # images that look abnormal
+    false_alarms: float | None  # the rate asked; None without calibration, or where another rule holds
+    threshold: float | None  # an image is flagged if it scores above it
+    images_per_second: float | None  # None: nothing was left to do
     against: Reference = "calibration"  # what the verdicts are against
     by_calibration: int | None = None  # images that calibration flags, whatever the verdicts are against
     rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the reference pages of the job file and of the command line, from the code.
+"""Write the reference pages from the code: job file, command line, Python API, model file.
 
     scripts/reference.py            # writes them
     scripts/reference.py --check    # ends with 1 where one is not what the code says
@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pydantic.fields import FieldInfo  # noqa: E402
+from reference_api import KINDS as KINDS_OF_METADATA  # noqa: E402
+from reference_api import describe, describe_metadata, list_api, metadata_lines, python_lines  # noqa: E402
 from typer.core import TyperArgument, TyperGroup, TyperOption  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
@@ -60,14 +62,20 @@ class Limits(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the pages, or compare them."""
-    parser = argparse.ArgumentParser(description="Write the reference pages of the job file and of the command line.")
+    parser = argparse.ArgumentParser(description="Write the reference pages.")
     parser.add_argument("--check", action="store_true", help="only say whether they are current")
     check = parser.parse_args(arguments).check
-    pages = {FOLDER / "job-file.md": write_job_file(), FOLDER / "command-line.md": write_command_line()}
+    writers = {
+        "job-file.md": write_job_file,
+        "command-line.md": write_command_line,
+        "python.md": write_python,
+        "model-file.md": write_model_file,
+    }
+    pages = {FOLDER / name: write() for name, write in writers.items()}
     if check:
         old = [path.name for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text]
         if old:
-            sys.exit(f"docs/reference: the code has changed since {' and '.join(old)}: run scripts/reference.py")
+            sys.exit(f"docs/reference: the code has changed since {', '.join(old)}: run scripts/reference.py")
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path, text in pages.items():
@@ -197,6 +205,28 @@ def write_command_line() -> str:
         if parameters:
             rows = ([_name(each), _type(each), _default(each), each.help or ""] for each in parameters)
             lines += _grid(["argument or option", "type", "default", "description"], rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write_python() -> str:
+    """Return the page of the Python API."""
+    lines = [*python_lines()]
+    for name in list_api():
+        signature, parts, rows = describe(name)
+        lines += [f"## {name}", "", *_block(signature, "python"), parts[""], ""]
+        lines += _grid(["argument" if "(" in signature else "field", "type", "default", "description"], rows)
+        for title in ("Returns", "Raises"):
+            if title in parts:
+                lines += [f"{title}: {' '.join(parts[title].split())}", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write_model_file() -> str:
+    """Return the page of the model file's metadata."""
+    lines = [*metadata_lines()]
+    for title, record in KINDS_OF_METADATA.items():
+        lines += [f"## {title}", ""]
+        lines += _grid(["field", "type", "default", "description"], describe_metadata(record))
     return "\n".join(lines).rstrip() + "\n"
 
 

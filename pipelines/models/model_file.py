@@ -35,20 +35,20 @@ class CommonMetadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: Literal[1, 2] = 1  # 2: it works in windows; older versions, which would resize the image, refuse the file
-    name: str
-    task: str
-    summary: str
-    channels: Literal[1, 3]
-    bit_depth: Literal[8, 16]
-    value_range: tuple[int, int]
-    size_multiple: PositiveInt
+    name: str  # of the model, in the registry
+    task: str  # of the job file
+    summary: str  # what the task is for, in a sentence
+    channels: Literal[1, 3]  # of the images
+    bit_depth: Literal[8, 16]  # of the images
+    value_range: tuple[int, int]  # least and highest value of a pixel
+    size_multiple: PositiveInt  # that height and width of the input are multiples of
     halo: NonNegativeInt | None  # receptive field radius in pixels, for tiling; null where the input is resized instead
-    likelihood: str
+    likelihood: str  # p(y | z), or that of the errors of a restored image
     outputs: dict[str, str]  # name -> unit
     adversarial: float | None = None  # weight of the adversarial term in training: sharp before faithful
-    licence: str | None
+    licence: str | None  # of the training images
     git_commit: str | None  # of the repository that the job file lies in
-    data_digest: str
+    data_digest: str  # of the pixels of all images that it was trained with
     images: dict[str, int]  # images in each split
     kintsugi: str  # version that exported it
     scales_bits: bool = False  # 16-bit images of fewer bits were brought to all 16: not in older files, nor by scoring
@@ -74,7 +74,7 @@ class Metadata(CommonMetadata):
     corruption: str | None = None  # of what the encoder saw in training
     composite: bool = False  # y holds the image more than once: its likelihood is a weighted composite
     dims: PositiveInt  # D, the dimensions of y
-    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # latents of a cell, rows and columns of the grid
     samples: PositiveInt  # S, samples of the latent in each score
     classes: tuple[str, ...] = ()  # of images: each gets the name of one, or is rejected
     score: str  # how the score is made of the bound

@@ -53,10 +53,10 @@ class MadeBundle:
 class TrainedModel:
     """A finished training job."""
 
-    version: Version
-    promoted: bool
-    reason: str
-    figures: dict[str, float]
+    version: Version  # in the registry
+    promoted: bool  # it is the champion now
+    reason: str  # why it was promoted, or not
+    figures: dict[str, float]  # what was measured, by name
 
 
 def champion_of(registry: Registry, name: str) -> ModelFile | None:

@@ -41,5 +41,5 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 def test_every_guide_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = [*(ROOT / "docs" / "guides").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")]
+    pages = [page for name in ("guides", "concepts", "reference") for page in (ROOT / "docs" / name).glob("*.md")]
     assert [page.name for page in pages if str(page.relative_to(ROOT)) not in readme] == []

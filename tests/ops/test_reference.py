@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import tomllib
 from typing import Annotated
 
 import pytest
 import reference
+import reference_api
 from pydantic import TypeAdapter
 
+import pipelines
 from pipelines.jobfile.job import Job, load_job, task_names
 from pipelines.jobfile.tables import kinds_in
+from pipelines.models.model_file import CommonMetadata
 from vaecore.experts import EXPERTS
 from vaecore.likelihoods import IMAGE_LIKELIHOODS
 from vaecore.tasks import restorations, scoring_tasks
@@ -49,13 +53,13 @@ def assignments(pattern):
             yield table, *found.groups()
 
 
-def test_both_pages_are_current():
+def test_all_pages_are_current():
     reference.main(["--check"])
 
 
 def test_an_old_page_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
-    with pytest.raises(SystemExit, match=r"job-file\.md and command-line\.md: run scripts/reference\.py"):
+    with pytest.raises(SystemExit, match=r"job-file\.md, .*model-file\.md: run scripts/reference\.py"):
         reference.main(["--check"])
     reference.main([])
     reference.main(["--check"])
@@ -151,6 +155,25 @@ def test_placeholders_are_no_html():
 
 
 def test_examples_in_docstrings_are_true():
-    failed, tried = doctest.testmod(reference)
-    assert tried
-    assert not failed
+    for module in (reference, reference_api):
+        failed, tried = doctest.testmod(module)
+        assert tried
+        assert not failed
+
+
+@pytest.mark.parametrize("name", pipelines.__all__)
+def test_every_public_name_and_argument_is_described(name):
+    found = rows(sections("python.md")[name])
+    parameters = inspect.signature(getattr(pipelines, name)).parameters
+    assert list(found) == [f"`{each}`" for each in parameters]
+    assert [row for row in found.values() if len(row) != 4 or not all(cell.strip() for cell in row)] == []
+
+
+@pytest.mark.parametrize(("title", "record"), reference_api.KINDS.items())
+def test_every_field_of_the_metadata_is_described(title, record):
+    common = set() if record is CommonMetadata else set(CommonMetadata.model_fields)
+    found = rows(sections("model-file.md")[title])
+    assert list(found) == [f"`{name}`" for name in record.model_fields if name not in common]
+    assert [row for row in found.values() if len(row) != 4 or not all(cell.strip() for cell in row)] == []
+    for name, row in zip([name for name in record.model_fields if name not in common], found.values(), strict=True):
+        assert (row[2] == "required") == record.model_fields[name].is_required()

@@ -102,7 +102,9 @@ def test_locks_agree():
 
 def test_locks_cover_the_declared_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    declared = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    declared = project["project"]["dependencies"] + [
+        line for group in project["dependency-groups"].values() for line in group
+    ]
     extras = project["project"]["optional-dependencies"]
     # `bench` is for whoever may use what it brings.
     assert extras["all"] == ["kintsugi[train,registry,flows,review,heif,lite2]"]

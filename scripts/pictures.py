@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Draw the pictures of docs/lectures.md again: `make docs`.
+"""Draw the pictures of docs/lectures.md again: `make pictures`.
 
 Data come with scikit-learn and scikit-image, or are drawn here. Where a folder of MNIST digits as PNG files is named,
 with a sub-folder for each digit, the pictures that are about such digits are made of them, as those in the repository
 are; that takes half an hour longer on one core:
 
-    make docs ARGS="--mnist mnist/train"        # or in the variable KINTSUGI_DOCS_MNIST
-    make docs ARGS="kl gan"                     # these alone
+    make pictures ARGS="--mnist mnist/train"        # or in the variable KINTSUGI_DOCS_MNIST
+    make pictures ARGS="kl gan"                     # these alone
 """
 
 from __future__ import annotations
