@@ -14,7 +14,10 @@ from flows.terminal import terminated_as_by_ctrl_c, told_plainly
 
 def review(
     out: Annotated[
-        Path | None, typer.Argument(help="Output folder of a finished run of `kintsugi score` or `restore`.")
+        Path | None,
+        typer.Argument(
+            help="Output folder of a run of `kintsugi score` or `restore`, or a folder of them: the newest is taken."
+        ),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
@@ -42,7 +45,7 @@ def review(
         if out is None:
             raise FolderError("give the output folder of a run, as `kintsugi review report`")
         require("starlette", "uvicorn")
-        from pipelines.review.run import ReviewedRun
+        from pipelines.review.run import ReviewedRun, newest_run
         from pipelines.review.server import serve_page
 
         def tell(address: str) -> None:
@@ -52,6 +55,9 @@ def review(
 
         from pipelines.rebuild import rebuild_report
 
+        if (newest := newest_run(out)) != out:
+            typer.echo(f"the newest run: {newest}")
+            out = newest
         try:
             serve_page(ReviewedRun(out), answers, port=port, tell=tell)
         finally:  # Ctrl-C is how the page ends

@@ -27,6 +27,21 @@ AGAIN_AFTER = 10  # questions of an audit, after which an image that was called 
 _COLUMNS = ("path", "sha256", "status", "score", "is_anomaly", "threshold", "mean_scale", "output")
 
 
+def newest_run(folder: Path) -> Path:
+    """Return an output folder: the given one, or that of the newest finished run in it.
+
+    Raises:
+        FolderError: It is none, and holds none.
+    """
+    if (folder / RUN).is_file():
+        return folder
+    found = [(path.parent, read_record(path, Run)) for path in folder.glob(f"*/{RUN}")]
+    runs = [(record.started or "", out) for out, record in found if record is not None and record.finished is not None]
+    if not runs:
+        raise FolderError(f"{folder} is no output folder, and holds none of a finished run: run `kintsugi score` first")
+    return max(runs)[1]
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewedImage:
     """One image of a run.

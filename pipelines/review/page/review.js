@@ -22,6 +22,7 @@ let current = null;
 let given = []; // keys of this page's answers, for undo
 let unsent = []; // answers that the server does not have yet
 let sending = false;
+let place = null; // of the defect: left, top, width and height as shares of the image's sides
 let heated = false; // whether heat maps are shown, of this image and the next ones
 
 function problem(text) {
@@ -98,6 +99,7 @@ function show() {
   map.removeAttribute('src');
   byId('frame').className = '';
   byId('naming').hidden = true;
+  forgetPlace();
   byId('verdicts').hidden = !current;
   if (!current) {
     picture.removeAttribute('src');
@@ -123,7 +125,7 @@ function answer(verdict, defect) {
   if (!current) return;
   const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16).padStart(8, '0')).join('');
   given.push({ key, image: current, queue });
-  post('answers', { key, number: current.number, queue, verdict, defect: defect || null, who: byId('who').value });
+  post('answers', { key, number: current.number, queue, verdict, defect: defect || null, place: verdict === 'defect' ? place : null, who: byId('who').value });
   if (defect && !facts.defects.includes(defect)) facts.defects.push(defect);
   next();
 }
@@ -149,6 +151,42 @@ function nameDefect() {
   byId('naming').hidden = false;
   byId('name').value = '';
   byId('name').focus();
+}
+
+// Where the picture is within its element, which it fills on two sides only.
+function findPicture() {
+  const picture = byId('picture');
+  const element = picture.getBoundingClientRect();
+  const scale = Math.min(element.width / picture.naturalWidth, element.height / picture.naturalHeight);
+  const [width, height] = [picture.naturalWidth * scale, picture.naturalHeight * scale];
+  return { left: element.left + (element.width - width) / 2, top: element.top + (element.height - height) / 2, width, height };
+}
+
+function forgetPlace() {
+  place = null;
+  byId('place').hidden = true;
+}
+
+function drawPlace(start, event) {
+  const [frame, box, mark] = [byId('frame'), findPicture(), byId('place')];
+  const inside = (value) => Math.min(1, Math.max(0, value));
+  const [left, right] = [start.clientX, event.clientX].map((x) => inside((x - box.left) / box.width)).sort((a, b) => a - b);
+  const [top, bottom] = [start.clientY, event.clientY].map((y) => inside((y - box.top) / box.height)).sort((a, b) => a - b);
+  const area = frame.getBoundingClientRect();
+  Object.assign(mark.style, {
+    left: `${box.left - area.left + frame.scrollLeft + left * box.width}px`,
+    top: `${box.top - area.top + frame.scrollTop + top * box.height}px`,
+    width: `${(right - left) * box.width}px`,
+    height: `${(bottom - top) * box.height}px`,
+  });
+  mark.hidden = false;
+  place = [left, top, right - left, bottom - top];
+  if (place[2] < 0.01 || place[3] < 0.01) forgetPlace(); // a click
+}
+
+function toggleZoom(large) {
+  byId('frame').classList.toggle('large', large);
+  forgetPlace(); // it would lie elsewhere
 }
 
 function toggleHeat() {
@@ -190,13 +228,20 @@ document.addEventListener('keydown', (event) => {
   if (verdict === 'defect') { event.preventDefault(); nameDefect(); } else if (verdict) answer(verdict);
   else if (key === 'h') toggleHeat();
   else if (key === 'z') undo();
-  else if (key === '+' || key === '-') byId('frame').classList.toggle('large', key === '+');
+  else if (key === '+' || key === '-') toggleZoom(key === '+');
 });
 byId('naming').addEventListener('submit', (event) => { event.preventDefault(); answer('defect', byId('name').value.trim()); });
 byId('map').addEventListener('load', showHeat);
 byId('cancel').addEventListener('click', () => { byId('naming').hidden = true; });
 byId('heat').addEventListener('click', toggleHeat);
-byId('zoom').addEventListener('click', () => byId('frame').classList.toggle('large'));
+byId('zoom').addEventListener('click', () => toggleZoom());
+byId('frame').addEventListener('pointerdown', (start) => {
+  if (queue === 'restore' || !current || start.button) return;
+  const draw = (event) => drawPlace(start, event);
+  start.preventDefault();
+  byId('frame').addEventListener('pointermove', draw);
+  window.addEventListener('pointerup', () => byId('frame').removeEventListener('pointermove', draw), { once: true });
+});
 byId('undo').addEventListener('click', undo);
 byId('picture').addEventListener('load', () => {
   const picture = byId('picture');

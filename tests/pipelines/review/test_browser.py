@@ -63,7 +63,25 @@ def press(page, *keys: str) -> None:
     before = page.locator("#caption").inner_text()
     for key in keys:
         page.keyboard.press(key)
-    page.locator("#caption").filter(has_not_text=before).wait_for(state="attached")
+    page.locator("#caption").filter(has_not_text=before).filter(has_text="score").wait_for(state="attached")
+
+
+def test_a_box_around_a_defect_is_kept_as_shares_of_the_image(server: Server, browser) -> None:
+    page = open_page(browser, server.address)
+    page.keyboard.press("d")
+    page.locator("#name:focus").wait_for()
+    frame = page.locator("#picture").bounding_box()
+    scale = min(frame["width"] / 40, frame["height"] / 30)  # images are 40 x 30 pixels
+    left, top = frame["x"] + (frame["width"] - 40 * scale) / 2, frame["y"] + (frame["height"] - 30 * scale) / 2
+    page.mouse.move(left + 10 * scale, top + 6 * scale)
+    page.mouse.down()
+    page.mouse.move(left + 30 * scale, top + 15 * scale, steps=3)
+    page.mouse.up()
+    page.locator("#name").focus()
+    press(page, *"dent", "Enter")
+    page.get_by_text("1 of 60 images answered").wait_for()
+    (answer,) = Answers(server.home / "answers.sqlite3").every()
+    assert answer.place == pytest.approx((0.25, 0.2, 0.5, 0.3), abs=0.01)
 
 
 def test_sixty_images_are_answered_by_keyboard_and_a_kill_loses_none(server: Server, browser) -> None:
