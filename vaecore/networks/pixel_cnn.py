@@ -17,6 +17,7 @@ from vaecore.bound import DiagonalGaussian
 from vaecore.likelihoods.base import Distribution, Likelihood
 
 Draw = Callable[[Float[Tensor, "B P 1 1"]], Float[Tensor, "B 1 1 1"]]
+Extend = Callable[[int, Tensor], Tensor]
 Watch = Callable[[int, Float[Tensor, "B C H W"]], None]
 
 
@@ -43,7 +44,7 @@ class MaskedNetwork(nn.Module):
                 kernel columns to the left with layers (kernel - 1) / 2 more.
         """
         super().__init__()
-        self.channels, self.parameters_per_channel, self.reach = channels, parameters, kernel // 2
+        self.channels, self.reach, self.left = channels, kernel // 2, kernel
         self.first_above = nn.Conv2d(channels, width, (self.reach, kernel))
         self.first_left = nn.Conv2d(channels, width, (1, kernel))
         self.layers = nn.ModuleList(_GatedLayer(width, self.reach) for _ in range(layers))
@@ -51,29 +52,42 @@ class MaskedNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B PC H W"]:
         """Parameters of each value, stacked channel-wise, all of the first kind first, as likelihoods expect them."""
-        parameters: Tensor = self.head(self._along(x, self._above(x)), x)
+        reach, left = self.reach, self.left
+        told = self._above(F.pad(x, (0, 0, reach, 0))[:, :, :-1], lambda _, known: F.pad(known, (0, 0, reach, 0)))
+        context = self._along(F.pad(x, (left, 0))[..., :-1], told, lambda _, known: F.pad(known, (reach, 0)))
+        parameters: Tensor = self.head(context, x)
         return parameters
 
-    def _above(self, x: Tensor) -> list[Tensor]:
-        """What each row knows of the rows above it, (B, D, H, W) for each layer."""
-        known = self.first_above(F.pad(x, (self.reach, self.reach, self.reach, 0))[:, :, :-1])
+    def _above(self, before: Tensor, extend: Extend) -> list[Tensor]:
+        """What rows know of the rows above them, (B, D, rows, W) for each layer.
+
+        Args:
+            before: x, from `reach` rows above the first one to the row above the last one.
+            extend: From a layer's number and its rows to the same with the `reach` rows above the first one.
+        """
+        known = self.first_above(F.pad(before, (self.reach, self.reach)))
         told = [known]
-        for layer in self.layers:
-            known, tells = cast("_GatedLayer", layer).look_up(known)
+        for number, layer in enumerate(self.layers):
+            known, tells = cast("_GatedLayer", layer).look_up(known, extend(number, known))
             told.append(tells)
         return told
 
-    def _along(self, x: Tensor, told: list[Tensor]) -> Float[Tensor, "B D H W"]:
-        """What each place knows of all before it, from its own row and from what the rows above tell."""
-        width = self.first_left.kernel_size[1]
-        known: Tensor = told[0] + self.first_left(F.pad(x, (width, 0, 0, 0))[..., :-1])
-        for layer, tells in zip(self.layers, told[1:], strict=True):
-            known = cast("_GatedLayer", layer).look_left(known, tells)
+    def _along(self, before: Tensor, told: list[Tensor], extend: Extend) -> Float[Tensor, "B D rows columns"]:
+        """What places know of all before them, from their own row and from what the rows above tell.
+
+        Args:
+            before: x, from `left` columns before the first one to the column before the last one.
+            told: What `_above` gives, of these places.
+            extend: From a layer's number and its columns to the same with the `reach` columns before the first one.
+        """
+        known: Tensor = told[0] + self.first_left(before)
+        for number, (layer, tells) in enumerate(zip(self.layers, told[1:], strict=True)):
+            known = cast("_GatedLayer", layer).look_left(known, extend(number, known), tells)
         return known
 
     @torch.no_grad()
     def fill(self, x: Float[Tensor, "B C H W"], draw: Draw, watch: Watch | None = None) -> Float[Tensor, "B C H W"]:
-        """Draw value after value: rows above are looked at once for each row, a row once for each place.
+        """Draw value after value, in the order of reading; each place goes through each layer once.
 
         Args:
             x: What is written over; its shape says how many and how large.
@@ -84,17 +98,37 @@ class MaskedNetwork(nn.Module):
             x.
         """
         height, columns = x.shape[-2:]
+        above = _Memory(2, self.reach)
         for row in range(height):
-            told = [each[:, :, -1:] for each in self._above(x[:, :, : row + 1])]
+            told = self._above(F.pad(x, (0, 0, self.reach, 0))[:, :, row : row + self.reach], above)
+            before, this = _Memory(3, self.reach), F.pad(x[:, :, row : row + 1], (self.left, 0))
             for column in range(columns):
-                place = x[:, :, row : row + 1, column : column + 1]
-                context = self._along(x[:, :, row : row + 1, : column + 1], [each[..., : column + 1] for each in told])
+                here = [each[..., column : column + 1] for each in told]
+                context = self._along(this[..., column : column + self.left], here, before)
+                place = this[..., self.left + column : self.left + column + 1]
                 for channel in range(self.channels):
-                    parameters = self.head(context[..., -1:], place).unflatten(1, (-1, self.channels))
+                    parameters = self.head(context, place).unflatten(1, (-1, self.channels))
                     place[:, channel : channel + 1] = draw(parameters[:, :, channel])
+            x[:, :, row : row + 1] = this[..., self.left :]
             if watch is not None:
                 watch(row + 1, x)
         return x
+
+
+class _Memory:
+    """The last rows, or columns, of what each layer was given: a sample takes each of them through a layer once."""
+
+    def __init__(self, axis: int, length: int) -> None:
+        self._axis, self._length = axis, length
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, number: int, known: Tensor) -> Tensor:
+        """Return the next one behind those before it, which are nought at first, as padding is."""
+        shape = [self._length if axis == self._axis else side for axis, side in enumerate(known.shape)]
+        before = self._kept.get(number, known.new_zeros(shape))
+        extended = torch.cat([before, known], dim=self._axis)
+        self._kept[number] = extended.narrow(self._axis, 1, self._length)
+        return extended
 
 
 class _GatedLayer(nn.Module):
@@ -111,13 +145,14 @@ class _GatedLayer(nn.Module):
         self.tell = nn.Conv2d(2 * width, 2 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
 
-    def look_up(self, known: Tensor) -> tuple[Tensor, Tensor]:
+    def look_up(self, known: Tensor, extended: Tensor) -> tuple[Tensor, Tensor]:
         """What rows know of those above, and what places are told of it."""
-        seen = self.up(F.pad(known, (self.reach, self.reach, self.reach, 0)))
+        seen = self.up(F.pad(extended, (self.reach, self.reach)))
         return known + _gate(seen), self.tell(seen)
 
-    def look_left(self, known: Tensor, told: Tensor) -> Tensor:
-        seen = told + self.left(F.pad(known, (self.reach, 0, 0, 0)))
+    def look_left(self, known: Tensor, extended: Tensor, told: Tensor) -> Tensor:
+        """What places know of those to the left, and of what they are told."""
+        seen = told + self.left(extended)
         further: Tensor = known + self.out(_gate(seen))
         return further
 

@@ -63,6 +63,22 @@ def test_a_value_depends_on_all_before_it_and_on_no_other(channels: int, kernel:
             assert seen[:index].all(), "it overlooks something that is earlier"
 
 
+@pytest.mark.parametrize(("channels", "kernel", "layers"), [(1, 3, 2), (3, 3, 5), (2, 5, 3), (2, 3, 0)])
+@torch.no_grad()
+def test_value_after_value_it_finds_what_one_pass_finds(channels: int, kernel: int, layers: int) -> None:
+    """Drawing remembers rows and columns, and gives each value the parameters that the whole would give it."""
+    torch.manual_seed(0)
+    network, seen = awake(MaskedNetwork(channels, 2, width=8, layers=layers, kernel=kernel)).double(), []
+
+    def draw(parameters: torch.Tensor) -> torch.Tensor:
+        seen.append(parameters.flatten(1))
+        return torch.randn(3, 1, 1, 1).double()
+
+    x = network.fill(torch.zeros(3, channels, 5, 4).double(), draw)
+    whole = network(x).unflatten(1, (2, channels)).movedim(2, -1).flatten(2)  # B, P, the order of reading
+    torch.testing.assert_close(torch.stack(seen, dim=-1), whole)
+
+
 @torch.no_grad()
 def test_samples_are_as_frequent_as_they_are_probable() -> None:
     model, seen = pixel_cnn((2, 2)), []
