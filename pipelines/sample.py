@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.base.files import make_folders, write_atomically, write_json
+from pipelines.base.progress import progress
 from pipelines.base.safe_text import printable
 from pipelines.batch.output_folder import check_own, check_writable, warn_replaced
 from pipelines.data.classes import named
@@ -27,6 +29,7 @@ from vaecore.graphs.scoring import ScoringGraph
 from vaecore.networks import ClassPrior
 from vaecore.priors import Autoencoder
 
+log = logging.getLogger(__name__)
 ON_SHEET = 900  # images, at most: it is looked at as a whole
 GAP = 2  # pixels between the images of a sheet
 SHEET, ACCOUNT = "sheet.png", "samples.json"
@@ -63,7 +66,7 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
     account = {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count}
     write_json(out / ACCOUNT, account | ({} if label is None else {"label": label}))
     digits, images = max(4, len(str(count - 1))), []
-    with torch.inference_mode():
+    with torch.inference_mode(), progress(log, "sample", count, "images") as advance:
         for number in range(count):
             mixed = np.random.SeedSequence((seed, number)).generate_state(1)[0]  # of a seed, torch heeds 32 bits
             generator = torch.Generator().manual_seed(int(mixed))
@@ -72,6 +75,7 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
             _write(out / f"{number:0{digits}}.png", image)
             if number < ON_SHEET:
                 images.append(image)
+            advance()
     _write(out / SHEET, sheet_of(images))
     return out / SHEET
 

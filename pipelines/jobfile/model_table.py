@@ -106,7 +106,8 @@ class ModelTable(Record):
         "standard",
         description="The prior p(z) of a deep VAE: `standard` normal; `mixture`, a learned mixture of Gaussians; "
         "`fitted`, a mixture that is fitted to the latents after training; `vamp`, the posteriors of learned images; "
-        "`flow`, a normalising flow; `none`, an autoencoder without a bound.",
+        "`flow`, a normalising flow; `autoregressive`, the density of each latent given those before it; `none`, an "
+        "autoencoder without a bound.",
     )
     components: PositiveInt | None = Field(
         None,

@@ -116,7 +116,7 @@ def test_the_command_names_the_pictures_that_there_are(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "pictures.py"), "nothing", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "there is no picture nothing: there are amortised, bayes" in done.stderr
+    assert "there is no picture nothing: there are amortised, autoregressive, bayes" in done.stderr
     make = ["make", "--no-print-directory", "--dry-run", "pictures", "ARGS=kl"]
     done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1].endswith("scripts/pictures.py kl")

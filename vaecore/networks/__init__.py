@@ -8,10 +8,11 @@ from vaecore.networks.conv_vae import ConvVAE
 from vaecore.networks.degrader import Degrader
 from vaecore.networks.discriminator import PatchDiscriminator
 from vaecore.networks.linear_vae import LinearVAE
+from vaecore.networks.pixel_cnn import MaskedNetwork, PixelCNN
 from vaecore.networks.restorer import SIZES, Restorer
 from vaecore.networks.two_level_vae import TwoLevelVAE
 
 __all__ = [
     "SIZES", "BottleneckVAE", "ClassPrior", "Colorizer", "ConditionalVAE", "ConvVAE", "Degrader", "LinearVAE",
-    "PatchDiscriminator", "Restorer", "TwoLevelVAE",
+    "MaskedNetwork", "PatchDiscriminator", "PixelCNN", "Restorer", "TwoLevelVAE",
 ]  # fmt: skip

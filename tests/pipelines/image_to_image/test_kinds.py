@@ -60,6 +60,9 @@ KINDS = {
         )
         for name, prior in all_priors().items()
     },
+    "autoregressive on a grid": Kind(
+        f'{PIXELS}latent = "grid"\nlatent_channels = 3\nprior = "autoregressive"\n', channels=3
+    ),
     "classes": Kind(f'{VECTOR}latent_channels = 2\nclasses = "folders"\n', map=True, classes=("0", "1")),
     "classes of features": Kind(
         'target = "features"\nsize = 64\nstages = 1\nwidth = 8\nlatent_channels = 4\nclasses = "folders"\n',

@@ -20,6 +20,7 @@ from vaecore.bound import elbo
 from vaecore.likelihoods import GaussianLikelihood
 from vaecore.networks import ConvVAE
 from vaecore.priors import Circumstances, MixturePrior
+from vaecore.priors.autoregressive import AutoregressivePrior
 from vaecore.priors.fitted import with_fitted_prior
 
 JOB = """
@@ -67,6 +68,17 @@ def test_a_model_with_it_is_a_model_like_any_other(job: Path, prior: str) -> Non
     assert mixture.mean.shape == (3, 2)
     assert torch.isfinite(mixture.mean).all()
     assert sample_images("digits@champion", 3, job.parent / "samples").is_file()
+
+
+@pytest.mark.parametrize("latent", ["vector", "grid"])
+def test_an_autoregressive_prior_is_trained_and_drawn_from(job: Path, latent: str) -> None:
+    job.write_text(JOB.format(prior="autoregressive").replace("components = 3\n", "").replace("vector", latent))
+    assert train_model(job).promoted
+    network = load_network(find_model("digits@champion")).model  # compares it with the exported file
+    assert isinstance(network, AutoregressivePrior)
+    assert "autoregressive" in (find_model("digits@champion").card or "")
+    first, again = (sample_images("digits@champion", 3, job.parent / f"{number}") for number in range(2))
+    assert first.read_bytes() == again.read_bytes()
 
 
 def test_what_a_prior_cannot_be_is_told(job: Path) -> None:
