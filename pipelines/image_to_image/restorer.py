@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipelines.data.crop_images import CropImages
 from pipelines.data.splits import SplitName
+from pipelines.image_to_image.cost import count_multiplications
 from pipelines.image_to_image.error_bars import measure_error_bars
 from pipelines.image_to_image.fit import CropRecipe, FitCrops
 from pipelines.image_to_image.kind import OPTIONS, CropTraining, find_common_problems
@@ -223,6 +224,7 @@ class RestoringTraining(CropTraining[FitRestorer, RestorationGraph, RestorationM
             "likelihood": "gaussian",
             "outputs": OUTPUTS,
             "intervals": bars.intervals,
+            "multiplications": count_multiplications(module.network, module.network.channels, module.network.multiple),
         }
 
     def make_pair(self, module: FitRestorer, image: int, number: int) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,7 @@ class RestorationMetadata(CommonMetadata):
     luma: bool  # figures are of the luma, without a border of `scale` pixels
     intervals: dict[str, float]
     """Share of held-out pixels -> half the width of the interval that holds it, in units of `restored_scale`."""
+    multiplications: float | None = None  # of the network, for each pixel of the input; older files do not say
 
     @property
     def border(self) -> int:

@@ -161,6 +161,8 @@ def write_restoration_card(
     kind = f"damage of the kind `{metadata.damage}`, {metadata.level}: {strengths}"
     if metadata.damage == LEARNED:
         kind = f"the damage of images like those under `{(job.data.degraded or job.data.images).name}`"
+    each = metadata.multiplications
+    cost = "" if each is None else f"; {each / 1000:.0f} thousand multiplications for each pixel"
     lines = [
         *_head(metadata),
         f"Takes {_colour(metadata)} images of any size, 8 or 16 bits. Trained to undo {kind}. Other damage is mended "
@@ -175,7 +177,7 @@ def write_restoration_card(
         *_trained_on(job, metadata, "error bars"),
         "## Model",
         "",
-        f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far",
+        f"- task `{metadata.task}`, network {size}, sees {metadata.halo} pixels far{cost}",
         _exported(metadata),
         "",
         *_error_bars(metadata.intervals),
