@@ -81,6 +81,7 @@ def recalibrate(
         state = "champion" if made.promoted else "challenger"
         typer.echo(f"registered {made.version.ref} as {state}: {made.reason}")
         typer.echo(
-            f"threshold {made.threshold:.4f} from {made.images} good images; it flags about {percent(made.flagged)} of "
-            f"the audited runs' good images, the one before {percent(made.flagged_before)}"
+            f"threshold {made.threshold:.4f} for false alarms of {percent(made.rate)}, from {made.images} images; "
+            f"it flags about {percent(made.flagged)} of the audited run's good images, the one before "
+            f"{percent(made.flagged_before)}"
         )

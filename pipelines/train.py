@@ -31,7 +31,7 @@ from pipelines.data.file_digests import contents_of
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
 from pipelines.data.plan import Plan, make_plan, survey, warn_of_dark
 from pipelines.data.splits import FEWEST_SELECT, ONE_PERCENT_NEEDS, is_crossed, write_split
-from pipelines.data.training_images import TrainingData, answered_digests, load_training_data
+from pipelines.data.training_images import TrainingData, load_training_data
 from pipelines.errors import JobError
 from pipelines.image_to_image.colorizer import ColorizerTraining
 from pipelines.image_to_image.kind import AnyTraining
@@ -55,6 +55,7 @@ from pipelines.training.fit import Recipe
 from pipelines.training.folder_remarks import remark_on
 from pipelines.training.folds import choose_latents
 from pipelines.training.model_card import write_card
+from pipelines.training.need import answered_by
 from pipelines.training.network import (
     build_network,
     build_representation,
@@ -90,6 +91,7 @@ class Prepared:
     model: nn.Module
     data: TrainingData
     recipe: Recipe
+    answered: frozenset[str] = frozenset()  # digests of images that answers have brought in, or kept out
 
     @property
     def network(self) -> LatentVariableModel:
@@ -122,7 +124,7 @@ def prepare(job: Job) -> Prepared:
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
     recipe = Recipe.of(job.train, plan.target, images)
-    return Prepared(job, plan, representation, model, data, recipe)
+    return Prepared(job, plan, representation, model, data, recipe, answered_by(job))
 
 
 def crop_training(job: Job) -> AnyTraining:
@@ -236,7 +238,7 @@ def _make_bundle(
     session = Session(file, device=settings().device, threads=settings().workers)
     calibration = _calibrate(session, prepared, held_out)
     bundle.write_gallery(session, data.files_of("train"), embeddings)
-    write_split(folder / SPLIT_FILE, data.sha256, data.split, seen, answered_digests(data))
+    write_split(folder / SPLIT_FILE, data.sha256, data.split, seen, prepared.answered)
     bundle.write_job(folder, job)
     write_weights(file, graph)
 

@@ -53,9 +53,9 @@ def contents_of(job: Job) -> frozenset[str]:
     return frozenset(found)
 
 
-def digests_in(folder: Path) -> frozenset[str]:
-    """Digests of the files of one folder, by their content alone."""
-    return frozenset(_digests(folder, MOST_FILES).values())
+def digests_in(job: Job) -> frozenset[str]:
+    """Digests of the files of a job's folder of images, by their content alone."""
+    return frozenset(_digests(job.data.images, job.data.max_images or MOST_FILES).values())
 
 
 def _digests(folder: Path, most: int) -> dict[str, str]:

@@ -116,7 +116,7 @@ def load_training_data(
     warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
     if index["duplicates"]:
         log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
-    pieces = () if job.data.group is None else _pieces_of(kept, job.data.group, {file.relative for file in taught})
+    pieces = () if job.data.group is None else tuple(pieces_of([file.relative for file in kept], job.data.group))
     elsewhere = frozenset(place for place, position in enumerate(index["keep"]) if position >= len(own))
     split = _split(job, plan, index["sha256"], pieces, elsewhere, bad)
     digest = hashlib.sha256("".join(sorted(index["sha256"])).encode()).hexdigest()
@@ -130,11 +130,6 @@ def load_training_data(
         owners, numbers, tuple(sorted(elsewhere & set(split["train"]))),
         tuple(place for place, sha256 in enumerate(index["sha256"]) if sha256 in bad),
     )  # fmt: skip
-
-
-def answered_digests(data: TrainingData) -> frozenset[str]:
-    """Return the digests of the images that people's answers have brought in, or kept out."""
-    return frozenset(data.sha256[place] for place in (*data.taught, *data.left_out))
 
 
 def _split(
@@ -151,12 +146,6 @@ def _split(
     more = (place for place in elsewhere if sha256[place] not in bad)
     split["train"] = tuple(sorted({*split["train"], *more}))
     return split
-
-
-def _pieces_of(kept: Sequence[ImageFile], rule: str, taught: set[str]) -> tuple[str, ...]:
-    """What each image shows; an image from elsewhere is a piece of its own."""
-    own = iter(pieces_of([file.relative for file in kept if file.relative not in taught], rule))
-    return tuple(file.relative if file.relative in taught else next(own) for file in kept)
 
 
 def _failed_of(index_path: Path, files: Sequence[ImageFile]) -> list[ImageFile]:

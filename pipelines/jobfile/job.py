@@ -60,6 +60,19 @@ class Job(Record):
         return verb_of(self.task)
 
     @model_validator(mode="after")
+    def _review_is_of_the_task(self) -> Job:
+        asked = [key for key in ("train", "judge") if getattr(self.review, key)]
+        if asked and self.verb == "restore":
+            msg = f"'review.{asked[0]}' has no meaning for {self.task}: answers change models that score images"
+            raise ValueError(msg)
+        others = {"data.group": self.data.group, "model.classes": self.model.classes}
+        for key, value in others.items():
+            if self.review.train and value is not None:
+                msg = f"'review.train' and '{key}': it is not known of images from elsewhere; leave one of them out"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _schedule_is_of_the_task(self) -> Job:
         other = {"score": "restore", "restore": "score"}[self.verb]
         if getattr(self.schedule, other) is not None:

@@ -23,6 +23,9 @@ JOB, DATA, COMMIT, PARENT, WHY = "job", "data_digest", "git_commit", "parent", "
 """Tags that say where it comes from: job, training images, repository of the job file, the champion of that time, and
 what gave rise to the training."""
 
+RECALIBRATED = "recalibrated"
+"""What gave rise to a version with the network of another and new thresholds."""
+
 WORK, DECISION = "work", "decision"
 """Tags by which a training that was stopped after it was registered is finished: its key, and what becomes of it."""
 

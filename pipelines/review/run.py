@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -81,7 +82,11 @@ class ReviewedRun:
         self.started = record.started or ""
         with open_parquet(out / RESULTS) as file:
             self._columns: Mapping[str, list[Any]] = file.read(columns=list(_COLUMNS)).to_pydict()
-        self.numbers = np.flatnonzero([status == "ok" for status in self._columns["status"]])
+        first: dict[str, int] = {}  # copies are asked about once, and count once
+        for number, (status, sha256) in enumerate(zip(self._columns["status"], self._columns["sha256"], strict=True)):
+            if status == "ok":
+                first.setdefault(sha256, number)
+        self.numbers = np.array(list(first.values()), dtype=np.int64)
         if not len(self.numbers):
             raise FolderError(f"{out} has no image to review: every file of the run failed")
 
@@ -132,9 +137,14 @@ class ReviewedRun:
         seed = int(hashlib.sha256(f"{self.model.sha256} {self.folder} {self.started}".encode()).hexdigest()[:12], 16)
         return draw_audit(self._floats("score"), self._flags(), seed)
 
+    def of_this_run(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers that belong to this run: an output folder that was scored again has another audit."""
+        started = _moment(self.started)
+        return [each for each in answers if each.queue != "audit" or _moment(each.at) >= started]
+
     def count_strata(self, answers: Sequence[Answer]) -> tuple[Stratum, ...]:
         """Count what audit answers say of each stratum; of several about an image the last one counts."""
-        verdicts = {answer.sha256: answer.verdict for answer in answers if answer.queue == "audit"}
+        verdicts = {answer.sha256: answer.verdict for answer in self.of_this_run(answers) if answer.queue == "audit"}
         answered, defects = (np.zeros(len(self.audit.strata), int) for _ in range(2))
         for place, number in enumerate(self.numbers.tolist()):
             verdict = verdicts.get(self._columns["sha256"][number])
@@ -157,7 +167,7 @@ class ReviewedRun:
         make up most of them.
         """
         given: dict[str, list[Answer]] = {}
-        for answer in answers:
+        for answer in self.of_this_run(answers):
             if answer.queue == queue:
                 given.setdefault(answer.sha256, []).append(answer)
         numbers = self.order(queue).tolist()
@@ -246,3 +256,12 @@ class ReviewedRun:
             return path if path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
         except (OSError, ValueError):  # a name that no file system has
             return None
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601; of a file that says none, long ago."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

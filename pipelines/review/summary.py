@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.base.files import write_json
-from pipelines.errors import FolderError
+from pipelines.errors import FolderError, ReviewError
 from pipelines.report.folder import REVIEW
 from pipelines.review.answers import Answer, Answers, answers_file
 from pipelines.review.audit import count_answers_needed, estimate_precision, estimate_recall
 from pipelines.review.run import ReviewedRun
 
+log = logging.getLogger(__name__)
 WIDTH = 0.2  # of an interval of recall, for which the report says how many more answers it takes
 
 
@@ -32,11 +34,14 @@ def note_answers(out: Path) -> bool:
         return False
     try:
         run = ReviewedRun(out)
-    except (FolderError, OSError):  # unfinished, or nothing in it to review
+        given = run.of_this_run(Answers(path).of_run(run.name))
+    except (FolderError, ReviewError, OSError, ValueError) as error:  # unfinished, nothing to review, or damaged
+        log.warning("the report says nothing of answers: %s", error)
         return False
-    given = Answers(path).of_run(run.name)
     if given:
         write_json(out / REVIEW, summarise(run, given))
+    else:
+        (out / REVIEW).unlink(missing_ok=True)
     return bool(given)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,11 @@ class AuditedRun:
     undecided: int
     gone: int
 
+    def without(self, known: frozenset[str]) -> AuditedRun:
+        """Return the same without images of these digests, which count as gone."""
+        kept = tuple(each for each in self.images if each.sha256 not in known)
+        return replace(self, images=kept, gone=self.gone + len(self.images) - len(kept))
+
     def answers_for(self, good: int) -> int:
         """About how many answers it takes until its plain random sample has that many good images."""
         sample = [each for each in self.images if each.in_sample]
@@ -84,7 +89,8 @@ def audits_of(model: str, answers: Iterable[Answer]) -> list[AuditedRun]:
     for answer in answers:
         if answer.queue == "audit" and answer.model == model:
             by_run.setdefault(answer.run, []).append(answer)
-    return [_audited(run, given) for run, given in zip(_open(by_run), by_run.values(), strict=True) if run is not None]
+    runs = [(run, given) for run, given in zip(_open(by_run), by_run.values(), strict=True) if run is not None]
+    return [_audited(run, given) for run, given in sorted(runs, key=lambda each: each[0].started)]
 
 
 def taught_images(model: str, answers: Sequence[Answer]) -> tuple[list[ImageFile], frozenset[str]]:
@@ -108,14 +114,21 @@ def taught_images(model: str, answers: Sequence[Answer]) -> tuple[list[ImageFile
     files: dict[str, ImageFile] = {}
     for run, digests in zip(_open(wanted), wanted.values(), strict=True):
         if run is not None:
-            files |= {sha256: file for sha256, file in _find(run, frozenset(digests)) if sha256 not in files}
-    return list(files.values()), bad
+            found = dict(_find(run, frozenset(digests)))
+            if gone := len(digests - found.keys()):
+                log.warning("%d answered images of %s are gone or were changed: they do not train", gone, run.out)
+            files |= {sha256: file for sha256, file in found.items() if sha256 not in files}
+    # A name of its own for each: the training folder may have the same names.
+    named = (replace(file, relative=f"answered/{sha256[:16]}/{file.path.name}") for sha256, file in files.items())
+    return list(named), bad
 
 
 def audited_images(model: str, answers: Iterable[Answer]) -> list[AuditedImage]:
     """Return the images that audits of a model's runs have answers for, each content once, the newest answer first."""
     found: dict[str, AuditedImage] = {}
     for audit in reversed(audits_of(model, answers)):
+        if audit.gone:
+            log.warning("%d audited images of %s are gone or were changed: left out", audit.gone, audit.run.out)
         for each in audit.images:
             found.setdefault(each.sha256, each)
     return list(found.values())
@@ -125,7 +138,7 @@ def _open(runs: Iterable[str]) -> Iterator[ReviewedRun | None]:
     for name in runs:
         try:
             yield ReviewedRun(Path(name))
-        except (FolderError, OSError) as error:
+        except (FolderError, OSError, ValueError) as error:
             log.warning("answers about %s are not used: %s", name, error)
             yield None
 
@@ -146,7 +159,7 @@ def _same_file(run: ReviewedRun, number: int) -> ImageFile | None:
 
 
 def _audited(run: ReviewedRun, answers: Sequence[Answer]) -> AuditedRun:
-    verdicts = {each.sha256: each.verdict for each in answers}
+    verdicts = {each.sha256: each.verdict for each in run.of_this_run(answers)}
     given = [verdicts.get(run.sha256(number)) for number in run.numbers.tolist()]
     sample = set(thin_audit(run.audit, np.array([each is not None for each in given])).tolist())
     strata = run.count_strata(answers)

@@ -14,7 +14,7 @@ from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
 from pipelines.registry.batch_runs import DriftSeen, drift_since
-from pipelines.registry.records import CHAMPION, Version
+from pipelines.registry.records import CHAMPION, RECALIBRATED, WHY, Version
 from pipelines.registry.search import job_of
 from pipelines.registry.store import Registry
 from pipelines.review.uses import read_answers, taught_images
@@ -68,7 +68,7 @@ def need_of(job: Job) -> Need:
         )
     champion = next((version for version in versions if CHAMPION in version.aliases), None)
     drifted = drift_since(champion, newest.created) if job.retrain.drift and champion else None
-    return weigh(job, newest, new, gone, drifted, _count_answers(job, answered))
+    return weigh(job, newest, new, gone, drifted, len(answered_by(job) ^ answered))
 
 
 def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | None, answers: int = 0) -> Need:
@@ -100,13 +100,13 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | N
     return Need(train=False, reason=f"{since}, fewer than {rule.new_images} (retrain.new_images)")
 
 
-def _count_answers(job: Job, before: frozenset[str]) -> int:
-    """Count the images that answers bring in, or keep out, where they did not when the newest version was trained."""
+def answered_by(job: Job) -> frozenset[str]:
+    """Return the digests of the images that answers bring in, or keep out of the folder, as far as the job asks."""
     if not job.review.train:
-        return 0
+        return frozenset()
     taught, bad = taught_images(job.name, read_answers())
-    own = digests_in(job.data.images)
-    return len((frozenset(sha256_of(file.path) for file in taught) - own | bad & own) ^ before)
+    own = digests_in(job)
+    return frozenset(sha256_of(file.path) for file in taught) - own | bad & own
 
 
 def _files(count: int) -> str:
@@ -114,7 +114,7 @@ def _files(count: int) -> str:
 
 
 def _decided(registry: Registry, name: str) -> list[Version]:
-    """Versions that were promoted or refused, newest first; none of a name that is not known.
+    """Trained versions that were promoted or refused, newest first; none of a name that is not known.
 
     A training that was killed between the two left one that nobody has judged: as if it had not been.
     """
@@ -122,7 +122,8 @@ def _decided(registry: Registry, name: str) -> list[Version]:
         versions, judged = registry.versions(name), {entry.to_version for entry in registry.trail(name)}
     except ModelError:
         return []
-    return [version for version in versions if version.version in judged]
+    trained = (version for version in versions if version.tags.get(WHY) != RECALIBRATED)
+    return [version for version in trained if version.version in judged]
 
 
 def _changed_keys(job: Job, version: Version) -> list[str]:

@@ -36,6 +36,7 @@ from pipelines.settings import settings
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
 FEWEST_DEFECTS, FEWEST_GOOD = 10, 20  # audited images that are enough to judge by
+BOOTSTRAPS, LEVEL_OF_GAIN = 300, 0.95  # upper end of the interval for what a challenger gains on audited images
 CHANCE = 0.05  # that a model which tells classes as well looks worse
 COMPARED_WINDOWS, FEWEST_COMPARED = 3_000, 8  # windows of models of windows, that both score; images all the same
 LEVEL = 0.99  # of the interval that the realised false-alarm rate has to stay under
@@ -117,6 +118,8 @@ def decide(
             f"{comparison}"
         )
         return Decision(promote=False, reason=reason, figures=figures)
+    if judge == "audit":  # a few answers are no evidence against a version that looks a little worse
+        gain = figures["audit_gain_high"]
     if gain < -table.tolerance:
         return Decision(promote=False, reason=f"worse: {comparison} (tolerance {table.tolerance:g})", figures=figures)
     if told is not None:
@@ -127,20 +130,36 @@ def decide(
 
 
 def _measure_audited(sessions: Sequence[Session], images: Sequence[AuditedImage]) -> dict[str, float]:
-    """AUROC of both models on audited images, each of which counts for the images of its run that it stands for."""
-    bad = {each.sha256: each.is_defect for each in images}
-    weights = {each.sha256: each.weight for each in images}
-    found: dict[str, float] = {}
-    for name, session in zip(("challenger", "champion"), sessions, strict=True):
-        scores = {
+    """AUROC of both models on audited images, each of which counts for the images of its run that it stands for.
+
+    With the upper end of an interval for what the challenger gains: both are measured on images drawn again.
+    """
+    scores = [
+        {
             image.sha256: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
             for image in decode_for([each.file for each in images], session.metadata)
             if not isinstance(image, Failed)
         }
-        found[f"{name}_audit_auroc"] = weighted_separation(
-            *([(scores[sha256], weights[sha256]) for sha256 in scores if bad[sha256] is kind] for kind in (False, True))
-        )
-    return found
+        for session in sessions
+    ]
+    read = [each for each in images if all(each.sha256 in found for found in scores)]
+    parts = [[each for each in read if each.is_defect is kind] for kind in (False, True)]
+
+    def measure(found: dict[str, float], drawn: Sequence[Sequence[AuditedImage]]) -> float:
+        return weighted_separation(*([(found[each.sha256], each.weight) for each in part] for part in drawn))
+
+    random = np.random.default_rng(0)
+    gains = []
+    for _ in range(BOOTSTRAPS):
+        drawn = [[part[place] for place in random.integers(len(part), size=len(part))] for part in parts if part]
+        if len(drawn) == 2:
+            gains.append(measure(scores[0], drawn) - measure(scores[1], drawn))
+    own, other = (measure(found, parts) for found in scores)
+    return {
+        "challenger_audit_auroc": own,
+        "champion_audit_auroc": other,
+        "audit_gain_high": float(np.quantile(gains, LEVEL_OF_GAIN)) if gains else own - other,
+    }
 
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pipelines.images import Failed, ImageFile
 from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import CARD_FILE, MODEL_FILE, ModelFile
 from pipelines.models.session import Session
-from pipelines.registry.records import CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, WHY, Version
+from pipelines.registry.records import CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, RECALIBRATED, WHY, Version
 from pipelines.registry.search import job_of
 from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
@@ -59,14 +60,15 @@ class Recalibrated:
 
 
 def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated:
-    """Calibrate the champion of a name on images that audits of its runs have found good.
+    """Calibrate the champion of a name on images that the audit of its newest audited run has found good.
 
-    The new thresholds rest on these images alone. They are a plain random sample of the audited runs, so that the rate
-    is promised for good images like them. The version is promoted unless the job's rule is "never".
+    The new thresholds rest on these images alone. They are a plain random sample of the run, without images that the
+    champion was trained on, so that the rate is promised for good images like them. The version is promoted unless the
+    job's rule is "never".
 
     Args:
         name: Of the model in the registry.
-        false_alarms: Rate asked, in (0, 1); by default that of the job, or as low as the images allow.
+        false_alarms: Rate asked, in (0, 1); by default that of the champion.
 
     Raises:
         ReviewError: The audits have too few answers; the message says how many more it takes.
@@ -81,9 +83,12 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     before = model.calibration()
     if before is None:
         raise ModelError(f"{champion.ref} has no thresholds: it is no model that scores images")
-    audits = audits_of(name, read_answers())
-    rate = before.false_alarms if false_alarms is None else false_alarms
+    audits = audits_of(name, read_answers())[-1:]  # of the newest run: older ones may be of another light or camera
+    audits = [each.without(model.trained_on | model.answered) for each in audits]
+    rate = before.default_false_alarms() if false_alarms is None else false_alarms
     sample = _sample(audits, rate, name)
+    if before.groups:
+        log.warning("thresholds of sub-folders are known as far as the audited run has the same sub-folders")
     with (
         tempfile.TemporaryDirectory(prefix="kintsugi-", ignore_cleanup_errors=True) as temporary,
         TrackedRun(name, run_name="recalibrate") as run,
@@ -98,7 +103,7 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
         old = before.threshold(max(asked, before.smallest_rate))
         shares = _flagged(session, audits, (threshold, old))
         reason = f"the network of {champion.ref}, calibrated on {calibration.n} audited good images"
-        _describe(bundle, champion, audits, calibration, shares)
+        _describe(bundle, champion, calibration, shares)
         promote = job_of(champion).get("promote.rule") != "never"
         decision = Decision(promote, reason, {"false_alarm_rate": shares[0], "champion_false_alarm_rate": shares[1]})
         run.params({"recalibrated": champion.ref, "images": calibration.n})
@@ -108,7 +113,7 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
             bundle,
             run_id=run.run_id,
             metrics=decision.figures,
-            tags={DECISION: json.dumps(asdict(decision)), PARENT: champion.ref, WHY: "recalibrated", **kept},
+            tags={DECISION: json.dumps(asdict(decision)), PARENT: champion.ref, WHY: RECALIBRATED, **kept},
         )
     move = registry.promote if promote else registry.challenge
     version = move(name, version.version, reason=reason, figures=decision.figures)
@@ -117,14 +122,13 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     )
 
 
-def _sample(audits: Sequence[AuditedRun], rate: float | None, name: str) -> list[ImageFile]:
-    """The good images of the audits' plain random samples, each content once.
+def _sample(audits: Sequence[AuditedRun], rate: float, name: str) -> list[ImageFile]:
+    """The good images of the audits' plain random samples.
 
     Raises:
         ReviewError: There are too few of them.
     """
-    if rate is not None:
-        check_rate(rate)
+    check_rate(rate)
     if not audits:
         raise ReviewError(
             f"no run of {name} was audited: score a folder, then answer the queue `audit` with `kintsugi review DIR`"
@@ -132,21 +136,23 @@ def _sample(audits: Sequence[AuditedRun], rate: float | None, name: str) -> list
     found = {
         each.sha256: each.file for audit in audits for each in audit.images if each.in_sample and not each.is_defect
     }
-    needed = FEWEST if rate is None else max(FEWEST, int(np.ceil(1 / rate)) - 1)
+    needed = max(FEWEST, math.ceil(1 / rate - 1e-9) - 1)
     if len(found) < needed:
         last = audits[-1]
         answered = sum(each.answered for each in last.strata) + last.undecided
         more = last.answers_for(needed - len(found) + sum(not each.is_defect for each in last.images if each.in_sample))
-        asked = "" if rate is None else f" for a false-alarm rate of {promised(rate)}"
+        lost = f" ({last.gone} more are gone, were changed, or trained the model)" if last.gone else ""
         raise ReviewError(
-            f"audits of {name} give {len(found)} good images by chance alone, and calibration takes {needed}{asked}: "
-            f"answer about {max(1, more - answered)} more images of the queue `audit` (kintsugi review {last.run.out})"
+            f"the newest audit of {name} gives {len(found)} good images by chance alone{lost}, and a false-alarm rate "
+            f"of {promised(rate)} takes {needed}: answer about {max(1, more - answered)} more images of the queue "
+            f"`audit` (kintsugi review {last.run.out}), or ask for a higher rate with --false-alarms"
         )
     for audit in audits:
         if audit.gone:
             log.warning(
-                "%d audited images of %s are gone or were changed: they are left out", audit.gone, audit.run.out
-            )
+                "%d audited images of %s are gone, were changed, or trained the model: left out",
+                audit.gone, audit.run.out,
+            )  # fmt: skip
         if audit.undecided > len(audit.images) / 20:
             log.warning(
                 "%d audited images of %s have no clear answer: if they are good ones, the rate will be higher than "
@@ -176,7 +182,6 @@ def _scores(session: Session, images: Sequence[AuditedImage]) -> dict[str, float
 def _describe(
     bundle: Path,
     champion: Version,
-    audits: Sequence[AuditedRun],
     calibration: Calibration,
     shares: tuple[float, float],
 ) -> None:
@@ -188,11 +193,11 @@ def _describe(
         "",
         f"On {datetime.now(UTC):%Y-%m-%d}, from {champion.ref}: the network is the same, and all thresholds are new.",
         "",
-        f"- n = {calibration.n} good images of {len(audits)} audited runs, a plain random sample of them",
+        f"- n = {calibration.n} good images, a plain random sample of an audited run",
         f"- smallest false-alarm rate that they can tell: {promised(calibration.smallest_rate)}; {calibration.is_what} "
         f"{promised(rate)}, threshold {calibration.threshold(rate):.4f}",
         *(f"- {key}: {words}" for key, words in calibration.describe(rate)),
-        f"- of the good images of these runs, about {percent(shares[0])} lie above the threshold, and "
+        f"- of the good images of this run, about {percent(shares[0])} lie above the threshold, and "
         f"{percent(shares[1])} above the one before (by all answers of the audits)",
         "",
     ]

@@ -240,7 +240,12 @@ byId('frame').addEventListener('pointerdown', (start) => {
   const draw = (event) => drawPlace(start, event);
   start.preventDefault();
   byId('frame').addEventListener('pointermove', draw);
-  window.addEventListener('pointerup', () => byId('frame').removeEventListener('pointermove', draw), { once: true });
+  const end = () => {
+    byId('frame').removeEventListener('pointermove', draw);
+    ['pointerup', 'pointercancel'].forEach((kind) => window.removeEventListener(kind, end));
+    if (!byId('naming').hidden) byId('name').focus(); // what is typed next is a name
+  };
+  ['pointerup', 'pointercancel'].forEach((kind) => window.addEventListener(kind, end));
 });
 byId('undo').addEventListener('click', undo);
 byId('picture').addEventListener('load', () => {

@@ -77,7 +77,7 @@ def test_a_box_around_a_defect_is_kept_as_shares_of_the_image(server: Server, br
     page.mouse.down()
     page.mouse.move(left + 30 * scale, top + 15 * scale, steps=3)
     page.mouse.up()
-    page.locator("#name").focus()
+    page.locator("#name:focus").wait_for()
     press(page, *"dent", "Enter")
     page.get_by_text("1 of 60 images answered").wait_for()
     (answer,) = Answers(server.home / "answers.sqlite3").every()
