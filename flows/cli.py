@@ -46,9 +46,11 @@ def _tell_version(wanted: bool) -> None:
         return
     from importlib.metadata import packages_distributions, version
 
+    from pipelines.base.software import software_version
+
     runtime = packages_distributions().get("onnxruntime", [])
     runtimes = "".join(f", {name} {version(name)}" for name in dict.fromkeys(runtime))
-    typer.echo(f"kintsugi {version('kintsugi')} (Python {platform.python_version()}{runtimes})")
+    typer.echo(f"kintsugi {software_version()} (Python {platform.python_version()}{runtimes})")
     raise typer.Exit
 
 
