@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test integration soak setup lint format lock clean distclean
+.PHONY: help demo docs pictures test coverage integration wheel release soak setup lint format lock clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,17 @@ ifeq ($(CHROMIUM),)
 endif
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --durations 15 $(if $(CHROMIUM),,-m "not browser and not integration") $(ARGS)
 
+# The same tests, each process measured: workers of pytest-xdist and the programs that tests start, too. Some tests kill
+# what they start, and what a killed process ran is not counted. Allow half as long again as for `make test`.
+# Of some modules only: make coverage ARGS="tests/pipelines/images" FLOOR=0, then read the rows of those modules.
+coverage: export OMP_NUM_THREADS ?= 1
+coverage: $(STAMP) ## Measure which lines the tests run, with a floor (FLOOR=0 with ARGS), into coverage-out/
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadscope $(if $(CHROMIUM),,-m "not browser and not integration") $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage html --quiet
+	@$(BIN)/python -m coverage report $(if $(FLOOR),--fail-under $(FLOOR))
+
 integration: $(STAMP) ## The same jobs with real servers, which get killed; needs PostgreSQL and nginx (ARGS="-k outages")
 	@$(BIN)/python -m pytest tests/integration -m integration --timeout 900 $(ARGS)
 
@@ -38,6 +49,14 @@ docs: $(STAMP) ## Build the documentation into site/, with all links checked; ne
 
 pictures: $(STAMP) ## Draw the pictures of docs/lectures.md again (ARGS="--mnist FOLDER" with large digits, ARGS="kl" one of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/pictures.py $(ARGS)
+
+wheel: $(STAMP) ## Build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build --directory dist
+
+release: $(STAMP) ## Check version, changelog and addresses (TAG=v0.2.0), then build into dist/
+	@$(BIN)/python scripts/release.py $(TAG)
+	@$(MAKE) --no-print-directory wheel
 
 soak: $(STAMP) ## Damaged input for every reader of files, MINUTES=10 each; another seed each time
 	@for entry in images jobs overrides models calibrations galleries; do \
@@ -63,7 +82,7 @@ lock: $(STAMP) ## Resolve the requirements again, keeping the versions that fit 
 	$(LOCK) --constraint requirements.lock --output-file requirements-worker.lock
 
 clean: ## Remove caches and the demo's output
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist site demo-out
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist site demo-out coverage-out
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## The same, and the installed requirements

@@ -30,7 +30,7 @@ from flows.options import (
 from flows.paths import App
 from flows.review import recalibrate, review
 from flows.streams import log_uncaught, prepare_streams
-from flows.terminal import DONE, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
+from flows.terminal import DONE, FAULT, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
 from pipelines.base.progress import as_json
 
 app = App(
@@ -46,9 +46,11 @@ def _tell_version(wanted: bool) -> None:
         return
     from importlib.metadata import packages_distributions, version
 
+    from pipelines.base.software import software_version
+
     runtime = packages_distributions().get("onnxruntime", [])
     runtimes = "".join(f", {name} {version(name)}" for name in dict.fromkeys(runtime))
-    typer.echo(f"kintsugi {version('kintsugi')} (Python {platform.python_version()}{runtimes})")
+    typer.echo(f"kintsugi {software_version()} (Python {platform.python_version()}{runtimes})")
     raise typer.Exit
 
 
@@ -390,7 +392,7 @@ def main() -> None:
         if not as_json():
             raise
         log_uncaught(error)
-        sys.exit(1)
+        sys.exit(FAULT)
 
 
 if __name__ == "__main__":

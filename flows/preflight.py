@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
+from pipelines.base.software import DISTRIBUTION
 from pipelines.errors import KintsugiError
 
 if TYPE_CHECKING:
@@ -89,5 +90,5 @@ def _explain(packages: list[str]) -> str:
     names = " and ".join(packages) if len(packages) < 3 else f"{', '.join(packages[:-1])} and {packages[-1]}"
     return (
         f"{names} {'is' if len(packages) == 1 else 'are'} not installed: {EXTRAS[extras[0]][1]} "
-        f"(make setup in a checkout, or pip install '.[{','.join(extras)}]' there)"
+        f"(make setup in a checkout, else pip install '{DISTRIBUTION}[{','.join(extras)}]')"
     )

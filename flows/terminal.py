@@ -16,7 +16,7 @@ from flows.shortage import require_memory, shortage_of
 from pipelines.base.progress import as_json
 from pipelines.errors import KintsugiError
 
-DONE, WRONG, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+DONE, FAULT, WRONG, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class _Plain(logging.Formatter):

@@ -13,11 +13,12 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from pipelines.base.cores import affine_cores, core_limit, usable_cores
+from pipelines.base.software import DISTRIBUTION
 from pipelines.errors import SettingsError
 from pipelines.models.providers import probe
 from pipelines.settings import settings
 
-PACKAGES = ("kintsugi", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "lightning", "mlflow", "prefect")
+PACKAGES = (DISTRIBUTION, "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "lightning", "mlflow", "prefect")
 LOW_DISK = 5 * 2**30
 CLOCKS_APART = 30.0  # seconds: a lease of Prefect's lasts minutes, a token of S3 fifteen
 

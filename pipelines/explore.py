@@ -9,7 +9,6 @@ import logging
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.files import write_json
 from pipelines.base.percentages import percent
+from pipelines.base.software import software_version
 from pipelines.batch.output_folder import check_own, check_writable, warn_replaced
 from pipelines.errors import ModelError
 from pipelines.jobfile.job import load_job
@@ -129,7 +129,7 @@ def _describe_model(file: ModelFile, graph: ScoringGraph) -> dict[str, Any]:
         "latents": f"{channels * height * width:,}{grid}",
         "prior": _describe_prior(file, graph),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "kintsugi": version("kintsugi"),
+        "kintsugi": software_version(),
     }
 
 

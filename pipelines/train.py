@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import nn
 
 from pipelines.anomaly.calibration import Calibration
 from pipelines.base.percentages import promised
+from pipelines.base.software import software_version
 from pipelines.base.subsample import evenly_spaced
 from pipelines.base.warned import keep_warnings
 from pipelines.data.cache import reading_anew
@@ -387,6 +387,6 @@ def _work_key(prepared: Prepared) -> str:
         "format": [plan.image_format.channels, plan.image_format.bit_depth],
         "train_images": [data.sha256[index] for index in data.split["train"]],
         "select_images": [data.sha256[index] for index in data.split["select"]],  # they choose the best weights
-        "kintsugi": installed_version("kintsugi"),
+        "kintsugi": software_version(),
     }
     return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

@@ -29,7 +29,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
 from flows.cli import app  # noqa: E402
-from flows.terminal import DONE, INTERRUPTED, SOME_FAILED, WRONG  # noqa: E402
+from flows.terminal import DONE, FAULT, INTERRUPTED, SOME_FAILED, WRONG  # noqa: E402
 from pipelines.jobfile.job import Job, to_toml  # noqa: E402
 from pipelines.jobfile.tables import Age, LocalPath, Record  # noqa: E402
 
@@ -44,6 +44,7 @@ train = "images/good"
 """
 CODES = {
     DONE: "Done.",
+    FAULT: "A fault of Kintsugi itself, with a traceback. Please report it.",
     WRONG: "Wrong usage or bad input. Nothing was done.",
     SOME_FAILED: "Done, but some files or folders failed. Each of them is listed.",
     INTERRUPTED: "Stopped by Ctrl-C.",

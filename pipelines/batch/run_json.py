@@ -7,12 +7,12 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
 from pipelines.anomaly.drift import Drift
+from pipelines.base.software import software_version
 from pipelines.batch.alarms import find_alarms
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def describe_run(
         "timings": {stage: round(seconds, 3) for stage, seconds in job.stages.seconds.items()}
         | {"total": round(total, 3), "images_per_second": round(job.left / total, 2) if job.left else None},
         "versions": {
-            "kintsugi": installed_version("kintsugi"),
+            "kintsugi": software_version(),
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
             "provider": ", ".join(sorted(job.ran_on or {job.session.provider})),

@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.base.cores import usable_cores
 from pipelines.base.files import make_folders, write_atomically, write_json
 from pipelines.base.locks import locked
+from pipelines.base.software import software_version
 from pipelines.batch.output_folder import check_writable
 from pipelines.bench.anomalib_environment import MissingEnvironmentError, find_anomalib
 from pipelines.bench.cells import Cell, Result, Setup
@@ -209,7 +210,8 @@ def _write(setup: Setup, rows: dict[str, Method], results: Sequence[Result]) -> 
         "cells": [_without_lists(result) for result in results],
         "machine": {"cores": usable_cores(), "processor": platform.machine(), "system": platform.system()},
         "versions": {
-            name: installed_version(name) for name in ("kintsugi", "torch", "timm", "onnxruntime-gpu", "numpy")
+            "kintsugi": software_version(),
+            **{name: installed_version(name) for name in ("torch", "timm", "onnxruntime-gpu", "numpy")},
         },
     }
     failed = sum(result["status"] != "ok" for result in results)

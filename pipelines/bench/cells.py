@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from pipelines.base.files import write_json
+from pipelines.base.software import software_version
 from pipelines.bench.dataset import Half
 from pipelines.bench.jobs import overrides_for
 from pipelines.bench.methods import Method
@@ -63,7 +63,7 @@ class Cell:
             self.setup.max_train,
             self.method.name,
             self.seed,
-            installed_version("kintsugi"),
+            software_version(),
         ]
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:10]
 

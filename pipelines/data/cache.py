@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from pipelines.base.locks import locked
+from pipelines.base.software import software_version
 from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def cache_folder(stamp: dict[str, Any]) -> Iterator[Path]:
     used when its file `lock` is touched, which happens under the lock of the whole cache: what is touched here cannot
     be removed by another process at the same time.
     """
-    everything = stamp | {"max_pixels": settings().max_pixels, "kintsugi": installed_version("kintsugi")}
+    everything = stamp | {"max_pixels": settings().max_pixels, "kintsugi": software_version()}
     cache = settings().home / "cache" / "data"
     folder = cache / hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:24]
     cache.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.locks import locked
+from pipelines.base.software import DISTRIBUTION
 from pipelines.models.providers import CPU, choose_providers
 from pipelines.settings import settings
 from vaecore.graphs.export import export_extractor
@@ -25,7 +26,7 @@ from vaecore.representations.image_format import ImageFormat
 
 log = logging.getLogger(__name__)
 GPU_BATCH = 64
-VERSIONS = ("kintsugi", "torch", "onnx", "onnxscript", "timm")  # what the exported graph depends on
+VERSIONS = (DISTRIBUTION, "torch", "onnx", "onnxscript", "timm")  # what the exported graph depends on
 
 
 def find_extractor(features: Features, image_format: ImageFormat) -> Path:

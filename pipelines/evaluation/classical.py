@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.base.software import DISTRIBUTION
 from pipelines.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -78,7 +79,7 @@ def choose_classical(task: str, names: tuple[str, ...]) -> dict[str, Method]:
             raise DataError(f"no classical method for {task} is called '{name}'; {there}")
         method, package = known[name]
         if not _is_there(package):
-            raise DataError(f"'{name}' needs {package}, which is not installed: pip install '.[bench]' in a checkout")
+            raise DataError(f"'{name}' needs {package}, which is not installed: pip install '{DISTRIBUTION}[bench]'")
         chosen[name] = method
     return chosen
 

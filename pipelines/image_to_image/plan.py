@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.base.files import write_json
+from pipelines.base.software import software_version
 from pipelines.data.crop_images import CropImages, load_crop_images
 from pipelines.data.known_images import check_leakage
 from pipelines.data.pieces import announce_pieces, warn_of_crossing
@@ -192,6 +192,6 @@ def digest_work(job: Job, images: CropImages, split: Split, recipe: CropRecipe, 
         "images": images.pixel_sha256,
         "split": [split[name] for name in sorted(split)],  # weights that have seen an image do not calibrate on it
         "format": [images.image_format.channels, images.image_format.bit_depth],
-        "kintsugi": installed_version("kintsugi"),
+        "kintsugi": software_version(),
     }
     return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]

@@ -7,7 +7,6 @@ import logging
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from safetensors.numpy import save_file
 
+from pipelines.base.software import software_version
 from pipelines.base.subsample import evenly_spaced
 from pipelines.data.extractor import find_extractor
 from pipelines.data.plan import Plan
@@ -73,7 +73,7 @@ def common_fields(
         "git_commit": git_commit(job.path.parent),
         "data_digest": data_digest,
         "images": {name: len(indices) for name, indices in split.items()},
-        "kintsugi": installed_version("kintsugi"),
+        "kintsugi": software_version(),
     }
 
 

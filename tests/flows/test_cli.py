@@ -183,8 +183,8 @@ main()
         (["train", "JOB"], "torch lightning", "torch and lightning are not installed: this machine can score, but not"),
         (["train", "JOB"], "torchvision", "torchvision is not installed: this machine can score, but not train"),
         (["serve", "JOB"], "prefect", "prefect is not installed: schedules cannot run here (make setup in a checkout"),
-        (["serve", "JOB"], "torch", "pip install '.[train]'"),
-        (["demo", "--out", "out"], "torch mlflow prefect", "pip install '.[train,registry,flows]'"),
+        (["serve", "JOB"], "torch", "pip install 'kintsugi-images[train]'"),
+        (["demo", "--out", "out"], "torch mlflow prefect", "pip install 'kintsugi-images[train,registry,flows]'"),
     ],
 )
 def test_a_verb_whose_packages_are_missing_names_the_extra(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import onnxruntime
@@ -13,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from flows.cli import REF, app
+from pipelines.base.software import software_version
 from pipelines.models.reference import FORMS
 
 
@@ -27,7 +27,7 @@ def test_the_version_is_told_with_what_it_runs_on(kintsugi) -> None:
     done = kintsugi("--version")
     python = ".".join(map(str, sys.version_info[:3]))
     runtime = rf"onnxruntime(-gpu)? {re.escape(onnxruntime.__version__)}"
-    assert re.fullmatch(rf"kintsugi {re.escape(version('kintsugi'))} \(Python {python}, {runtime}\)\n", done.stdout)
+    assert re.fullmatch(rf"kintsugi {re.escape(software_version())} \(Python {python}, {runtime}\)\n", done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -140,6 +140,7 @@ def test_every_command_argument_and_option_is_described(name):
 def test_exit_codes_are_listed():
     assert re.findall(r"^\| (\d+) \|", sections("command-line.md")["Exit codes"], re.MULTILINE) == [
         "0",
+        "1",
         "2",
         "3",
         "130",

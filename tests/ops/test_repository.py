@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.base.software import DISTRIBUTION
+
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 2 * 2**20
 MAX_LINES = 400
@@ -107,9 +109,9 @@ def test_locks_cover_the_declared_requirements():
     ]
     extras = project["project"]["optional-dependencies"]
     # `bench` is for whoever may use what it brings.
-    assert extras["all"] == ["kintsugi[train,registry,flows,review,heif,lite2]"]
+    assert extras["all"] == [f"{DISTRIBUTION}[train,registry,flows,review,heif,lite2]"]
     declared += [line for name, extra in extras.items() if name != "bench" for line in extra]
-    names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared} - {"kintsugi"}
+    names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared} - {DISTRIBUTION}
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert names - locked == set(), "run `make lock`"
 

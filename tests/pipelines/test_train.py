@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pipelines.base.software import software_version
 from pipelines.data.examples import make_examples
 from pipelines.errors import DigestError, EmptyFolderError, JobError, ModelError
 from pipelines.jobfile.job import load_job
@@ -109,7 +109,7 @@ def test_the_card_says_what_a_person_needs(trained) -> None:
     card = (trained.bundle / "card.md").read_text()
     for wanted in ("72 different images", "47 to train", "n = 18 good images", "5.27 %", "licence", "Promotion:"):
         assert wanted in card
-    assert f"- exported by kintsugi {installed_version('kintsugi')}; the job file lies in no git repository" in card
+    assert f"- exported by kintsugi {software_version()}; the job file lies in no git repository" in card
     assert "| promised false alarms | at most 5.27 % of good images, on average |" in card
     assert "challenger" not in card
 
