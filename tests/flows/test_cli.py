@@ -332,7 +332,7 @@ def test_models_can_be_looked_up(kintsugi, trained) -> None:
     assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
     found = kintsugi("models", "search", "alias=champion", "model.target=pixels", home=trained.home).stdout
     assert found.startswith("tiles/1 [champion]")
-    assert "no version fulfils" in kintsugi("models", "search", "steps>40", home=trained.home).stdout
+    assert "no version meets all conditions" in kintsugi("models", "search", "steps>40", home=trained.home).stdout
     assert "training: 40 steps" in kintsugi("models", "compare", "tiles/1", "tiles@champion", home=trained.home).stdout
 
 

@@ -149,7 +149,7 @@ def test_a_run_that_was_deleted_counts_as_a_failed_try_and_is_logged(api, inbox,
     with pytest.raises(EOFError):
         asyncio.run(asyncio.wait_for(attend(uuid4(), planned, inbox), 60))
     assert api.asked.count("create_flow_run") == 2
-    assert "somebody has deleted the run for" in caplog.text
+    assert "was deleted: it counts as failed" in caplog.text
 
 
 def test_a_deployment_that_is_gone_is_noticed_and_an_outage_is_not_taken_for_it(api, monkeypatch):
