@@ -149,7 +149,7 @@ def test_an_older_model_has_no_scale_and_says_so_once(
     with caplog.at_level(logging.WARNING):
         embed_folder(images, tmp_path / "older.onnx", tmp_path / "e.parquet")
     (warning,) = caplog.messages
-    assert "the column embedding_scale is null; train it again" in warning
+    assert "the column embedding_scale is null; train the model again" in warning
     rows = rows_in(tmp_path / "e.parquet")
     assert {row["embedding_scale"] for row in rows} == {None}
     assert all(len(row["embedding"]) == 4 and row["nearest_distance"] >= 0 for row in rows)
