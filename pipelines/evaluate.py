@@ -98,7 +98,7 @@ def evaluate_model(
         classes = () if (folder / "test").is_dir() else Session(file, device="cpu").metadata.classes
         if not classes:
             msg = (
-                f"{folder} is not laid out for evaluation: there is no {folder / 'test' / GOOD} (see "
+                f"{folder} does not have the layout for evaluation: there is no {folder / 'test' / GOOD} (see "
                 "docs/guides/anomalies.md; --bound 500 takes any folder)"
             )
             raise FolderError(msg)

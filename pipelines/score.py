@@ -351,7 +351,7 @@ class Scoring(FolderRun):
     def _settle(self) -> Judgement:
         """Judge all rows, and draw the images that are newly flagged.
 
-        New images can move a threshold that depends on all scores, and an image that fails now frees a place in a budget.
+        New images can move a threshold that depends on all scores. An image that fails now frees a place in a budget.
         """
         judgement = self._judge()
         self.due = judgement.run

@@ -80,7 +80,7 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     )
     before = model.calibration()
     if before is None:
-        raise ModelError(f"{champion.ref} has no thresholds: it is no model that scores images")
+        raise ModelError(f"{champion.ref} has no thresholds: it is not an anomaly model")
     audits = audits_of(name, read_answers())
     rate = before.false_alarms if false_alarms is None else false_alarms
     sample = _sample(audits, rate, name)
@@ -149,7 +149,7 @@ def _sample(audits: Sequence[AuditedRun], rate: float | None, name: str) -> list
             )
         if audit.undecided > len(audit.images) / 20:
             log.warning(
-                "%d audited images of %s have no clear answer: if they are good ones, the rate will be higher than "
+                "%d audited images of %s have no clear answer: if they are good, the rate will be higher than "
                 "promised", audit.undecided, audit.run.out,
             )  # fmt: skip
     return list(found.values())

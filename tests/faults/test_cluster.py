@@ -224,5 +224,5 @@ def test_it_ends_where_no_worker_gets_anything_done(monkeypatch) -> None:
 
     job = _Job()
     monkeypatch.setattr(pipelines.batch.engines, "_done", lost)
-    with pytest.raises(EngineError, match="lost again and again"):
+    with pytest.raises(EngineError, match="keeps losing its workers"):
         on_ray(job, job.shards(), [].append)

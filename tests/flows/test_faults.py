@@ -208,7 +208,7 @@ def test_outages_of_the_server_are_logged_with_their_cause(serving, caplog):
         (RuntimeError("a bug"), RuntimeError, "a bug"),
         (ExceptionGroup("tasks", [LOST, ValueError("a bug")]), ExceptionGroup, "tasks"),
         (ExceptionGroup("tasks", [refused(401)]), ServerError, "401 it says: check PREFECT_API_AUTH_STRING"),
-        (refused(422), ServerError, "422 it says: does the server have this machine's version"),
+        (refused(422), ServerError, "422 it says: check that the server has the same version"),
     ],
     ids=["bug", "bug beside an outage", "401", "422"],
 )

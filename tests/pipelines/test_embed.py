@@ -162,7 +162,7 @@ def test_what_is_asked_for_must_be_possible(images: Path, trained, tmp_path: Pat
     (tmp_path / "d.parquet").mkdir()
     with pytest.raises(FolderError, match=r"d\.parquet is a folder"):
         embed_folder(images, trained.model, tmp_path / "d.parquet")
-    with pytest.raises(ModelError, match="builtin:denoise mends images: embeddings are of models that score"):
+    with pytest.raises(ModelError, match="builtin:denoise restores images: only anomaly models give embeddings"):
         embed_folder(images, "builtin:denoise", tmp_path / "e.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(EmptyFolderError, match="no images under"):
