@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect: a table of its figures, and a page with a link to the report."""
+"""Pages of a run in Prefect: a table of its figures, and a link to the report."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def record_scores(summary: ScoreSummary, folder: Path, model: str) -> None:
-    """Record the counts of a finished scoring job, and where its report is."""
+    """Record the counts of a finished scoring job, and the path of its report."""
     key = artifact_key("score", folder.name, model)
     create_table_artifact(table(list_counts(summary)), key=f"{key}-counts", description=f"{folder} with {model}")
     create_markdown_artifact(scores_page(summary, folder, model), key=f"{key}-report", description="Anomaly report")
 
 
 def list_counts(summary: ScoreSummary) -> dict[str, object]:
-    """List the figures of a scoring job by their names; the rate asked and the one measured are two."""
+    """List the figures of a scoring job by name; the promised and the measured rate are two entries."""
     claim, unmeant = summary.claim, "without a promise" if summary.claim.is_proved else "without a known rate"
     rate = None if 0 < summary.unpromised == summary.ok or not claim.holds else summary.false_alarms
     by_folder = {"judged against": "its folder", "flagged by calibration": summary.by_calibration}
@@ -45,7 +45,7 @@ def list_counts(summary: ScoreSummary) -> dict[str, object]:
 
 
 def record_restored(summary: RestoreSummary, folder: Path, model: str) -> None:
-    """Record the counts of a finished restoration, and where its report is."""
+    """Record the counts of a finished restoration, and the path of its report."""
     key = artifact_key("restore", folder.name, model)
     counts = {"files": summary.files, "restored": summary.ok, "failed": summary.failed, "psnr": summary.psnr}
     create_table_artifact(table(counts), key=f"{key}-counts", description=f"{folder} with {model}")
@@ -53,14 +53,14 @@ def record_restored(summary: RestoreSummary, folder: Path, model: str) -> None:
 
 
 def record_training(trained: TrainedModel) -> None:
-    """Record the figures of a finished training job, and what became of the version."""
+    """Record the figures of a finished training job, and whether its version became champion."""
     key = artifact_key("train", trained.version.name)
     create_table_artifact(table(trained.figures), key=f"{key}-figures", description=trained.version.ref)
     create_markdown_artifact(training_page(trained), key=f"{key}-version", description="Registered version")
 
 
 def record_champion(champion: Version, reason: str) -> None:
-    """Record which version is champion now."""
+    """Record the new champion."""
     create_markdown_artifact(
         f"# {champion.name}: version {champion.version} is champion\n\n{reason}\n\n{_code(champion.sha256)}\n",
         key=artifact_key("champion", champion.name),
@@ -69,7 +69,7 @@ def record_champion(champion: Version, reason: str) -> None:
 
 
 def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
-    """The page of a scoring job, in Markdown."""
+    """Return the page of a scoring job, in Markdown."""
     if not summary.ok:
         verdict = "No image could be scored."
     elif summary.threshold is None:
@@ -80,7 +80,7 @@ def scores_page(summary: ScoreSummary, folder: Path, model: str) -> str:
 
 
 def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
-    """The page of a job that mended, in Markdown."""
+    """Return the page of a restoration job, in Markdown."""
     images, done = _code(str((summary.out / "restored").resolve())), summary.done
     return (
         f"# {folder.name} with {model}\n\n**{summary.ok}** of {summary.files} images {done}."
@@ -89,7 +89,7 @@ def restored_page(summary: RestoreSummary, folder: Path, model: str) -> str:
 
 
 def training_page(trained: TrainedModel) -> str:
-    """The page of a training job, in Markdown."""
+    """Return the page of a training job, in Markdown."""
     version = trained.version
     state = "is champion" if trained.promoted else "stays challenger"
     verb = verb_of(version.tags.get("task", ""))
@@ -102,7 +102,7 @@ def training_page(trained: TrainedModel) -> str:
 
 
 def table(values: Mapping[str, object]) -> list[dict[str, str]]:
-    """The rows of a table; what was not measured is a dash.
+    """Return the rows of a table; a value that was not measured is a dash.
 
     >>> table({"flagged": 3, "threshold": None})
     [{'figure': 'flagged', 'value': '3'}, {'figure': 'threshold', 'value': '-'}]
@@ -115,7 +115,7 @@ def table(values: Mapping[str, object]) -> list[dict[str, str]]:
 
 
 def artifact_key(*parts: str) -> str:
-    """A key as Prefect wants it: lower-case letters, digits and dashes.
+    """Return a key in Prefect's form: lower-case letters, digits and dashes.
 
     >>> artifact_key("score", "Inbox 7", "tiles@champion")
     'score-inbox-7-tiles-champion'
@@ -128,7 +128,7 @@ def _failed(count: int) -> str:
 
 
 def _report(path: Path) -> str:
-    """Browsers do not follow a link from a page of a server to a file: the path is there to be copied."""
+    """Return a link and the plain path to copy: browsers do not follow a link from a server's page to a file."""
     report = path.resolve()
     return f"Report: [{report.name}]({report.as_uri()})\n\n{_code(str(report))}\n"
 

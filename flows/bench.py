@@ -1,4 +1,4 @@
-"""`kintsugi bench`: benchmarks, each against baselines of the same run."""
+"""`kintsugi bench`: benchmarks that compare Kintsugi with baselines in the same run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flows.options import FreshOption
 from flows.paths import App
 from flows.terminal import SOME_FAILED, tell_end, terminated_as_by_ctrl_c, told_plainly
 
-app = App(help="Benchmarks, each against baselines of the same run.", rich_markup_mode=None)
+app = App(help="Run benchmarks: Kintsugi and baselines in the same run.", rich_markup_mode=None)
 
 
 class HalfName(StrEnum):
-    """Which test images count."""
+    """The half of the test images that is used."""
 
     A = "A"
     B = "B"
@@ -25,7 +25,7 @@ class HalfName(StrEnum):
 
 @app.callback()
 def bench() -> None:
-    """Benchmarks, each against baselines of the same run."""
+    """Run benchmarks: Kintsugi and baselines in the same run."""
 
 
 @app.command()
@@ -34,41 +34,46 @@ def anomaly(
         list[Path],
         typer.Argument(
             metavar="DATASET...",
-            help="Labelled images: train/good, test/good, test/<defect>, ground_truth/<defect>. Several share a table.",
+            help="Folders with train/good, test/good, test/<defect>, ground_truth/<defect>. All go into one table.",
         ),
     ],
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each method that is random.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of seeds for each method that is random.")] = 3,
     methods: Annotated[
         str | None,
         typer.Option(
             "--methods",
-            help="Comma-separated: ours, patchcore, padim, knn, autoencoder_l2, autoencoder_ssim, pixel_vae (these are "
-            "the default), patchcore_own, padim_own (without anomalib).",
+            help="Comma-separated. The default is ours, patchcore, padim, knn, autoencoder_l2, autoencoder_ssim, "
+            "pixel_vae. Also: patchcore_own, padim_own (without anomalib).",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; goes on where it was stopped.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder. A stopped run continues there.")] = Path(
         "bench-out"
     ),
     half: Annotated[
-        HalfName, typer.Option("--half", help="A fixed half of the test images: choose on one, report on the other.")
+        HalfName,
+        typer.Option(
+            "--half", help="Use a fixed half of the test images: choose settings on one half, report on the other."
+        ),
     ] = HalfName.ALL,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Replace a key of the job; with a method before it, of that one only: ours.train.steps=500.",
+            help="Replace a key of the job. A method's name before the key limits it to that method: "
+            "ours.train.steps=500.",
         ),
     ] = None,
     max_train: Annotated[
-        int | None, typer.Option("--max-train", min=1, help="Use at most so many good images, all splits together.")
+        int | None,
+        typer.Option("--max-train", min=1, help="Use at most this number of good images, all splits together."),
     ] = None,
     scores: Annotated[
         list[str] | None,
         typer.Option(
             "--scores",
             metavar="NAME=FILE",
-            help="Add a row from scores of the same test images, such as scores-ours.json of an earlier version's "
+            help="Add a row from a file with scores of the same test images, such as scores-ours.json of an earlier "
             'benchmark: {"data set": {"good/1.png": 0.3}}.',
         ),
     ] = None,
@@ -76,7 +81,7 @@ def anomaly(
         bool,
         typer.Option(
             "--shift",
-            help="Instead: our own model's verdicts after changes of light and camera, by calibration and by folder.",
+            help="Only measure Kintsugi's verdicts after changes of light and camera, by calibration and by folder.",
         ),
     ] = False,
     fresh: FreshOption = False,
@@ -107,15 +112,15 @@ def anomaly(
 
 @app.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(help="Clean images; they are damaged as the models' task says.")],
-    models: Annotated[list[str], typer.Option("--model", help="A model that mends; may be given several times.")],
+    folder: Annotated[Path, typer.Argument(help="Clean images. The models' task says how they are damaged.")],
+    models: Annotated[list[str], typer.Option("--model", help="A restoration model. The option may be repeated.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("bench-restore-out"),
     levels: Annotated[str | None, typer.Option("--levels", help="Strengths of damage, such as 15,25,50.")] = None,
     classical: Annotated[
         str, typer.Option("--classical", help="Methods without networks: tv,nlm,wavelet,bm3d; all; or none.")
     ] = "all",
 ) -> None:
-    """Compare models that mend with each other and with methods without networks: PSNR, SSIM, time, operations."""
+    """Compare restoration models with each other and with methods without networks: PSNR, SSIM, time, operations."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import TO_TRAIN, require
 
@@ -130,27 +135,34 @@ def restore(
 @app.command()
 def throughput(
     folder: Annotated[Path, typer.Argument(help="Images.")],
-    model: Annotated[str, typer.Option("--model", help="A model that scores, such as tiles@champion.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; goes on where it was stopped.")] = Path(
+    model: Annotated[str, typer.Option("--model", help="An anomaly model, such as tiles@champion.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder. A stopped run continues there.")] = Path(
         "bench-throughput-out"
     ),
     rows: Annotated[
         str | None,
         typer.Option(
             "--rows",
-            help="Comma-separated: ours, naive, limits, anomalib_patchcore, anomalib_padim, anomalib_stfpm, "
-            "anomalib_efficientad (all are the default).",
+            help="Comma-separated (default: all): ours, naive, limits, anomalib_patchcore, anomalib_padim, "
+            "anomalib_stfpm, anomalib_efficientad.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Images of the folder that are taken.")] = 1000,
-    few: Annotated[int, typer.Option("--few", min=1, help="Images that anomalib's rows take: they are slow.")] = 200,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each row, in turns; medians are given.")] = 5,
+    images: Annotated[int, typer.Option("--images", min=1, help="Number of images of the folder to use.")] = 1000,
+    few: Annotated[
+        int, typer.Option("--few", min=1, help="Number of images for the rows of anomalib, which are slow.")
+    ] = 200,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, help="Number of runs of each row, in turns. The table has the medians.")
+    ] = 5,
     growth: Annotated[
-        str | None, typer.Option("--growth", help="Counts of images to run the batch job on once, such as 1000,100000.")
+        str | None,
+        typer.Option(
+            "--growth", help="Also run the batch job once on each of these numbers of images, such as 1000,100000."
+        ),
     ] = None,
     fresh: FreshOption = False,
 ) -> None:
-    """How fast a folder is scored, beside a plain loop, the stages by themselves, and anomalib's own prediction."""
+    """Measure how fast a folder is scored, beside a plain loop, each stage alone, and anomalib's own prediction."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import TO_TRAIN, require
 

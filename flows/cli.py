@@ -1,4 +1,4 @@
-"""The command line: the outermost layer. Every verb imports what it needs when it runs, so that --help is instant."""
+"""The command line, the outermost layer. Each command imports its packages when it runs, so --help is instant."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ app.add_typer(bench_app, name="bench")
 
 
 def _tell_version(wanted: bool) -> None:
-    """End with the versions that a report of a fault needs; ONNX Runtime's is asked for without its import."""
+    """Print the versions that a bug report needs, and exit. ONNX Runtime is not imported for this."""
     if not wanted:
         return
     from importlib.metadata import packages_distributions, version
@@ -57,17 +57,17 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def kintsugi(
     version: Annotated[  # noqa: ARG001 - its callback ends the command
-        bool, typer.Option("--version", help="Tell versions and end.", callback=_tell_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the versions and exit.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Find what is abnormal in folders of images, and restore them: train, register, score, restore, report."""
+    """Find abnormal images in folders, and restore images: train, register, score, restore, report."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths are printed, and not all are text
         sys.stdout.reconfigure(errors="surrogateescape")
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder of the demo.")] = Path("demo-out"),
 ) -> None:
     """Train, register, export, score and report on the bundled images."""
     out = out.resolve()
@@ -87,10 +87,12 @@ def demo(
 def train(
     job: Annotated[Path, typer.Argument(help="Job file (TOML).")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as train.steps=500.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the job, such as train.steps=500."),
     ] = None,
     if_needed: Annotated[
-        bool, typer.Option("--if-needed", help="Only if images have come or gone, or the job has changed, since.")
+        bool,
+        typer.Option("--if-needed", help="Train only if the images or the job have changed since the last training."),
     ] = False,
     fresh: FreshOption = False,
 ) -> None:
@@ -128,17 +130,19 @@ def score(
     out: OutOption,
     false_alarms: RateOption = None,
     budget: Annotated[
-        int | None, typer.Option("--budget", min=1, metavar="N", help="Flag at most N images, the worst of all.")
+        int | None,
+        typer.Option("--budget", min=1, metavar="N", help="Flag at most the N images with the highest scores."),
     ] = None,
     false_discoveries: Annotated[
         float | None,
         typer.Option(
-            "--false-discoveries", help="Instead of --false-alarms: share of the flagged images that may be good."
+            "--false-discoveries", help="Share of the flagged images that may be good. Replaces --false-alarms."
         ),
     ] = None,
     groups: GroupsOption = False,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Another calibration.json than the one beside the model.")
+        Path | None,
+        typer.Option("--calibration", help="Use this calibration.json instead of the one beside the model."),
     ] = None,
     against: AgainstOption = AgainstName.AUTO,
     all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
@@ -170,27 +174,27 @@ def restore(
     kind: Annotated[
         str,
         typer.Option(
-            "--format", metavar="KIND", help="Of the files that are written: png, tiff (tif), webp or jpeg (jpg)."
+            "--format", metavar="KIND", help="Format of the output files: png, tiff (tif), webp or jpeg (jpg)."
         ),
     ] = "png",
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Clean images, or true labels, of the same names to compare with."),
+        typer.Option("--reference", help="Compare with the clean images or true labels of the same names here."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, max=64, help="Number of further likely labels or colourings to draw.")
+        int, typer.Option("--samples", min=0, max=64, help="Number of other likely labellings or colourings to write.")
     ] = 0,
     bits: Annotated[
         int | None,
-        typer.Option("--bits", min=8, max=16, help="That 16-bit files fill (default: what the folder's files show)."),
+        typer.Option("--bits", min=8, max=16, help="Bits used in 16-bit files (default: measured on the files)."),
     ] = None,
-    gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep where photographs were taken (EXIF).")] = True,
+    gps: Annotated[bool, typer.Option("--gps/--no-gps", help="Keep the GPS position of photographs (EXIF).")] = True,
     strength: StrengthOption = 1.0,
     stamp: StampOption = True,
     fresh: FreshOption = False,
     engine: EngineOption = "local",
 ) -> None:
-    """Mend or colour every image under a folder, or label its pixels: images with error bars, report."""
+    """Restore, colour or label every image under a folder: images with error bars, report."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from pipelines.batch.engines import check_engine
         from pipelines.restore import restore_folder
@@ -215,18 +219,20 @@ def evaluate(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Holds test/good, test/<defect>, ground_truth/<defect>; a sub-folder for each class; clean or colour "
-            "images; or image/ and label/."
+            help="Folder with test/good, test/<defect> and ground_truth/<defect>; with a sub-folder for each class; "
+            "with clean or colour images; or with image/ and label/."
         ),
     ],
     model: ModelOption,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of anomaly models: keep rows, maps, report.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep rows, maps and report here (anomaly models).")
+    ] = None,
     false_alarms: RateOption = None,
     groups: GroupsOption = False,
     levels: Annotated[
         str | None,
-        typer.Option("--levels", help="Strengths of damage, such as 15,25,50, where images are mended."),
+        typer.Option("--levels", help="Strengths of damage, such as 15,25,50 (restoration models)."),
     ] = None,
     classical: Annotated[
         str | None,
@@ -235,20 +241,22 @@ def evaluate(
     regret: Annotated[
         bool,
         typer.Option(
-            "--regret", help="Also rank the images by likelihood regret: seconds for each image, kept in --out."
+            "--regret", help="Also rank the images by likelihood regret. Takes seconds for each image; kept in --out."
         ),
     ] = False,
     bound: Annotated[
         int | None,
-        typer.Option("--bound", min=1, help="Instead: lower bound on the log-likelihood, with N samples."),
+        typer.Option("--bound", min=1, help="Only measure a lower bound on the log-likelihood, with N samples."),
     ] = None,
     probe: Annotated[
         int | None,
-        typer.Option("--probe", min=10, help="Instead: accuracy of a linear classifier on the latents of N images."),
+        typer.Option(
+            "--probe", min=10, help="Only measure the accuracy of a linear classifier on the latents of N images."
+        ),
     ] = None,
     fresh: FreshOption = False,
 ) -> None:
-    """Measure a model: AUROC, AUPRO, false alarms; PSNR, SSIM, error bars on clean images; Dice; classes right."""
+    """Measure a model: AUROC, AUPRO, false alarms; PSNR, SSIM, error bars; Dice; or accuracy of the classes."""
     kept = "keeps the regrets that were found" if regret and out else "starts from the beginning"
     with told_plainly(stopped=f"the same command {kept}"), terminated_as_by_ctrl_c():
         from flows.preflight import require
@@ -273,14 +281,16 @@ def evaluate(
 @app.command()
 def sample(
     model: Annotated[str, typer.Argument(metavar="REF", help=f"{REF}.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for them, and a sheet of all.")] = Path("samples"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Other images with another one.")] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images.")] = 64,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images and one sheet of them all.")] = Path(
+        "samples"
+    ),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed: each seed gives other images.")] = 0,
     label: Annotated[
         str | None, typer.Option("--label", help="Draw images of one class (models with classes).")
     ] = None,
 ) -> None:
-    """Draw images from a model: what it thinks that normal looks like (models of pixels)."""
+    """Draw images from a model, to see what it takes for normal (models of pixels)."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import require
 
@@ -296,17 +306,18 @@ def embed(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="F.parquet", help="The file to write.")],
     neighbours: Annotated[
-        bool, typer.Option(help="Look for the most similar image and for copies; time goes with the square.")
+        bool,
+        typer.Option(help="Find the most similar image, and copies. The time grows with the square of the images."),
     ] = True,
 ) -> None:
-    """Write what a model makes of each image: its latents as numbers, the most similar image, copies."""
+    """Write a model's latents of each image as numbers, the most similar image, and copies."""
     with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
         from pipelines.embed import embed_folder
 
         summary = embed_folder(folder, model, out, neighbours=neighbours)
         typer.echo(f"{summary.ok} of {summary.files} images embedded, {summary.latents} numbers each: {summary.out}")
         if summary.duplicates is not None:
-            typer.echo(f"{summary.duplicates} of them are copies, or nearly, of another: see duplicate_of")
+            typer.echo(f"{summary.duplicates} of them are copies or near copies of another image: see duplicate_of")
         _exit_with_failures(summary.failed, summary.files, None, "embedded")
 
 
@@ -315,10 +326,10 @@ def explore(
     model: Annotated[str, typer.Argument(metavar="REF", help=f"{REF}.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for explore.html and explore.json.")],
     images: Annotated[
-        Path | None, typer.Option("--images", help="Images to show in its light; sub-folders are their kinds.")
+        Path | None, typer.Option("--images", help="Images to place among the latents; each sub-folder is one kind.")
     ] = None,
 ) -> None:
-    """Show what a model believes, on one page: samples, what each latent does, where your images lie."""
+    """Show on one page what a model has learned: samples, the effect of each latent, and where your images lie."""
     with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
         from flows.preflight import require
 
@@ -332,7 +343,9 @@ def explore(
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Argument(help="An output folder, finished or not; or a folder of output folders.")],
+    out: Annotated[
+        Path, typer.Argument(help="An output folder, also of an unfinished run; or a folder of output folders.")
+    ],
 ) -> None:
     """Rebuild report.html from an output folder, or the pages over time from a folder of runs."""
     with told_plainly():
@@ -346,7 +359,7 @@ def report(
 def serve(
     jobs: Annotated[list[Path] | None, typer.Argument(help="Job files, or folders of them (default: ./jobs).")] = None,
 ) -> None:
-    """Run the schedules of job files: training and scoring. Ends with Ctrl-C."""
+    """Run the schedules of job files: training, scoring and restoring. Stop with Ctrl-C."""
     with told_plainly(repeats=True):
         from flows.preflight import require
 
@@ -363,7 +376,7 @@ app.command()(recalibrate)
 
 @app.command()
 def doctor() -> None:
-    """Say what works here: packages, GPU, registry, orchestrator, disk."""
+    """Check this machine: packages, GPU, registry, orchestrator, disk."""
     with told_plainly():
         from pipelines.doctor import examine
 

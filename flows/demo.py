@@ -1,4 +1,4 @@
-"""The demo: the whole road on real images that ship with the software, as the same flows that a schedule runs."""
+"""The demo: every step on real images that ship with the software, with the same flows that a schedule runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 MODEL = "tiles"
 JOB = """\
-# Real images of magnetic tiles; every key that is not here has a default chosen from the images.
+# Real images of magnetic tiles. Every other key has a default that is chosen from the images.
 name = "{name}"
 task = "reconstruct"
 
@@ -30,7 +30,7 @@ false_alarms = 0.1  # One good tile in ten may be flagged; a lower rate would mi
 """
 
 
-RESTORED = {  # what is done: folder of the sample, model
+RESTORED = {  # title: folder of the sample, model
     "Noise taken out": ("noisy", "builtin:photo"),
     "Twice as large": ("small", "builtin:super_resolution_x2"),
     "Coloured": ("grey", "builtin:colorize"),
@@ -41,10 +41,10 @@ def run_demo(out: Path) -> str:
     """Train, register, export, score, evaluate and report on the bundled images.
 
     Args:
-        out: Where everything goes; a second run registers the next version there.
+        out: Output folder. A second run registers the next version there.
 
     Returns:
-        What to tell the user: figures, where the report is, what to try next.
+        The text for the user: figures, the report's path, and commands to try next.
     """
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def run_demo(out: Path) -> str:
 
 
 def _restore_photographs(out: Path) -> Path:
-    """Restore a noisy, a small and a grey photograph by models that ship; return the page that shows them."""
+    """Restore a noisy, a small and a grey photograph with models that ship; return the page that shows them."""
     from flows.restore import restore_flow
     from pipelines.report import write_photographs
 
@@ -94,7 +94,7 @@ def _restore_photographs(out: Path) -> Path:
 
 
 def next_commands(out: Path, job: Path, model: str) -> list[str]:
-    """What to try after the demo, ready for a shell whatever the folder is called."""
+    """Return the commands to try after the demo, quoted for a shell."""
     kintsugi = f"KINTSUGI_HOME={shlex.quote(str(out / 'home'))} .venv/bin/kintsugi"
     return [
         f"{kintsugi} models show {MODEL}",

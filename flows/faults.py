@@ -1,4 +1,4 @@
-"""What a server that answers has against a request: such a fault does not mend itself, so it ends what ran into it."""
+"""Requests that a server refuses: waiting does not help, so a refusal ends the work that needs the request."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ REFUSALS = (KintsugiError, PrefectException, httpx.HTTPError, DeploymentApplyErr
 
 
 async def expect_deployment(deployment: UUID) -> None:
-    """Look for a deployment now and then: of one that is gone the runner would start no more runs, and say nothing.
+    """Check at intervals that a deployment exists: without it, the runner would silently start no more runs.
 
     Raises:
-        Exception: It is gone, or the server answers and refuses.
+        Exception: The deployment is gone, or the server refuses the request.
     """
     while True:
         await asyncio.sleep(WATCH_SECONDS)
@@ -34,15 +34,15 @@ async def expect_deployment(deployment: UUID) -> None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether an error is a server's answer, whose text says all; of a bug, the trace says more."""
+    """Return whether an error is a server's answer, whose text is enough; a bug needs its stack trace."""
     return any(isinstance(link, REFUSALS) for link in chain(leaf(error)))
 
 
 def reason_of(error: BaseException) -> str:
-    """Describe a fault on one line, with the next step."""
+    """Describe an error on one line, with the next step."""
     links = list(chain(leaf(error)))
     if any(isinstance(link, ObjectNotFound) for link in links):
-        return "somebody has deleted its deployment: a new start makes it again"
+        return "its deployment was deleted: start `kintsugi serve` again to create it"
     statuses = {http_status(link) for link in links}
     advice = ""
     if statuses & {401, 403}:
@@ -50,5 +50,5 @@ def reason_of(error: BaseException) -> str:
     elif 404 in statuses:
         advice = ": check PREFECT_API_URL"
     elif 422 in statuses:
-        advice = ": does the server have this machine's version of Prefect?"
+        advice = ": check that the server has the same version of Prefect as this machine"
     return f"{cause(error)}{advice}"

@@ -1,8 +1,8 @@
-"""A job over a folder as tasks of a flow: one for each shard.
+"""A job over a folder as tasks of a flow, one task for each shard.
 
-Prefect's own cache is not used for shards. The output folder keeps what is done, keyed by the model's digest, and
-`shards()` lists only what is missing; a second record of the same fact could say "done" of rows that somebody has
-deleted. So a run that is repeated, by hand, by a schedule or by Prefect's Retry button, does only what is missing.
+Prefect's own cache is not used for shards. The output folder records the finished shards, keyed by the model's digest,
+and `shards()` lists only the missing ones. A second record could mark rows as done that somebody has deleted. So a
+repeated run (by hand, by a schedule or by Prefect's Retry button) does only the missing work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManager[FolderRun]], engine: Engine) -> Any:  # noqa: ANN401
-    """Open a job, do its shards, and finish it; what `finish` returns."""
+    """Open a job, process its shards, finish it, and return what `finish` returns."""
     log = logging.getLogger(f"pipelines.{verb}")  # its lines are those of the plain job
     with ExitStack() as held:
         run_all = held.enter_context(open_engine(engine))
@@ -48,7 +48,7 @@ def run_shards(verb: str, model: str, opener: Callable[[], AbstractContextManage
 
 
 class Sealed(Generic[T]):
-    """Carries an object into and out of a task: Prefect walks through records in search of futures, but not in here."""
+    """Carry an object into and out of a task. Prefect searches records for futures, but does not look in here."""
 
     def __init__(self, value: T) -> None:
         self.value = value
@@ -60,7 +60,7 @@ def open_job(
     opener: Sealed[Callable[[], AbstractContextManager[FolderRun]]],
     model: str,  # noqa: ARG001 - for the task run's name
 ) -> Sealed[FolderRun]:
-    """List the images, fetch the model, take the output folder; `held` closes all of it."""
+    """List the images, fetch the model and lock the output folder; `held` closes them."""
     return Sealed(held.value.enter_context(opener.value()))
 
 
@@ -72,7 +72,7 @@ def do_shard(
     number: int,  # noqa: ARG001 - for the task run's name
     total: int,  # noqa: ARG001
 ) -> None:
-    """Do one shard: 10 to 60 seconds of work, against the 10 milliseconds that a task costs."""
+    """Process one shard: 10 to 60 seconds of work; a task itself costs 10 milliseconds."""
     job.value.run(shard.value, advance.value)
 
 
@@ -85,32 +85,32 @@ def do_shards(
     total: int,  # noqa: ARG001 - for the task run's name
     engine: str,  # noqa: ARG001
 ) -> None:
-    """Do all shards: another engine has its own record of each. Tried again, those that are done are done again."""
+    """Process all shards with another engine, which has its own record. A retry repeats the finished ones too."""
     run_all.value(job.value, shards.value, advance.value)
 
 
 @task(name="finish", **TRIES)
 def finish(job: Sealed[FolderRun]) -> Any:  # noqa: ANN401 - each verb has a summary of its own
-    """Merge all rows, write results and the report."""
+    """Merge all rows, and write the results and the report."""
     return job.value.finish()
 
 
 def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, keep: str | None) -> None:
-    """Raise a finished run's alarms, and leave it where people and later trainings look for it.
+    """Raise the alarms of a finished run, and publish it for people and for later trainings.
 
-    What was asked for is done and on disk: nothing that goes wrong here undoes it.
+    The results are already on disk: a failure here does not affect them.
 
     Args:
-        out: Of the run.
-        model: Which was asked for.
-        alarms: What the run found alarming.
-        series: It is one of many in one folder, which get a page over time.
+        out: Output folder of the run.
+        model: The model that was asked for.
+        alarms: Alarms of the run.
+        series: The run is one of many in one folder, which get a page over time.
         keep: How long runs of the same schedule are kept, such as 90d.
     """
     for sentence in alarms:
         log.warning("alarm: %s", sentence)
     if alarms:
-        with only_warned("no event of the alarm was emitted"):
+        with only_warned("the event of the alarm was not emitted"):
             announce("alarm", model.partition("@")[0], alarms)
         if list(alarms) != alarms_before(out):
             notify(
@@ -122,17 +122,17 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
                 ],
             )
     if series:
-        with only_warned("the pages over time are as they were"):
+        with only_warned("the pages over time were not updated"):
             tidy(out, keep)
-    with only_warned("the run is not in MLflow, so a training that is due will not know of its drift"):
+    with only_warned("the run is not in MLflow, so the next training cannot use its drift"):
         publish(out)
     if keep is not None and (age := interval(keep)):
-        with only_warned("old runs stay in MLflow until the next one"):
+        with only_warned("old runs stay in MLflow until the next run"):
             forget(out, age)
 
 
 def alarms_before(out: Path) -> list[str]:
-    """Alarms of the same schedule's run before: what has been told is not told again every quarter of an hour."""
+    """Return the alarms of the schedule's previous run: the same alarm is not sent again every quarter of an hour."""
     from pipelines.batch.retention import runs_like
 
     try:
@@ -143,7 +143,7 @@ def alarms_before(out: Path) -> list[str]:
 
 
 def tidy(out: Path, keep: str | None) -> None:
-    """Remove runs of the same schedule that have grown old, and bring the pages over time up to date."""
+    """Remove old runs of the same schedule, and update the pages over time."""
     from pipelines.batch.retention import forget_runs
     from pipelines.report import write_history
 
@@ -154,21 +154,21 @@ def tidy(out: Path, keep: str | None) -> None:
 
 @task(name="publish", **TRIES)
 def publish(out: Path) -> None:
-    """Put figures, report and account of a run into MLflow, where its model is in a registry."""
+    """Put the figures, the report and the record of a run into MLflow, if its model is in a registry."""
     from pipelines.registry.batch_runs import publish_run
 
     publish_run(out)
 
 
 def forget(out: Path, age: timedelta) -> None:
-    """Remove from MLflow what runs of the same schedule left there long ago."""
+    """Remove old runs of the same schedule from MLflow."""
     from pipelines.registry.batch_runs import forget_published
 
     forget_published(out, age, datetime.now(UTC))
 
 
 def run_folder(due: datetime, name: str) -> str:
-    """The name of a scheduled run's folder: the same for another try of the same run, sorted by time.
+    """Return the folder name of a scheduled run: names sort by time, and a retry gets the same name.
 
     >>> run_folder(datetime(2026, 11, 21, 2, 0, tzinfo=UTC), "score inbox with tiles@champion")
     '2026-11-21T02-00-00Z-score-inbox-with-tiles-champion'

@@ -1,4 +1,4 @@
-"""What arrives in an inbox is worked on, one delivery after the other."""
+"""Start a run for each delivery that arrives in an inbox, one after the other."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from flows.schedules import Planned
 from pipelines.batch.deliveries import Inbox
 
 log = logging.getLogger("pipelines.inbox")
-LOOK_SECONDS = 5.0  # between two looks; less where a delivery need not rest for long
-WAIT_SECONDS = 2.0  # between two questions whether a run has ended
+LOOK_SECONDS = 5.0  # between two looks into the inbox; less if deliveries settle faster
+WAIT_SECONDS = 2.0  # between two checks whether a run has ended
 
 
 async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
-    """Start a run for each delivery, and wait for its end: until it is cancelled.
+    """Start a run for each delivery and wait for its end, until this task is cancelled.
 
-    A run that does not complete is tried again, which does only what is missing.
+    A run that does not complete is tried again; the new run does only the missing work.
 
     Args:
-        deployment: Of the flow; it says model and rules.
-        planned: What it is.
-        inbox: Where deliveries come.
+        deployment: Deployment of the flow, which holds model and rules.
+        planned: The schedule entry.
+        inbox: The folder in which deliveries arrive.
 
     Raises:
-        Exception: The server answers, and refuses: the deployment is gone, or the password is wrong.
+        Exception: The server refuses the request: the deployment is gone, or the password is wrong.
     """
     inbox.open()
     pause = min(LOOK_SECONDS, inbox.settle.total_seconds() / 2)
@@ -47,12 +47,14 @@ async def attend(deployment: UUID, planned: Planned, inbox: Inbox) -> None:
                 await asyncio.to_thread(inbox.record_done, delivery)
                 break
             if not inbox.record_failure(delivery):
-                log.warning("%s is left alone until something comes into it: look at its last runs", delivery)
+                log.warning(
+                    "%s has failed too often and is skipped until a file in it changes: check its runs", delivery
+                )
                 break
 
 
 async def _start(deployment: UUID, parameters: dict[str, object], key: str, delivery: Path, pause: float) -> UUID:
-    """Ask for a run until the server has heard; asked twice with one key, it makes one run."""
+    """Ask for a run until the server answers; two requests with one key make one run."""
     outage = Outage(f"the run for {delivery} cannot be started", pause)
     while True:
         try:
@@ -62,7 +64,7 @@ async def _start(deployment: UUID, parameters: dict[str, object], key: str, deli
                 )
         except Exception as error:
             if http_status(error) == 404:
-                raise ObjectNotFound(error) from error  # of this request, Prefect's client does not say so itself
+                raise ObjectNotFound(error) from error  # for this request, Prefect's client raises another error
             if not is_transient(error):
                 raise
             outage.report(error)
@@ -73,15 +75,15 @@ async def _start(deployment: UUID, parameters: dict[str, object], key: str, deli
 
 
 async def _completed(run: UUID, delivery: Path) -> bool:
-    """Wait for a run's end, whatever its server does meanwhile, and tell whether it was a good one."""
-    outage = Outage(f"whether the run for {delivery} has ended is not known", WAIT_SECONDS)
+    """Wait for a run's end, even while its server is away, and return whether the run completed."""
+    outage = Outage(f"the state of the run for {delivery} is not known", WAIT_SECONDS)
     while True:
         await asyncio.sleep(WAIT_SECONDS)
         try:
             async with get_client() as client:
                 state = (await client.read_flow_run(run)).state
         except ObjectNotFound:
-            log.warning("somebody has deleted the run for %s: it counts as one that failed", delivery)
+            log.warning("the run for %s was deleted: it counts as failed", delivery)
             return False
         except Exception as error:
             if not is_transient(error):

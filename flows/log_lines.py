@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 
 from pipelines.base.progress import as_json
 
-RUN = secrets.token_hex(6)  # of this process, where no flow run has an id of its own
+RUN = secrets.token_hex(6)  # id of this process, for lines outside a flow run
 
 
 def root_speaks_json() -> bool:
-    """Return whether the lines of every logger reach stderr as objects already."""
+    """Return whether all loggers already write JSON objects to stderr."""
     return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
 
 
 def let_prefect_speak_json() -> None:
-    """Have Prefect's own lines be objects, too, here and in processes that are started from here.
+    """Make Prefect write JSON objects too, in this process and in its children.
 
-    Prefect reads this when it is imported: call it before that.
+    Prefect reads this setting on import: call this function before that.
     """
     if as_json():
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
@@ -29,19 +29,19 @@ def let_prefect_speak_json() -> None:
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, logger, run and message of each record; of an error, its stack trace, too."""
+    """Time, level, logger, run and message of each record, and the stack trace of an error."""
 
     def __init__(self, run: str = RUN) -> None:
-        """Keep what every line is marked with.
+        """Keep the id that every line carries.
 
         Args:
-            run: Of Prefect's flow run, or made up for a process.
+            run: Id of Prefect's flow run, or a random id for a process.
         """
         super().__init__()
         self.run = run
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one line."""
+        """Return one record as one line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -55,8 +55,8 @@ class JsonLines(logging.Formatter):
 
 
 class PrefectLines(JsonLines):
-    """The same, made as Prefect's logging configuration makes its own formatter of this kind."""
+    """The same formatter, with the constructor that Prefect's logging configuration expects."""
 
     def __init__(self, *_: object) -> None:
-        """Take what any formatter is given by a logging configuration, and need none of it."""
+        """Accept the arguments of a logging configuration and ignore them."""
         super().__init__()

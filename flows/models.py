@@ -1,4 +1,4 @@
-"""`kintsugi models`: look models up in the registry and move its champion."""
+"""`kintsugi models`: list and compare the models of the registry, and set the champion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from flows.paths import App
 from flows.terminal import told_plainly
 
-app = App(help="Look models up in the registry and move its champion.", rich_markup_mode=None)
+app = App(help="List and compare the models of the registry, and set the champion.", rich_markup_mode=None)
 REF = "name@champion, name@alias, name/3, models:/name/3, builtin:NAME, or the path of an .onnx file"
 
 
@@ -41,9 +41,9 @@ def list_models() -> None:
 
 @app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see where its file is.")],
+    name: Annotated[str, typer.Argument(help="A model; or one version, such as tiles/3, to see the path of its file.")],
 ) -> None:
-    """Show a model's versions, their figures, and every move of its champion."""
+    """Show a model's versions, their figures, and every change of its champion."""
     with told_plainly():
         from pipelines.models.model_file import MODEL_FILE
         from pipelines.models.reference import split_ref
@@ -77,7 +77,7 @@ def search_models(
         ),
     ] = None,
 ) -> None:
-    """List versions of all models by name, alias, task, figures, keys of their jobs, tags; all conditions hold."""
+    """List the versions that meet all conditions on name, alias, task, figures, keys of the job, or tags."""
     with told_plainly():
         from pipelines.registry.store import Registry
 
@@ -87,13 +87,13 @@ def search_models(
             task = version.tags.get("task", "")
             typer.echo(f"{version.ref + aliases:36} {task:16} {version.created:%Y-%m-%d %H:%M} UTC")
         if not found:
-            typer.echo("no version fulfils every condition")
+            typer.echo("no version meets all conditions")
 
 
 @app.command("compare")
 def compare_models(
     first: Annotated[str, typer.Argument(help="A version, such as tiles/3 or tiles@champion.")],
-    second: Annotated[str, typer.Argument(help="Another one.")],
+    second: Annotated[str, typer.Argument(help="Another version.")],
 ) -> None:
     """Show two versions side by side: figures, training images, jobs."""
     with told_plainly():
@@ -110,7 +110,9 @@ def compare_models(
 def promote_model(
     name: Annotated[str, typer.Argument(help="A registered model.")],
     version: Annotated[int, typer.Argument(help="The version that becomes champion.")],
-    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "promoted by hand",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Reason to record in the model's history.")
+    ] = "promoted by hand",
 ) -> None:
     """Make a version the champion, whatever the promotion rule says."""
     with told_plainly():
@@ -125,7 +127,9 @@ def promote_model(
 @app.command("rollback")
 def rollback_model(
     name: Annotated[str, typer.Argument(help="A registered model.")],
-    reason: Annotated[str, typer.Option("--reason", help="For the trail.")] = "rolled back by hand",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Reason to record in the model's history.")
+    ] = "rolled back by hand",
 ) -> None:
     """Make the previous champion the champion again."""
     with told_plainly():
@@ -136,13 +140,13 @@ def rollback_model(
 
 @app.command("verify")
 def verify_model(ref: Annotated[str, typer.Argument(help=f"{REF}.")]) -> None:
-    """Check a registered model's files against their recorded digests; of a file, tell digest and calibration."""
+    """Check a registered model's files against their recorded digests. For a file, print digest and calibration."""
     with told_plainly():
         from pipelines.models.reference import find_model_file, split_ref
 
         if file := find_model_file(ref):
-            belongs = "belongs to it" if file.calibration() else "is not there"
-            typer.echo(f"{file.path}: sha256 {file.sha256}; calibration.json beside it {belongs}")
+            belongs = "belongs to it" if file.calibration() else "is missing"
+            typer.echo(f"{file.path}: sha256 {file.sha256}; its calibration.json {belongs}")
             return
         from pipelines.registry.store import Registry
 

@@ -1,6 +1,7 @@
-"""Who hears of what happens: services and people that KINTSUGI_NOTIFY names; nobody by default.
+"""Send notices to the services and people that KINTSUGI_NOTIFY names; to nobody by default.
 
-Such an address is often its own password, so it is in no job file, which is registered with every model, and in no log.
+Such an address often contains its password. So it is neither in a log nor in a job file, which is registered with every
+model.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ BLOCK = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")  # type and name of a block of Pref
 
 
 def notify(subject: str, sentences: Sequence[str]) -> None:
-    """Tell everybody whom the environment names. That somebody could not be told is a warning: no run fails by it.
+    """Send a notice to each address of the environment. A notice that fails is a warning and stops no run.
 
     Args:
         subject: One line.
-        sentences: What there is to say.
+        sentences: The text.
     """
     addresses = settings().notify
     text = "\n".join(sentences)
@@ -45,30 +46,30 @@ def notify(subject: str, sentences: Sequence[str]) -> None:
             time.sleep(pause)
             trouble = _trouble(address, subject, text)
         if trouble is not None:
-            log.warning("%s could not be told: %s", _kind(address), trouble)
+            log.warning("the notice to %s was not sent: %s", _kind(address), trouble)
 
 
 def announce(event: str, model: str, sentences: Sequence[str]) -> None:
-    """Emit an event of a model, such as `kintsugi.alarm`, which Prefect's automations can wait for."""
+    """Emit an event of a model, such as `kintsugi.alarm`, for Prefect's automations."""
     resource = {"prefect.resource.id": f"kintsugi.model.{model}", "prefect.resource.name": model}
     emit_event(f"kintsugi.{event}", resource, payload={"sentences": list(sentences)})
 
 
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as hooks are
-    """A flow's hook: tell that a run failed, and why."""
-    notify(f"Kintsugi: {flow_run.name} failed", [state.message or state.name or "", "What it did before is kept."])
+    """Notify that a run failed, and why (the hook of a flow)."""
+    notify(f"Kintsugi: {flow_run.name} failed", [state.message or state.name or "", "The results so far are kept."])
 
 
 def _trouble(address: str, subject: str, text: str) -> str | None:
-    """Why nobody was told; None where somebody was."""
+    """Send a notice; return the reason if it was not sent, else None."""
     try:
-        return None if _send(address, subject, text) else "look at the address"
+        return None if _send(address, subject, text) else "check the address"
     except Exception as error:  # noqa: BLE001 - of any of a hundred services
         return type(error).__name__  # its text may hold the address
 
 
 def _send(address: str, subject: str, text: str) -> bool:
-    """Whether somebody was told, by an address of one of Apprise's services or a block of Prefect."""
+    """Send a notice through a service of Apprise or a block of Prefect; return whether it was sent."""
     return _through_service(address, subject, text) if "://" in address else _through_block(address, subject, text)
 
 
@@ -81,7 +82,7 @@ def _through_block(name: str, subject: str, text: str) -> bool:
         return False
     with block.raise_on_failure():
         sent: Any = block.notify(text, subject)
-        if inspect.iscoroutine(sent):  # not of those that come with Prefect
+        if inspect.iscoroutine(sent):  # not the case for Prefect's own blocks
             asyncio.run(sent)
     return True
 
@@ -97,7 +98,7 @@ def _through_service(address: str, subject: str, text: str) -> bool:
 
 @contextmanager
 def _silent(*names: str) -> Iterator[None]:
-    """Loggers that would tell addresses say nothing."""
+    """Silence the loggers that would print addresses."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -110,7 +111,7 @@ def _silent(*names: str) -> Iterator[None]:
 
 
 def _kind(address: str) -> str:
-    """What of an address may be told.
+    """Return the part of an address that may be shown.
 
     >>> _kind("slack://token-a/token-b"), _kind("slack-webhook/ops"), _kind("mailto:ops:secret@example.org")
     ('the slack:// address of KINTSUGI_NOTIFY', 'slack-webhook/ops', 'an entry of KINTSUGI_NOTIFY')

@@ -17,29 +17,34 @@ RateOption = Annotated[
 ]
 GroupsOption = Annotated[
     bool,
-    typer.Option("--groups", help="Judge each sub-folder by the calibration images of the same sub-folder, if enough."),
+    typer.Option(
+        "--groups", help="Judge each sub-folder by the calibration images of the same name, if there are enough."
+    ),
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", "-o", help="Output folder: new, or of an earlier run over the same images.")
+    Path, typer.Option("--out", "-o", help="Output folder: a new one, or that of an earlier run over the same images.")
 ]
 EngineOption = Annotated[
-    str, typer.Option("--engine", metavar="ENGINE", help="Where it is done: local, or ray: a cluster's machines.")
+    str,
+    typer.Option("--engine", metavar="ENGINE", help="Where the work is done: local (this machine) or ray (a cluster)."),
 ]
 FreshOption = Annotated[
     bool,
-    typer.Option("--fresh", help="Forget what an earlier run did and begin again, such as after files were replaced."),
+    typer.Option(
+        "--fresh", help="Discard the results of an earlier run and start again, for example after files were replaced."
+    ),
 ]
 
 StrengthOption = Annotated[
-    float, typer.Option("--strength", min=0, max=1, help="From 0 (the image) to 1 (the result): a mixture of both.")
+    float, typer.Option("--strength", min=0, max=1, help="Mix image and result: 0 is the image, 1 is the result.")
 ]
 StampOption = Annotated[
-    bool, typer.Option("--stamp/--no-stamp", help="State model, version and sha256 in the metadata of each file.")
+    bool, typer.Option("--stamp/--no-stamp", help="Write model, version and sha256 into the metadata of each file.")
 ]
 
 
 class AgainstName(StrEnum):
-    """What images may be judged against."""
+    """The images that a score is compared with."""
 
     CALIBRATION = "calibration"
     FOLDER = "folder"
@@ -50,7 +55,7 @@ AgainstOption = Annotated[
     AgainstName,
     typer.Option(
         "--against",
-        help="What images are judged against: calibration, whose rate holds for images like its own; folder, where "
-        "most images of this folder lie; auto: the folder once its good images score otherwise.",
+        help="What each score is compared with. calibration: the calibration images; the false-alarm rate holds for "
+        "images like them. folder: most images of this folder. auto: the folder, if its good images score differently.",
     ),
 ]

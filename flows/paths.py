@@ -1,7 +1,7 @@
-"""Paths of the command line: `~` is the user's home, and what can be no local path is refused before the work.
+"""Paths of the command line: `~` is the user's home, and a text that is no local path is refused before the work.
 
-A shell leaves `~` as it is in `--out=~/x`, in quotes and in a service's file. It gives an empty argument for a variable
-that is not set, and Python reads an empty path as the current folder.
+A shell does not expand `~` in `--out=~/x`, in quotes and in a service's file. It passes an empty argument for an unset
+variable, and Python reads an empty path as the current folder.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Command(TyperCommand):
         """Read the arguments.
 
         Raises:
-            typer.BadParameter: One is empty.
+            typer.BadParameter: An argument is empty.
         """
         for before, argument in zip(["", *args], args, strict=False):
             if not argument or re.fullmatch(r"--[a-z-]+=", argument):
                 name = argument[:-1] or (before if before.startswith("-") else "an argument")
-                raise typer.BadParameter(f"{name} is empty: is a variable of the shell not set?", ctx)
+                raise typer.BadParameter(f"{name} is empty: check that the shell variable is set", ctx)
         read: list[str] = super().parse_args(ctx, args)
         return read
 
 
 class App(typer.Typer):
-    """A command line whose commands are given local paths, with the user's home in the place of `~`."""
+    """A command line whose commands get local paths, with `~` replaced by the user's home."""
 
     def command(
         self,

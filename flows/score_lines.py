@@ -1,4 +1,4 @@
-"""What the command line prints of a run that scored."""
+"""The lines that the command line prints after scoring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.score import ScoreSummary
 
 
 def describe_scores(summary: ScoreSummary) -> Iterator[str]:
-    """Yield the lines: how many images look abnormal and by which rule, and what is known of it."""
+    """Yield the lines: how many images look abnormal, by which rule, and what is known about its rate."""
     if not summary.ok:
         yield "no image could be scored"
         return

@@ -1,4 +1,4 @@
-"""`kintsugi serve`: run the schedules of job files on this machine, each run in a process of its own."""
+"""`kintsugi serve`: run the schedules of job files on this machine, each run in its own process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from pipelines.settings import settings
 
 __all__ = ["find_jobs", "serve"]
 
-# Not through logging: Prefect's handlers would say each line again. Wrapped lines would tear the table apart.
+# Not through logging: Prefect's handlers would print each line again. Wrapped lines would break the table.
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
 FLOWS: Mapping[str, Flow[..., Any]] = {"train": train_flow, "score": score_flow, "restore": restore_flow}
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
@@ -65,15 +65,15 @@ log = logging.getLogger("pipelines.serve")
 
 
 def serve(jobs: Sequence[Path]) -> None:
-    """Run the schedules of job files until Ctrl-C or SIGTERM; then stop the runs, and the server if it is embedded.
+    """Run the schedules of job files until Ctrl-C or SIGTERM; then stop the runs, and an embedded server.
 
     Args:
-        jobs: Job files; those without a `[schedule]` are left out.
+        jobs: Job files; those without a `[schedule]` are skipped.
 
     Raises:
-        JobError: A job file cannot be read, or no job has a schedule that can be carried out.
-        ServerError: Prefect's server does not answer or refuses, another process serves one of the jobs on this
-            machine, or at the end: some were stopped for what another try would not mend.
+        JobError: A job file cannot be read, or no job has a schedule that can run.
+        ServerError: Prefect's server does not answer or refuses; or another process serves one of the jobs on this
+            machine; or, at the end, some schedules were stopped by an error that another try would not help.
     """
     planned = plan([load_job(path) for path in jobs])
     if any(each.verb == "train" for each in planned):
@@ -81,7 +81,7 @@ def serve(jobs: Sequence[Path]) -> None:
     with ExitStack() as held:
         for name in sorted({each.job.name for each in planned}):
             held.enter_context(_only_one(name))
-        # For the runs: their log lines belong on this terminal, and they end when this process does.
+        # For the runs: they log to this terminal, and end when this process ends.
         held.enter_context(_variables({CONSOLE_LEVEL: "INFO", SERVE_PID: str(os.getpid())}))
         stop, reached = held.enter_context(_stop_by_signal()), threading.Event()
         inboxes = {each.name: _inbox(each) for each in planned if each.schedule is None}
@@ -106,7 +106,7 @@ def serve(jobs: Sequence[Path]) -> None:
                 stop.wait(AWAY_SECONDS)
         if stopped:
             msg = "; ".join(f"{name} was stopped: {reason}" for name, reason in stopped.items())
-            raise ServerError(f"{msg}. Mend that and start `kintsugi serve` again")
+            raise ServerError(f"{msg}. Correct the cause and start `kintsugi serve` again")
 
 
 async def _serve(
@@ -117,8 +117,8 @@ async def _serve(
     stopped: dict[str, str],
     outage: Outage,
 ) -> None:
-    """Serve until asked to stop, or until nothing is left to serve; what one job runs into stops that job alone."""
-    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would tell of each run that is skipped or queued
+    """Serve until a stop is requested or nothing is left to serve; an error of one job stops only that job."""
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # it would log each run that is skipped or queued
     runner = _Runner(planned, stop)
     ids: dict[UUID, Planned] = {}
     for each in planned:
@@ -167,10 +167,10 @@ async def _serve(
 
 
 async def _stop_serving(planned: Planned, error: BaseException, stopped: dict[str, str]) -> None:
-    """Note and report that something is served no more; the others go on."""
+    """Record and report that a schedule has stopped; the others continue."""
     reason = stopped[planned.name] = reason_of(error)
-    log.error("%s is served no more: %s", planned.name, reason, exc_info=None if is_refusal(error) else error)
-    await asyncio.to_thread(notify, f"Kintsugi: {planned.name} is served no more", [reason])
+    log.error("%s has stopped: %s", planned.name, reason, exc_info=None if is_refusal(error) else error)
+    await asyncio.to_thread(notify, f"Kintsugi: {planned.name} has stopped", [reason])
 
 
 class _Runner(Runner):
@@ -183,21 +183,21 @@ class _Runner(Runner):
         super().__init__(
             name="kintsugi",
             query_seconds=min(most, max(least, min(intervals, default=most) / 5)),
-            # Not before a run is due: a run that waits in a process of its own holds its deployment's only place, and
-            # the one that is running would be taken for an overlap.
+            # Not before a run is due: a run that waits in its own process holds its deployment's only place, and the
+            # run in progress would count as an overlap.
             prefetch_seconds=0,
-            limit=None,  # the deployments' own limits say what happens to a run that finds no place
+            limit=None,  # the limits of the deployments decide about a run that finds no place
         )
         self._stop_requested = stop
 
     async def _pause_schedules(self) -> None:
-        """Prefect's own would end with the first deployment that somebody has deleted, and leave the others."""
+        """Pause all schedules. Prefect's own method would stop at the first deployment that was deleted."""
         for deployment in self._deployment_registry.get_deployment_ids():
             with suppress(ObjectNotFound):
                 await self._client.pause_deployment(deployment)
 
     def handle_sigterm(self, *_args: object, **_keywords: object) -> None:
-        """Prefect would stop from within the signal handler, against its own event loop."""
+        """Request a stop. Prefect would stop inside the signal handler, against its own event loop."""
         self._stop_requested.set()
 
 
@@ -216,15 +216,15 @@ async def _deployment(planned: Planned) -> RunnerDeployment:
 
 
 async def _show(planned: Mapping[UUID, Planned]) -> None:
-    """Print what is scheduled, with the times that the server has planned."""
+    """Print the schedules, with the times that the server has planned."""
     timed = {identity for identity, each in planned.items() if each.schedule}
     try:
         due = await _due(timed)
     except Exception as error:  # noqa: BLE001 - whatever it is, the runs start without the table's times
-        log.warning("when runs are due cannot be shown: %s", cause(error))
+        log.warning("the times of the next runs cannot be shown: %s", cause(error))
         due = {}
     if len(due) < len(timed):
-        CONSOLE.print(f"The server has planned no runs within {PLAN_SECONDS:.0f} s: look at its log if none starts.")
+        CONSOLE.print(f"The server has planned no runs within {PLAN_SECONDS:.0f} s: see its log if no run starts.")
     rows = [("run", "when", "while one runs", "next", "what")]
     for identity, each in planned.items():
         table = each.job.schedule
@@ -237,11 +237,11 @@ async def _show(planned: Mapping[UUID, Planned]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         CONSOLE.print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    CONSOLE.print("Ctrl-C ends it.")
+    CONSOLE.print("Stop with Ctrl-C.")
 
 
 async def _due(timed: Collection[UUID]) -> dict[UUID, datetime]:
-    """When the server has planned the next run of each deployment, of those that it has planned in time."""
+    """Return the next run's time of each deployment that the server has planned within the waiting time."""
     due: dict[UUID, datetime] = {}
     async with get_client() as client:
         ends = asyncio.get_running_loop().time() + PLAN_SECONDS
@@ -269,7 +269,7 @@ def _inbox(planned: Planned) -> Inbox:
 
 @contextmanager
 def _only_one(name: str) -> Iterator[None]:
-    """Hold a job's lock: two runners of one deployment would each take the other's runs for left-overs."""
+    """Hold a job's lock: two runners of one deployment would each close the other's runs."""
     path = settings().home.resolve() / "serve" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
@@ -277,7 +277,7 @@ def _only_one(name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            msg = f"process {lock.read().strip()} serves the job '{name}' already: stop it, or leave this job out"
+            msg = f"process {lock.read().strip()} already serves the job '{name}': stop it, or leave this job out"
             raise ServerError(msg) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -301,12 +301,12 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _stop_by_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set; the second of them ends the process at once."""
+    """Yield an event that Ctrl-C, SIGTERM or a closed terminal sets; a second signal ends the process at once."""
     stop = threading.Event()
 
     def request(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            os._exit(128 + number)  # runs and server see it, and end too
+            os._exit(128 + number)  # runs and server notice it and end too
         stop.set()
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

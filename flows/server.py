@@ -1,14 +1,14 @@
-"""The embedded Prefect server: what runs the flows where `PREFECT_API_URL` names no other.
+"""The embedded Prefect server, which runs the flows if `PREFECT_API_URL` is not set.
 
-One server belongs to one `KINTSUGI_HOME`, and all processes that use this home share it. Two locks keep order, since
-the kernel gives a lock back even when its holder is killed:
+One server belongs to one `KINTSUGI_HOME`, and all processes that use this home share it. Two locks keep order, because
+the kernel releases a lock even when its holder is killed:
 
-- `server.lock`: held by the server as long as it lives. Who gets it without waiting is the one to start a server.
-- `users.lock`: shared by the processes that use the server. When the server can take it for itself, nobody is left, and
-  it ends. So no server outlives its users, however they died.
+- `server.lock`: held by the server as long as it lives. A process that gets it without waiting starts a server.
+- `users.lock`: shared by the processes that use the server. When the server can lock it alone, it has no users and
+  ends. So no server outlives its users, however they died.
 
-Prefect's own temporary server (`PREFECT_SERVER_EPHEMERAL_ENABLED`) takes as long to start, runs no schedules, and stays
-behind when its parent is killed.
+Prefect's own temporary server (`PREFECT_SERVER_EPHEMERAL_ENABLED`) takes as long to start, runs no schedules, and keeps
+running when its parent is killed.
 """
 
 from __future__ import annotations
@@ -43,17 +43,16 @@ class ServerError(KintsugiError):
 
 @contextmanager
 def orchestrator() -> Iterator[str]:
-    """Give Prefect a server for the length of the block.
+    """Provide a Prefect server inside the block.
 
-    That is the one at `PREFECT_API_URL` where this is set, else the embedded one, which is started unless another
-    process of this home has it running. Flow runs that a killed process left behind are then marked as crashed.
-    Blocks can nest.
+    If `PREFECT_API_URL` is set, it is that server. Otherwise it is the embedded server, which is started unless another
+    process of this home runs it. A new server marks the flow runs of killed processes as crashed. Blocks can nest.
 
     Yields:
         The address of Prefect's API.
 
     Raises:
-        ServerError: the embedded server did not start; says how long it was waited for and where its log is.
+        ServerError: The embedded server did not start; the message has the waiting time and the path of the log.
     """
     if url := os.environ.get("PREFECT_API_URL"):
         yield url
@@ -63,7 +62,8 @@ def orchestrator() -> Iterator[str]:
         home.mkdir(parents=True, exist_ok=True)
         users = (home / "users.lock").open("w")
     except OSError as error:
-        raise ServerError(f"{home} cannot be written ({error}): set KINTSUGI_HOME to a folder of yours.") from error
+        msg = f"{home} cannot be written ({error}): set KINTSUGI_HOME to a folder that you may write."
+        raise ServerError(msg) from error
     with users:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is ending
         try:
@@ -78,7 +78,7 @@ def orchestrator() -> Iterator[str]:
 
 
 def is_alive(home: Path) -> bool:
-    """Whether a server (or one that is starting) holds the lock of this folder."""
+    """Return whether a server, also one that is starting, holds the lock of this folder."""
     with (home / "server.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,7 +88,7 @@ def is_alive(home: Path) -> bool:
 
 
 def _join(home: Path) -> dict[str, Any]:
-    """The address of the running server; starts one where there is none."""
+    """Return the address of the running server; start a server if there is none."""
     ends = time.monotonic() + START_SECONDS
     while True:
         with (home / "server.lock").open("a") as lock, suppress(BlockingIOError):
@@ -100,7 +100,7 @@ def _join(home: Path) -> dict[str, Any]:
                 return address
         if time.monotonic() > ends:
             raise ServerError(
-                f"Another process starts the Prefect server of {home}, and is not done after {START_SECONDS:.0f} s. "
+                f"Another process has been starting the Prefect server of {home} for {START_SECONDS:.0f} s. "
                 f"See {home / 'server.log'}, end that process and try again, or set PREFECT_API_URL."
             )
         time.sleep(0.1)
@@ -112,7 +112,7 @@ def _start(home: Path, lock: IO[str], ends: float) -> dict[str, Any]:
     published.unlink(missing_ok=True)
     auth = f"kintsugi:{secrets.token_urlsafe(24)}"
     with (home / "server.log").open("wb") as log:
-        # A session of its own: Ctrl-C in the terminal must not take the server away before the flows have said goodbye.
+        # In its own session: Ctrl-C in the terminal must not stop the server before the flows have reported their end.
         process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-m", "flows.server_process", str(lock.fileno()), str(home / "users.lock")],
             cwd=Path(__file__).parents[1],
@@ -139,14 +139,14 @@ def _start(home: Path, lock: IO[str], ends: float) -> dict[str, Any]:
     partial.touch(mode=0o600)  # the password is in it
     partial.write_text(json.dumps(address))
     partial.replace(published)
-    # Its end is seen by its lock, not by its process: the server may outlive us for another user's sake, and `Popen`
-    # would warn about a child that is still running.
+    # The lock shows whether the server runs, not the process: the server may outlive this process for another user, and
+    # `Popen` would warn about a child that is still running.
     process.returncode = 0
     return address
 
 
 def _read_port(process: subprocess.Popen[bytes], home: Path, ends: float) -> int:
-    """The port that the server writes when it is ready."""
+    """Return the port that the server writes when it is ready."""
     with process.stdout as pipe:  # type: ignore[union-attr] # it was opened with stdout=PIPE
         while not select.select([pipe], [], [], 0.1)[0]:
             if time.monotonic() > ends:
@@ -160,12 +160,12 @@ def _read_port(process: subprocess.Popen[bytes], home: Path, ends: float) -> int
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
     raise ServerError(
         f"The embedded Prefect server {reason}.\n{tail}\nThe whole log: {log}. "
-        f"Mend what it says and try again, or start a Prefect server and set PREFECT_API_URL."
+        f"Correct the cause and try again, or start a Prefect server and set PREFECT_API_URL."
     )
 
 
 def _flush() -> None:
-    """Send what Prefect has yet to say: else it tries for a minute at exit, when the server is gone."""
+    """Send Prefect's pending logs and events: else Prefect tries for a minute at exit, when the server is gone."""
     if "prefect.logging.handlers" in sys.modules:
         from prefect.events.worker import EventsWorker
         from prefect.logging.handlers import APILogWorker
@@ -175,7 +175,7 @@ def _flush() -> None:
 
 
 def _leave(home: Path, users: IO[str]) -> None:
-    """Stop the server unless somebody else uses it; returns when it is gone."""
+    """Stop the server unless another process uses it; return when it is gone."""
     fcntl.flock(users, fcntl.LOCK_UN)
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +194,7 @@ def _leave(home: Path, users: IO[str]) -> None:
 
 
 def _answers(url: str) -> bool:
-    """Whether a server is ready at this address."""
+    """Return whether a server is ready at this address."""
     with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2) as response:  # noqa: S310 - our own http
         return bool(response.status == 200)
     return False
@@ -219,7 +219,7 @@ def _client_settings(home: Path, address: Mapping[str, Any]) -> dict[str, str]:
         "PREFECT_API_URL": address["url"],
         "PREFECT_API_AUTH_STRING": address["auth"],
         "PREFECT_UI_URL": "",  # there is none: no "View at" lines
-        # A demo is told by the pipelines' own lines; `serve` sets this otherwise.
+        # A demo shows only the lines of the pipelines; `serve` sets another level.
         CONSOLE_LEVEL: os.environ.get(CONSOLE_LEVEL, "WARNING"),
     }
 
@@ -242,7 +242,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _refresh() -> None:
-    """Prefect keeps the settings that it found when it was imported: have it look again."""
+    """Make Prefect read its settings again: it keeps those that it found on import."""
     if "prefect.context" in sys.modules:
         from prefect.context import refresh_global_settings_context
         from prefect.logging.configuration import setup_logging

@@ -1,4 +1,4 @@
-"""The process of the embedded Prefect server: started by `flows.server` with the two locks."""
+"""The process of the embedded Prefect server, which `flows.server` starts with the two locks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from flows.server import HOST, STOP_SECONDS
 
 
 def main(lock: int, users: Path) -> None:
-    """Serve until told to stop, or until nobody holds the users' lock any more.
+    """Serve until a signal, or until no process holds the users' lock any more.
 
     Args:
         lock: File descriptor of `server.lock`, which stays locked as long as this process has it open.
         users: Path of `users.lock`.
     """
     os.set_inheritable(lock, False)
-    listener = socket.create_server((HOST, 0))  # bound before it is told, so that no other process takes the port
+    listener = socket.create_server((HOST, 0))  # bound before it is announced, so no other process takes the port
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(lock: int, users: Path) -> None:
 
 
 def _end_with_users(server: uvicorn.Server, users: Path) -> None:
-    """Wait until this process can have the users' lock alone, then stop."""
+    """Wait until this process can lock the users' lock alone, then stop."""
     with users.open("w") as lock:
         while True:
             time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Limits on memory and threads (`ulimit -v`, `ulimit -u`): what ran out, which limit is set, and what to do."""
+"""Messages for a shortage of memory or threads (`ulimit -v`, `ulimit -u`): the limit and the next step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pipelines.errors import SettingsError
 
 LEAST_ADDRESSES = 3 * 2**29  # bytes; with less, OpenBLAS ends the process or waits for ever when it is imported
 AGAIN = "start the same command again"
-# What Python, the dynamic linker, C++ and torch say.
+# Messages of Python, the dynamic linker, C++ and torch.
 _NO_THREAD = ("can't start new thread", "pthread_create")
 _NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "bad_alloc", "out of memory")
 
 
 def require_memory() -> None:
-    """Refuse a limit on memory that no verb can work under.
+    """Raise if the limit on memory is too low for every command.
 
     Raises:
         SettingsError: `ulimit -v` allows less than a gigabyte and a half.
@@ -22,19 +22,19 @@ def require_memory() -> None:
     addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES:
         raise SettingsError(
-            f"this process may use {_kib(addresses)} of memory (ulimit -v), and needs {_kib(LEAST_ADDRESSES)} to "
-            "begin with: raise the limit, or remove it with `ulimit -v unlimited`"
+            f"this process may use {_kib(addresses)} of memory (ulimit -v) and needs at least {_kib(LEAST_ADDRESSES)}: "
+            "raise the limit, or remove it with `ulimit -v unlimited`"
         )
 
 
 def shortage_of(error: BaseException) -> str | None:
-    """Return a message where memory or threads ran out; None where an error is another one.
+    """Return a message if memory or threads ran out; None for any other error.
 
     Args:
-        error: Of any library: few raise MemoryError, and many hide it in the text of another error.
+        error: An error of any library: few raise MemoryError, and many hide it in the text of another error.
     """
     text = str(error).lower()
-    if "cuda" in text and "out of memory" in text:  # limits of the system are not its limits
+    if "cuda" in text and "out of memory" in text:  # the limits of the system do not apply to the GPU
         return (
             f"the memory of the GPU ran out ({str(error).splitlines()[0][:200]}): free it, train with a smaller "
             f"train.batch, or set KINTSUGI_DEVICE=cpu, and {AGAIN}"

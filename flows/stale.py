@@ -1,4 +1,4 @@
-"""Flow runs whose process was killed: to Prefect they run for ever, and keep their place in the queue."""
+"""Close flow runs whose process was killed: for Prefect they run for ever and keep their place in the queue."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PAGE = 200  # the most that the server returns at once
 
 
 def close_all_runs(reason: str) -> int:
-    """Mark every active run as crashed and pause every deployment: for a server that has just started, so has no user.
+    """Mark all active runs as crashed and pause all deployments: for a server that has just started.
 
     Args:
         reason: Shown as the run's message.
 
     Returns:
-        How many runs were marked.
+        Number of runs that were marked.
     """
     with get_client(sync_client=True) as client:
         while deployments := [d for d in client.read_deployments(limit=PAGE) if not d.paused]:
@@ -43,7 +43,7 @@ def close_all_runs(reason: str) -> int:
 
 
 def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
-    """Mark the active runs of some deployments as crashed, where they carry the tag of this machine.
+    """Mark the active runs of some deployments as crashed if they have the tag of this machine.
 
     Args:
         deployments: The deployments, which no process but the caller serves on this machine.
@@ -51,7 +51,7 @@ def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
         reason: Shown as the run's message.
 
     Returns:
-        How many runs were marked.
+        Number of runs that were marked.
     """
     with get_client(sync_client=True) as client:
         runs = FlowRunFilter(state=_active(), tags=FlowRunFilterTags(all_=[tag]))
@@ -59,11 +59,11 @@ def close_runs_of(deployments: Sequence[UUID], tag: str, reason: str) -> int:
 
 
 def drop_missed_runs(deployments: Sequence[UUID], *, asked: bool = False) -> None:
-    """Delete the runs that a schedule planned while nobody served it, or all of them would start now.
+    """Delete the runs that a schedule planned while it was not served: else all of them would start now.
 
     Args:
-        deployments: Those that will be served.
-        asked: Also runs that did not come from a schedule: otherwise somebody has asked for them, and they stay.
+        deployments: The deployments that will be served.
+        asked: Also delete runs that somebody asked for; by default only those of a schedule.
     """
     missed = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
@@ -87,8 +87,8 @@ def _close(
     closed = 0
     while found := client.read_flow_runs(flow_run_filter=runs, deployment_filter=deployments, limit=PAGE):
         for run in found:
-            # By force: from CANCELLING, only CANCELLED would be allowed. The run's place in its deployment's queue is
-            # given back by this too.
+            # By force: from CANCELLING, only CANCELLED would be allowed. This also frees the run's place in its
+            # deployment's queue.
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
         closed += len(found)
     return closed

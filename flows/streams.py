@@ -1,4 +1,4 @@
-"""The standard streams of the command: they are always open, a reader that goes away stops no work, JSON is JSON."""
+"""Prepare the standard streams: they are always open, tolerate a reader that goes away, and can be JSON."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ PIPE_BYTES = 1 << 20  # library code may print while it holds Python's lock, and
 
 
 class Forgiving(io.TextIOWrapper):
-    """Text whose reader may go away, as in `kintsugi score ... 2>&1 | head -1`: the rest is thrown away."""
+    """A text stream whose reader may go away, as in `kintsugi score ... 2>&1 | head -1`: the rest is discarded."""
 
     @classmethod
     def around(cls, stream: TextIO) -> Forgiving:
-        """Take over a stream, which nobody can use any more.
+        """Take over a stream, which cannot be used any more.
 
         Args:
-            stream: Of the interpreter: its buffer is taken.
+            stream: A stream of the interpreter, which loses its buffer.
         """
         encoding, errors, by_line = stream.encoding, stream.errors, bool(stream.line_buffering)
         return cls(stream.detach(), encoding=encoding, errors=errors, line_buffering=by_line)  # type: ignore[attr-defined]
 
     def write(self, text: str) -> int:
-        """Write, or throw away."""
+        """Write, or discard."""
         with suppress(BrokenPipeError):
             return super().write(text)
         self._forget()
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or throw away."""
+        """Flush, or discard."""
         try:
             super().flush()
         except BrokenPipeError:
             self._forget()
 
     def _forget(self) -> None:
-        """Let what is in the buffer, and all that follows, go nowhere."""
+        """Send the buffer and all later text to /dev/null."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -58,7 +58,7 @@ class Forgiving(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Open streams that are closed, forgive readers that go away, and make stderr JSON where that is asked for."""
+    """Open closed streams, tolerate readers that go away, and make stderr JSON if KINTSUGI_LOG asks for it."""
     _open_closed()
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
@@ -68,22 +68,22 @@ def prepare_streams() -> None:
 
 
 def _open_closed() -> None:
-    """Let a closed stream (`2>&-`) be /dev/null, or the next file takes its number, and what libraries print."""
+    """Open a closed stream (`2>&-`) as /dev/null: else the next file takes its number and gets what libraries print."""
     names = ("stdin", "stdout", "stderr")
     while (number := os.open(os.devnull, os.O_RDWR)) < len(names):  # the lowest number that is free
         os.set_inheritable(number, True)
     os.close(number)
     for number, name in enumerate(names):
-        if getattr(sys, name) is None:  # as Python has it where the number was closed
+        if getattr(sys, name) is None:  # Python's value for a closed stream
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _make_stderr_json() -> None:
-    """Make each line on stderr an object: of loggers, warnings, libraries in C, and processes that are started here.
+    """Make each line on stderr a JSON object: lines of loggers, warnings, C libraries and child processes.
 
-    File descriptor 2 becomes a pipe, so no library takes it for a terminal and draws a bar on it. A thread writes what
-    comes out of it to the real stderr: objects as they are, any other line as the message of one. Loggers write to the
-    real one themselves: what they have written is out, however the process ends.
+    File descriptor 2 becomes a pipe, so no library takes it for a terminal and draws a progress bar. A thread copies
+    the pipe to the real stderr: objects as they are, any other line as the message of an object. Loggers write to the
+    real stderr directly, so their lines are out however the process ends.
     """
     real = Forgiving(os.fdopen(os.dup(STDERR), "wb"), encoding="utf-8", line_buffering=True)
     handler = logging.StreamHandler(real)
@@ -92,7 +92,7 @@ def _make_stderr_json() -> None:
     thread = threading.Thread(target=_copy, args=(os.fdopen(reader, "rb"), handler), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no thread is left to this process: it ends soon, with a message of its own
+    except RuntimeError:  # no further thread is allowed: the process ends soon, with its own message
         return
     with suppress(OSError, AttributeError):  # a limit of the system, or no Linux
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -102,7 +102,7 @@ def _make_stderr_json() -> None:
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
     threading.excepthook = lambda error: log_uncaught(error.exc_value)
-    atexit.register(_restore, real, thread)  # before any library is imported, so after what those have registered
+    atexit.register(_restore, real, thread)  # registered before any library is imported, so it runs last
 
 
 def _restore(real: TextIO, thread: threading.Thread) -> None:
@@ -116,7 +116,7 @@ def _copy(lines: IO[bytes], handler: logging.StreamHandler[TextIO]) -> None:
     with lines:
         for line in lines:
             text = line.decode(errors="backslashreplace").strip()
-            if _is_object(text):  # of a child, which writes objects itself
+            if _is_object(text):  # a child process writes objects itself
                 handler.stream.write(f"{text}\n")
             elif text:
                 handler.handle(logging.LogRecord(RAW, logging.WARNING, "", 0, "%s", (text,), None))
@@ -130,5 +130,5 @@ def _is_object(text: str) -> bool:
 
 
 def log_uncaught(error: BaseException | None) -> None:
-    """Log an error that nobody has caught, with its stack trace."""
+    """Log an uncaught error with its stack trace."""
     logging.getLogger("flows").critical("%s", f"{type(error).__name__}: {error}", exc_info=error)

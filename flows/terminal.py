@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, plain lines on stderr, errors that the user can mend, Ctrl-C and SIGTERM."""
+"""Shared by all commands: exit codes, plain lines on stderr, errors that the user can fix, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DONE, FAULT, WRONG, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class _Plain(logging.Formatter):
-    """The message alone, in one line however long, and before a warning the word."""
+    """The message alone, on one line; a warning begins with the word "warning"."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
@@ -29,7 +29,7 @@ class _Plain(logging.Formatter):
 
 
 class _Once(logging.Filter):
-    """Passes each warning once: a command that scores a folder twice has the same to say of it twice."""
+    """Pass each warning once: a command that scores a folder twice would print its warnings twice."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -48,7 +48,7 @@ class _Once(logging.Filter):
 
 @contextmanager
 def _lines_on_stderr(*, repeats: bool) -> Iterator[None]:
-    """Print what the software logs on stderr, each line once: Prefect's handler of all logs would print it again."""
+    """Print the log of the software on stderr, each line once: Prefect's root handler would print it again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json() else _Plain())
     if not repeats:
@@ -70,14 +70,12 @@ def _lines_on_stderr(*, repeats: bool) -> Iterator[None]:
 
 
 @contextmanager
-def told_plainly(
-    stopped: str = "start the same command again to go on where it was", *, repeats: bool = False
-) -> Iterator[None]:
-    """Progress goes to stderr as plain lines; an error that the user can mend is one message and exit code 2.
+def told_plainly(stopped: str = "start the same command again to continue", *, repeats: bool = False) -> Iterator[None]:
+    """Print progress on stderr as plain lines; turn an error that the user can fix into one message and exit code 2.
 
     Args:
-        stopped: What to say after Ctrl-C.
-        repeats: Print a warning each time that it comes, not the first time alone: for what runs for days.
+        stopped: The text after Ctrl-C.
+        repeats: Print a warning every time, not only the first time: for commands that run for days.
     """
     with _lines_on_stderr(repeats=repeats):
         yield from _with_plain_errors(stopped)
@@ -99,7 +97,7 @@ def _with_plain_errors(stopped: str) -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str | None:
-    """What the user can do about an error; None where nobody but us can."""
+    """Return what the user can do about an error; None for a bug."""
     if isinstance(error, KintsugiError):
         return str(error)
     if isinstance(error, MemoryError | RuntimeError | ImportError | OSError) and (short := shortage_of(error)):
@@ -112,16 +110,16 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, BrokenPipeError) or not isinstance(error, OSError):
         return None
     place = "" if error.filename is None else f"{error.filename}: "
-    return f"{place}{_reason(error)}; free space or mend the rights, then start the same command again"
+    return f"{place}{_reason(error)}; free space or correct the permissions, then start the same command again"
 
 
 def tell_end(text: str, *, word: str = "", level: int = logging.ERROR) -> None:
-    """Write why a command did not do everything, as the last line on stderr.
+    """Write the reason why a command did not finish its work, as the last line on stderr.
 
     Args:
         text: The reason.
-        word: What comes before it in a line for people.
-        level: Of the object, where lines are for programs.
+        word: Text before the reason, in lines for people.
+        level: Level of the JSON object, in lines for programs.
     """
     if as_json():
         logging.getLogger("flows").log(level, "%s", text)
@@ -130,13 +128,13 @@ def tell_end(text: str, *, word: str = "", level: int = logging.ERROR) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """What the system says; libraries wrap it in words of their own."""
+    """Return the system's own message: libraries wrap it in other words."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 
 @contextmanager
 def terminated_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which service managers send, keeps what is done as Ctrl-C does."""
+    """Handle SIGTERM, which service managers send, like Ctrl-C: finished work is kept."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

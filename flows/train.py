@@ -1,4 +1,4 @@
-"""The training job as a flow: whether there is anything to learn, the training, and who hears of it."""
+"""The training job as a flow: decide whether to train, train, and send notices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("pipelines.training.need")
 
 
 def _run_name() -> str:
-    """`train tiles`: the job's name, or its file's when that cannot be read (the run will say why)."""
+    """Return `train tiles`, by the job's name; by the file's name if the job cannot be read (the run reports why)."""
     job = Path(flow_run.parameters["job"])
     name = job.stem
     with suppress(OSError, ValueError):
@@ -42,11 +42,11 @@ def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = Fal
     Args:
         job: The job file.
         overrides: `key=value` pairs that replace keys of the file.
-        if_needed: Train only if there is something to learn: new images, by the rule of the job's `[retrain]`.
+        if_needed: Train only if the images or the job have changed, by the rule of the job's `[retrain]`.
 
     Returns:
-        The registered version, whether it became champion, and the figures behind that; None where nothing was to be
-        learned.
+        The registered version, whether it became champion, and the figures behind the decision; None if no training was
+        needed.
     """
     with recorded_run():
         why = None
@@ -65,26 +65,26 @@ def train_flow(job: Path, overrides: tuple[str, ...] = (), if_needed: bool = Fal
 
 @task(name="decide", **TRIES)
 def decide(job: Path, overrides: tuple[str, ...]) -> Need:
-    """Whether a training that is due has anything to learn."""
+    """Decide whether a training is needed."""
     from pipelines.jobfile.job import load_job
     from pipelines.training.need import need_of
 
     return need_of(load_job(job, overrides))
 
 
-@task(name="train", **TRIES)  # a further try goes on from the last checkpoint
+@task(name="train", **TRIES)  # another try continues from the last checkpoint
 def train(job: Path, overrides: tuple[str, ...], why: str | None) -> TrainedModel:
-    """Train, export, calibrate, register and maybe promote."""
+    """Train, export, calibrate and register; promote if the job's rule says so."""
     from pipelines.train import train_model
 
     return train_model(job, overrides=overrides, why=why)
 
 
 def tell(trained: TrainedModel, why: str | None) -> None:
-    """Tell what became of a training."""
+    """Announce the result of a training."""
     version = trained.version
     sentences = [trained.reason, *([f"Trained because: {why}"] if why else [])]
     state = "is the new champion" if trained.promoted else "was not promoted"
-    with only_warned("no event of it was emitted"):
+    with only_warned("the event of the training was not emitted"):
         announce("promoted" if trained.promoted else "refused", version.name, sentences)
     notify(f"Kintsugi: {version.ref} {state}", sentences)

@@ -1,8 +1,8 @@
-"""Runs on a team's server whose machine went down: Prefect itself lets them run for ever.
+"""Mark runs on a team's server as crashed if their machine went down: Prefect itself keeps them running for ever.
 
-While they seem to run they keep their deployment's only place, and each run that is due is left out. So the server gets
-a rule: a run that it has heard nothing of for a while has crashed. One that is alive after all, since it was the server
-that was away, puts this right at its end. `flows.stale` does the same for an embedded server, at once.
+Such a run keeps its deployment's only place, so every later run of the schedule is skipped. The server therefore gets a
+rule: a run that sends no sign of life for a while has crashed. A run that is alive after all, because the server was
+away, corrects its state at its end. `flows.stale` does the same for an embedded server, at once.
 
     python -m flows.watchdog [SECONDS]
 """
@@ -18,20 +18,20 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-NAME = "kintsugi: runs that went silent have crashed"
+NAME = "kintsugi: silent runs have crashed"
 SILENCE = timedelta(minutes=10)  # a run sends a sign of life every three minutes
 BEGINS = {"prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.heartbeat"}
 
 
 def watch(silence: timedelta = SILENCE) -> None:
-    """Give the server the rule, or change the one that it has.
+    """Create the rule on the server, or update it.
 
     Args:
-        silence: How long a run may say nothing; more than PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+        silence: How long a run may be silent; more than PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
     rule = AutomationCore(
         name=NAME,
-        description="Its machine went down, or was cut off. The same run started again does only what is missing.",
+        description="Its machine went down, or was cut off. Start the run again: it does only the missing work.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             after=BEGINS,
@@ -44,7 +44,7 @@ def watch(silence: timedelta = SILENCE) -> None:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message=f"Nothing was heard of it for {silence.total_seconds():.0f} s: its machine went down.",
+                message=f"The run was silent for {silence.total_seconds():.0f} s: its machine went down.",
             )
         ],
     )

@@ -1,4 +1,4 @@
-"""What a model makes of a folder of images, as numbers: one row for each file, with its neighbours and its copies.
+"""Write the embeddings of a folder of images: one row for each file, with its nearest image and its copies.
 
     find images -> decode -> run the model -> neighbours and near-duplicates -> one Parquet file
 
@@ -40,9 +40,9 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 MEAN, SCALE = "embedding", "embedding_scale"
-SAVED_IMAGES = 64  # that are saved again, to see how far copies are from their originals
-BLOCK_FILES = 1024  # whose embeddings come in any order
-GROUP_FILES, GROUP_BYTES = 65_536, 64 * 2**20  # of a row group: as many rows as both allow
+SAVED_IMAGES = 64  # images that are saved again, to measure how far copies are from their originals
+BLOCK_FILES = 1024  # files whose embeddings may come in any order
+GROUP_FILES, GROUP_BYTES = 65_536, 64 * 2**20  # limits of a row group
 EMBEDDINGS = pa.schema(
     [
         ("path", pa.string()),
@@ -61,32 +61,32 @@ EMBEDDINGS = pa.schema(
 )
 
 Floats = NDArray[np.float32]
-Store = Callable[[int], StoredVectors]  # from the length of vectors to a place for them
+Store = Callable[[int], StoredVectors]  # takes the length of the vectors, returns storage for them
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedSummary:
-    """Counts of a finished run, and how distances are measured."""
+    """Counts of a finished run, and the metric of its distances."""
 
     out: Path  # the .parquet file
-    files: int  # files found that are or seem to be images
-    ok: int  # files with a result
-    failed: int  # files without one
-    latents: int  # numbers in an embedding
-    duplicates: int | None  # None: not looked for
-    metric: Metric | None  # None: there are no distances
+    files: int  # number of image files that were found
+    ok: int  # number of files with a result
+    failed: int  # number of files without a result
+    latents: int  # length of an embedding
+    duplicates: int | None  # number of copies; None if neighbours were not searched
+    metric: Metric | None  # metric of the distances; None if there are none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Embedded:
-    """What the model says of the files, in their order.
+    """The model's outputs for the files, in the order of the files.
 
     Attributes:
-        digests: sha256 of each as 32 bytes, (N, 32).
-        unread: Files that could not even be read, so that they have no digest.
-        reasons: Why files failed, by their place.
-        mean: Embeddings of the files that did not fail, in their order.
-        scale: The same of the scale; None where the model has none.
+        digests: sha256 of each file as 32 bytes, (N, 32).
+        unread: Places of the files that could not be read and have no digest.
+        reasons: Reasons of the files that failed, by place.
+        mean: Embeddings of the files that did not fail, in order.
+        scale: Scales of the embeddings, in the same order; None if the model has none.
     """
 
     digests: NDArray[np.uint8]
@@ -97,30 +97,30 @@ class _Embedded:
 
     @property
     def readable(self) -> NDArray[np.int64]:
-        """Return which files did not fail."""
+        """Return the places of the files that did not fail."""
         return np.delete(np.arange(len(self.digests)), sorted(self.reasons))
 
 
 def embed_folder(
     folder: Path | str, model: str | Path | ModelFile, out: Path | str, *, neighbours: bool = True
 ) -> EmbedSummary:
-    """Write the posterior of every image under a folder, and which of the others it is closest to.
+    """Write the embedding of every image under a folder, and the most similar other image.
 
-    `embedding` is the posterior mean of each latent, averaged over the grid of latents, `embedding_scale` the standard
-    deviation of that average under the posterior. Looking for neighbours takes time with the square of the number of
-    images: see `pipelines.latents.copies`.
+    `embedding` is the posterior mean of each latent, averaged over the grid of latents. `embedding_scale` is the
+    standard deviation of that average under the posterior. The time to search for neighbours grows with the square of
+    the number of images: see `pipelines.latents.copies`.
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a scoring model, such as `tiles@champion` or a path, or what it resolved to.
-        out: The `.parquet` file to write; it appears whole.
-        neighbours: Look for neighbours and copies; else these columns are null.
+        model: An anomaly model: a reference such as `tiles@champion`, a path, or a `ModelFile`.
+        out: The `.parquet` file to write. It appears only when it is complete.
+        neighbours: Search for the most similar image and for copies; without it, these columns are null.
 
     Returns:
-        Counts, and how distances are measured.
+        Counts, and the metric of the distances.
 
     Raises:
-        KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
+        KintsugiError: Wrong usage or bad input; the message has the next step.
     """
     folder, out = Path(folder), Path(out)
     _check_output(out)
@@ -167,7 +167,7 @@ def _check_output(out: Path) -> None:
 def _open(file: ModelFile) -> Session:
     if (kind := kind_of(file)) is not Metadata:
         raise ModelError(
-            f"{file.ref} {DOES[kind]}: embeddings are of models that score; train one with `kintsugi train`"
+            f"{file.ref} {DOES[kind]}: only anomaly models give embeddings; train one with `kintsugi train`"
         )
     session = Session(file, device=settings().device, threads=1, calls=settings().workers)
     if MEAN not in session.metadata.outputs:
@@ -175,13 +175,13 @@ def _open(file: ModelFile) -> Session:
     if SCALE not in session.metadata.outputs:
         log.warning(
             "%s was exported by kintsugi %s, which wrote no scale of the embedding: the column embedding_scale is "
-            "null; train it again to have it", file.ref, session.metadata.kintsugi,
+            "null; train the model again to get it", file.ref, session.metadata.kintsugi,
         )  # fmt: skip
     return session
 
 
 def _embed(session: Session, files: FileList, store: Store) -> _Embedded:
-    """Run the model over files, some at a time, and put what it says into the order of the list."""
+    """Run the model over blocks of files, and return its outputs in the order of the list."""
     metadata = session.metadata
     outputs = tuple(name for name in (MEAN, SCALE) if name in metadata.outputs)
     vectors = {name: store(metadata.latent_shape[0]) for name in outputs}
@@ -221,7 +221,7 @@ def _embed(session: Session, files: FileList, store: Store) -> _Embedded:
 def _run(
     session: Session, batch: Sequence[Decoded], outputs: tuple[str, ...]
 ) -> list[tuple[Decoded, dict[str, Floats]] | Failed]:
-    """A batch through the model, and what it says of each image."""
+    """Run a batch through the model, and return its outputs for each image."""
     done: list[tuple[Decoded, dict[str, Floats]] | Failed] = []
     for part in in_halves(batch, lambda some: session.run_images(some, outputs), "embedded"):
         if isinstance(part, Failed):
@@ -232,7 +232,9 @@ def _run(
             if all(np.isfinite(value).all() for value in found.values()):
                 done.append((image, found))
             else:
-                done.append(Failed(image.file, "the model gives no finite embedding for this image", image.sha256))
+                done.append(
+                    Failed(image.file, "the model returned an infinite or NaN embedding for this image", image.sha256)
+                )
     return done
 
 
@@ -247,8 +249,8 @@ def _find_neighbours(
     metric = fit_metric(mean, embedded.scale, _measure_shifts(session, files, embedded), Gallery.of(session.model))
     if metric.by_chance:
         log.warning(
-            "the model describes %d images by %d numbers, too few to tell all of them apart: some copies may be missed "
-            "(limit %.2g %s)", len(mean), mean.shape[1], metric.limit, metric.unit,
+            "some copies may be missed: the model describes %d images with %d numbers each, too few to distinguish all "
+            "images (limit %.2g %s)", len(mean), mean.shape[1], metric.limit, metric.unit,
         )  # fmt: skip
     with progress(log, "neighbours", len(there), "images") as advance:
         near = find_closest(mean, metric, advance=advance)
@@ -258,9 +260,9 @@ def _find_neighbours(
 def _confirm_copies(
     session: Session, files: FileList, there: NDArray[np.int64], copy_of: NDArray[np.int64], store: Store
 ) -> NDArray[np.int64]:
-    """Return the copies that also look like their originals: a model may describe different images alike.
+    """Return the copies that also look like their originals: a model may give different images similar embeddings.
 
-    Of those that do not, the first is an original of its own, which the others may be copies of, and so on.
+    The first image that does not look like its original becomes an original itself; the others are compared with it.
     """
     copies = np.flatnonzero(copy_of >= 0)
     wanted = np.unique(np.concatenate([copies, copy_of[copies]]))
@@ -270,7 +272,7 @@ def _confirm_copies(
         looks.add(found[None])
 
     def differ(one: int, other: int) -> bool:
-        """Return whether two do not look alike; where a file is gone meanwhile, nobody can look: it stays a copy."""
+        """Return whether two images look different; a file that is gone by now stays a copy."""
         first, second = looks[np.searchsorted(wanted, [one, other])]
         return not (np.isnan(first[0]) or np.isnan(second[0]) or alike(first, second))
 
@@ -288,7 +290,7 @@ def _confirm_copies(
 
 
 def _measure_shifts(session: Session, files: FileList, embedded: _Embedded) -> Floats:
-    """Measure by how much the embeddings of some images change when these are saved again."""
+    """Measure how much the embeddings of some images change when the images are saved again."""
     there = embedded.readable
     some = np.array(evenly_spaced(range(len(there)), SAVED_IMAGES))
     moved = []
@@ -303,7 +305,7 @@ def _measure_shifts(session: Session, files: FileList, embedded: _Embedded) -> F
 def _build_tables(
     found: Found, embedded: _Embedded, near: Neighbours | None, named: dict[str, str | None]
 ) -> Iterator[pa.Table]:
-    """Build the rows, some at a time: of all files in the order of their names, and of unreadable sub-folders."""
+    """Build the rows in blocks: all files in the order of their names, and the unreadable sub-folders."""
     names = found.files.relatives
     closed: list[dict[str, str | None]] = [
         {"path": place.relative, "status": "failed", "error": f"the folder cannot be read: {place.reason}", **named}

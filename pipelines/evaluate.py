@@ -1,6 +1,6 @@
-"""Figures of merit of any model, on a folder of what it is for: each kind has a module in `pipelines.evaluation`.
+"""Measure a model of any kind on a folder: each kind has a module in `pipelines.evaluation`.
 
-model and folder -> what is to be measured -> figures -> JSON
+model and folder -> measures for its kind -> figures -> JSON
 """
 
 from __future__ import annotations
@@ -45,32 +45,30 @@ def evaluate_model(
     probe: int | None = None,
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model on a folder of what it is for.
+    """Measure a model of any kind on a folder of test images.
 
     Args:
-        folder: In the MVTec layout for a model that scores; with a sub-folder for each class for one that tells these
-            (`evaluate_classes`); clean images for one that mends (`evaluate_restorer`);
-            `image/` and `label/` for one that labels pixels (`evaluate_segmenter`); colour images for one that colours
-            (`evaluate_colorizer`).
+        folder: Test images. For an anomaly model, the MVTec layout; for a model with classes, a sub-folder for each
+            class; for a restoration model, clean images; for a model that labels pixels, `image/` and `label/`; for a
+            model that colours, colour images.
         model: Reference to a model.
-        json_path: Where to write the figures.
-        levels: Of models that mend.
-        classical: Of models that mend.
-        out: Of models that score, as all below; see `evaluate_scores`.
-        false_alarms: The rate asked.
-        groups: Judge by sub-folder.
-        regret: Also rank by likelihood regret.
-        bound: Samples of the importance-weighted bound, which is measured instead, on all images of the folder
-            (`evaluate_bound`).
-        probe: Labelled images of a linear classifier on the latents, which is measured instead, on a folder whose
-            sub-folders are classes (`evaluate_probe`).
-        fresh: Forget the regrets of earlier runs; all else is measured anew each time.
+        json_path: File for the figures.
+        levels: Strengths of damage (restoration models).
+        classical: Names of methods without networks to measure too (restoration models).
+        out: Output folder for rows, maps and report (anomaly models, like all arguments below).
+        false_alarms: Share of good images that may be flagged, between 0 and 1.
+        groups: Judge each sub-folder by its own calibration images.
+        regret: Also rank the images by likelihood regret.
+        bound: Only measure the importance-weighted bound, with this number of samples, on all images of the folder.
+        probe: Only measure a linear classifier on the latents, with this number of labelled images. The sub-folders are
+            the classes.
+        fresh: Discard the regrets of earlier runs. All other figures are always measured again.
 
     Returns:
-        The figures of the evaluate contract.
+        The figures by name, as in the JSON file.
 
     Raises:
-        KintsugiError: The folder or an option is not for such a model; the message says what is.
+        KintsugiError: The folder or an option does not suit the model; the message says what does.
     """
     folder = Path(folder)
     is_labelled = (folder / "test" / GOOD).is_dir()
@@ -100,7 +98,7 @@ def evaluate_model(
         classes = () if (folder / "test").is_dir() else Session(file, device="cpu").metadata.classes
         if not classes:
             msg = (
-                f"{folder} is not laid out for evaluation: there is no {folder / 'test' / GOOD} (see "
+                f"{folder} does not have the layout for evaluation: there is no {folder / 'test' / GOOD} (see "
                 "docs/guides/anomalies.md; --bound 500 takes any folder)"
             )
             raise FolderError(msg)

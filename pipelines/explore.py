@@ -70,7 +70,7 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     out = Path(out)
     file = find_model(model)
     if (kind := kind_of(file)) is not Metadata:
-        raise ModelError(f"{file.ref} {DOES[kind]}: what is explored is models that score; train one on good images")
+        raise ModelError(f"{file.ref} {DOES[kind]}: only anomaly models can be explored; train one on good images")
     check_own(out, EXPLORE_JSON)
     check_writable(out)
     graph = load_network(file)
@@ -79,12 +79,12 @@ def explore_model(model: str | Path, out: Path | str, *, images: Path | str | No
     unlike = None if codes is None or known is None else measure_unlikeness(known, codes)
     if unlike is not None and unlike > UNRELATED:
         log.warning(
-            "%s of the images fit %s worse than nearly all that it was calibrated on: the page shows how it sees "
-            "images that are strange to it", percent(unlike), file.ref,
+            "%s of the images fit %s worse than nearly all of its calibration images: the page shows how it sees "
+            "images that are unlike its own", percent(unlike), file.ref,
         )  # fmt: skip
     if images is None and not graph.representation.drawable:
-        log.warning("%s is a model of features, which draws nothing: the page is empty without --images", file.ref)
-    log.info("drawing what %s believes", file.ref)
+        log.warning("%s is a model of features and cannot draw images: the page is empty without --images", file.ref)
+    log.info("drawing the page of %s", file.ref)
     drawable, prior = graph.representation.drawable, sections.has_prior(graph)
     classes = Session(file, device="cpu").metadata.classes if isinstance(graph.model, ClassPrior) else ()
     facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Write reports again: of a finished folder, of what a stopped run has done so far, or of all runs below a folder."""
+"""Rebuild reports: of a finished run, of a stopped run so far, or of all runs in a folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pipelines.review.summary import note_answers
 
 
 def rebuild(out: Path | str) -> list[Path]:
-    """Rebuild report.html of an output folder; or the pages over time of a folder that output folders are in.
+    """Rebuild report.html of an output folder, or the pages over time of a folder of output folders.
 
     Args:
         out: The folder.
 
     Returns:
-        What was written.
+        Paths of the pages.
 
     Raises:
-        FolderError: There is nothing to report on.
-        OutputError: A run is writing there now.
+        FolderError: The folder has no results.
+        OutputError: A run is writing into the folder now.
     """
     out = Path(out)
     own = any((out / name).exists() for name in ("run.json", "results.parquet", OUTPUT_MARKER))
@@ -38,22 +38,22 @@ def rebuild(out: Path | str) -> list[Path]:
         return [rebuild_report(out)]
     if pages := write_history(out):
         return pages
-    msg = f"no run in the folders of {out} has finished: start one of them again, or name one to see what it has so far"
+    msg = f"no run in the folders of {out} has finished: start one again, or name one folder to see its results so far"
     raise FolderError(msg)
 
 
 def rebuild_report(out: Path | str) -> Path:
-    """Rebuild report.html from an output folder; of a run that was stopped, from the shards that it finished.
+    """Rebuild report.html of an output folder. For a stopped run, the report has the finished shards.
 
     Args:
         out: The output folder.
 
     Returns:
-        The report's path.
+        Path of the report.
 
     Raises:
-        FolderError: There is nothing to report on.
-        OutputError: A run is writing there now.
+        FolderError: The folder has no results.
+        OutputError: A run is writing into the folder now.
     """
     out = Path(out)
     if (out / OUTPUT_MARKER).is_dir() and (out / "run.json").is_file():
@@ -61,7 +61,7 @@ def rebuild_report(out: Path | str) -> Path:
             run = json.loads((out / "run.json").read_bytes())
             unfinished = run.get("finished") is None and "work_key" in run
         except (ValueError, AttributeError) as error:
-            msg = f"{out / 'run.json'} is damaged ({error}): start the run again, which writes it anew"
+            msg = f"{out / 'run.json'} is damaged ({error}): start the run again to write a new one"
             raise FolderError(msg) from None
         if unfinished:
             _gather(out, run)
@@ -70,7 +70,7 @@ def rebuild_report(out: Path | str) -> Path:
 
 
 def _gather(out: Path, run: dict[str, Any]) -> None:
-    """Make results of the finished shards, with the verdicts that the run would have given."""
+    """Write the results of the finished shards, with the verdicts of an uninterrupted run."""
     model, kept = run["model"], run.get("calibration") or {}
     grouped = kept.get("grouped")
     claim = RateClaim.model_validate(kept)

@@ -1,9 +1,9 @@
-"""The batch job that restores every image under a folder, with an error bar, and writes a report.
+"""Restore every image under a folder, with an error bar, and write a report.
 
-    find images -> leave out what is done -> decode -> tiles through the model -> encode at the file's depth -> rows
+    find images -> skip finished ones -> decode -> tiles through the model -> encode at the file's depth -> rows
     -> report
 
-Nothing here knows torch: the network, its error bar and the halo that tiles need are in the model file.
+This module does not need torch: the network, its error bar and the overlap of tiles are in the model file.
 """
 
 from __future__ import annotations
@@ -61,24 +61,24 @@ from pipelines.settings import settings
 
 log = logging.getLogger(__name__)
 SHOWN_SAMPLES = 4
-MANY_NOISY = 0.5  # share of the images whose noise is still there, above which the model is the wrong one
+MANY_NOISY = 0.5  # if more than this share of the images is still noisy, the model is the wrong one
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreSummary:
-    """Counts of a finished run, and where its report is."""
+    """Counts of a finished run, and the path of its report."""
 
     out: Path  # the output folder
-    report: Path  # its page
-    files: int  # files found that are or seem to be images
-    ok: int  # files with a result
-    failed: int  # files without one
-    images_per_second: float | None  # None: nothing was left to do
-    psnr: float | None = None  # mean, where there are clean images to compare with
-    input_psnr: float | None = None  # the same of the images themselves
-    dice: float | None = None  # as well, where there are true labels
-    done: str = "restored"  # or labelled, coloured
-    alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
+    report: Path  # path of report.html
+    files: int  # number of image files that were found
+    ok: int  # number of files with a result
+    failed: int  # number of files without a result
+    images_per_second: float | None  # speed; None if no work was left
+    psnr: float | None = None  # mean PSNR in dB, if there are clean images to compare with
+    input_psnr: float | None = None  # mean PSNR of the input images, in dB
+    dice: float | None = None  # mean Dice score, if there are true labels to compare with
+    done: str = "restored"  # `restored`, `labelled` or `coloured`
+    alarms: tuple[str, ...] = ()  # one sentence for each alarm of the schedule's rules
 
 
 def restore_folder(
@@ -98,31 +98,32 @@ def restore_folder(
 ) -> RestoreSummary:
     """Restore every image under a folder.
 
-    Depth, transparency, colours, resolution, pixel size, georeference, date and place of the photograph are kept, as is
-    the file's place in the tree. A file that cannot be decoded becomes a row of the report, never a crash. A job that
-    was killed is started again with the same call and does only what is missing.
+    The output keeps depth, transparency, colours, resolution, pixel size, georeference, date and position of the
+    photograph, and the file's place in the folder tree. A file that cannot be decoded becomes a row of the report and
+    never stops the job. After an interruption, the same call does only the missing work.
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a model that restores, such as `builtin:denoise`, or what it resolved to.
-        out: Output folder: new, or of an earlier run. The images go into its folder `restored`.
-        kind: Of the files that are written: png, tiff, webp or jpeg; png and tiff lose nothing.
-        reference: Folder of clean images under the same names, whatever their suffix: PSNR and SSIM are measured.
-        samples: So many more results of each image are drawn, of models that know several: they go into the folders
-            `samples/1`, `samples/2` and so on.
-        bits: That 16-bit files fill, from 8 to 16: models see it as the whole range. Default: what some files show.
-        gps: Keep where a photograph was taken.
-        strength: From 0 (the image as it is) to 1 (the result), of models that mend and keep the size: a mixture of
-            both. The error bar is that of the mixture.
-        stamp: State model, version and sha256 in each file: EXIF's Software, of PNG also as text.
-        fresh: Forget what earlier runs did: a file that was replaced by one of the same size and time counts as done.
-        engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
+        model: A restoration model: a reference such as `builtin:denoise`, a path, or a `ModelFile`.
+        out: Output folder: a new one, or that of an earlier run. The images go into its folder `restored`.
+        kind: Format of the output files: png, tiff, webp or jpeg. png and tiff are lossless.
+        reference: Folder of clean images with the same names (any suffix), to measure PSNR and SSIM.
+        samples: Number of further results to draw for each image, with models that can draw several. They go into the
+            folders `samples/1`, `samples/2` and so on.
+        bits: Bits used in 16-bit files, from 8 to 16. The model sees them as the full range. The default is measured
+            on some files.
+        gps: Keep the GPS position of photographs.
+        strength: Mix image and result: 0 is the image, 1 is the result. For restoration models that keep the size. The
+            error bar is that of the mixture.
+        stamp: Write model, version and sha256 into each file: into the EXIF tag Software, in PNG also as text.
+        fresh: Discard the results of earlier runs. Otherwise a replaced file of the same size and time counts as done.
+        engine: Where the work is done: "local", or "ray" for all machines of a Ray cluster.
 
     Returns:
-        Counts, and where the report is.
+        Counts, and the path of the report.
 
     Raises:
-        KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
+        KintsugiError: Wrong usage or bad input; the message has the next step.
     """
     options = RestoreOptions(
         kind=kind, reference=reference, samples=samples, bits=bits, gps=gps, strength=strength, stamp=stamp, fresh=fresh
@@ -136,10 +137,10 @@ def restore_folder(
 def open_restoring(
     folder: Path | str, model: str | Path | ModelFile, out: Path | str, options: RestoreOptions
 ) -> Iterator[Restoring]:
-    """Open the same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+    """Open the job for callers that schedule the shards themselves: `shards()`, `run(shard)`, `finish()`.
 
     Raises:
-        KintsugiError: As for `restore_folder`.
+        KintsugiError: See `restore_folder`.
     """
     folder, out, kind = Path(folder), Path(out), options.file_kind
     check_output(out, folder, verb="restore")
@@ -152,11 +153,12 @@ def open_restoring(
     if isinstance(session, SegmentingSession) and kind not in EXACT:
         raise FolderError(f"labels are written as {' or '.join(EXACT)}, which keep their values: give --format png")
     if options.samples and isinstance(session, RestoringSession):
-        raise FolderError(f"{file.ref} knows one result for each image: leave samples out")
+        raise FolderError(f"{file.ref} gives only one result for each image: leave --samples out")
     metadata = session.metadata
     if options.strength < 1 and not (isinstance(metadata, RestorationMetadata) and metadata.scale == 1):
         raise FolderError(
-            f"{file.ref} makes no image of the same kind and size to mix its result with: leave --strength out"
+            f"the result of {file.ref} has another kind or size than the image and cannot be mixed with it: leave "
+            "--strength out"
         )
     bits = options.bits or bits_for(metadata, found.files)
     made_of = json.dumps([
@@ -176,43 +178,43 @@ def open_restoring(
 
 @dataclass(slots=True, kw_only=True)
 class Restoring(FolderRun):
-    """An open job that restores."""
+    """An open restoration job."""
 
     verb = "restore"
     counted = ("ok", "failed")
 
     session: AnyRestoring
     options: RestoreOptions
-    names: OutputNames  # of what is made of a file
-    bits: int = ALL  # that 16-bit files fill
-    not_compared: int = 0  # images without a reference that is of use
-    still_noisy: int = 0  # images most of whose noise is still there
+    names: OutputNames  # names of the output files
+    bits: int = ALL  # bits used in 16-bit files
+    not_compared: int = 0  # images without a usable reference
+    still_noisy: int = 0  # images that keep most of their noise
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of labels; none where the model restores."""
+        """Classes of a model that labels pixels; empty for other models."""
         metadata = self.session.metadata
         return metadata.classes if isinstance(metadata, SegmentationMetadata) else ()
 
     @property
     def done(self) -> str:
-        """What was done to images, in words."""
+        """The word for the work: restored, coloured or labelled."""
         if isinstance(self.session.metadata, ColorizationMetadata):
             return "coloured"
         return "labelled" if self.classes else "restored"
 
     def is_done(self, row: Row) -> bool:
-        """Return whether the result is there, under its name of now: a file may have come that it collides with."""
+        """Return whether the result exists under its current name, which changes if a new file has the same name."""
         due = self.names[row["path"]]
         return bool(row["output"] == due) and all((self.output.out / name).is_file() for name in outputs_of(row))
 
     def look_back(self) -> None:
-        """Delete results of images that are gone where they are in the way of others."""
+        """Delete results of images that are gone if they block the names of others."""
         names = ({"output": self.names[file.relative], "samples": self.options.samples} for file in self.files)
         self.output.clear_way(name for row in names for name in outputs_of(row))
 
     def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
-        """Make the rows of some files, one by one. Several images are restored at a time, but a large one by itself."""
+        """Yield the rows of some files one by one. Several images are restored at a time; a large one runs alone."""
         limits = settings()
         opened = open_images(
             files, workers=limits.workers, max_pixels=limits.max_pixels,
@@ -223,9 +225,9 @@ class Restoring(FolderRun):
             yield [row]
 
     def finish(self) -> RestoreSummary:
-        """Merge all rows, write results and the report."""
+        """Merge all rows, and write the results and the report."""
         reference, due = self._open_reference(), self.output.new_names()
-        self.not_compared = self.still_noisy = 0  # it may be tried again
+        self.not_compared = self.still_noisy = 0  # this method may be called again
 
         def compare(rows: list[Row]) -> None:
             for row in rows:
@@ -261,7 +263,7 @@ class Restoring(FolderRun):
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
         """Describe the run, for run.json."""
         asked, bits = self.options, self.options.bits
-        if bits is None and self.bits < ALL:  # of a folder of 8-bit files they say nothing
+        if bits is None and self.bits < ALL:  # meaningless for a folder of 8-bit files
             bits = self.bits
         options = ["--format", asked.file_kind]
         options += [] if bits is None else ["--bits", str(bits)]
@@ -270,7 +272,7 @@ class Restoring(FolderRun):
         options += [] if asked.reference is None else ["--reference", str(asked.reference.resolve())]
         twin = "label image" if self.classes else "clean image"
         missing = self.not_compared
-        useless = f"{missing} image(s) were not compared: no {twin} has their name, or a note says why it is of no use"
+        useless = f"{missing} image(s) were not compared: no {twin} has their name, or it does not fit (see the notes)"
         warnings = [useless] * bool(missing) + [describe_bits(self.bits)] * (self.bits < ALL and finished)
         if self.still_noisy > MANY_NOISY * counts["ok"]:
             warnings.append(describe_left_noise(self.still_noisy, counts["ok"]))
@@ -286,7 +288,7 @@ class Restoring(FolderRun):
 
     @contextlib.contextmanager
     def _comparing(self) -> Iterator[Callable[[], object]]:
-        """Progress, where there is anything to compare with."""
+        """Show progress if there is a reference to compare with."""
         if self.options.reference is None:
             yield lambda: None
             return
@@ -314,17 +316,17 @@ class Restoring(FolderRun):
             if self.options.samples:
                 pictures |= self._draw_samples(file, image, result, bits, shown=shown)
             with self.stages.timed("write"):
-                image = replace(image, pixels=image.pixels[:0].copy())  # it has done its work, and may be large
+                image = replace(image, pixels=image.pixels[:0].copy())  # no longer needed, and may be large
                 made = result.pixels if result.labels is None else result.labels
                 content, notes = self._encode(image, made, result.alpha, bits)
                 self._write_file(self.names[file.relative], content)
         except ImageError as error:
             return row | {"status": "failed", "error": str(error)}
         except OSError as error:
-            if error.errno is not None:  # of the disk; Pillow's own have no number
+            if error.errno is not None:  # a disk error; Pillow's own errors have no number
                 raise
             return row | {"status": "failed", "error": f"cannot be written: {one_line(error)}"}
-        except Exception as error:  # noqa: BLE001 - a file must never stop a job: not by a bug, either
+        except Exception as error:  # noqa: BLE001 - a file must never stop a job, even if there is a bug
             reason = "does not fit into memory" if isinstance(error, MemoryError) else one_line(error)
             return row | {"status": "failed", "error": f"cannot be restored: {reason or type(error).__name__}"}
         note = "; ".join(dict.fromkeys(filter(None, (image.note, range_note, *result.notes, *notes)))) or None
@@ -334,7 +336,7 @@ class Restoring(FolderRun):
         return row | found | pictures
 
     def _run(self, image: Image) -> Result:
-        """Run the model on an image, whatever it does."""
+        """Run a model of any kind on an image."""
         match self.session:
             case SegmentingSession() as session:
                 return label_image(session, image)
@@ -344,7 +346,7 @@ class Restoring(FolderRun):
                 return restore_image(session, image, strength=self.options.strength)
 
     def _draw_samples(self, file: ImageFile, image: Image, result: Result, bits: int, *, shown: bool) -> Row:
-        """Write samples, one at a time; where they differ, and the first of them as pictures."""
+        """Write the samples one by one; return the share of pixels that differ, and pictures of the first samples."""
         names = outputs_of({"output": self.names[file.relative], "samples": self.options.samples})[1:]
         samples = self._sample(image)
         first: Samples | None = None
@@ -367,7 +369,7 @@ class Restoring(FolderRun):
         """Yield label maps (H, W), or colourings (H, W, 3)."""
         if isinstance(self.session, SegmentingSession):
             return draw_labels(self.session, image, self.options.samples)
-        assert isinstance(self.session, ColorizingSession)  # noqa: S101 - of others it was refused
+        assert isinstance(self.session, ColorizingSession)  # noqa: S101 - samples of other models were refused
         return draw_colours(self.session, image, self.options.samples)
 
     def _encode(self, image: Image, made: Samples, alpha: Samples | None, bits: int) -> tuple[bytes, tuple[str, ...]]:
@@ -382,7 +384,7 @@ class Restoring(FolderRun):
 
 
 def _describe_maker(file: ModelFile, name: str, options: RestoreOptions) -> str | None:
-    """What a result states of its origin; None where it shall not."""
+    """Return the text on a file's origin; None without a stamp."""
     if not options.stamp:
         return None
     strength = f", strength {options.strength:g}" if options.strength < 1 else ""
@@ -391,5 +393,5 @@ def _describe_maker(file: ModelFile, name: str, options: RestoreOptions) -> str 
 
 
 def _pixels(opened: Opened | Failed) -> int:
-    """Of the image, where there is one."""
+    """Return the number of pixels; 0 without an image."""
     return 0 if isinstance(opened, Failed) or opened.image is None else opened.image.pixels[..., 0].size

@@ -55,12 +55,12 @@ def sample_images(model: str | Path, count: int, out: Path, *, seed: int = 0, la
     """
     file = find_model(model)
     if (kind := kind_of(file)) is not Metadata:
-        raise ModelError(f"{file.ref} {DOES[kind]}: images are drawn from models that score, by a bound on pixels")
+        raise ModelError(f"{file.ref} {DOES[kind]}: only anomaly models of pixels can draw images")
     graph = load_network(file)
     if not graph.representation.drawable:
         raise ModelError(f'{file.ref} is a model of features: there is no image to show (model.target = "pixels" has)')
     if isinstance(graph.model, Autoencoder):
-        raise ModelError(f"{file.ref} is an autoencoder: without a prior, nothing tells which latents are likely")
+        raise ModelError(f"{file.ref} is an autoencoder: it has no prior, so likely latents are not known")
     sample = _of_class(file, graph, label) if label is not None else cast("GenerativeModel", graph.model).sample_prior
     _make_room(out, file)
     account = {"model": file.ref, "sha256": file.sha256, "seed": seed, "count": count}

@@ -1,8 +1,8 @@
 """The batch job: score every image under a folder and write the anomaly report. Read this file first.
 
-    find images -> leave out what is done -> shards -> decode -> run the model -> heat maps -> rows -> report
+    find images -> skip finished ones -> shards -> decode -> run the model -> heat maps -> rows -> report
 
-Nothing here knows torch: the bound is computed inside the exported graph.
+This module does not need torch: the exported graph computes the bound.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ _Scored = tuple[Sequence[Decoded], Values] | Failed
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """Counts of a finished run, and where its report is."""
+    """Counts of a finished run, and the path of its report."""
 
     out: Path  # the output folder
-    report: Path  # its page
-    files: int  # files found that are or seem to be images
-    ok: int  # files with a result
-    failed: int  # files without one
-    flagged: int  # images that look abnormal
-    false_alarms: float | None  # the rate asked; None without calibration, or where another rule holds
-    threshold: float | None  # an image is flagged if it scores above it
-    images_per_second: float | None  # None: nothing was left to do
-    against: Reference = "calibration"  # what the verdicts are against
-    by_calibration: int | None = None  # images that calibration flags, whatever the verdicts are against
-    rule: str | None = None  # where the threshold comes from when it is not the false-alarm rate alone
-    drift: Drift | None = None  # None: not looked for, or too few images to tell
-    by_group: int = 0  # images judged by a threshold of their own group
-    unpromised: int = 0  # images that the rate is not meant for: the model was not calibrated on their sub-folders
-    claim: RateClaim = field(default_factory=RateClaim)  # what the false-alarm rate rests on
-    alarms: tuple[str, ...] = ()  # what a schedule's rule finds alarming, a sentence for each
+    report: Path  # path of report.html
+    files: int  # number of image files that were found
+    ok: int  # number of files with a result
+    failed: int  # number of files without a result
+    flagged: int  # number of images that look abnormal
+    false_alarms: float | None  # the rate asked for; None without calibration or under another rule
+    threshold: float | None  # images with a higher score are flagged
+    images_per_second: float | None  # speed; None if no work was left
+    against: Reference = "calibration"  # the images that scores were compared with: `calibration` or `folder`
+    by_calibration: int | None = None  # number of images that the calibration threshold flags
+    rule: str | None = None  # source of the threshold, if it is not the false-alarm rate alone
+    drift: Drift | None = None  # result of the test for drift; None if it did not run or had too few images
+    by_group: int = 0  # number of images judged by the threshold of their own group
+    unpromised: int = 0  # number of images in sub-folders without calibration images: the rate does not hold for them
+    claim: RateClaim = field(default_factory=RateClaim)  # basis of the false-alarm rate
+    alarms: tuple[str, ...] = ()  # one sentence for each alarm of the schedule's rules
 
 
 def score_folder(
@@ -97,36 +97,37 @@ def score_folder(
 ) -> ScoreSummary:
     """Score every image under a folder and write the anomaly report.
 
-    A file that cannot be decoded becomes a row of the report, never a crash. A job that was killed is started again
-    with the same call and does only what is missing.
+    A file that cannot be decoded becomes a row of the report and never stops the job. After an interruption, the same
+    call does only the missing work.
 
     Args:
         folder: Images, in sub-folders or not.
-        model: Reference to a scoring model, such as `tiles@champion` or a path, or what it resolved to.
-        out: Output folder: new, or of an earlier run.
-        false_alarms: Share of good images that may be flagged; default: the model's, at least 1/(n+1).
-        budget: Flag at most so many images, the worst of those that would be flagged.
-        false_discoveries: Instead of `false_alarms`: share of the flagged images that may be good.
-        groups: Judge each sub-folder by the calibration images of the sub-folder of that name, where the model was
-            calibrated on enough of them for the rate; those with fewer together by theirs. Sub-folders that the model
-            was not calibrated on are judged by all calibration images, and the rate is not meant for them: all of them,
-            where its calibration images lay in one folder.
-        group_level: Which sub-folder of a path is its group; 0 is the first below `folder`.
-        calibration: Another calibration file than the one beside the model.
-        all_maps: Write a heat map of every image, not of the flagged ones alone.
-        fresh: Forget what earlier runs did: a file that was replaced by one of the same size and time counts as done.
-        observer: Called with every newly scored row and its anomaly map, in this process: of the local engine only.
-        engine: Where the work is done: "local", or "ray" for every machine of a Ray cluster.
-        drift_below: Only images of these sub-folders tell of drift, where others are known to be abnormal.
-        against: What images are judged against: "calibration", whose false-alarm rate holds for images like its own;
-            "folder", where most images of this folder lie; "auto": the folder where good images score otherwise than
-            in calibration. The results have both verdicts.
+        model: An anomaly model: a reference such as `tiles@champion`, a path, or a `ModelFile`.
+        out: Output folder: a new one, or that of an earlier run.
+        false_alarms: Share of good images that may be flagged. The default is the model's own rate, at least 1/(n+1)
+            for n calibration images.
+        budget: Flag at most this number of images: those with the highest scores above the threshold.
+        false_discoveries: Share of the flagged images that may be good. Replaces `false_alarms`.
+        groups: Judge each sub-folder by the calibration images of the sub-folder with the same name, if there are
+            enough for the rate. Sub-folders with fewer are judged together, by their calibration images. Sub-folders
+            without calibration images are judged by all calibration images, and the rate does not hold for them. This
+            is the case for every sub-folder if all calibration images lay in one folder.
+        group_level: Level of the sub-folder that is the group; 0 is the first level below `folder`.
+        calibration: Calibration file to use instead of the one beside the model.
+        all_maps: Write a heat map of every image, not only of the flagged ones.
+        fresh: Discard the results of earlier runs. Otherwise a replaced file of the same size and time counts as done.
+        observer: Function to call with each newly scored row and its anomaly map (local engine only).
+        engine: Where the work is done: "local", or "ray" for all machines of a Ray cluster.
+        drift_below: Test only images of these sub-folders for drift. Use it if others are known to be abnormal.
+        against: What each score is compared with. "calibration": the calibration images; the false-alarm rate holds for
+            images like them. "folder": most images of this folder. "auto": the folder, if its good images score
+            differently from the calibration images. The results have both verdicts.
 
     Returns:
-        Counts, and where the report is.
+        Counts, and the path of the report.
 
     Raises:
-        KintsugiError: Wrong usage or bad input as a whole; the message says what to do.
+        KintsugiError: Wrong usage or bad input; the message has the next step.
     """
     if observer is not None:
         expect_local(engine, "an observer")
@@ -144,13 +145,13 @@ def score_folder(
 def open_scoring(
     folder: Path | str, model: str | Path | ModelFile, out: Path | str, options: ScoreOptions
 ) -> Iterator[Scoring]:
-    """Open the same job in steps, for callers that schedule shards themselves: `shards()`, `run(shard)`, `finish()`.
+    """Open the job for callers that schedule the shards themselves: `shards()`, `run(shard)`, `finish()`.
 
     Raises:
-        KintsugiError: As for `score_folder`.
+        KintsugiError: See `score_folder`.
     """
     folder, out = Path(folder), Path(out)
-    check_output(out, folder)  # before a model is looked for, which may import MLflow and ask a server
+    check_output(out, folder)  # before the model is resolved, which may import MLflow and ask a server
     found = list_images(folder)
     found.left_out.log()
     file = model if isinstance(model, ModelFile) else find_model(model)
@@ -173,7 +174,7 @@ def open_scoring(
 
 @dataclass(slots=True, kw_only=True)
 class Scoring(FolderRun):
-    """An open job that scores."""
+    """An open scoring job."""
 
     verb = "score"
     counted = COUNTED
@@ -182,37 +183,37 @@ class Scoring(FolderRun):
     options: ScoreOptions
     verdicts: Verdicts
     gallery: Gallery | None = None  # good images to compare with
-    judgement: Judgement | None = None  # once all scores are known
-    strangers: Strangers | None = None  # images that score above all calibration images, once all are known
-    unpromised: int = 0  # images that the rate is not meant for
-    flagged: dict[str, int] = field(default_factory=dict)  # by each verdict that there is
+    judgement: Judgement | None = None  # set when all scores are known
+    strangers: Strangers | None = None  # images that score above all calibration images; set when all scores are known
+    unpromised: int = 0  # images for which the rate does not hold
+    flagged: dict[str, int] = field(default_factory=dict)  # number of flagged images, by verdict
     batch_size: int = field(init=False)
-    rule: Verdicts = field(init=False)  # by calibration, whatever the run's verdicts turn out to be against
-    due: Verdicts = field(init=False)  # which images are to have a heat map, by the rows so far
+    rule: Verdicts = field(init=False)  # verdicts by calibration, also if the run judges by the folder
+    due: Verdicts = field(init=False)  # the images that need a heat map, by the rows so far
 
     def __post_init__(self) -> None:
-        """Begin with what the session recommends."""
+        """Start with the batch size that the session recommends."""
         self.batch_size, self.rule, self.due = self.session.batch_size, self.verdicts, self.verdicts
 
     @property
     def drift(self) -> Drift | None:
-        """What the test for drift found; None before all scores are known, or where there are too few."""
+        """Result of the test for drift; None before all scores are known, or if there are too few."""
         return None if self.judgement is None else self.judgement.drift
 
     def log_groups(self) -> None:
-        """Log once which sub-folders have a threshold of their own, and which are judged together, and why."""
+        """Log once which sub-folders have their own threshold, which are judged together, and why."""
         if self.verdicts.groups is not None:
             for line in self.verdicts.groups.explain(file.relative for file in self.files):
                 log.info("groups %s", line)
 
     def is_done(self, row: Row) -> bool:
-        """Return whether a scored image has the heat map that is due."""
+        """Return whether a scored image has its heat map, if it needs one."""
         has_places = self.session.metadata.tells_places
         is_due = has_places and (self.options.all_maps or self.due.is_flagged(row["path"], row["score"]))
         return not is_due or self.output.map_path(row["path"]).is_file()
 
     def look_back(self) -> None:
-        """Judge the rows so far: an image that is not flagged in the end has no map, and needs none."""
+        """Judge the rows so far: an image that is not flagged in the end needs no map."""
         self.due = self._judge().run
 
     def _judge(self) -> Judgement:
@@ -224,7 +225,7 @@ class Scoring(FolderRun):
         )  # fmt: skip
 
     def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:
-        """Make the rows of some files, a batch at a time: decode, run the model, draw."""
+        """Yield the rows of some files in batches: decode, run the model, draw."""
         workers, limit, observer = settings().workers, bytes_ahead(), self.options.observer
         images = decode_for(files, self.session.metadata, self.stages)
         parts = batches(images, lambda: self.batch_size)
@@ -236,7 +237,7 @@ class Scoring(FolderRun):
             yield [row for row, _ in drawn]
 
     def score_batch(self, batch: Sequence[Decoded] | Failed) -> list[_Scored]:
-        """Run the model; what does not fit into memory goes through in halves, and so do the batches after it."""
+        """Run the model. If a batch does not fit into memory, run it in halves, and make later batches smaller too."""
         if isinstance(batch, Failed):
             return [batch]
         outputs = SCORES if self.gallery is None else (*SCORES, "embedding")
@@ -250,12 +251,12 @@ class Scoring(FolderRun):
                 return self.session.run_images(some, outputs)
 
         def smaller(count: int) -> None:
-            self.batch_size = max(1, min(self.batch_size, count // 2))  # of the batches to come
+            self.batch_size = max(1, min(self.batch_size, count // 2))  # for later batches
 
         return in_halves(batch, run, "scored", smaller)
 
     def draw_batch(self, scored: Sequence[_Scored]) -> list[tuple[Row, NDArray[Any]]]:
-        """Make rows, and draw the images that are flagged or among the worst; each row with its map."""
+        """Make rows with their maps, and draw the images that are flagged or among the worst."""
         drawn: list[tuple[Row, NDArray[Any]]] = []
         with self.stages.timed("write"):
             for part in scored:
@@ -277,7 +278,7 @@ class Scoring(FolderRun):
             "note": note_of(image, self.session.metadata),
         }
         if not all(np.isfinite(value) for value in scalars.values()):
-            return row | {"status": "failed", "error": "the model gives no finite score for this image"}
+            return row | {"status": "failed", "error": "the model returned an infinite or NaN score for this image"}
         bits_per_dim = -scalars["elbo"] / (self.session.metadata.dims * np.log(2))
         scored = row | scalars | {"status": "ok", "bits_per_dim": float(bits_per_dim)} | image_facts(image.pixels)
         if classes := self.session.metadata.classes:
@@ -293,7 +294,7 @@ class Scoring(FolderRun):
         return scored
 
     def _draw(self, row: Row, image: Decoded, values: Values) -> None:
-        """Add regions of a flagged image and write its heat map; add pictures of what may be among the worst of all."""
+        """Add the regions of a flagged image and write its heat map; add pictures if it may be among the worst."""
         calibration, has_places = self.verdicts.calibration, self.session.metadata.tells_places
         mapped = self.options.all_maps or any(
             verdicts.is_flagged(row["path"], row["score"]) for verdicts in (self.rule, self.due)
@@ -312,7 +313,7 @@ class Scoring(FolderRun):
                 row["neighbours"] = [near.row() for near in self.gallery.closest(values["embedding"])]
 
     def finish(self) -> ScoreSummary:
-        """Merge all rows, give verdicts, write results and the report."""
+        """Merge all rows, judge them, and write the results and the report."""
         judgement, due = self._settle(), self.output.new_names()
 
         def judge(rows: list[Row]) -> None:
@@ -348,14 +349,13 @@ class Scoring(FolderRun):
         )
 
     def _settle(self) -> Judgement:
-        """Judge all rows, and draw the images that are flagged now and were not in an earlier run, or by calibration.
+        """Judge all rows, and draw the images that are newly flagged.
 
-        New images can move a threshold that depends on all scores. An image that fails now, and did not before, makes
-        room in a budget. Those that were drawn in this run have their maps.
+        New images can move a threshold that depends on all scores. An image that fails now frees a place in a budget.
         """
         judgement = self._judge()
         self.due = judgement.run
-        # A fixed threshold of calibration flags no image that has not been drawn: nobody looks through all rows then.
+        # With a fixed threshold of calibration, all flagged images are already drawn: the rows need no search.
         depends_on_all = judgement.run.may_move or judgement.against == "folder"
         if depends_on_all and (shards := self.cut(self.output.store.find_undone(self.files, self.is_done))):
             log.info("drawing images that are flagged now and were not before")
@@ -368,7 +368,7 @@ class Scoring(FolderRun):
         return judgement
 
     def describe(self, counts: Mapping[str, int], *, finished: bool) -> dict[str, Any]:
-        """Describe the run, for run.json: everything but the rows themselves."""
+        """Describe the run for run.json: everything except the rows."""
         calibration = self.options.calibration
         options = [] if calibration is None else ["--calibration", str(calibration.resolve())]
         for name, number in self.verdicts.options.items():
@@ -389,12 +389,12 @@ class Scoring(FolderRun):
 
 
 def work_key(model: ModelFile, calibration: Calibration | None) -> str:
-    """Return a digest of what rows and maps depend on: the model, its gallery, what is drawn and measured."""
+    """Return a digest of everything that rows and maps depend on: the model, its gallery, drawings and measures."""
     gallery = model.folder / GALLERY_FILE
     made_of = [model.sha256, sha256_of(gallery) if gallery.is_file() else None, *describe_drawing(calibration)]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _weight(scored: Sequence[_Scored]) -> int:
-    """Bytes of the pixels in a batch that was scored."""
+    """Return the bytes of the pixels in a scored batch."""
     return sum(weight_of(part if isinstance(part, Failed) else part[0]) for part in scored)

@@ -1,4 +1,4 @@
-"""The training job: a folder of good images becomes a registered model. Reads top to bottom; read it second.
+"""The training job: make a registered model from a folder of good images. Read this file second, top to bottom.
 
 survey -> split -> fit -> freeze the scale -> export -> compare with torch -> calibrate -> register -> promote
 """
@@ -77,13 +77,13 @@ from vaecore.representations import Features, Representation
 from vaecore.tasks import colorizations, segmentations, unpaired_tasks
 
 log = logging.getLogger(__name__)
-CALIBRATION_WINDOWS = 30_000  # of the images that calibrate a model of windows, together: they take most of the time
-GUESSING = 0.55  # AUROC on synthetic defects below which a user is told
+CALIBRATION_WINDOWS = 30_000  # most windows of all calibration images together: they take most of the time
+GUESSING = 0.55  # AUROC on synthetic defects; below it, the user gets a warning
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job with every choice made and its images read: what the training loop starts from."""
+    """A job with all choices made and its images read, ready for training."""
 
     job: Job
     plan: Plan
@@ -100,10 +100,10 @@ class Prepared:
 
 
 def prepare(job: Job) -> Prepared:
-    """Make the choices that the job leaves open, build the network with its first weights, and read the images.
+    """Make the choices that the job leaves open, build the network with its initial weights, and read the images.
 
     Raises:
-        KintsugiError: Wrong usage or bad input; the message says what to do.
+        KintsugiError: Wrong usage or bad input; the message has the next step.
     """
     task, found = find_task(job), survey(job)
     warn_of_dark(found)
@@ -128,13 +128,13 @@ def prepare(job: Job) -> Prepared:
 
 
 def crop_training(job: Job) -> AnyTraining:
-    """The training of an image-to-image model.
+    """Return the training of an image-to-image model.
 
     Raises:
-        JobError: The job asks for what its task cannot be.
+        JobError: The job does not suit its task.
     """
     if job.verb != "restore":
-        raise JobError(f"{job.path}: the task {job.task} gives scores: it is no image-to-image model's")
+        raise JobError(f"{job.path}: the task {job.task} trains an anomaly model, not an image-to-image model")
     if job.task in segmentations():
         return SegmenterTraining(job)
     if job.task in unpaired_tasks():
@@ -145,21 +145,21 @@ def crop_training(job: Job) -> AnyTraining:
 def train_model(
     job: Job | Path | str, *, overrides: Sequence[str] = (), why: str | None = None, fresh: bool = False
 ) -> TrainedModel:
-    """Train, export, calibrate, register and, if the job's rule says so, promote one model.
+    """Train, export, calibrate and register one model. Promote it if the job's rule says so.
 
-    A job that was killed is started again with the same call and goes on from its last checkpoint.
+    After an interruption, the same call continues from the last checkpoint.
 
     Args:
         job: A job, or the path of its TOML file.
         overrides: `key=value` pairs that replace keys of the file.
-        why: What gave rise to it, for the record.
-        fresh: Begin from the first step, whatever an earlier run left, and read every image again.
+        why: Reason for the training, for the record.
+        fresh: Start from the first step, discard checkpoints of an earlier run, and read every image again.
 
     Returns:
-        The registered version, whether it became champion, and the figures behind that.
+        The registered version, whether it became champion, and the figures behind the decision.
 
     Raises:
-        KintsugiError: Wrong usage or bad input; the message says what to do.
+        KintsugiError: Wrong usage or bad input; the message has the next step.
     """
     job = job if isinstance(job, Job) else load_job(job, overrides)
     with keep_warnings(), reading_anew(wanted=fresh):
@@ -192,11 +192,11 @@ def _make_bundle(
 
     Args:
         prepared: The job, its images and its network.
-        work: Checkpoints; a training that was killed goes on from there.
-        folder: Where the bundle goes; does not exist yet.
-        run: Records what happens.
-        seen: Contents of the folders as they were before they were read.
-        start: On the clock, when the training began.
+        work: Folder of checkpoints; an interrupted training continues from there.
+        folder: Folder for the bundle; it does not exist yet.
+        run: Run of the tracking server, for the record.
+        seen: Contents of the folders before they were read.
+        start: Time when the training began, in seconds of `time.perf_counter`.
 
     Raises:
         ModelError: The exported file does not agree with torch.
@@ -249,12 +249,12 @@ def _make_bundle(
     measured |= {"parity": parity, "seconds": time.perf_counter() - start}
     figures = {**measured, **decision.figures}
     shown = figures.get("challenger_synthetic_auroc", 1.0)
-    if figures["images"] < FEWEST_SELECT:  # they may score anything by chance: by folds there are more
+    if figures["images"] < FEWEST_SELECT:  # too few to mean anything; the folds have more images
         shown = max((value for name, value in measured.items() if name.startswith("synthetic_auroc")), default=1.0)
     if plan.target_name != "whole" and shown < GUESSING:
         log.warning(
-            "this model tells damaged images from good ones hardly better than by guessing (%.0f %% of pairs, and "
-            "guessing is 50 %%): train on more images%s%s",
+            "this model separates damaged images from good ones hardly better than guessing (%.0f %% of pairs; "
+            "guessing gives 50 %%): train on more images%s%s",
             100 * shown, "" if plan.experts else ", longer ('train.steps')",
             "" if plan.target.features else ", or on features",
         )  # fmt: skip
@@ -264,7 +264,7 @@ def _make_bundle(
 
 
 def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
-    """Say what the images are, and refuse a false-alarm rate that is below what they can tell."""
+    """Log the number and kind of the images, and refuse a false-alarm rate that needs more images."""
     split = {name: len(indices) for name, indices in data.split.items()}
     split["calibrate"] = count_calibration(job, plan, data)
     crossed, least = is_crossed(data.split), 1 / (split["calibrate"] + 1)
@@ -307,7 +307,7 @@ def _announce_images(job: Job, plan: Plan, data: TrainingData) -> None:
 
 
 def _announce_pieces(job: Job, data: TrainingData) -> None:
-    """Say which images belong together, and warn if images that are nearly the same do not."""
+    """Log which images belong together, and warn if nearly identical images are in different parts."""
     group = job.data.group
     if group is not None:
         announce_pieces(data.pieces, data.split["calibrate"], data.split["train"], group)
@@ -319,7 +319,7 @@ def _announce_pieces(job: Job, data: TrainingData) -> None:
 
 
 def _chosen(prepared: Prepared) -> dict[str, Any]:
-    """What the job left open, for the run's parameters."""
+    """Return the choices that the job left open, for the parameters of the run."""
     plan = prepared.plan
     return {
         "chosen.target": plan.target_name,
@@ -346,7 +346,7 @@ def _changes_of(job: Job, plan: Plan) -> Changes | None:
 
 
 def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -> Calibration:
-    """By images that were kept for it, or by all of them as the folds scored them."""
+    """Calibrate with the images kept for it, or with all images as the folds scored them."""
     data, rate, changes = prepared.data, prepared.job.calibrate.false_alarms, prepared.job.data.normal_changes
     if held_out is None or not is_crossed(data.split):
         files, most = data.files_of("calibrate"), count_calibration(prepared.job, prepared.plan, data)
@@ -355,9 +355,9 @@ def _calibrate(session: Session, prepared: Prepared, held_out: HeldOut | None) -
 
 
 def count_calibration(job: Job, plan: Plan, data: TrainingData) -> int:
-    """Count the images that calibrate: all that are there for it, or of a model of windows some, for the time it takes.
+    """Count the calibration images: all of them, or fewer for a model of windows, to save time.
 
-    Never fewer than the asked rate, or one percent, needs.
+    There are always enough for the requested rate, and for one percent.
     """
     there, asked = len(data.split["calibrate"]), [job.calibrate.false_alarms, job.schedule.false_discoveries]
     needed = max(ONE_PERCENT_NEEDS, *(math.ceil(1 / rate) for rate in asked if rate is not None), 0)
@@ -365,7 +365,7 @@ def count_calibration(job: Job, plan: Plan, data: TrainingData) -> int:
 
 
 def _whole_images(prepared: Prepared) -> list[int]:
-    """Indices of the images that folds score as a whole, under a model of windows."""
+    """Return the indices of the images that folds score as a whole, for a model of windows."""
     data, plan = prepared.data, prepared.plan
     if plan.overlap is None or not is_crossed(data.split):
         return []
@@ -373,7 +373,7 @@ def _whole_images(prepared: Prepared) -> list[int]:
 
 
 def _work_key(prepared: Prepared) -> str:
-    """Digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
+    """Return a digest of everything that the weights depend on: a checkpoint of other work is never resumed."""
     job, plan, data, representation = prepared.job, prepared.plan, prepared.data, prepared.representation
     stamp = {
         "task": job.task,

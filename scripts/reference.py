@@ -91,7 +91,7 @@ def write_job_file() -> str:
         "",
         "# Job file",
         "",
-        "A job file is a TOML file that describes one model. This is the least that works:",
+        "A job file is a TOML file that describes one model. This is the shortest one that works:",
         "",
         *_block(LEAST, "toml"),
         "All other keys have defaults. Kintsugi chooses many of them from your images, and prints its choice.",
@@ -99,9 +99,9 @@ def write_job_file() -> str:
         "- Relative paths begin at the folder of the job file. Any path may begin with `~`.",
         "- The file is UTF-8 text. It may come from Windows (byte-order mark, CRLF).",
         "- A misspelt key is an error that names the likely one.",
-        "- Models that restore images are, on this page, all that do not score: those that label or colour, too.",
+        '- On this page, "models that restore images" includes models that label or colour images.',
         "- `kintsugi train JOB.toml --set train.steps=500` replaces a key for one training.",
-        "- The environment, not the job file, says where things run: see [environment](environment.md).",
+        "- The environment, not the job file, sets where things run: see [environment](environment.md).",
         "",
         "## Example",
         "",
@@ -195,8 +195,8 @@ def write_command_line() -> str:
         "## Exit codes",
         "",
         *_grid(["code", "meaning"], ([str(code), meaning] for code, meaning in CODES.items())),
-        "After Ctrl-C, the last line on stderr says whether the same command goes on or begins again. "
-        f"`kintsugi doctor` ends with {WRONG} if something does not work.",
+        "After Ctrl-C, the last line on stderr says whether the same command continues or starts again. "
+        f"`kintsugi doctor` exits with {WRONG} if something does not work.",
         "",
     ]
     for name, command in commands.items():

@@ -94,10 +94,10 @@ def _rows_of_fields(source: str) -> Iterator[Row]:
 def python_lines() -> Iterator[str]:
     """Yield the page of the Python API, without its tables: each is announced by a line with the name alone."""
     yield from ("<!-- Written by scripts/reference_api.py from pipelines/__init__.py. -->", "", "# Python API", "")
-    yield from ("The verbs of the command line are functions. Each is imported when it is first used.", "")
+    yield from ("Each command of the command line is a function. It is imported when it is first used.", "")
     yield from ("```python", "from pipelines import score_folder, train_model", "", 'train_model("tiles.toml")')
     yield from ('summary = score_folder("images/new", "tiles@champion", "report", false_alarms=0.05)', "```", "")
-    yield from ("Errors that a user can mend are `pipelines.errors.KintsugiError`. Their text has the next step.", "")
+    yield from ("Errors that a user can fix are `pipelines.errors.KintsugiError`. Their text has the next step.", "")
 
 
 def metadata_lines() -> Iterator[str]:

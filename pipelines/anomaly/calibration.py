@@ -34,7 +34,7 @@ MAP_QUANTILES = ("0.5", "0.99", "0.999", "1.0")
 def _good_scores(scores: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse scores that cannot be ranked; keep them in ascending order, so that equal sets give equal files."""
     if not scores:
-        raise CalibrationError("there are no calibration scores: set some good images aside and calibrate on them")
+        raise CalibrationError("there are no calibration scores: keep some good images apart and calibrate on them")
     if bad := sum(not math.isfinite(score) for score in scores):
         raise CalibrationError(
             f"{bad} of {len(scores)} calibration scores are not finite numbers: "
@@ -93,7 +93,7 @@ class Calibration(RateClaim):
         if self.kind == "cross" and (self.folds is None or self.folds < 2):
             raise CalibrationError(f"a cross calibration has 2 folds or more, not {self.folds}: calibrate again")
         if self.kind == "split" and self.folds is not None:
-            raise CalibrationError(f"a split calibration has no folds, and not {self.folds}: calibrate again")
+            raise CalibrationError(f"a split calibration has no folds, but this one has {self.folds}: calibrate again")
         return self
 
     @property

@@ -62,7 +62,7 @@ class Strangers:
             return None
         advice = "use another model, or train on good images like these"
         if where != "below":
-            advice = f"Unless they have defects, {advice}"
+            advice = f"If they have no defects, {advice}"
         return (
             f"{count} of {self.images} images score {where} all {self.calibration.n} calibration images: they seem to "
             f"show another subject, or were taken otherwise. {advice[0].upper()}{advice[1:]}"

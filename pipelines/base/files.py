@@ -37,7 +37,7 @@ def read_text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)) or b"\x00" in data[:4]:
         raise TextError(
-            "is not UTF-8 text: it looks like UTF-16, which Windows' PowerShell and Notepad write; save it as UTF-8"
+            "is not UTF-8 text: it looks like UTF-16, as written by Windows PowerShell and Notepad; save it as UTF-8"
         )
     try:
         text = data.decode("utf-8-sig")

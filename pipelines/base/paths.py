@@ -30,5 +30,5 @@ def expect_local(path: object) -> object:
     found = _ADDRESS.match(text)
     # A path that Python has read has one slash: there a folder of that name, if there is one, is meant.
     if found and (found[1] or (isinstance(path, Path) and not Path(path.parts[0]).exists())):
-        raise ValueError("an address is not a local path: mount or copy it, and name that folder")
+        raise ValueError("this is an address, not a local path: mount or copy it, and give that folder")
     return path

@@ -164,7 +164,7 @@ class Inbox:
         reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
         if self._unreadable.get(path) != reason:
             self._unreadable[path] = reason
-            advice = "give this user the right to read it, or see whether the share is there; it is looked at again"
+            advice = "give this user the right to read it, or check that the share is mounted; Kintsugi tries again"
             log.warning("%s cannot be read (%s): %s", path, reason, advice)
 
     def _read(self) -> dict[str, Look]:

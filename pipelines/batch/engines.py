@@ -53,7 +53,7 @@ def expect_local(engine: Engine, what: str) -> None:
         EngineError: It is one, or there is none of the name.
     """
     if check_engine(engine) != "local":
-        raise EngineError(f"{what} is called in this process, and the engine is '{engine}': use the engine 'local'")
+        raise EngineError(f"{what} needs the engine 'local', and the engine is '{engine}': use 'local'")
 
 
 @contextlib.contextmanager
@@ -105,10 +105,10 @@ def on_ray(job: FolderRun, shards: Sequence[Shard], advance: Advance) -> None:
                 told += images
             break
         except (RayActorError, NodeDiedError, ObjectLostError, WorkerCrashedError) as error:
-            log.warning("workers of the cluster were lost: what is missing is done again")
+            log.warning("workers of the cluster were lost: their missing work is done again")
             first, shards = job.left, job.shards()
             if job.left == before:
-                raise EngineError(f"the workers of the cluster are lost again and again: {_brief(error)}") from error
+                raise EngineError(f"the cluster keeps losing its workers: {_brief(error)}") from error
             advance(first - job.left - told)
             told = 0
         except RayError as error:
@@ -242,7 +242,7 @@ def _share() -> tuple[float, float, int]:
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     cores = [found["CPU"] for found in resources if found.get("CPU", 0) >= 1]
     if not cores:
-        raise EngineError("no machine of the Ray cluster has a core to spare: start one with --num-cpus")
+        raise EngineError("no machine of the Ray cluster has a free core: start one with --num-cpus")
     wanted = float(settings().workers)
     with_gpu = [found for found in resources if found.get("GPU", 0) >= 1 and found.get("CPU", 0) >= 1]
     if with_gpu and settings().device != "cpu":  # a worker for each GPU, and machines without one do nothing

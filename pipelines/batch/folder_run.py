@@ -128,7 +128,7 @@ class FolderRun(ABC):
         left, ranks = self.output.store.find_left(self.files, self.is_done)
         self.worst = Worst(ranks)
         if len(left) < len(self.files):
-            log.info("%d of %d images are done already", len(self.files) - len(left), len(self.files))
+            log.info("%d of %d images are already done", len(self.files) - len(left), len(self.files))
         self.left = len(left)
         return self.cut(left)
 

@@ -59,7 +59,7 @@ class ScoreOptions(RunOptions):
         """Refuse what no model could make good."""
         check_rule(self.false_alarms, budget=self.budget, false_discoveries=self.false_discoveries, groups=self.groups)
         if self.calibration is not None and not self.calibration.is_file():
-            msg = f"there is no calibration file {self.calibration}: give the calibration.json of the model"
+            msg = f"the calibration file {self.calibration} does not exist: give the calibration.json of the model"
             raise CalibrationError(msg)
 
 
@@ -92,5 +92,5 @@ class RestoreOptions(RunOptions):
     def file_kind(self) -> FileKind:
         """The kind of file that `kind` stands for, which may be a suffix."""
         if (found := file_kind(self.kind)) is None:
-            raise FolderError(f"'{self.kind}' is no kind of file that is written: use {', '.join(SUFFIXES)}")
+            raise FolderError(f"'{self.kind}' is not an output format: use {', '.join(SUFFIXES)}")
         return found

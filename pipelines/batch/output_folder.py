@@ -90,7 +90,8 @@ class OutputFolder:
                 raise FolderError(msg) from None
             if not fresh and self._is_of_other_work():
                 log.warning(
-                    "%s holds what another model or other options made: all is made anew; another folder keeps both",
+                    "%s holds results of another model or other options, which are replaced; give another folder to "
+                    "keep both",
                     self.out,
                 )
             if fresh:
@@ -239,7 +240,7 @@ def check_output(out: Path, source: Path | None, *, verb: str = "score") -> None
             msg = f"the output folder {out} is a file; give a folder"
             raise FolderError(msg)
         if out.is_dir() and not private.is_dir() and any(out.iterdir()):
-            msg = f"the output folder {out} holds something else; give an empty or a new folder"
+            msg = f"the output folder {out} holds other files; give an empty or a new folder"
             raise OutputError(msg)
         kept = (out / "results.parquet").is_file() or any(private.glob("shards-*/*.parquet"))
         before, did = _source_of(out) if kept else (None, verb)
@@ -301,7 +302,7 @@ def check_own(out: Path, account: str) -> None:
     if out.is_file():
         raise FolderError(f"the output folder {out} is a file; give a folder")
     if out.is_dir() and not (out / account).is_file() and any(out.iterdir()):
-        raise FolderError(f"the output folder {out} holds something else; give an empty or a new folder")
+        raise FolderError(f"the output folder {out} holds other files; give an empty or a new folder")
 
 
 def warn_replaced(account: Path, model: ModelFile) -> None:
@@ -317,7 +318,9 @@ def warn_replaced(account: Path, model: ModelFile) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     if digest != model.sha256:
-        log.warning("%s holds what %s made: it is replaced; another folder keeps both", account.parent, name)
+        log.warning(
+            "%s holds results of %s, which are replaced; give another folder to keep both", account.parent, name
+        )
 
 
 def _source_of(out: Path) -> tuple[Path | None, str | None]:

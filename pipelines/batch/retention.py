@@ -47,7 +47,7 @@ def forget_runs(run: Path, age: timedelta, now: datetime) -> list[Path]:
             _remove(folder)
             removed.append(folder)
     if removed:
-        log.info("removed %d runs that are older than they are to be kept", len(removed))
+        log.info("removed %d runs that were older than 'schedule.keep'", len(removed))
     return removed
 
 

@@ -90,7 +90,7 @@ class RowStore:
                 _shard(path)
                 _read(path, SHARD.names)
             except OutputError:
-                log.warning("%s was damaged and is deleted: the images of its rows are done again", path)
+                log.warning("%s was damaged and is deleted: its images are processed again", path)
 
     def files(self) -> FileList:
         """The files that there are rows of, as they were when these were written."""

@@ -126,7 +126,7 @@ def _run(interpreter: Path, folder: Path) -> None:
     done = subprocess.run(arguments, stdout=subprocess.DEVNULL, check=False, env=variables)  # noqa: S603 - our own script
     code = done.returncode
     if code < 0:
-        msg = f"anomalib's process was ended by {signal.Signals(-code).name}, perhaps for want of memory"
+        msg = f"anomalib's process was ended by {signal.Signals(-code).name}, perhaps because memory ran out"
         raise DataError(msg)
     if code:
         raise SystemExit(code)

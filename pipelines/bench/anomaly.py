@@ -127,7 +127,7 @@ def bench_anomaly(
 def _opened(out: Path) -> Iterator[None]:
     """Make an output folder, or open that of an earlier benchmark, and hold its lock."""
     if out.is_dir() and any(out.iterdir()) and not (out / "lock").is_file():
-        msg = f"the output folder {out} holds something that is no benchmark: give a new folder"
+        msg = f"the output folder {out} holds other files than a benchmark: give a new folder"
         raise OutputError(msg)
     check_writable(out)
     make_folders(out)

@@ -56,7 +56,9 @@ def bench_restoration(
     known = [RestoringSession(file, device="cpu", threads=1).metadata for file in files]
     does = [(each.task, each.scale, each.channels, each.damage) for each in known]
     if different := next((ref for ref, each in zip(models, does, strict=True) if each != does[0]), None):
-        raise DataError(f"{models[0]} and {different} do not do the same: compare models of one task, scale and damage")
+        raise DataError(
+            f"{models[0]} and {different} have different tasks: compare models of one task, scale and damage"
+        )
     others = () if classical == "none" else tuple(choose_classical(does[0][0], tuple(classical.split(","))))
     levels = levels or [f"{level:g}" for level in known[0].levels]
     found: dict[str, Any] = {}

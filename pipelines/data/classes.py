@@ -24,7 +24,7 @@ def classes_of(files: Sequence[ImageFile], folder: Path) -> tuple[tuple[str, ...
     names = [group_of(file.relative) for file in files]
     classes = tuple(sorted(set(names) - {""}))
     if loose := names.count(""):
-        msg = f"{loose} of {len(names)} images lie in {folder} itself: each belongs into a sub-folder of its class"
+        msg = f"{loose} of {len(names)} images lie in {folder} itself: move each into the sub-folder of its class"
         raise DataError(msg)
     if not 2 <= len(classes) <= MOST_CLASSES:
         msg = f"{folder} has {len(classes)} sub-folders with images, and classes are from 2 to {MOST_CLASSES}"

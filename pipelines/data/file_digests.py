@@ -62,7 +62,8 @@ def _digests(folder: Path, most: int) -> dict[str, str]:
     """Digests of the files of one folder by name; without files that go meanwhile."""
     listed = list_images(folder)
     if listed.unreadable:
-        msg = f"{listed.unreadable[0].path} cannot be read, so nobody knows which images are new: is a share away?"
+        place = listed.unreadable[0].path
+        msg = f"{place} cannot be read, so new images cannot be found: check that the share is mounted"
         raise DataError(msg)
     everything = list(listed.files)
     files = [everything[position] for position in drawn(everything, most)]

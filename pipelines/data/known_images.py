@@ -64,7 +64,7 @@ def check_leakage(images: CropImages) -> None:
         for name, names in found.items()
     )
     msg = (
-        f"training images are test images: {which}. A figure on them would mean nothing: take them out of the folder. "
+        f"training images are test images: {which}. Figures on them are meaningless: take them out of the folder. "
         f"What was evaluated here is listed in {settings().home / 'test-images'}: delete a file there to forget it"
     )
     raise DataError(msg)

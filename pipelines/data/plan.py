@@ -116,7 +116,7 @@ def warn_of_dark(found: Survey) -> None:
     """Warn where images are read as nearly black, because scores take values as they are, in training and in use."""
     if found.bits < ALL:
         log.warning(
-            "the 16-bit images have values below %d of 65535, as cameras of %d bits write them: they are read as "
+            "the 16-bit images have values below %d of 65535, as cameras of %d bits write them: they look "
             "nearly black. Multiply them by %d (in training and in use), unless they are meant to be so dark",
             1 << found.bits, found.bits, 1 << (ALL - found.bits),
         )  # fmt: skip

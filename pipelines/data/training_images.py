@@ -115,7 +115,7 @@ def load_training_data(
     failed = tuple(Failed(files[position], reason, None) for position, reason in index["failed"])
     warn_left_out(log, ((item.file.relative, item.reason) for item in failed))
     if index["duplicates"]:
-        log.warning("left out %d images that are byte for byte the same as another", index["duplicates"])
+        log.warning("left out %d images that are byte-for-byte copies of another", index["duplicates"])
     pieces = () if job.data.group is None else tuple(pieces_of([file.relative for file in kept], job.data.group))
     elsewhere = frozenset(place for place, position in enumerate(index["keep"]) if position >= len(own))
     split = _split(job, plan, index["sha256"], pieces, elsewhere, bad)

@@ -45,7 +45,7 @@ def evaluate_bound(folder: Path, file: ModelFile, samples: int) -> dict[str, Any
     """
     graph, files = load_network(file), find_images(folder)
     if isinstance(graph.model, Autoencoder):
-        raise ModelError(f"{file.ref} is an autoencoder: without a prior there is no likelihood to bound")
+        raise ModelError(f"{file.ref} is an autoencoder: it has no prior, so its likelihood has no bound to measure")
     tested = EvaluatedImages(file, folder, files)
     images = decode_for(files, graph.image_format)
     each = np.array(tested.measure(images, lambda image: _measure(graph, image, samples), what="bound"))

@@ -70,13 +70,13 @@ def evaluate_classes(
             observer=observe, against="calibration",
         )  # fmt: skip
         if loose := sum(not group for group, *_ in rows):
-            log.warning("%d images lie in %s itself, in no sub-folder: they are in no figure", loose, folder)
+            log.warning("%d images lie in %s itself, in no sub-folder: no figure counts them", loose, folder)
         true, told, sure, scores = _columns([row for row in rows if row[0]])
         known = np.isin(true, classes)
         for other in sorted({*true[~known].tolist()}):
             if alike := [name for name in classes if name.casefold() == other.casefold()]:
                 names = printable(other), printable(alike[0])
-                log.warning("sub-folder '%s' is not the class '%s': its images count as of none", *names)
+                log.warning("sub-folder '%s' is not the class '%s': its images count as images of no class", *names)
         if not known.any():
             found = named(sorted(set(true.tolist()))) or "none"
             msg = f"no image under {folder} is of a class that the model knows: sub-folders {found}; "

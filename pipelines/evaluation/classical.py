@@ -76,7 +76,7 @@ def choose_classical(task: str, names: tuple[str, ...]) -> dict[str, Method]:
     for name in names:
         if name not in known:
             there = f"there are: all, {', '.join(known)}" if known else "there are none"
-            raise DataError(f"no classical method for {task} is called '{name}'; {there}")
+            raise DataError(f"there is no classical method '{name}' for {task}; {there}")
         method, package = known[name]
         if not _is_there(package):
             raise DataError(f"'{name}' needs {package}, which is not installed: pip install '{DISTRIBUTION}[bench]'")

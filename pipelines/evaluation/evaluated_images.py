@@ -110,4 +110,4 @@ class EvaluatedImages:
 def warn_of_known(known: int, measured: int) -> None:
     """Warn that a model was trained on some of the images that it is measured on, if so."""
     if known:
-        log.warning("%d of %d images were trained on: these figures promise too much", known, measured)
+        log.warning("%d of %d images were trained on: these figures are too good", known, measured)

@@ -125,7 +125,7 @@ def evaluate_restorer(
     metadata = session.metadata
     if metadata.damage == LEARNED:
         raise DataError(
-            f"{file.ref} was trained without pairs: there is no damage to do to clean images as its own was. Give "
+            f"{file.ref} was trained without pairs, so its damage cannot be added to clean images. Give "
             f"damaged images and their clean twins to `kintsugi restore DAMAGED --reference CLEAN`"
         )
     asked = _parse_levels(levels, metadata)
@@ -157,7 +157,7 @@ def _parse_levels(levels: Sequence[str] | None, metadata: RestorationMetadata) -
         try:
             found[text] = float(text)
         except ValueError:
-            raise DataError(f"'{text}' is no level: give numbers between commas, such as 15,25,50") from None
+            raise DataError(f"'{text}' is not a level: give numbers separated by commas, such as 15,25,50") from None
         if not max(low, LEAST_LEVEL) <= found[text] <= high:
             raise DataError(f"level {text}: {metadata.level}, from {low:g} to {high:g}")
     return found

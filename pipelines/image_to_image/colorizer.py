@@ -236,7 +236,7 @@ def _with_colours(images: CropImages, split: Split, folder: Path) -> Split:
         name: tuple(index for index in indices if is_colourful(images.image(index))) for name, indices in split.items()
     }
     if grey := sum(map(len, split.values())) - sum(map(len, found.values())):
-        log.warning("left out %d images that are grey", grey)
+        log.warning("left out %d grey images", grey)
     if empty := [name for name, indices in found.items() if not indices]:
         raise DataError(f"too few images under {folder} have colours: none is left to {empty[0]}")
     return found

@@ -147,7 +147,7 @@ def _announce(images: CropImages, split: Split, calibrated: str) -> None:
     if not split["calibrate"]:
         raise DataError(f"no image is left for {calibrated}: raise 'calibrate.fraction', or leave it out")
     if len(split["calibrate"]) < FEW_CALIBRATE:
-        log.warning("%s rest on %d images: take them as a hint, or add images", calibrated, len(split["calibrate"]))
+        log.warning("%s rest on %d images: they are only a hint; add images", calibrated, len(split["calibrate"]))
 
 
 def digest_images(images: CropImages) -> str:

@@ -194,7 +194,7 @@ def _same_champion(registry: Registry, training: AnyTraining, channels: int) -> 
     try:
         theirs = training.describe_champion(training.session(champion, device="cpu").metadata)
     except ModelError as error:
-        raise JobError(f"{job.path}: the name '{job.name}' is taken: {error}; choose another name") from None
+        raise JobError(f"{job.path}: the name '{job.name}' is already used: {error}; choose another name") from None
     if mine != theirs:
         raise JobError(
             f"{job.path}: the champion of '{job.name}' does {', '.join(theirs)}, this job {', '.join(mine)}: choose "

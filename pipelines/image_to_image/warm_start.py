@@ -49,7 +49,7 @@ def hold_out_unseen(split: Split, digests: Sequence[str], file: ModelFile, piece
     known = with_their_pieces((index for index, digest in enumerate(digests) if digest in trained_on), pieces)
     apart: Split = {name: tuple(index for index in indices if index not in known) for name, indices in split.items()}
     if not (apart["select"] and apart["calibrate"]):
-        log.warning("%s was trained on all images that were to be held out: error bars will be too narrow", file.ref)
+        log.warning("%s was trained on all images that should be held out: error bars will be too narrow", file.ref)
         return split
     for learned, held in LEARNED_FROM.items():  # what was held out of one kind of image is trained on as that kind
         if learned in split:
@@ -85,6 +85,6 @@ def take_weights(network: nn.Module, file: ModelFile) -> None:
             raise JobError(msg)
     taken, total = (sum(values.numel() for values in each.values()) for each in (found, own))
     if taken < total / 2:
-        raise JobError(f"'train.start' is {file.ref}, which is another kind of model: name one of the same task")
+        raise JobError(f"'train.start' is {file.ref}, a model of another kind: give a model of the same task")
     network.load_state_dict(found, strict=False)
     log.info("training begins with %.0f %% of its weights from %s", 100 * taken / total, file.ref)

@@ -117,11 +117,11 @@ def _check(folder: Path) -> None:
     try:
         status = folder.stat()
     except FileNotFoundError:
-        raise FolderError(f"{_printable(str(folder))} does not exist: name a folder that holds images") from None
+        raise FolderError(f"{_printable(str(folder))} does not exist: give a folder with images") from None
     except (OSError, ValueError) as error:
         raise FolderError(f"{_printable(str(folder))} cannot be read: {error}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise FolderError(f"{_printable(str(folder))} is a file: name the folder that holds it")
+        raise FolderError(f"{_printable(str(folder))} is a file: give the folder that contains it")
 
 
 def _empty(folder: Path, others: _Others, unreadable: Sequence[UnreadableFolder]) -> EmptyFolderError:

@@ -95,8 +95,8 @@ class LabelFolder:
         """Name label images that belong to none of these images, if there are some."""
         if names := self.unused({stem_of(image.relative) for image in images}):
             log.warning(
-                "%d label images under %s belong to no image (%s): a label image has the name of its image, or "
-                "NAME_mask, or NAME_gt", len(names), self.path, some_of(names),
+                "%d label images under %s belong to no image (%s): give each the name of its image, or NAME_mask, "
+                "or NAME_gt", len(names), self.path, some_of(names),
             )  # fmt: skip
 
     def file_of(self, image: ImageFile) -> ImageFile | None:
@@ -221,7 +221,7 @@ def _stored(data: bytes, admit: Callable[[int, int], None]) -> _Stored:
         samples = colour  # transparency says nothing of classes
     values = _grey(samples)
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise UnclearError("holds fractions: give the number of its class to each pixel instead")
+        raise UnclearError("holds fractions: set each pixel to the number of its class")
     return _Stored(values, palette, orientation if orientation in range(1, 9) else 1)
 
 
@@ -246,7 +246,7 @@ def _grey(samples: NDArray[Any]) -> NDArray[Any]:
     if samples.ndim == 3 and (samples == samples[..., :1]).all():
         samples = samples[..., 0]  # grey, saved as colours
     if samples.ndim != 2:
-        raise UnclearError("is in colours: give the number of its class to each pixel instead")
+        raise UnclearError("is in colours: set each pixel to the number of its class")
     return samples
 
 

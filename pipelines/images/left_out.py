@@ -96,7 +96,7 @@ class LeftOut:
         parts = [_in_words(list(rows)) for _, rows in groupby(shown, key=itemgetter("why"))]  # rows are sorted by it
         if rest:
             parts.append(f"{sum(row['files'] for row in rest)} of other kinds")
-        advice = "; save as TIFF or PNG what should be read" if self.has_pictures else ""
+        advice = "; save the files that should be read as TIFF or PNG" if self.has_pictures else ""
         return f"left out {self.files} {'file' if self.files == 1 else 'files'}: {', '.join(parts)}{advice}"
 
     def log(self) -> None:

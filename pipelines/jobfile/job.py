@@ -29,8 +29,8 @@ from pipelines.jobfile.tables import (
     kinds_in,
 )
 
-UNPAIRED = ("unpaired",)  # the tasks that learn from two folders of images that do not belong together
-SCORING = ("reconstruct",)  # the tasks whose models score images; those of all others mend them
+UNPAIRED = ("unpaired",)  # the tasks that learn from two folders of unrelated images
+SCORING = ("reconstruct",)  # the tasks whose models score images; models of all other tasks restore images
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -56,7 +56,7 @@ class Job(Record):
 
     @property
     def verb(self) -> str:
-        """What its model does to a folder."""
+        """Command for its model: score or restore."""
         return verb_of(self.task)
 
     @model_validator(mode="after")
@@ -81,10 +81,10 @@ class Job(Record):
         asked = [*self.schedule.rule, *self.schedule.model_fields_set & {"against"}]
         if self.verb == "restore" and asked:
             keys = " and ".join(f"'schedule.{key}'" for key in asked)
-            msg = f"{keys}: what is flagged has no meaning for {self.task}, whose models flag no images; leave it out"
+            msg = f"{keys} cannot be used for {self.task}: its models flag no images; leave it out"
             raise ValueError(msg)
         if self.verb == "restore" and self.alarm.flagged is not None:
-            msg = f"'alarm.flagged' has no meaning for {self.task}: its models flag no images; 'alarm.failed' has one"
+            msg = f"'alarm.flagged' has no meaning for {self.task}: its models flag no images; use 'alarm.failed'"
             raise ValueError(msg)
         return self
 
@@ -92,18 +92,19 @@ class Job(Record):
     def _folders_are_of_the_task(self) -> Job:
         alone = self.data.degraded is not None
         if alone and self.task not in UNPAIRED:
-            msg = f"'data.degraded' and 'data.clean' are of the task unpaired; {self.task} takes 'data.train'"
+            msg = f"'data.degraded' and 'data.clean' are for the task unpaired; {self.task} takes 'data.train'"
             raise ValueError(msg)
         if not alone and self.task in UNPAIRED:
-            msg = f"'data.train' is not enough for {self.task}: name 'data.degraded' and 'data.clean'"
+            msg = f"'data.train' is not enough for {self.task}: give 'data.degraded' and 'data.clean'"
             raise ValueError(msg)
         if alone and self.data.degraded == self.data.clean:
-            msg = f"'data.degraded' and 'data.clean' are both {self.data.clean}: damaged and clean images lie apart"
+            both = self.data.clean
+            msg = f"'data.degraded' and 'data.clean' are both {both}: put damaged and clean images into two folders"
             raise ValueError(msg)
         return self
 
     def set_options(self, *tables: str) -> list[str]:
-        """The keys of some tables that say something else than their default, as `table.key`."""
+        """Return the keys of some tables whose value is not the default, as `table.key`."""
         return [
             f"{name}.{key}"
             for name in tables
@@ -130,18 +131,18 @@ class Job(Record):
     @classmethod
     def _task_is_known(cls, name: str) -> str:
         if name not in (known := task_names()):
-            msg = f"there is no such task; there are: {', '.join(known)}"
+            msg = f"unknown task; the tasks are: {', '.join(known)}"
             raise ValueError(msg)
         return name
 
 
 def verb_of(task: str) -> str:
-    """What models of a task do to a folder: score or restore."""
+    """Return the command for models of a task: score or restore."""
     return "score" if task in SCORING else "restore"
 
 
 def task_names() -> list[str]:
-    """The tasks there are."""
+    """Return the names of all tasks."""
     return kinds_in("vaecore.tasks")
 
 
@@ -162,7 +163,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     try:
         document = _parsed(read_text(path))
     except FileNotFoundError:
-        msg = f"there is no job file {path}: write one (README.md shows the four lines that it needs)"
+        msg = f"the job file {path} does not exist: write one (README.md shows the four lines that it needs)"
         raise JobError(msg) from None
     except IsADirectoryError:
         msg = f"{path} is a folder: give a job file, such as {path / 'job.toml'} (README.md shows what one needs)"
@@ -211,15 +212,15 @@ def _absolute(base: Path, path: Path | None) -> Path | None:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """A TOML document.
+    """Parse a TOML document.
 
     Raises:
-        ValueError: It is none, or one that nobody writes: thousands of brackets, numbers of thousands of digits.
+        ValueError: The text is not TOML, or is absurd: thousands of brackets, numbers of thousands of digits.
     """
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ValueError("it has too many brackets within each other") from None
+        raise ValueError("its brackets are nested too deeply") from None
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -245,5 +246,5 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 
 def to_toml(value: object) -> str:
-    """Write a value of a job as TOML, which JSON is but for DEL and for halves of characters."""
+    """Write a value of a job as TOML: the same as JSON, except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -34,8 +34,8 @@ class ModelTable(Record):
     )
     backbone: str = Field(
         "efficientnet_lite0",
-        description="The frozen network. `efficientnet_lite0` ships with Kintsugi. `efficientnet_lite2` is a package "
-        "of its own, and timm has all others. Models that colour images use it, too.",
+        description="The frozen network. `efficientnet_lite0` ships with Kintsugi. `efficientnet_lite2` is in its "
+        "own package, and timm has all others. Models that colour images use it, too.",
     )
     backbone_weights: LocalPath | None = Field(
         None,
@@ -43,18 +43,18 @@ class ModelTable(Record):
     )
     strides: tuple[PositiveInt, ...] | None = Field(
         None,
-        description="Reductions of the image at which the maps of a convolutional backbone are taken. "
+        description="Strides of the convolutional backbone's maps that give the features. "
         "Default: the backbone's nearest to `[4, 8, 16]`; to 16 for a deep VAE; to 32 for `whole`.",
     )
     layers: tuple[PositiveInt, ...] | None = Field(
         None,
-        description="Layers of a vision transformer whose tokens are taken, counted from 1. They replace `strides`. "
+        description="Layers of a vision transformer that give the features, counted from 1. They replace `strides`. "
         "Default: those at the middle and at three quarters of the depth; the last one for `whole`.",
     )
     standardise: bool | None = Field(
         None,
         description="Bring every image to the same brightness and contrast. "
-        "Default: `true` if exposure is what varies most between the images.",
+        "Default: `true` if the images differ most in exposure.",
     )
     size: tuple[PositiveInt, PositiveInt] | PositiveInt | None = Field(
         None,
@@ -75,7 +75,7 @@ class ModelTable(Record):
     )
     latent: Literal["grid", "vector"] | None = Field(
         None,
-        description="Latents for each place of the image, or one vector for all of it (pixels only). "
+        description="Latents for each place of the image, or one vector for the whole image (pixels only). "
         'Default: `"vector"`.',
     )
     latent_channels: PositiveInt | None = Field(
@@ -115,9 +115,9 @@ class ModelTable(Record):
     )
     score: Literal["places", "elbo", "complexity", "ratio", "iwae"] | None = Field(
         None,
-        description="What the anomaly score is. `places` pools the most unusual places of all experts. `elbo` is minus "
-        "the bound. `complexity` compares the likelihood with the image's own complexity (pixels only). `ratio` is "
-        "what the lower of two levels adds. `iwae` is the importance-weighted bound. "
+        description="Definition of the anomaly score. `places` pools the most unusual places of all experts. `elbo` is "
+        "minus the bound. `complexity` compares the likelihood with the image's own complexity (pixels only). `ratio` "
+        "is the contribution of the lower of two levels. `iwae` is the importance-weighted bound. "
         "Default: `places`; `elbo` for `whole`.",
     )
     samples: PositiveInt = Field(4, description="Samples of the latent that a deep VAE draws for each score.")
@@ -153,7 +153,7 @@ class ModelTable(Record):
 
     @property
     def says_nothing_of_places(self) -> bool:
-        """Whether nothing is asked for that only features by place have, or that some likelihoods alone have."""
+        """Return whether the job leaves open all keys that need features by place or a certain likelihood."""
         asked = (
             self.target,
             self.strides,
@@ -172,7 +172,7 @@ class ModelTable(Record):
     @classmethod
     def _prior_is_known(cls, name: str) -> str:
         if name not in (known := kinds_in("vaecore.priors")):
-            msg = f"there is no such prior; there are: {', '.join(known)}"
+            msg = f"unknown prior; the priors are: {', '.join(known)}"
             raise ValueError(msg)
         return name
 
@@ -190,6 +190,6 @@ class ModelTable(Record):
     def _size_is_told_once(cls, size: object, check: ValidatorFunctionWrapHandler) -> object:
         try:
             return check(size)
-        except ValidationError:  # it has a complaint for each form that a size may have
+        except ValidationError:  # pydantic has one message for each form of a size
             msg = "give the longest side or [height, width], in pixels: 256, or [256, 320]"
             raise ValueError(msg) from None

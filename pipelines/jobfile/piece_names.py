@@ -12,13 +12,13 @@ FOLDERS, FIELD = "folders", "{piece}"
 
 
 def pattern_of(rule: str) -> re.Pattern[str]:
-    """What finds the name of a piece in the name of an image, its suffix left out.
+    """Return the pattern that finds the name of a piece in the name of an image without its suffix.
 
-    `{piece}` ends where what comes next in the pattern begins, or at a "/"; `*` is any text without "/", as short as
-    it can be, and `?` any letter.
+    `{piece}` ends at the next character of the pattern or at a "/". `*` is any text without "/", as short as possible.
+    `?` is any character.
 
     Raises:
-        ValueError: The rule is no such pattern.
+        ValueError: The rule is not a pattern of this form.
 
     >>> [
     ...     pattern_of("{piece}_*").fullmatch("p12_top_3")["piece"],
@@ -32,7 +32,9 @@ def pattern_of(rule: str) -> re.Pattern[str]:
             f'stands for the name of the piece: "{FIELD}_*" finds p12 in p12_top.png'
         )
     if f"*{FIELD}" in rule or f"{FIELD}*" in rule:
-        raise ValueError(f'put what is between the name of the piece and the rest: "{FIELD}_*", or "{FIELD}-*"')
+        raise ValueError(
+            f'write the character that separates the name of the piece from the rest: "{FIELD}_*", or "{FIELD}-*"'
+        )
     before, after = rule.split(FIELD)
     next_to = {text for text in (before[-1:], after[:1]) if text and not text.isalnum() and text not in "*?"}
     wild = {"*": "[^/]*?", "?": "[^/]"}
@@ -41,14 +43,14 @@ def pattern_of(rule: str) -> re.Pattern[str]:
 
 
 def pieces_of(names: Sequence[str], rule: str) -> list[str]:
-    """The piece that each image shows.
+    """Return the piece that each image shows.
 
     Args:
-        names: Of the images, relative to their folder.
-        rule: "folders", or a pattern: see `pattern_of`. One with a "/" is of the whole path.
+        names: Names of the images, relative to their folder.
+        rule: "folders", or a pattern: see `pattern_of`. A pattern with a "/" is compared with the whole path.
 
     Raises:
-        DataError: Some lie in no sub-folder, or do not fit the pattern.
+        DataError: Some images are in no sub-folder, or do not fit the pattern.
     """
     if rule == FOLDERS:
         found = [name.rpartition("/")[0] for name in names]

@@ -1,4 +1,4 @@
-"""What is wrong with a job file, in lines that name the key, its value and the next step."""
+"""Messages on problems of a job file: each names the key, its value and the next step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ GONE = {
     "model.smooth": "each expert looks at features in its own way ('model.experts'); leave it out",
     "model.stride_weights": "experts are weighed by synthetic defects; leave it out",
 }
-"""Keys of earlier versions, and what takes their place."""
+"""Keys of earlier versions, and their replacements."""
 
 
 def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[str]:
-    """A line for each problem.
+    """Return a line for each problem.
 
     Args:
-        error: What checking the document has found.
+        error: The problems of the document.
         root: The record of the whole file.
         path: The file.
     """
@@ -32,13 +32,13 @@ def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[s
         location = _fields(root, problem["loc"])
         key = ".".join(location)
         detail = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "literal_error":  # true and false as the file has them
+        if problem["type"] == "literal_error":  # true and false as in the file
             detail = re.sub(r"True|False", lambda match: match[0].lower(), detail)
         if problem["type"] == "extra_forbidden":
             lines.append(unknown_key(root, location, path))
         elif problem["type"] == "missing":
-            lines.append(f"{path}: '{key}' is missing; it is needed")
-        elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a table: it names the keys
+            lines.append(f"{path}: '{key}' is missing, and it is required")
+        elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # a table's text names the keys
             lines += [f"{path}: {line}" for line in detail.splitlines()]
         else:
             lines.append(f"{path}: '{key}'{_shown(problem['input'])}: {detail}")
@@ -46,7 +46,7 @@ def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[s
 
 
 def unknown_key(root: type[BaseModel], location: tuple[str, ...], path: Path) -> str:
-    """What to say of a key that no table has, and which one is meant perhaps."""
+    """Return the message for an unknown key, with the key that was probably meant."""
     if (key := ".".join(location)) in GONE:
         return f"{path}: '{key}' is no longer a key of a job file: {GONE[key]}"
     record: Any = root
@@ -63,13 +63,13 @@ def _shown(value: object) -> str:
         return ""
     try:
         text = repr(value)
-    except ValueError:  # Python spells out no number of more than 4300 digits
+    except ValueError:  # Python does not print numbers of more than 4300 digits
         text = "a number of thousands of digits"
     return f" is {text}" if len(text) <= 100 else f" is {text[:97]}..."
 
 
 def _fields(root: type[BaseModel], location: Sequence[int | str]) -> tuple[str, ...]:
-    """The part of a location that the job file knows: pydantic adds the kinds of value that it has tried."""
+    """Return the part of a location that is in the job file: pydantic adds the types that it has tried."""
     record: Any = root
     known: list[str] = []
     for part in location:

@@ -1,4 +1,4 @@
-"""When a schedule is due: intervals and cron lines, judged where the job file is read, without Prefect."""
+"""Times of schedules: check intervals and cron lines when the job file is read, without Prefect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ALIASES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What one field of a cron line may hold."""
+    """The values that one field of a cron line may have."""
 
     least: int
     most: int
-    names: tuple[str, ...] = ()  # other words for numbers
-    special: str = r"(?!)"  # what else the whole field may be
+    names: tuple[str, ...] = ()  # names of the numbers
+    special: str = r"(?!)"  # pattern of other values of the whole field
 
     def admits(self, text: str) -> bool:
         return re.fullmatch(self.special, text) is not None or all(map(self._admits_item, text.split(",")))
@@ -51,7 +51,7 @@ _CRON = (
 
 
 def interval(text: str) -> timedelta | None:
-    """The time between two runs; None when the text is no interval.
+    """Return the time between two runs; None if the text is not an interval.
 
     >>> interval("6h")
     datetime.timedelta(seconds=21600)
@@ -64,7 +64,7 @@ def interval(text: str) -> timedelta | None:
 
 
 def is_cron(text: str) -> bool:
-    """Whether the text is a cron line of five fields, or one of the words for them; Prefect takes each of these.
+    """Return whether the text is a cron line of five fields, or a word such as @daily; Prefect accepts both.
 
     >>> is_cron("*/15 8-18 * * mon-fri"), is_cron("0 25 * * *")
     (True, False)
@@ -76,7 +76,7 @@ def is_cron(text: str) -> bool:
 
 
 def is_timezone(name: str) -> bool:
-    """Whether the name is one of a time zone, as far as this machine can tell."""
+    """Return whether the name is a time zone; always true on a machine without a list of them."""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, not a plain name, a folder
@@ -88,7 +88,7 @@ OWN = re.compile(r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}Z)-(?P<what>.+)")
 
 
 def schedule_of(run: Path) -> tuple[Path, str] | None:
-    """What folders of a schedule's runs have in common: where they are, and what they are; None for other folders.
+    """Return the parent and the common name of the folders of a schedule's runs; None for other folders.
 
     >>> schedule_of(Path("/reports/2026-11-21T06-00-00Z-score-inbox"))
     (PosixPath('/reports'), 'score-inbox')

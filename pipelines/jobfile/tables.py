@@ -1,4 +1,4 @@
-"""The tables of a job file, each a record that refuses keys it does not know."""
+"""The tables of a job file. Each is a record that refuses unknown keys."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ LocalPath = Annotated[Path, BeforeValidator(expect_local)]
 
 
 def _length_of_time(text: str) -> str:
-    """The same, if it is one.
+    """Return the text if it is a length of time.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a length of time.
     """
     if recurrence.interval(text) is None:
-        msg = 'no length of time; write one such as "30d" (s, m, h, d, w)'
+        msg = 'not a length of time; write one such as "30d" (s, m, h, d, w)'
         raise ValueError(msg)
     return text
 
 
 def kinds_in(package: str) -> list[str]:
-    """The kinds that a package has, one file each: its own import would import torch."""
+    """Return the kinds in a package by its file names: importing the package would import torch."""
     spec = importlib.util.find_spec(package)
     places = spec.submodule_search_locations if spec else None
     return sorted(module.name for module in pkgutil.iter_modules(places) if module.name != "base")
@@ -50,7 +50,7 @@ Age = Annotated[str, AfterValidator(_length_of_time)]  # such as 30d
 
 
 class Record(BaseModel):
-    """Frozen, and a misspelt key is an error rather than silently ignored."""
+    """A frozen record. A misspelt key is an error and is not silently ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ class Record(BaseModel):
     @classmethod
     def _fits_a_path(cls, value: object) -> object:
         if isinstance(value, str) and "\0" in value:
-            msg = "no file and no name can hold a zero character: leave it out"
+            msg = "paths and names cannot contain a zero character: remove it"
             raise ValueError(msg)
         return value
 
@@ -68,14 +68,15 @@ class DataTable(Record):
 
     train: LocalPath | None = Field(
         None,
-        description="Folder of good images; of clean ones for a model that restores images. Every task needs it, "
-        "except `unpaired`.",
+        description="Folder of good images; for a model that restores images, folder of clean images. Every task "
+        "except `unpaired` needs it.",
     )
     degraded: LocalPath | None = Field(
-        None, description="Folder of damaged images. The task `unpaired` takes it and `clean` instead of `train`."
+        None,
+        description="Folder of damaged images. The task `unpaired` needs `degraded` and `clean` instead of `train`.",
     )
     clean: LocalPath | None = Field(
-        None, description="Folder of clean images for `unpaired`. They may show other things than the damaged ones."
+        None, description="Folder of clean images for `unpaired`. They may show other objects than the damaged images."
     )
     labels: LocalPath | None = Field(
         None,
@@ -98,7 +99,7 @@ class DataTable(Record):
     )
     group: str | None = Field(
         None,
-        description='Which images show the same piece and stay together: `"folders"`, or a pattern of file names. '
+        description='Rule for images that show the same piece and stay together: `"folders"`, or a file name pattern. '
         'In `"{piece}_*"`, `{piece}` is the name of the piece and `*` is any text. Default: each image is a piece.',
     )
 
@@ -118,23 +119,25 @@ class DataTable(Record):
             raise ValueError(msg)
         if self.train is None and len(given) == 1:
             other = next(name for name, folder in both.items() if folder is None)
-            msg = f"'data.{other}' is missing; {given[0]} needs it: damaged images and clean ones, of other things"
+            msg = f"'data.{other}' is missing; {given[0]} needs it: one folder of damaged and one of clean images"
             raise ValueError(msg)
         if self.train is None and not given:
-            msg = "'data.train' is missing; it is needed (for the task unpaired: 'data.degraded' and 'data.clean')"
+            msg = (
+                "'data.train' is missing, and it is required (for the task unpaired: 'data.degraded' and 'data.clean')"
+            )
             raise ValueError(msg)
         return self
 
     @property
     def images(self) -> Path:
-        """The folder of good, or clean, images."""
+        """Folder of good or clean images."""
         folder = self.clean if self.train is None else self.train
         assert folder is not None  # noqa: S101 - one of the two forms
         return folder
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders of images: damaged ones, too, where they have one of their own."""
+        """Folders of images, also that of damaged images if there is one."""
         return (self.images,) if self.degraded is None else (self.images, self.degraded)
 
 
@@ -175,7 +178,7 @@ class TrainTable(Record):
     label_weight: float | None = Field(
         None,
         ge=0,
-        description="Weight of telling classes apart, beside the bound per dimension. This needs "
+        description="Weight of the classification loss, relative to the bound per dimension. This needs "
         "`model.classes`. Default: 1.",
     )
     beta: PositiveFloat = Field(
@@ -184,13 +187,13 @@ class TrainTable(Record):
     free_bits: float = Field(0.0, ge=0, description="Nats of each latent channel that cost nothing in training.")
     corruption: Literal["none", "noise", "hide", "cut_paste", "perlin"] | None = Field(
         None,
-        description="Damage to what the encoder sees. The bound is still that of the undamaged image. Default: "
+        description="Damage to the encoder's input. The bound is still that of the undamaged image. Default: "
         "`noise` for features of fewer than 200 training images, else `none`.",
     )
     adversarial: PositiveFloat | None = Field(
         None,
-        description="Weight of a discriminator that asks for sharp images; 1 is as strong as the error. Anomaly models "
-        "on pixels have it, and tasks that undo damage. Default: no discriminator.",
+        description="Weight of a discriminator that makes results sharper; 1 is as strong as the error. For anomaly "
+        "models on pixels, and tasks that undo damage. Default: no discriminator.",
     )
     adversarial_loss: Literal["hinge", "minmax"] = Field(
         "hinge", description="Loss of the discriminator. `minmax` is the original one."
@@ -203,18 +206,18 @@ class TrainTable(Record):
     seed: int = Field(0, ge=0, description="Seed of weights, batches and noise.")
     start: str | None = Field(
         None,
-        description="Model whose weights training begins with, such as `builtin:denoise` (models that restore "
+        description="Model that gives the initial weights, such as `builtin:denoise` (models that restore "
         "images). Use it if you have few images or little time.",
     )
 
 
 class CalibrateTable(Record):
-    """`[calibrate]`: the false-alarm rate, and the good images that it rests on."""
+    """`[calibrate]`: the false-alarm rate, and the good images that set the threshold."""
 
     kind: Literal["split", "cross"] | None = Field(
         None,
-        description="`split` keeps some images for calibration alone, and the rate is promised. `cross` makes "
-        "folds of all images, and the rate is asked for and measured. Default: `cross` for a linear "
+        description="`split` keeps some images only for calibration, and the rate is promised. `cross` makes "
+        "folds of all images, and the rate is measured, not promised. Default: `cross` for a linear "
         "VAE of up to 2,000 images, else `split`; `split` if `fraction` is set.",
     )
 
@@ -228,13 +231,13 @@ class CalibrateTable(Record):
         None,
         gt=0,
         lt=0.8,
-        description="Share of the images that is kept for calibration alone. Default: 99 images, but at least "
+        description="Share of the images that is kept only for calibration. Default: 99 images, but at least "
         "0.15 and at most 0.25.",
     )
 
     @property
     def kind_asked(self) -> Literal["split", "cross"] | None:
-        """The kind of calibration; None leaves it to the number of images. A fraction kept apart is a split."""
+        """Kind of calibration; None means that the number of images decides. A fraction means a split."""
         return "split" if self.kind is None and self.fraction is not None else self.kind
 
     @model_validator(mode="after")
@@ -263,7 +266,7 @@ class ScheduleTable(Record):
     A time is a cron line such as `0 2 * * 0`, or an interval such as `10s`, `6h` or `1d`.
     """
 
-    train: str | None = Field(None, description="When to train, if there is something to learn: see `[retrain]`.")
+    train: str | None = Field(None, description="When to train, if a training is needed: see `[retrain]`.")
     score: str | None = Field(None, description="When to score all images of `folder`.")
     restore: str | None = Field(None, description="When to restore all images of `folder`.")
     arrivals: Age | None = Field(
@@ -272,15 +275,15 @@ class ScheduleTable(Record):
         "time, such as `2m`.",
     )
     folder: LocalPath | None = Field(
-        None, description="Folder of the images to score, or to restore. Each run needs it, except training."
+        None, description="Folder of the images to score or restore. Every run except training needs it."
     )
     out: LocalPath | None = Field(
-        None, description="Folder for the reports. Each run writes a folder of its own there."
+        None, description="Folder for the reports. Each run writes into its own folder there."
     )
     keep: Age | None = Field(
         None,
         description="Delete the output of scheduled runs after this time, such as `90d`. The output of `arrivals` "
-        "stays. Default: everything stays.",
+        "is kept. Default: everything is kept.",
     )
     budget: PositiveInt | None = Field(
         None, description="Flag at most this many images in each run, those with the highest scores."
@@ -290,13 +293,13 @@ class ScheduleTable(Record):
     )
     against: Literal["calibration", "folder", "auto"] = Field(
         "auto",
-        description="What the images are judged against: the calibration images, or where most images of the `folder` "
-        "lie. `auto` takes the folder once its good images no longer score like the calibration images.",
+        description="What each score is compared with: the calibration images, or most images of the `folder`. `auto` "
+        "takes the folder if its good images do not score like the calibration images.",
     )
     groups: bool = Field(False, description="Judge each sub-folder by its own calibration images, if there are enough.")
     overlap: Literal["queue", "skip"] = Field(
         "skip",
-        description="What happens to a run that is due while the last one still runs. Runs of `arrivals` always queue.",
+        description="Rule for a run that is due while the last one still runs. Runs of `arrivals` always queue.",
     )
     timezone: str = Field("UTC", description="Time zone of the cron lines, such as `Europe/Berlin`.")
 
@@ -304,24 +307,26 @@ class ScheduleTable(Record):
     @classmethod
     def _when_is_known(cls, when: str | None) -> str | None:
         if when is not None and recurrence.interval(when) is None and not recurrence.is_cron(when):
-            msg = f"neither cron nor interval; {recurrence.FORMS}"
+            msg = f"neither a cron line nor an interval; {recurrence.FORMS}"
             raise ValueError(msg)
         return when
 
     @property
     def rule(self) -> dict[str, Any]:
-        """Which images are flagged, where that is not by the model's own rate: as the scoring flow takes it."""
+        """Rule for flagging, if it is not the model's own rate: arguments of the scoring flow."""
         return {name: value for name in ("budget", "false_discoveries", "groups") if (value := getattr(self, name))}
 
     @model_validator(mode="after")
     def _fits_together(self) -> ScheduleTable:
         keys = [f"'schedule.{key}'" for key in self.rule]
-        problems = [f"{' and '.join(keys)} are rules of their own: leave all but one out"] if len(keys) > 1 else []
+        problems = [f"{' and '.join(keys)} exclude each other: keep one of them"] if len(keys) > 1 else []
         if self.score is None and self.arrivals is None:
-            problems += [f"{key} says what scheduled scoring flags, and there is no 'schedule.score'" for key in keys]
+            problems += [
+                f"{key} is a rule for scheduled scoring, and 'schedule.score' is missing: add it" for key in keys
+            ]
         missing = [key for key in ("folder", "out") if getattr(self, key) is None]
         verbs = [verb for verb in ("score", "restore", "arrivals") if getattr(self, verb) is not None]
-        problems += [f"'schedule.{verb}' needs 'schedule.{key}': name the folder" for verb in verbs for key in missing]
+        problems += [f"'schedule.{verb}' needs 'schedule.{key}': give the folder" for verb in verbs for key in missing]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -337,40 +342,41 @@ class ScheduleTable(Record):
 
 
 class RetrainTable(Record):
-    """`[retrain]`: when a scheduled training goes ahead.
+    """`[retrain]`: when a scheduled training runs.
 
-    The first training and a changed job always go ahead. With the same images and the same job it never does.
+    The first training always runs, and so does the training of a changed job. A training never runs with the same
+    images and the same job.
     """
 
     new_images: PositiveInt = Field(
-        1, description="Train if this many images are new, or gone, since the newest version."
+        1, description="Train if this many images are new or gone since the newest version."
     )
-    drift: bool = Field(True, description="Train with fewer new images, too, if scoring has reported drift.")
+    drift: bool = Field(True, description="Train also with fewer new images if scoring has reported drift.")
     answers: PositiveInt = Field(
         20, description="Train if this many answers are new since the newest version. This needs `review.train`."
     )
     max_age: Age | None = Field(
-        None, description="Train with fewer new images, too, if the newest version is older than this, such as `30d`."
+        None, description="Train also with fewer new images if the newest version is older than this, such as `30d`."
     )
 
 
 class ReviewTable(Record):
-    """`[review]`: what people's answers change (anomaly models). `kintsugi review` asks for them."""
+    """`[review]`: how training uses people's answers (anomaly models). `kintsugi review` asks for them."""
 
     train: bool = Field(
         False,
-        description="Images of the queue `teach` that were answered `good` train, too, and images of the training "
-        "folder that were answered `defect` or `unusable` do not. Neither calibrates.",
+        description="Train also on images of the queue `teach` with the answer `good`, and not on images of the "
+        "training folder with the answer `defect` or `unusable`. Neither is used for calibration.",
     )
     judge: bool = Field(
         False,
-        description="Audited images judge new versions in place of synthetic defects, once there are 10 defects and "
-        "20 good images.",
+        description="Judge new versions on audited images instead of synthetic defects, if there are at least 10 "
+        "defects and 20 good images.",
     )
 
 
 class AlarmTable(Record):
-    """`[alarm]`: when a scheduled run raises an alarm. `KINTSUGI_NOTIFY` in the environment names who hears of it."""
+    """`[alarm]`: when a scheduled run raises an alarm. The variable `KINTSUGI_NOTIFY` names the receivers."""
 
     flagged: float | None = Field(
         None, gt=0, le=1, description="Raise an alarm if more than this share of the images is flagged."
@@ -379,4 +385,4 @@ class AlarmTable(Record):
         None, ge=0, le=1, description="Raise an alarm if more than this share of the files cannot be read."
     )
     drift: bool = Field(True, description="Raise an alarm if the images are not like the calibration images.")
-    fewest: PositiveInt = Field(20, description="Runs of fewer images raise no alarm by `flagged` or `failed`.")
+    fewest: PositiveInt = Field(20, description="Runs with fewer images raise no alarm for `flagged` or `failed`.")

@@ -73,7 +73,7 @@ class Gallery:
             return cls._from(model, facts, tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"{path} is no gallery of good images ({error}): fetch the model again, or delete that file to score "
+                f"{path} is not a gallery of good images ({error}): fetch the model again, or delete the file to score "
                 "without a comparison to good images"
             ) from error
 

@@ -214,7 +214,7 @@ class ModelFile:
         try:
             return {name: list(map(str, digests)) for name, digests in json.loads(path.read_bytes()).items()}
         except (ValueError, TypeError, AttributeError) as error:
-            msg = f"{path} does not tell what the model was trained on ({error}): fetch the model again"
+            msg = f"{path} cannot be read as the list of training images ({error}): fetch the model again"
             raise ModelError(msg) from None
 
     @property

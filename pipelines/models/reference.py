@@ -28,7 +28,7 @@ def find_model_file(ref: str | Path) -> ModelFile | None:
     path = from_home(Path(text))
     if path.suffix == ".onnx":
         if not path.is_file():
-            msg = f"there is no model file {path}; a model is given as {FORMS}"
+            msg = f"the model file {path} does not exist; give a model as {FORMS}"
             raise ModelError(msg)
         return ModelFile(path=path, sha256=sha256_of(path), ref=text)
     if path.is_dir() and (path / MODEL_FILE).is_file():
@@ -59,7 +59,7 @@ def _builtin(ref: str) -> ModelFile:
         shipped = (
             f"there are: {', '.join(there)}" if there else "this release ships none; train one with `kintsugi train`"
         )
-        msg = f"no built-in model is called '{name}'; {shipped}"
+        msg = f"there is no built-in model '{name}'; {shipped}"
         raise ModelError(msg)
     path = BUILTIN / name / MODEL_FILE
     return ModelFile(path=path, sha256=sha256_of(path), ref=ref)

@@ -35,7 +35,7 @@ Stored = TypeVar("Stored", bound=CommonMetadata)
 
 DOES: dict[type[CommonMetadata], str] = {
     Metadata: "gives anomaly scores",
-    RestorationMetadata: "mends images",
+    RestorationMetadata: "restores images",
     SegmentationMetadata: "labels pixels",
     ColorizationMetadata: "colours grey images",
 }
@@ -163,7 +163,7 @@ class Session(_Loaded[Metadata]):
 
 
 class RestoringSession(_Loaded[RestorationMetadata]):
-    """A loaded model that mends images, a tile at a time."""
+    """A loaded model that restores images, one tile at a time."""
 
     kind = RestorationMetadata
 
@@ -263,7 +263,7 @@ def kind_of(model: ModelFile) -> type[CommonMetadata]:
 def open_restoring_session(
     model: ModelFile, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0, calls: int = 1
 ) -> AnyRestoring:
-    """Load a model that mends images, labels their pixels or colours them, whichever it is; see its class.
+    """Load a model that restores, labels or colours images; see the class for its kind.
 
     Raises:
         ModelError: It does nothing of the kind, or is damaged.
@@ -339,5 +339,5 @@ def _read_metadata(session: onnxruntime.InferenceSession, model: ModelFile, kind
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        msg = f"{model.path}: its metadata field '{where}' is not understood ({problem['msg']}); upgrade kintsugi"
+        msg = f"{model.path}: its metadata field '{where}' is not supported ({problem['msg']}); upgrade kintsugi"
         raise ModelError(msg) from None

@@ -45,7 +45,7 @@ def bundle_files(bundle: Path) -> list[str]:
         ModelError: There is no such folder, or no model.onnx in it.
     """
     if not (bundle / MODEL_FILE).is_file():
-        msg = f"{bundle} holds no {MODEL_FILE}, so it cannot be registered: give the folder that the export wrote"
+        msg = f"{bundle} holds no {MODEL_FILE}, so it cannot be registered: give the folder of the export"
         raise ModelError(msg)
     relative = (path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
     kept = (path for path in relative if not any(part.startswith(".") for part in path.parts))

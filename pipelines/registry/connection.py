@@ -95,7 +95,7 @@ class Connection:
         """
         local = [str(path) for path in (self.database, self.artifact_root) if path]
         if any(character in path for path in local for character in "%?"):
-            msg = f"MLflow takes '%' and '?' in {local[0]} for parts of an address: set KINTSUGI_HOME to another folder"
+            msg = f"MLflow takes '%' and '?' in {local[0]} as parts of an address: set KINTSUGI_HOME to another folder"
             raise RegistryError(msg)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)

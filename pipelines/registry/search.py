@@ -40,7 +40,7 @@ class Condition:
             RegistryError: It is no condition; the message shows some.
         """
         if (typed := _TYPED.fullmatch(text.strip())) is None:
-            msg = f"'{text}' is no condition: write KEY=VALUE, such as task=denoise, 'psnr>=30' or name=tile*"
+            msg = f"'{text}' is not a condition: write KEY=VALUE, such as task=denoise, 'psnr>=30' or name=tile*"
             raise RegistryError(msg)
         condition = cls(**typed.groupdict())
         if condition.sign in _ORDERS and _number(condition.value) is None:

@@ -277,7 +277,7 @@ class Registry:
                 if version.name == stored.name and int(version.version) > int(stored.version):
                     client.delete_model_version(version.name, version.version)
         except Exception as error:  # noqa: BLE001 - of any of MLflow's stores
-            log.warning("whether %s was registered twice is not known: %s", stored.name, error)
+            log.warning("%s may have been registered twice: %s", stored.name, error)
 
     def _registered_before(self, version: Version, name: str, digests: Mapping[str, str], run_id: str) -> Version:
         if version.name == name and digests.items() <= version.digests.items():

@@ -134,4 +134,6 @@ def write_page(path: Path, html: str) -> None:
     try:
         write_atomically(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
-        raise FolderError(f"{path} cannot be written ({error}): free space, or mend the folder's rights.") from error
+        raise FolderError(
+            f"{path} cannot be written ({error}): free space, or correct the folder's permissions."
+        ) from error

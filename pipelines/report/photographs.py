@@ -31,7 +31,7 @@ def write_photographs(page: Path, runs: Mapping[str, Path]) -> Path:
     pairs = []
     for done, out in runs.items():
         if (gallery := read_gallery(out / GALLERY)) is None:
-            raise FolderError(f"{out} holds no pictures of restored images: it is no output folder of a finished run")
+            raise FolderError(f"{out} has no pictures of restored images: give the output folder of a finished run")
         pairs += [pair | {"path": f"{done}: {pair['path']}"} for pair in pack_pairs(gallery, LEVELS)]
     reports = [(done, Path(os.path.relpath(out / REPORT, page.parent)).as_posix()) for done, out in runs.items()]
     html = render_page(

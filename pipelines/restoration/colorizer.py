@@ -64,7 +64,7 @@ def _colour(session: ColorizingSession, pixels: Samples, noise: Floats | None, b
     except MemoryError:
         raise ImageError("does not fit into memory") from None
     if not (np.isfinite(found).all() and np.isfinite(spread).all()):
-        raise ImageError("the model gives what is not a number for it")
+        raise ImageError("the model returned NaN for this image")
     chroma = found - small  # of each colour: what has to be added to luma
     for top in range(0, height, BAND):
         rows = slice(top, min(top + BAND, height))

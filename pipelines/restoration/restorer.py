@@ -126,7 +126,7 @@ def _restore(session: RestoringSession, image: Image, side: int, strength: float
     def keep(place: tuple[slice, slice], outputs: tuple[Floats, ...]) -> None:
         restored, spread = outputs
         if not (np.isfinite(restored).all() and np.isfinite(spread).all()):
-            raise ImageError("the model gives what is not a number for it")
+            raise ImageError("the model returned NaN for this image")
         if strength < 1:
             restored, spread = _mix(to_floats(channels.seen[place]), restored, spread, strength)
         result[place] = channels.whole(to_samples(restored, result.dtype), place, scale)

@@ -114,7 +114,7 @@ def classes_of(probability: Floats) -> NDArray[np.uint8]:
         ImageError: There is none.
     """
     if not np.isfinite(probability).all():
-        raise ImageError("the model gives what is not a number for it")
+        raise ImageError("the model returned NaN for this image")
     found: NDArray[np.uint8] = probability.argmax(axis=2).astype(np.uint8)
     return found
 

@@ -185,7 +185,7 @@ class Answers:
         with path.open(encoding=_BYTE_ORDER_MARK, newline="") as file:
             reader = csv.DictReader(file)
             if set(reader.fieldnames or ()) != set(_COLUMNS):
-                raise ReviewError(f"{path} is no file of answers: its first line has to be {','.join(_COLUMNS)}")
+                raise ReviewError(f"{path} is not a file of answers: its first line must be {','.join(_COLUMNS)}")
             for line, row in enumerate(reader, start=2):
                 try:
                     found.append(_parse({name: value or None for name, value in row.items()}))

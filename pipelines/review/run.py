@@ -77,7 +77,9 @@ class ReviewedRun:
         """
         record = read_record(out / RUN, Run)
         if record is None or record.finished is None or record.folder is None:
-            raise FolderError(f"{out} is no output folder of a finished run: run `kintsugi score` or `restore` first")
+            raise FolderError(
+                f"{out} is not the output folder of a finished run: run `kintsugi score` or `restore` first"
+            )
         self.out, self.folder, self.verb, self.model = out, Path(record.folder), record.verb, record.model
         self.started = record.started or ""
         with open_parquet(out / RESULTS) as file:
@@ -203,7 +205,7 @@ class ReviewedRun:
         if kind == "image":
             file = self.file(number)
             if file is None:
-                raise ImageError("is gone from where the run found it")
+                raise ImageError("is no longer where the run found it")
             path = file.path
         if path is None:
             return None

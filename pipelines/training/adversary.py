@@ -64,7 +64,7 @@ def announce(opposition: Opposition | None, steps: int) -> None:
     if opposition is not None:
         alone = int(opposition.alone * steps)
         log.info(
-            "sharp before faithful (train.adversarial = %g): %s, images are also to pass for real, and fine detail may "
+            "sharp before faithful (train.adversarial = %g): %s, images must also look real, and fine detail may "
             "be made up; MLflow has the balance of the two networks at each check (adversary_...)",
             opposition.weight, f"from step {alone} of {steps} on" if opposition.alone else "from the first step on",
         )  # fmt: skip
@@ -193,14 +193,14 @@ class Adversary(nn.Module):
         self._bad = {name: count + 1 if now[name] else 0 for name, count in self._bad.items()}
         if self._bad["won"] == PATIENCE:
             log.warning(
-                "the discriminator tells %.1f %% of real and made images apart, for %d checks: it has won, and what it "
-                "asks for may be out of reach. %s",
+                "the discriminator recognises %.1f %% of real and made images, for %d checks: it has won, and its "
+                "demand may be out of reach. %s",
                 100 * found["accuracy"], PATIENCE, self._won,
             )  # fmt: skip
         if self._bad["lost"] == PATIENCE and not self._may_lose:
             log.warning(
-                "the discriminator's outputs on real and made images are %.3f apart, for %d checks: it has lost, and "
-                "teaches nothing. Lower 'train.adversarial', or add images",
+                "the discriminator's outputs on real and made images are %.3f apart, for %d checks: it has lost and "
+                "has no effect. Lower 'train.adversarial', or add images",
                 apart, PATIENCE,
             )  # fmt: skip
 

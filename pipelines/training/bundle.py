@@ -201,8 +201,8 @@ def check_parity(file: ModelFile, graph: ScoringGraph, files: Sequence[ImageFile
             msg = (
                 f"the exported model does not agree with torch: score {found['score'][0]:.7g} against {score:.7g}"
                 f" (limit {limit:g} relative), map {apart:.2g} of its highest value apart (limit {PARITY_MAP:g}),"
-                f" restored image {levels} levels apart (limit 1); it was not registered. Training images that "
-                "hardly differ from each other do this: give images that vary as good ones do"
+                f" restored image {levels} levels apart (limit 1); it was not registered. This happens if "
+                "the training images are nearly identical: give images that vary as good ones do"
             )
             raise ModelError(msg)
         worst = max(worst, difference)

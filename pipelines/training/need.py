@@ -87,7 +87,7 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | N
     if answers >= rule.answers:
         return Need(train=True, reason=f"{answers} answers about images are new since {newest.ref}")
     if not new + gone:
-        advice = f"; {drift}: add good images as they look now" if drift else ""
+        advice = f"; {drift}: add good images that look like the new ones" if drift else ""
         return Need(train=False, reason=f"no file is new since {newest.ref}{advice}")
     moved = " and ".join(f"{_files(count)} {what}" for count, what in ((new, "new"), (gone, "gone")) if count)
     since = f"{moved} since {newest.ref}"

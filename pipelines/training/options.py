@@ -29,7 +29,7 @@ def find_task(job: Job) -> Task:
     """
     tasks = scoring_tasks()
     if job.task not in tasks:
-        raise JobError(f"{job.path}: the task {job.task} mends images: this needs one of {', '.join(tasks)}")
+        raise JobError(f"{job.path}: the task {job.task} restores images: this needs one of {', '.join(tasks)}")
     return tasks[job.task]
 
 
@@ -102,7 +102,7 @@ def _find_expert_problems(job: Job, plan: Plan) -> Iterator[str]:
     elif plan.experts is None and job.calibrate.kind == "cross":
         yield "'calibrate.kind' is \"cross\", by folds: that is of models in closed form, not of a deep VAE"
     elif plan.experts is not None:
-        why = "is of a deep VAE: set 'model.vae' = \"deep\", or leave it out"
+        why = "is only for a deep VAE: set 'model.vae' = \"deep\", or leave it out"
         yield from (f"'{key}' {why}" for key in deep_options(job))
 
 

@@ -82,7 +82,7 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     )
     before = model.calibration()
     if before is None:
-        raise ModelError(f"{champion.ref} has no thresholds: it is no model that scores images")
+        raise ModelError(f"{champion.ref} has no thresholds: it is not an anomaly model")
     audits = audits_of(name, read_answers())[-1:]  # of the newest run: older ones may be of another light or camera
     audits = [each.without(model.trained_on | model.answered) for each in audits]
     rate = before.default_false_alarms() if false_alarms is None else false_alarms
@@ -155,7 +155,7 @@ def _sample(audits: Sequence[AuditedRun], rate: float, name: str) -> list[ImageF
             )  # fmt: skip
         if audit.undecided > len(audit.images) / 20:
             log.warning(
-                "%d audited images of %s have no clear answer: if they are good ones, the rate will be higher than "
+                "%d audited images of %s have no clear answer: if they are good, the rate will be higher than "
                 "promised", audit.undecided, audit.run.out,
             )  # fmt: skip
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What every training shares, whatever it trains: its folder of checkpoints, the aliases, what it returns."""
+"""Shared by all trainings: the folder of checkpoints, the registration of the model, and its aliases."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from pipelines.training.promotion import Decision
 
 log = logging.getLogger(__name__)
 ABANDONED = 30 * 86_400.0  # seconds
-PAUSES = (2.0, 10.0, 30.0, 60.0)  # seconds before each further try to move an alias: a server restarts meanwhile
+PAUSES = (2.0, 10.0, 30.0, 60.0)  # seconds before each further try to move an alias: a server may be restarting
 
 
 @dataclass(frozen=True, slots=True)
 class MadeBundle:
-    """What came of a training, before anything is registered."""
+    """Result of a training before it is registered."""
 
     figures: dict[str, float]
     decision: Decision
@@ -51,16 +51,16 @@ class MadeBundle:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A finished training job."""
+    """Result of a finished training job."""
 
-    version: Version  # in the registry
-    promoted: bool  # it is the champion now
-    reason: str  # why it was promoted, or not
-    figures: dict[str, float]  # what was measured, by name
+    version: Version  # the version in the registry
+    promoted: bool  # whether the version is the champion now
+    reason: str  # why it was promoted or not
+    figures: dict[str, float]  # measured figures, by name
 
 
 def champion_of(registry: Registry, name: str) -> ModelFile | None:
-    """Today's champion of a name; None where there is none."""
+    """Return the champion of a name; None if there is none."""
     return None if _champion(registry, name) is None else find_model(f"{name}@{CHAMPION}")
 
 
@@ -73,23 +73,23 @@ def train_once(
     why: str | None = None,
     fresh: bool = False,
 ) -> TrainedModel:
-    """Make a bundle, register it, and move the aliases as was decided.
+    """Make a bundle, register it, and move the aliases by the decision.
 
-    A training that was stopped in any way goes on where it was. Once its version exists nothing fails it: what the
-    registry does not take then is tried again for a while, and is a warning in the end. Started again, the same job
-    does only what is missing, and its checkpoints go last of all.
+    An interrupted training continues. After the version exists, no error fails the training: a step that the registry
+    refuses is tried again for a while and is then a warning. The same job, started again, does only the missing steps.
+    Its checkpoints are removed last.
 
     Args:
-        job: What is trained.
-        key: Digest of all that the weights depend on.
-        data_digest: Of the images.
-        make: From the folder of checkpoints, the new bundle's place and the run in MLflow to a bundle.
-        why: What gave rise to it, for the record.
-        fresh: Begin from the first step, whatever an earlier run left.
+        job: The training job.
+        key: Digest of everything that the weights depend on.
+        data_digest: Digest of the images.
+        make: Makes a bundle from the folder of checkpoints, the path of the new bundle and the run in MLflow.
+        why: Reason for the training, for the record.
+        fresh: Start from the first step and discard checkpoints of an earlier run.
 
     Raises:
         KintsugiError: The bundle cannot be made or registered.
-        DigestError: Its files are damaged in the registry, so that no alias moved.
+        DigestError: Its files are damaged in the registry, so no alias was moved.
     """
     registry, origin = Registry(), {DATA: data_digest, JOB: json.dumps(job.flatten()), WORK: key}
     with work_folder(job, key, fresh=fresh) as work:
@@ -119,22 +119,22 @@ def _finished(registry: Registry, name: str, origin: Mapping[str, str], kept: Pa
     """Finish a training that was stopped after its version was registered.
 
     Args:
-        registry: Has the versions.
-        name: Of the model.
+        registry: The registry.
+        name: Name of the model.
         origin: Tags of a version that the same training makes.
-        kept: File that holds a run's identifier until the training's very end.
+        kept: File that holds a run's identifier until the end of the training.
 
     Returns:
-        What it made, and whether MLflow knows that its run is over; None where something is left to train.
+        The trained model, and whether its run has ended in MLflow; None if the training is not complete.
     """
     version = _left_open(registry, name, origin, kept)
     if version is None:
         return None
-    log.info("%s was registered before its training was stopped: nothing is trained again", version.ref)
+    log.info("%s was registered before its training was stopped: it is not trained again", version.ref)
     try:
         trained = _settle(registry, version, Decision(**json.loads(version.tags[DECISION])))
     except DigestError as error:  # for good: another start would find the same files
-        log.warning("%s: it is made again, from the last checkpoint if that is there", error)
+        log.warning("%s: the version is made again, from the last checkpoint if there is one", error)
         return None
     try:
         end_killed(kept, "FINISHED")
@@ -144,10 +144,10 @@ def _finished(registry: Registry, name: str, origin: Mapping[str, str], kept: Pa
 
 
 def _settle(registry: Registry, version: Version, decision: Decision) -> TrainedModel:
-    """Look whether a version came through whole, and move the aliases as was decided.
+    """Check that a version is complete in the registry, and move the aliases by the decision.
 
     Raises:
-        DigestError: It did not.
+        DigestError: The version is damaged.
     """
     promoted, reason = decision.promote, decision.reason
     for pause in (*PAUSES, None):
@@ -161,15 +161,15 @@ def _settle(registry: Registry, version: Version, decision: Decision) -> Trained
             raise
         except (KintsugiError, OSError) as error:
             if pause is not None:
-                log.warning("%s is registered; its alias waits for the registry (%s)", version.ref, error)
+                log.warning("%s is registered; moving its alias is tried again (%s)", version.ref, error)
                 time.sleep(pause)
                 continue
             hand = f", or `kintsugi models promote {version.name} {version.version}`" if promoted else ""
             again = f"start the same command again{hand}"
             log.warning(
-                "%s is registered, but the registry took no move of its alias (%s): %s", version.ref, error, again
+                "%s is registered, but the registry refused to move its alias (%s): %s", version.ref, error, again
             )
-            promoted, reason = False, f"the registry took no move of its alias; it was decided: {reason}"
+            promoted, reason = False, f"the registry refused to move its alias; the decision was: {reason}"
     return TrainedModel(version, promoted, reason, version.metrics)
 
 
@@ -184,16 +184,16 @@ def _move(registry: Registry, version: Version, decision: Decision) -> None:
 
 
 def _left_open(registry: Registry, name: str, origin: Mapping[str, str], kept: Path) -> Version | None:
-    """Find the version of the very same training, if that was stopped after it was registered.
+    """Find the version of the same training, if that was stopped after the registration.
 
-    Either the training's last trace names its run, or its alias has not moved. It was decided upon against the champion
-    of that time: where that is another one today, its alias does not move any more.
+    Either the kept file names the run of the version, or its alias has not moved yet. The decision compared it with the
+    champion of that time: if the champion has changed since, its alias does not move any more.
 
     Args:
-        registry: Has the versions.
-        name: Of the model.
+        registry: The registry.
+        name: Name of the model.
         origin: Tags of a version that the same training makes.
-        kept: File that holds a run's identifier until the training's very end.
+        kept: File that holds a run's identifier until the end of the training.
     """
     try:
         versions, trail = registry.versions(name), registry.trail(name)
@@ -210,7 +210,7 @@ def _left_open(registry: Registry, name: str, origin: Mapping[str, str], kept: P
 
 
 def _is_settled(version: Version, trail: Sequence[TrailEntry], now: Version) -> bool:
-    """Return whether its alias has moved: an entry of the trail is written before the move that it records."""
+    """Return whether the version's alias has moved: an entry of the trail is written before its move."""
     moves = [number for number, entry in enumerate(trail) if entry.to_version == version.version]
     if not moves or moves[-1] < len(trail) - 1:
         return bool(moves)
@@ -218,7 +218,7 @@ def _is_settled(version: Version, trail: Sequence[TrailEntry], now: Version) -> 
 
 
 def _forget_checkpoints(work: Path, *, ended: bool) -> None:
-    """Remove what a finished training needs no more; last the name of its run, which stays if that is not `ended`."""
+    """Remove the files of a finished training; the file with its run is last, and stays if the run has not `ended`."""
     with suppress(OSError):
         for each in work.iterdir():
             if each.is_dir() and not each.is_symlink():
@@ -232,11 +232,11 @@ def _forget_checkpoints(work: Path, *, ended: bool) -> None:
 
 @contextmanager
 def work_folder(job: Job, key: str, *, fresh: bool = False) -> Iterator[Path]:
-    """Hold the folder of a training's checkpoints, so that no other run writes or removes them meanwhile.
+    """Lock the folder of a training's checkpoints, so that no other run writes or removes them.
 
     Args:
-        job: What is trained.
-        key: Digest of what the weights depend on.
+        job: The training job.
+        key: Digest of everything that the weights depend on.
         fresh: Remove the checkpoints of an earlier run.
     """
     work = settings().home / "runs" / job.name / key
@@ -245,7 +245,7 @@ def work_folder(job: Job, key: str, *, fresh: bool = False) -> Iterator[Path]:
         try:
             stack.enter_context(locked(work.with_name(f"{key}.lock"), wait=False))
         except BlockingIOError:
-            msg = f"another training of this job is running ({job.path}, {work}): wait for it, or end it first"
+            msg = f"another training of this job is running ({job.path}, {work}): wait for it, or stop it first"
             raise JobError(msg) from None
         _forget_abandoned(work)
         if fresh and work.is_dir():
@@ -254,17 +254,17 @@ def work_folder(job: Job, key: str, *, fresh: bool = False) -> Iterator[Path]:
 
 
 def _forget_abandoned(work: Path) -> None:
-    """Remove checkpoints beside these that nobody has gone on with for a month: jobs change, and theirs stay behind."""
+    """Remove checkpoints of the job's earlier forms that have not been used for a month."""
     for folder in (each for each in work.parent.iterdir() if each != work):
         try:
             if not folder.is_dir() or not _abandoned(
                 folder
-            ):  # a lock, if only for a moment, would turn somebody away who goes on with them
+            ):  # locking a folder in use, even for a moment, would stop its training
                 continue
             with locked(folder.with_name(f"{folder.name}.lock"), wait=False):
                 if _abandoned(folder):
                     _forget(folder)
-                    log.info("removed checkpoints that were not gone on with for a month (%s)", folder)
+                    log.info("removed checkpoints that had not been used for a month (%s)", folder)
         except (OSError, ValueError, RegistryError) as error:  # in use, or the next training tries again
             log.debug("%s stays: %s", folder, error)
 
@@ -280,7 +280,7 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _lineage(registry: Registry, job: Job, why: str | None) -> dict[str, str]:
-    """Where a version comes from, as far as there is something."""
+    """Return the origin of a version: commit, parent and reason, as far as they are known."""
     commit, champion = git_commit(job.path.parent), _champion(registry, job.name)
     found = {COMMIT: commit, PARENT: champion.ref if champion else None, WHY: why}
     return {key: value for key, value in found.items() if value}

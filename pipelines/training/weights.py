@@ -46,7 +46,7 @@ def load_network(file: ModelFile) -> ScoringGraph:
             raise ModelError(msg)
     session = Session(file, device="cpu")
     if session.metadata.window_overlap is not None:
-        msg = f"{file.ref} is a model of windows: its network knows no whole image, which is asked for here"
+        msg = f"{file.ref} is a model of windows: its network cannot take a whole image, which this command needs"
         raise ModelError(f"{msg}; scores, maps, figures of `evaluate` and embeddings are there, pooled over windows")
     graph = _built(file, session)
     _fill(graph, file)
@@ -90,12 +90,12 @@ def _fill(graph: ScoringGraph, file: ModelFile) -> None:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is damaged ({error}): fetch the model again") from None
     if facts.get("model_sha256") != file.sha256:
-        raise ModelError(f"{path} belongs to another model file than {file.path}: fetch the model again")
+        raise ModelError(f"{path} does not belong to the model file {file.path}: fetch the model again")
     if facts.get("backbone") != _digest(graph.representation):
-        raise ModelError(f"{file.ref}: the backbone's weights are others than in training: restore them")
+        raise ModelError(f"{file.ref}: the backbone's weights are not those of the training: restore them")
     wanted = _learned(graph)
     if {name: value.shape for name, value in wanted.items()} != {name: value.shape for name, value in tensors.items()}:
-        raise ModelError(f"this version of kintsugi builds another network than that of {path}: train it again")
+        raise ModelError(f"this version of kintsugi builds a different network from {path}: train the model again")
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(tensors[name])

@@ -129,7 +129,7 @@ def test_a_stopped_run_goes_on_without_the_cluster(restore, many, tmp_path, stab
     with begun(restore, many, out) as (running, _):
         running.terminate()
     assert running.returncode == 130
-    assert "to go on where it was" in out.with_name("told.txt").read_text()
+    assert "start the same command again to continue" in out.with_name("told.txt").read_text()
     assert restore.run(many, out).code == 0
     restore.run(many, tmp_path / "here")
     assert stable_bytes(tmp_path / "here") == stable_bytes(out)
@@ -224,5 +224,5 @@ def test_it_ends_where_no_worker_gets_anything_done(monkeypatch) -> None:
 
     job = _Job()
     monkeypatch.setattr(pipelines.batch.engines, "_done", lost)
-    with pytest.raises(EngineError, match="lost again and again"):
+    with pytest.raises(EngineError, match="keeps losing its workers"):
         on_ray(job, job.shards(), [].append)

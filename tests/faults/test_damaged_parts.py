@@ -123,7 +123,7 @@ def test_a_gallery_of_something_else_is_one_line(
     save_file(tensors | {name: value}, bundle / "gallery.safetensors", facts)
     ended = replace(score, model=str(bundle)).run(images, tmp_path / "out")
     assert ended.code == 2
-    assert "gallery.safetensors is no gallery of good images" in ended.lines[0]
+    assert "gallery.safetensors is not a gallery of good images" in ended.lines[0]
 
 
 @pytest.mark.parametrize("damage", [cut, empty, no_text])
@@ -131,7 +131,7 @@ def test_what_a_model_was_trained_on_is_not_guessed(trained, tmp_path: Path, dam
     bundle = Path(shutil.copytree(trained.bundle, tmp_path / "bundle"))
     assert find_model(bundle).trained_on
     damage(bundle / "split.json")
-    with pytest.raises(ModelError, match=r"split.json does not tell what the model was trained on"):
+    with pytest.raises(ModelError, match=r"split.json cannot be read as the list of training images"):
         assert find_model(bundle).trained_on
 
 
@@ -152,9 +152,9 @@ def test_damaged_rows_are_forgotten_and_their_images_done_again(
     damage(shard)
     ended = verb.run(images, out)
     assert ended.code == 0
-    assert f"warning: {shard} was damaged and is deleted: the images of its rows are done again" in ended.lines
+    assert f"warning: {shard} was damaged and is deleted: its images are processed again" in ended.lines
     assert stable_bytes(out) == before
-    assert "10 of 10 images are done already" in verb.run(images, out).lines
+    assert "10 of 10 images are already done" in verb.run(images, out).lines
 
 
 def test_rows_that_changed_by_a_bit_do_not_count(score, stable_bytes, images: Path, tmp_path: Path) -> None:

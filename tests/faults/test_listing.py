@@ -91,7 +91,7 @@ def test_a_thousand_folders_deep(verb, rows_of, stable_bytes, place: Path) -> No
         assert [path.parent.name[:5] for path in made if "eee" in str(path) or "deep~" in str(path)] == ["deep~"]
     before = stable_bytes(place / "out")
     ended = verb.run(images, place / "out")
-    assert f"{len(rows) - 1} of {len(rows) - 1} images are done already" in ended.lines
+    assert f"{len(rows) - 1} of {len(rows) - 1} images are already done" in ended.lines
     assert stable_bytes(place / "out") == before
 
 

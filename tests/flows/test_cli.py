@@ -120,14 +120,14 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
         (["score", "images", "--model", "MODEL", "--out", "images/x.jpg"], "is a file"),
         (["score", "images", "--model", "MODEL", "--out", "out", "--calibration", "nope.json"], "nope.json"),
         (["score", "images", "--model", "MODEL", "--out", "out", "--false-alarms", "0.001"], "0.001"),
-        (["train", "nothing.toml"], "there is no job file nothing.toml"),
+        (["train", "nothing.toml"], "the job file nothing.toml does not exist"),
         (["train", "images"], "images is a folder: give a job file"),
-        (["train", "unscheduled.toml"], "'schedule.train' is 'x': neither cron nor interval"),
+        (["train", "unscheduled.toml"], "'schedule.train' is 'x': neither a cron line nor an interval"),
         (["train", "misspelt.toml"], "'trian' is not a key of a job file; did you mean 'train'?"),
         (["report", "empty"], "empty"),
         (["serve", "nothing"], "nothing"),
-        (["serve"], "there is no folder ./jobs here: give job files, or folders that hold some"),
-        (["evaluate", "images", "--model", "MODEL"], "is not laid out for evaluation"),
+        (["serve"], "the folder ./jobs does not exist: give job files, or folders with job files"),
+        (["evaluate", "images", "--model", "MODEL"], "does not have the layout for evaluation"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_one_message(
@@ -217,7 +217,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_where(tmp_path: Path) ->
         ('train = "empty"', "reconstruct", "it holds no files"),
         ('train = "few"', "reconstruct", "few; training needs at least 5, 400 to promise 1 %"),
         ('train = "images"\ngroup = "part-{piece}"', "reconstruct", "images do not fit it ("),
-        ('train = "images"', "sing", "'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise"),
+        ('train = "images"', "sing", "'task' is 'sing': unknown task; the tasks are: colorize, dejpeg, denoise"),
     ],
 )
 def test_cheap_mistakes_are_told_before_torch_is_imported(
@@ -273,12 +273,12 @@ def test_a_model_file_can_be_verified_by_its_path(kintsugi, trained, tmp_path: P
     done = kintsugi("models", "verify", "m/model.onnx")
     assert (done.returncode, done.stderr) == (0, "")
     digest = sha256_of(trained.model)
-    assert done.stdout == f"m/model.onnx: sha256 {digest}; calibration.json beside it belongs to it\n"
+    assert done.stdout == f"m/model.onnx: sha256 {digest}; its calibration.json belongs to it\n"
     calibration = json.loads((tmp_path / "m" / "calibration.json").read_text())
     (tmp_path / "m" / "calibration.json").write_text(json.dumps(calibration | {"model_sha256": "0" * 64}))
     fails_plainly(kintsugi("models", "verify", "m/model.onnx"), "belongs to the model file 000000000000", digest[:12])
     (tmp_path / "m" / "calibration.json").unlink()
-    assert "calibration.json beside it is not there" in kintsugi("models", "verify", "m").stdout
+    assert "its calibration.json is missing" in kintsugi("models", "verify", "m").stdout
 
 
 def test_the_demo_uses_nobodys_servers(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_models_can_be_looked_up(kintsugi, trained) -> None:
     assert "every file is as registered" in kintsugi("models", "verify", "tiles@champion", home=trained.home).stdout
     found = kintsugi("models", "search", "alias=champion", "model.target=pixels", home=trained.home).stdout
     assert found.startswith("tiles/1 [champion]")
-    assert "no version fulfils" in kintsugi("models", "search", "steps>40", home=trained.home).stdout
+    assert "no version meets all conditions" in kintsugi("models", "search", "steps>40", home=trained.home).stdout
     assert "training: 40 steps" in kintsugi("models", "compare", "tiles/1", "tiles@champion", home=trained.home).stdout
 
 
@@ -360,9 +360,9 @@ def test_a_path_that_no_shell_has_expanded_is_below_the_home(kintsugi, trained, 
         (["", "--out", "o"], "an argument is empty"),
         (["images", "--out", ""], "--out is empty"),
         (["images", "--out="], "--out is empty"),
-        (["images", "--out", "s3://bucket/o"], "s3:/bucket/o: an address is not a local path"),
-        (["images", "--out", "file:///o"], "file:/o: an address is not"),
-        (["https://host/images", "--out", "o"], "https:/host/images: an address is not"),
+        (["images", "--out", "s3://bucket/o"], "s3:/bucket/o: this is an address, not a local path"),
+        (["images", "--out", "file:///o"], "file:/o: this is an address, not"),
+        (["https://host/images", "--out", "o"], "https:/host/images: this is an address, not"),
     ],
 )
 def test_a_path_that_is_empty_or_an_address_is_refused(kintsugi, trained, words: list[str], says: str) -> None:

@@ -80,15 +80,15 @@ def test_the_rule_of_the_schedule_reaches_the_flow(job, rule, value):
     [
         (
             'score = "1d"\nfolder = "i"\nout = "o"\nbudget = 9\ngroups = true',
-            "'schedule.budget' and 'schedule.groups' are rules of their own",
+            "'schedule.budget' and 'schedule.groups' exclude each other",
         ),
-        ('train = "0 25 * * *"', "neither cron nor interval"),
+        ('train = "0 25 * * *"', "neither a cron line nor an interval"),
         ('train = "every day"', "write a cron line"),
-        ('train = "0s"', "neither cron nor interval"),
+        ('train = "0s"', "neither a cron line nor an interval"),
         ('train = "x"', "'schedule.train' is 'x'"),
         ('score = "1h"\nout = "reports"', "'schedule.score' needs 'schedule.folder'"),
         ('arrivals = "1h"\nout = "reports"', "'schedule.arrivals' needs 'schedule.folder'"),
-        ('arrivals = "soon"\nfolder = "i"\nout = "o"', "'schedule.arrivals' is 'soon': no length of time"),
+        ('arrivals = "soon"\nfolder = "i"\nout = "o"', "'schedule.arrivals' is 'soon': not a length of time"),
         ('score = "1h"\nfolder = "inbox"', "'schedule.score' needs 'schedule.out'"),
         ('train = "1h"\ntimezone = "Europe/Atlantis"', "'Europe/Atlantis' is not a time zone"),
         ('train = "1h"\ntimezone = "../etc"', "'../etc' is not a time zone"),
@@ -109,7 +109,7 @@ def test_a_job_without_a_schedule_is_left_out(job):
 
 
 def test_two_jobs_of_one_name_are_refused(job):
-    with pytest.raises(JobError, match="both named 'tiles'"):
+    with pytest.raises(JobError, match="both have the name 'tiles'"):
         plan([job('train = "1d"'), job('train = "2d"')])
 
 
@@ -122,7 +122,7 @@ def test_jobs_are_found_in_folders(tmp_path):
 
 def test_without_paths_the_folder_jobs_is_looked_into(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(JobError, match=r"there is no folder \./jobs here: give job files, or folders that hold some"):
+    with pytest.raises(JobError, match=r"the folder \./jobs does not exist: give job files, or folders with job files"):
         find_jobs([])
     (tmp_path / "jobs").mkdir()
     with pytest.raises(JobError, match=r"no \.toml file in jobs"):

@@ -284,7 +284,7 @@ def test_a_run_of_a_series_is_put_on_the_page_over_time_and_old_ones_are_removed
     (first, keep), second = tidied
     assert (first.parent, keep) == (tmp_path / "out", "90d")
     assert second == (tmp_path / "out" / "monday", None)
-    with pytest.raises(ParameterTypeError, match="no length of time"):
+    with pytest.raises(ParameterTypeError, match="not a length of time"):
         score_flow(tmp_path / "inbox", "tiles@champion", tmp_path / "out", own_folder=True, keep="90 days")
 
 

@@ -249,10 +249,10 @@ def test_a_job_whose_deployment_is_deleted_is_stopped_alone_and_reported(start_s
         wait_for(lambda: api.delete(f"/deployments/{found[0]['id']}").status_code in gone, "the deployment's end")
     (tmp_path / "inbox" / "monday").mkdir()
     (tmp_path / "inbox" / "monday" / "1.png").touch()
-    reason = "arrivals-tiles is served no more: somebody has deleted its deployment"
+    reason = "arrivals-tiles has stopped: its deployment was deleted"
     wait_for(lambda: reason in serve.log.read_text(), "a report", 150)
     before = len(serve.runs())
     wait_for(lambda: len(serve.runs()) > before + 1, "the other job goes on", 150)
     serve.process.send_signal(signal.SIGTERM)
     assert serve.process.wait(30) == 2, serve.log.read_text()
-    assert "error: arrivals-tiles was stopped: somebody has deleted its deployment" in serve.log.read_text()
+    assert "error: arrivals-tiles was stopped: its deployment was deleted" in serve.log.read_text()

@@ -47,7 +47,7 @@ def test_so_it_is_for_programs(limited) -> None:
     assert done.returncode == 2, done.stderr
     last = json.loads(done.stderr.splitlines()[-1])
     assert last["level"] == "error"
-    assert "may use 600000 KiB of memory (ulimit -v), and needs 1572864 KiB" in last["message"]
+    assert "may use 600000 KiB of memory (ulimit -v) and needs at least 1572864 KiB" in last["message"]
 
 
 @pytest.mark.parametrize(

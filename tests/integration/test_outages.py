@@ -117,7 +117,7 @@ def test_the_server_finds_the_killed_run_and_another_one_does_what_is_missing(st
     again = score(stack, inbox, "without-worker")
     with timings.step("3c. the same run started again"):
         prefect.completed(again)
-    assert f"of {IMAGES} images are done already" in prefect.log(again)
+    assert f"of {IMAGES} images are already done" in prefect.log(again)
     assert results(stack.data / "without-worker") == expected
 
 

@@ -92,7 +92,8 @@ def test_a_job_of_another_kind_is_told(tmp_path: Path) -> None:
     job.write_text('name = "tiles"\ntask = "reconstruct"\ndata.train = "x"')
     done = gpu(tmp_path, "train", job, "--work", tmp_path / "work", "--out", tmp_path / "out")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("the task reconstruct gives scores: it is no image-to-image model's")
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("the task reconstruct trains an anomaly model, not an image-to-image model")
 
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_an_older_model_has_no_scale_and_says_so_once(
     with caplog.at_level(logging.WARNING):
         embed_folder(images, tmp_path / "older.onnx", tmp_path / "e.parquet")
     (warning,) = caplog.messages
-    assert "the column embedding_scale is null; train it again" in warning
+    assert "the column embedding_scale is null; train the model again" in warning
     rows = rows_in(tmp_path / "e.parquet")
     assert {row["embedding_scale"] for row in rows} == {None}
     assert all(len(row["embedding"]) == 4 and row["nearest_distance"] >= 0 for row in rows)
@@ -162,7 +162,7 @@ def test_what_is_asked_for_must_be_possible(images: Path, trained, tmp_path: Pat
     (tmp_path / "d.parquet").mkdir()
     with pytest.raises(FolderError, match=r"d\.parquet is a folder"):
         embed_folder(images, trained.model, tmp_path / "d.parquet")
-    with pytest.raises(ModelError, match="builtin:denoise mends images: embeddings are of models that score"):
+    with pytest.raises(ModelError, match="builtin:denoise restores images: only anomaly models give embeddings"):
         embed_folder(images, "builtin:denoise", tmp_path / "e.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(EmptyFolderError, match="no images under"):

@@ -100,7 +100,7 @@ def test_the_realised_rate_stands_beside_the_promised_one() -> None:
 
 
 def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match=r"is not laid out for evaluation: there is no .*good"):
+    with pytest.raises(FolderError, match=r"does not have the layout for evaluation: there is no .*good"):
         evaluate_model(tmp_path, trained.model)
 
 

@@ -98,7 +98,7 @@ def test_what_cannot_be_explored_says_so(bars_model, folder: Path, tmp_path: Pat
 
 
 def test_a_model_that_mends_believes_nothing_of_this_kind(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="builtin:denoise mends images: what is explored is models that score"):
+    with pytest.raises(ModelError, match="builtin:denoise restores images: only anomaly models can be explored"):
         explore_model("builtin:denoise", tmp_path / "out")
 
 

@@ -173,7 +173,7 @@ def test_results_of_other_images_and_the_input_itself_are_safe(same: ModelFile, 
     write_all(tmp_path / "in")
     with pytest.raises(OutputError, match="holds something else"):
         restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "in")  # before a model is looked for
-    with pytest.raises(FolderError, match="no kind of file"):
+    with pytest.raises(FolderError, match="not an output format"):
         restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "out", kind="bmp")
     restore_folder(tmp_path / "in", same, tmp_path / "out")
     (tmp_path / "others").mkdir()
@@ -302,7 +302,7 @@ def test_clean_images_are_compared_with(same: ModelFile, tmp_path: Path, caplog:
     assert summary.psnr == expected
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["warnings"][0] == (
-        "1 image(s) were not compared: no clean image has their name, or a note says why it is of no use"
+        "1 image(s) were not compared: no clean image has their name, or it does not fit (see the notes)"
     )
     assert caplog.messages[-1] == run["warnings"][0]
     assert "--reference" in run["command"]

@@ -91,13 +91,13 @@ def test_images_of_another_model_are_not_replaced_silently(
     account = tmp_path / "out" / "samples.json"
     account.write_text(account.read_text().replace("0" * 64, "1" * 64).replace("bars/1", "tiles/7"))
     sample_images("bars@champion", 2, tmp_path / "out")
-    assert "holds what tiles/7 made: it is replaced" in caplog.text
+    assert "holds results of tiles/7, which are replaced" in caplog.text
     account.write_text("[]")
     sample_images("bars@champion", 2, tmp_path / "out")
 
 
 def test_a_model_that_mends_makes_up_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="builtin:denoise mends images: images are drawn from models that score"):
+    with pytest.raises(ModelError, match="builtin:denoise restores images: only anomaly models of pixels can draw"):
         sample_images("builtin:denoise", 2, tmp_path / "x")
 
 
@@ -120,7 +120,7 @@ def test_latents_are_drawn_from_the_model_s_own_prior(model_is: Callable[..., No
 
 def test_what_makes_no_images_says_so(model_is: Callable[..., None], tmp_path: Path) -> None:
     model_is(Autoencoder)
-    with pytest.raises(ModelError, match="bars/1 is an autoencoder: without a prior"):
+    with pytest.raises(ModelError, match="bars/1 is an autoencoder: it has no prior"):
         sample_images("bars@champion", 2, tmp_path / "x")
     model_is(lambda network: network, drawable=False)
     with pytest.raises(ModelError, match="bars/1 is a model of features"):

@@ -21,7 +21,7 @@ from pipelines.settings import settings
         ("WORKERS", "many", "a valid integer, unable to parse string as an integer"),
         ("MAX_PIXELS", "-5", "greater than or equal to 1"),
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
-        ("HOME", "s3://bucket", "an address is not a local path: mount or copy it, and name that folder"),
+        ("HOME", "s3://bucket", "this is an address, not a local path: mount or copy it, and give that folder"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_variable_and_limit(

@@ -238,7 +238,7 @@ def test_default_steps(images: int, steps: int) -> None:
 
 
 def test_mistakes_are_found_before_training_starts(trained, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"'task' is 'denoyse': there is no such task; there are: colorize, dejpeg, den"):
+    with pytest.raises(JobError, match=r"'task' is 'denoyse': unknown task; the tasks are: colorize, dejpeg, den"):
         train_model(trained.job, overrides=["task=denoyse"])
     with pytest.raises(
         JobError, match=r"'model.likelihood' is 'gausian'; the task reconstruct on pixels knows gaussian"

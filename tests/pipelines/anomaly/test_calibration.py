@@ -237,7 +237,7 @@ GOOD = {"format": 1, "model_sha256": DIGEST, "scores": [1.0, 2.0], "map_quantile
         (json.dumps(GOOD | {"kind": "cv+"}), "kind"),
         (json.dumps(GOOD | {"kind": "cross"}), "2 folds or more, not None"),
         (json.dumps(GOOD | {"kind": "cross", "folds": 1}), "2 folds or more, not 1"),
-        (json.dumps(GOOD | {"folds": 5}), "no folds, and not 5"),
+        (json.dumps(GOOD | {"folds": 5}), "no folds, but this one has 5"),
         (json.dumps(GOOD | {"measured": {"rate": 0.01, "images": 9, "flagged": 10}}), "10 of 9 images"),
         (json.dumps(GOOD | {"measured": {"rate": 0.01, "images": 0, "flagged": 0}}), r"measured\.images"),
     ],

@@ -27,7 +27,7 @@ def test_rules_that_no_model_can_keep_are_refused(wrong: dict[str, Any], says: s
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"kind": "gif"}, "no kind of file"), ({"samples": 65}, "from 0 to 64"), ({"bits": 7}, "from 8 to 16")],
+    [({"kind": "gif"}, "not an output format"), ({"samples": 65}, "from 0 to 64"), ({"bits": 7}, "from 8 to 16")],
 )
 def test_files_that_cannot_be_written_are_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(FolderError, match=says):

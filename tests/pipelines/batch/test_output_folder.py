@@ -376,4 +376,4 @@ def test_what_another_model_made_is_not_replaced_without_a_word(
     run = tmp_path / "out" / "run.json"
     run.write_text(json.dumps(json.loads(run.read_text()) | {"work_key": "of another model"}))
     score_folder(images, trained.model, tmp_path / "out", false_alarms=0.6)
-    assert "holds what another model or other options made: all is made anew" in caplog.text
+    assert "holds results of another model or other options, which are replaced" in caplog.text

@@ -162,7 +162,7 @@ def test_other_settings_are_another_measurement(
 
 def test_only_a_benchmarks_folder_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(OutputError, match=r"holds something that is no benchmark"):
+    with pytest.raises(OutputError, match=r"holds other files than a benchmark"):
         run(tmp_path, "knn")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -111,7 +111,7 @@ def test_sub_folders_are_classes(
     (tmp_path / "others" / "noise").rename(tmp_path / "others" / "Down")
     with pytest.raises(DataError, match="sub-folders Down; classes across, down"):
         evaluate_model(tmp_path / "others", "bars@champion")
-    assert "sub-folder 'Down' is not the class 'down': its images count as of none" in caplog.text
+    assert "sub-folder 'Down' is not the class 'down': its images count as images of no class" in caplog.text
 
     sample_images("bars@champion", 8, tmp_path / "samples", label="down")
     with pytest.raises(ModelError, match="its classes are across, down"):

@@ -143,7 +143,7 @@ def test_broken_and_repeated_files_are_left_out_and_named(tiles: Path, caplog: p
     assert len(data.files) == len(some)
     assert {item.file.relative for item in data.failed} == {"text.png", "half.jpg"}
     assert "left out text.png" in caplog.text
-    assert "byte for byte" in caplog.text
+    assert "byte-for-byte copies" in caplog.text
     assert len(set(data.sha256)) == len(data.sha256)
 
 

@@ -95,7 +95,9 @@ def test_an_autoencoder_bounds_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     network = LinearVAE(channels=1, size=(2, 2), latents=1)
     graph = SimpleNamespace(model=Autoencoder(network))
     monkeypatch.setattr("pipelines.evaluation.bound.load_network", lambda _: graph)
-    with pytest.raises(ModelError, match="is an autoencoder: without a prior there is no likelihood to bound"):
+    with pytest.raises(
+        ModelError, match="is an autoencoder: it has no prior, so its likelihood has no bound to measure"
+    ):
         evaluate_model(folder / "unseen", "digits@champion", bound=2)
 
 
@@ -110,5 +112,5 @@ def test_masks_are_no_images(folder: Path, tmp_path: Path, option: dict[str, int
 def test_other_options_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="--regret has no meaning for a model that is asked for its bound"):
         evaluate_model(folder / "unseen", "digits@champion", bound=10, regret=True)
-    with pytest.raises(DataError, match="--bound has no meaning for a model that mends images"):
+    with pytest.raises(DataError, match="--bound has no meaning for a model that restores images"):
         evaluate_model(folder / "unseen", "builtin:denoise", bound=10)

@@ -67,7 +67,7 @@ def test_the_bundle_says_what_it_is(trained: RestoringSession) -> None:
 
 
 def test_a_model_that_mends_does_not_score(trained: RestoringSession) -> None:
-    with pytest.raises(ModelError, match="mends images: use `kintsugi restore`"):
+    with pytest.raises(ModelError, match="restores images: use `kintsugi restore`"):
         Session(trained.model)
 
 

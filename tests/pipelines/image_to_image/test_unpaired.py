@@ -155,7 +155,7 @@ def test_from_job_to_report_it_says_that_twins_were_never_seen(folders: Path) ->
     assert (summary.ok, summary.failed) == (12, 0)
     page = (folders / "out" / "report.html").read_text(encoding="utf-8")
     assert "never seen a damaged image beside its clean twin" in page
-    with pytest.raises(DataError, match=r"trained without pairs: .*kintsugi restore DAMAGED --reference CLEAN"):
+    with pytest.raises(DataError, match=r"trained without pairs, .*kintsugi restore DAMAGED --reference CLEAN"):
         evaluate_model(folders / "clean", model.path)
 
     assert not need_of(asked).train  # nothing is new, in either folder
@@ -184,13 +184,13 @@ def test_too_few_damaged_images_are_told(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "data", "message"),
     [
-        ("unpaired", 'train = "clean"', r"'data.train' is not enough for unpaired: name 'data.degraded' and"),
+        ("unpaired", 'train = "clean"', r"'data.train' is not enough for unpaired: give 'data.degraded' and"),
         ("unpaired", 'degraded = "noisy"', r"'data.clean' is missing; 'data.degraded' needs it"),
         ("unpaired", 'clean = "clean"', r"'data.degraded' is missing; 'data.clean' needs it"),
-        ("unpaired", 'clean = "clean"\ndegraded = "clean"', r"are both clean: damaged and clean images lie apart"),
-        ("denoise", 'clean = "clean"\ndegraded = "noisy"', r"are of the task unpaired; denoise takes 'data.train'"),
+        ("unpaired", 'clean = "clean"\ndegraded = "clean"', r"are both clean: put damaged and clean images into two"),
+        ("denoise", 'clean = "clean"\ndegraded = "noisy"', r"are for the task unpaired; denoise takes 'data.train'"),
         ("denoise", 'train = "a"\nclean = "b"', r"'data.train' and 'data.clean': give either the one, or the two"),
-        ("denoise", 'licence = "x"', r"'data.train' is missing; it is needed \(for the task unpaired"),
+        ("denoise", 'licence = "x"', r"'data.train' is missing, and it is required \(for the task unpaired"),
     ],
 )
 def test_exactly_one_of_the_two_forms_is_taken(tmp_path: Path, task: str, data: str, message: str) -> None:

@@ -145,13 +145,13 @@ def test_a_folder_whose_images_may_not_be_seen_is_not_called_empty(tmp_path, loc
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FolderError, match="missing does not exist: name a folder that holds images"):
+    with pytest.raises(FolderError, match="missing does not exist: give a folder with images"):
         find_images(tmp_path / "missing")
 
 
 def test_a_file_is_not_a_folder(tmp_path):
     touch(tmp_path, "a.png")
-    with pytest.raises(FolderError, match=r"a\.png is a file: name the folder that holds it"):
+    with pytest.raises(FolderError, match=r"a\.png is a file: give the folder that contains it"):
         find_images(tmp_path / "a.png")
 
 

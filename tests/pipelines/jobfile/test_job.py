@@ -61,16 +61,22 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST.replace('"tiles"', '"a/b c"'), r"'name' is 'a/b c': 'a/b c' is not a model name"),
         (LEAST.replace('"tiles"', '"../../x"'), r"'name' is '../../x': '../../x' is not a model name"),
         (LEAST.replace('"tiles"', '"tiles\\n"'), r"'name' is 'tiles\\n': 'tiles\\n' is not a model name: use letters"),
-        (LEAST + '[schedule]\nout = "a\\u0000"\n', r"'schedule.out' is 'a\\x00': no file and no name can hold a zero"),
-        ("x = " + "[" * 5000, r"is not TOML: it has too many brackets within each other"),
+        (
+            LEAST + '[schedule]\nout = "a\\u0000"\n',
+            r"'schedule.out' is 'a\\x00': paths and names cannot contain a zero",
+        ),
+        ("x = " + "[" * 5000, r"is not TOML: its brackets are nested too deeply"),
         (LEAST + f"[train]\nsteps = {'9' * 5000}\n", r"is not TOML: Exceeds the limit \(4300 digits\)"),
         (LEAST + f"[train]\nseed = -0x{'f' * 9000}\n", r"not TOML: "),
         (LEAST + f"[model]\nlevels = 0x{'f' * 9000}\n", r"'model.levels' is a number of thousands of digits: "),
-        ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing; it is needed"),
+        ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing, and it is required"),
         ('path = "/etc"\n' + LEAST, r"'path' is not a key of a job file"),
         ("name = \n", r"is not TOML: "),
-        (LEAST + '[schedule]\ntrain = "x"\n', r"'schedule.train' is 'x': neither cron nor interval; write a cron line"),
-        (LEAST + '[schedule]\nscore = "0 25 * * *"\n', r"'schedule.score' is '0 25 \* \* \*': neither cron nor"),
+        (
+            LEAST + '[schedule]\ntrain = "x"\n',
+            r"'schedule.train' is 'x': neither a cron line nor an interval; write a cron line",
+        ),
+        (LEAST + '[schedule]\nscore = "0 25 * * *"\n', r"'schedule.score' is '0 25 \* \* \*': neither a cron line nor"),
         (LEAST + '[model]\nvae = "Deep"\n', r"'model.vae' is 'Deep': Input should be 'linear' or 'deep'$"),
         (
             LEAST + '[model]\nsize = "big"\n',
@@ -79,15 +85,18 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST + "[model]\nsize = [256, 0]\n", r"'model.size' is \[256, 0\]: give the longest side or"),
         (
             LEAST.replace("reconstruct", "sing"),
-            r"'task' is 'sing': there is no such task; there are: colorize, dejpeg, denoise, ",
+            r"'task' is 'sing': unknown task; the tasks are: colorize, dejpeg, denoise, ",
         ),
-        (LEAST + '[schedule]\ntrain = "1d"\nbudget = 9\n', r"'schedule.budget' says what .* no 'schedule.score'"),
+        (
+            LEAST + '[schedule]\ntrain = "1d"\nbudget = 9\n',
+            r"'schedule.budget' is a rule for scheduled scoring, and 'schedule.score'",
+        ),
         (
             LEAST + '[schedule]\nscore = "1d"\nbudget = 9\ngroups = true\n',
-            r"toml: 'schedule.budget' and 'schedule.groups' are rules of",
+            r"toml: 'schedule.budget' and 'schedule.groups' exclude each",
         ),
-        (LEAST + '[schedule]\nscore = "1h"\nout = "o"\n', r"'schedule.score' needs 'schedule.folder': name the"),
-        (LEAST + '[schedule]\nscore = "1h"\nfolder = "f"\n', r"'schedule.score' needs 'schedule.out': name the"),
+        (LEAST + '[schedule]\nscore = "1h"\nout = "o"\n', r"'schedule.score' needs 'schedule.folder': give the"),
+        (LEAST + '[schedule]\nscore = "1h"\nfolder = "f"\n', r"'schedule.score' needs 'schedule.out': give the"),
         (LEAST + '[schedule]\ntrain = "1h"\ntimezone = "../etc"\n', r"'../etc' is not a time zone: use a name such as"),
         (
             'name = "x"\ntask = "reconstruct"\n[data]\ntrain = ""\n',
@@ -95,7 +104,7 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         ),
         (
             LEAST + '[schedule]\nout = "s3://b/o"\n',
-            r"'schedule.out' is 's3://b/o': an address is not a local path: mount",
+            r"'schedule.out' is 's3://b/o': this is an address, not a local path: mount",
         ),
         (LEAST + '[calibrate]\nkind = "folds"\n', r"'calibrate.kind' is 'folds': Input should be 'split' or 'cross'"),
         (
@@ -150,7 +159,7 @@ def test_tasks_are_known_without_their_import() -> None:
 
 
 def test_a_missing_job_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"there is no job file .*nothing\.toml: write one"):
+    with pytest.raises(JobError, match=r"the job file .*nothing\.toml does not exist: write one"):
         load_job(tmp_path / "nothing.toml")
 
 

@@ -85,14 +85,14 @@ def test_no_gallery_is_none_and_a_wrong_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gallery.safetensors"
     assert Gallery.of(model_in(tmp_path)) is None
     with pytest.raises(
-        ModelError, match=r"belongs to the model file cdcdcdcdcdcd, not to abababababab.*delete that file"
+        ModelError, match=r"belongs to the model file cdcdcdcdcdcd, not to abababababab.*delete the file"
     ):
         gallery_of(tmp_path, np.ones((2, 4)), model_sha256="cd" * 32)
     with pytest.raises(ModelError, match=r"1 names, 2 thumbnails|cannot reshape"):
         gallery_of(tmp_path, np.ones((2, 4)), names='["one.png"]')
     for data in (b"", b"no tensors", path.read_bytes()[:100]):
         path.write_bytes(data)
-        with pytest.raises(ModelError, match=r"gallery\.safetensors is no gallery"):
+        with pytest.raises(ModelError, match=r"gallery\.safetensors is not a gallery"):
             Gallery.of(model_in(tmp_path))
 
 

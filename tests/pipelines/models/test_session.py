@@ -77,7 +77,7 @@ def test_unknown_metadata_is_refused_by_name(tmp_path: Path, trained) -> None:
         if item.key == METADATA_KEY:
             item.value = item.value.replace('"format": 1', '"format": 3')
     onnx.save(proto, tmp_path / "newer.onnx")
-    with pytest.raises(ModelError, match=r"metadata field 'format' is not understood .*; upgrade kintsugi"):
+    with pytest.raises(ModelError, match=r"metadata field 'format' is not supported .*; upgrade kintsugi"):
         Session(model_at(tmp_path / "newer.onnx"), device="cpu")
 
 
@@ -168,7 +168,7 @@ def test_what_is_not_a_reference_lists_the_forms(ref: str) -> None:
 
 
 def test_missing_files_and_unknown_builtins_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"there is no model file .*nothing\.onnx"):
+    with pytest.raises(ModelError, match=r"the model file .*nothing\.onnx does not exist"):
         find_model(tmp_path / "nothing.onnx")
     with pytest.raises(ModelError, match=r"no built-in model is called 'magic'"):
         find_model("builtin:magic")

@@ -53,7 +53,7 @@ def test_what_no_version_has_is_told(filled: Registry) -> None:
 
 @pytest.mark.parametrize("text", ["", "tiles", ">=30", "=", "a b=1"])
 def test_no_condition(registry: Registry, text: str) -> None:
-    with pytest.raises(RegistryError, match="is no condition: write KEY=VALUE"):
+    with pytest.raises(RegistryError, match="is not a condition: write KEY=VALUE"):
         registry.search(text)
 
 

@@ -149,7 +149,7 @@ def test_a_registry_that_stays_away_fails_no_training_and_the_same_command_finis
         server.end()
         if not trained.promoted:
             assert f"models promote {training.job.name} 1" in caplog.text
-            assert "took no move" in trained.reason
+            assert "refused to move" in trained.reason
             assert training.run().promoted
         expect_one_champion(registry, training)
 

@@ -69,7 +69,7 @@ def test_a_folder_that_is_away_is_no_reason_to_train(home, monkeypatch):
     found = file_digests.list_images
     closed = UnreadableFolder(home / "good" / "more", "more/", "Stale file handle")
     monkeypatch.setattr(file_digests, "list_images", lambda folder: replace(found(folder), unreadable=(closed,)))
-    with pytest.raises(DataError, match="is a share away"):
+    with pytest.raises(DataError, match="check that the share is mounted"):
         need_of(job)
 
 
@@ -170,8 +170,8 @@ JUDGED_BY_FOLDER = DriftSeen(DRIFTED.last, DRIFTED.last - timedelta(days=3), "sh
         ),
         (
             "new_images = 50", 0, DRIFTED, False,
-            "no file is new since tiles/3; scoring reported drift on 2026-11-20 06:00 UTC: add good images as they "
-            "look now",
+            "no file is new since tiles/3; scoring reported drift on 2026-11-20 06:00 UTC: add good images that "
+            "look like the new ones",
         ),
         (
             "new_images = 50", 2, JUDGED_BY_FOLDER, True,
@@ -199,7 +199,7 @@ def test_the_rule_weighs_images_drift_and_age(tmp_path, newest, rule, new, drift
 def test_an_age_that_is_none_is_refused(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text('name = "tiles"\ntask = "reconstruct"\n[data]\ntrain = "x"\n[retrain]\nmax_age = "soon"\n')
-    with pytest.raises(JobError, match=r"'retrain\.max_age' is 'soon': no length of time"):
+    with pytest.raises(JobError, match=r"'retrain\.max_age' is 'soon': not a length of time"):
         load_job(path)
 
 

@@ -108,10 +108,10 @@ def test_weights_that_do_not_belong_are_refused(trained, tmp_path: Path) -> None
     weights, file = bundle / WEIGHTS_FILE, file_of(bundle)
     tensors = load_file(weights)
     save_file(tensors, weights, metadata={"model_sha256": "0" * 64, "backbone": ""})
-    with pytest.raises(ModelError, match="belongs to another model file"):
+    with pytest.raises(ModelError, match="does not belong to the model file"):
         load_network(file)
     save_file(tensors, weights, metadata={"model_sha256": file.sha256, "backbone": "0" * 64})
-    with pytest.raises(ModelError, match="the backbone's weights are others"):
+    with pytest.raises(ModelError, match="the backbone's weights are not those"):
         load_network(file)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="is damaged"):
@@ -134,7 +134,7 @@ def test_another_network_than_the_exported_one_is_noticed(trained, tmp_path: Pat
     with pytest.raises(ModelError, match="makes another network of the weights"):
         load_network(file)
     save_file(tensors | {name: tensors[name][:1].clone()}, weights, metadata=facts)
-    with pytest.raises(ModelError, match="builds another network than that of"):
+    with pytest.raises(ModelError, match="builds a different network from"):
         load_network(file)
 
 

@@ -179,5 +179,5 @@ def test_an_image_smaller_than_a_window_has_a_score_and_a_note(home: Path, model
 def test_embeddings_are_there_and_what_needs_the_whole_image_is_refused(home: Path, model, tmp_path: Path) -> None:
     summary = embed_folder(home / "good", str(model.path), tmp_path / "e.parquet")
     assert summary.ok == IMAGES
-    with pytest.raises(ModelError, match=r"is a model of windows: its network knows no whole image"):
+    with pytest.raises(ModelError, match=r"is a model of windows: its network cannot take a whole image"):
         load_network(model)
