@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from flows.bench import app as bench_app
+from flows.doctor import doctor
 from flows.log_lines import let_prefect_speak_json
 from flows.models import REF
 from flows.models import app as models_app
@@ -30,7 +31,7 @@ from flows.options import (
 from flows.paths import App
 from flows.review import recalibrate, review
 from flows.streams import log_uncaught, prepare_streams
-from flows.terminal import DONE, FAULT, SOME_FAILED, WRONG, tell_end, terminated_as_by_ctrl_c, told_plainly
+from flows.terminal import FAULT, SOME_FAILED, tell_end, terminated_as_by_ctrl_c, told_plainly
 from pipelines.base.progress import as_json
 
 app = App(
@@ -372,20 +373,7 @@ def serve(
 
 app.command()(review)
 app.command()(recalibrate)
-
-
-@app.command()
-def doctor() -> None:
-    """Check this machine: packages, GPU, registry, orchestrator, disk."""
-    with told_plainly():
-        from pipelines.doctor import examine
-
-        ill = False
-        for finding in examine():
-            mark = {True: "ok  ", False: "FAIL", None: "--  "}[finding.works]
-            typer.echo(f"{mark} {finding.subject:13} {finding.detail}")
-            ill |= finding.works is False
-    raise typer.Exit(WRONG if ill else DONE)
+app.command()(doctor)
 
 
 def _exit_with_failures(failed: int, files: int, out: Path | None, done: str = "scored") -> None:
