@@ -105,6 +105,7 @@ def test_every_verb_s_lines_are_objects(as_json, trained, tmp_path: Path) -> Non
         ("explore", trained.model, "--out", "explored"): 0,
         ("report", "scored"): 0,
         ("review", "nothing"): 2,
+        ("recalibrate", "nothing"): 2,
         ("models",): 0,
         ("models", "show", "nothing"): 2,
         ("doctor",): 0,
