@@ -73,15 +73,8 @@ def install(wheel: Path, tmp_path: Path):
         venv = tmp_path / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
         uv = Path(sys.executable).with_name("uv")
-        command = [
-            uv,
-            "pip",
-            "install",
-            "--python",
-            venv / "bin" / "python",
-            "--constraint",
-            ROOT / "requirements.lock",
-        ]
+        pins = ["--constraint", ROOT / "requirements.lock"]
+        command = [uv, "pip", "install", "--python", venv / "bin" / "python", *pins]
         done = subprocess.run(
             [*command, f"{DISTRIBUTION}{extras} @ {wheel.as_uri()}"], capture_output=True, text=True, check=False
         )
