@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel
-from vaecore.likelihoods.base import Distribution, Likelihood
+from vaecore.bound import DiagonalGaussian
 from vaecore.networks.blocks import LEARNED_PRIOR
 from vaecore.networks.pixel_cnn import MaskedNetwork, Watch
-from vaecore.priors.base import PriorKind, full_precision, single
+from vaecore.priors.base import DensityByLatent, OtherPrior, PriorKind, full_precision, single
 
 MODES = 5  # Gaussians that a latent's distribution given those before it is a mixture of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AutoregressiveDensity:
+class AutoregressiveDensity(DensityByLatent):
     """p(z) = prod_i p(z_i | z_1 to z_(i-1)), the factors mixtures of Gaussians.
 
     i goes over the places of the grid row by row, and over the channels of each place.
@@ -36,14 +34,6 @@ class AutoregressiveDensity:
             log_p: Tensor = torch.logsumexp(each, dim=1).unflatten(0, (z.shape[0], z.shape[1]))
             return log_p
 
-    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
-        """Log-density of all latents together, in one pass."""
-        return self.log_prob(z).sum(dim=(2, 3, 4))
-
-    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
-        """What each latent has of log q(z) - log p(z), an estimate of KL(q || p) that can be below zero."""
-        return posterior.log_prob(z) - self.log_prob(z)
-
 
 def _mixture(parameters: Float[Tensor, "B P h w"], latents: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of the weight, mean and log-scale of each Gaussian of each latent, all (B, K, Z, h, w)."""
@@ -51,7 +41,7 @@ def _mixture(parameters: Float[Tensor, "B P h w"], latents: int) -> tuple[Tensor
     return torch.log_softmax(logits, dim=1), mean, log_scale.clamp(*LEARNED_PRIOR)
 
 
-class AutoregressivePrior(nn.Module):
+class AutoregressivePrior(OtherPrior):
     """Any network, with an autoregressive density in place of its standard normal prior.
 
     Latents on a grid follow each other place by place, those of a vector channel by channel. The density is exact in
@@ -61,24 +51,11 @@ class AutoregressivePrior(nn.Module):
     discrete representation learning", section 3.3, for priors of this kind; `MaskedNetwork` for the network.
     """
 
-    latent_shape: tuple[int, int, int]
-    likelihood: Likelihood
-
     def __init__(self, network: nn.Module) -> None:
         """Give a network that satisfies `LatentVariableModel` another prior."""
-        super().__init__()
-        self.network = network
-        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+        super().__init__(network)
         latents, height, width = self.latent_shape
         self.masked = MaskedNetwork(latents, 3 * MODES, layers=4 if height * width > 1 else 0)
-
-    @property
-    def _inner(self) -> LatentVariableModel:
-        return cast("LatentVariableModel", self.network)
-
-    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
-        """q(z | y)."""
-        return self._inner.posterior(y)
 
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> AutoregressiveDensity:
         """p(z)."""
@@ -104,10 +81,6 @@ class AutoregressivePrior(nn.Module):
             return drawn[:, :, None, None]
 
         return self.masked.fill(torch.zeros((count, *self.latent_shape)), draw, watch)
-
-    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
-        """p(y | z)."""
-        return self._inner.decode(z)
 
 
 PRIOR = PriorKind(

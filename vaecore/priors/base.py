@@ -1,14 +1,19 @@
-"""What a prior is to a training job: facts and plain functions, no behaviour."""
+"""What a prior is to a training job, and what networks with another prior have in common."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vaecore.bound import DiagonalGaussian, LatentVariableModel
+from vaecore.likelihoods.base import Distribution, Likelihood
 
 COMPONENTS = 50
 
@@ -50,3 +55,46 @@ class PriorKind:
     finish: Callable[[nn.Module, Iterable[Tensor], Circumstances], nn.Module] | None = None
     # From a network to what the exported weights are read into; default: what is trained.
     exported: Callable[[nn.Module, Circumstances], nn.Module] | None = None
+
+
+class DensityByLatent(ABC):
+    """A density p(z) that says what each latent has of its logarithm."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def log_prob(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """What each latent has of the log-density, in nats."""
+
+    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
+        """Log-density of all latents together."""
+        return self.log_prob(z).sum(dim=(2, 3, 4))
+
+    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
+        """What each latent has of log q(z) - log p(z), an estimate of KL(q || p) that can be below zero."""
+        return posterior.log_prob(z) - self.log_prob(z)
+
+
+class OtherPrior(nn.Module):
+    """Any network that satisfies `LatentVariableModel`, with another prior: posterior and decoder are its own."""
+
+    latent_shape: tuple[int, int, int]
+    likelihood: Likelihood
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network."""
+        super().__init__()
+        self.network = network
+        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+
+    @property
+    def _inner(self) -> LatentVariableModel:
+        return cast("LatentVariableModel", self.network)
+
+    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
+        """q(z | y)."""
+        return self._inner.posterior(y)
+
+    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
+        """p(y | z)."""
+        return self._inner.decode(z)

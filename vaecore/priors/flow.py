@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel
-from vaecore.likelihoods.base import Distribution, Likelihood
-from vaecore.priors.base import PriorKind
+from vaecore.bound import DiagonalGaussian
+from vaecore.priors.base import DensityByLatent, OtherPrior, PriorKind
 
 LAYERS, WIDTH = 8, 128
 MOST_STRETCH = 1.0  # log of the factor by which one layer stretches a latent, at most: at 2, a long training blew up
@@ -52,7 +51,7 @@ class Coupling(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowDensity:
+class FlowDensity(DensityByLatent):
     """p(z) = N(f(z); 0, I) |det df/dz| in each cell of the latent grid, the same for all cells."""
 
     layers: nn.ModuleList
@@ -68,39 +67,18 @@ class FlowDensity:
         zeros = torch.zeros_like(u)
         return DiagonalGaussian(zeros, zeros).log_prob(u) + stretch
 
-    def log_density(self, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S"]:
-        """Log-density of all latents together."""
-        return self.log_prob(z).sum(dim=(2, 3, 4))
 
-    def kl_from(self, posterior: DiagonalGaussian, z: Float[Tensor, "B S Z h w"]) -> Float[Tensor, "B S Z h w"]:
-        """What each latent has of log q(z) - log p(z), an estimate of KL(q || p) that can be below zero."""
-        return posterior.log_prob(z) - self.log_prob(z)
-
-
-class FlowPrior(nn.Module):
+class FlowPrior(OtherPrior):
     """Any network, with a flow in place of its standard normal prior, as which it begins.
 
     Source: Chen et al. 2017, "Variational lossy autoencoder", section 3.2, for flows as priors; the layers are those of
     Real NVP, one pass in both directions.
     """
 
-    latent_shape: tuple[int, int, int]
-    likelihood: Likelihood
-
     def __init__(self, network: nn.Module) -> None:
         """Give a network that satisfies `LatentVariableModel` another prior."""
-        super().__init__()
-        self.network = network
-        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+        super().__init__(network)
         self.layers = nn.ModuleList(Coupling(self.latent_shape[0], first) for first in range(LAYERS))
-
-    @property
-    def _inner(self) -> LatentVariableModel:
-        return cast("LatentVariableModel", self.network)
-
-    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
-        """q(z | y)."""
-        return self._inner.posterior(y)
 
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> FlowDensity:
         """p(z)."""
@@ -114,10 +92,6 @@ class FlowPrior(nn.Module):
         for layer in reversed(self.layers):
             z = cast("Coupling", layer).inverse(z)
         return z.movedim(-1, 1)
-
-    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
-        """p(y | z)."""
-        return self._inner.decode(z)
 
 
 PRIOR = PriorKind(summary="a normalising flow (Real NVP)", wrap=lambda network, _: FlowPrior(network))

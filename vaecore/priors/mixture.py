@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel
-from vaecore.likelihoods.base import Distribution, Likelihood
+from vaecore.bound import DiagonalGaussian
 from vaecore.networks.blocks import LEARNED_PRIOR
-from vaecore.priors.base import COMPONENTS, PriorKind, full_precision, single
+from vaecore.priors.base import COMPONENTS, OtherPrior, PriorKind, full_precision, single
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,15 +75,12 @@ class GaussianMixture:
         return latents
 
 
-class MixturePrior(nn.Module):
+class MixturePrior(OtherPrior):
     """Any network, with a learned mixture in place of its standard normal prior.
 
     Source: Dilokthanakul et al. 2016, "Deep unsupervised clustering with Gaussian mixture variational autoencoders", of
     which this is the prior, marginalised over the component.
     """
-
-    latent_shape: tuple[int, int, int]
-    likelihood: Likelihood
 
     def __init__(self, network: nn.Module, components: int = COMPONENTS) -> None:
         """Give a network another prior.
@@ -94,25 +89,15 @@ class MixturePrior(nn.Module):
             network: Satisfies `LatentVariableModel`.
             components: K.
         """
-        super().__init__()
-        self.network = network
-        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
+        super().__init__(network)
         latents = self.latent_shape[0]
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(torch.randn(components, latents))
         self.log_scale = nn.Parameter(torch.zeros(components, latents))
 
-    @property
-    def _inner(self) -> LatentVariableModel:
-        return cast("LatentVariableModel", self.network)
-
     def mixture(self) -> GaussianMixture:
         """p(z) as it is now."""
         return GaussianMixture(torch.log_softmax(self.logits, 0), self.mean, self.log_scale.clamp(*LEARNED_PRIOR))
-
-    def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
-        """q(z | y)."""
-        return self._inner.posterior(y)
 
     def prior(self, z: Float[Tensor, "B S Z h w"]) -> GaussianMixture:
         """p(z)."""
@@ -122,10 +107,6 @@ class MixturePrior(nn.Module):
     def sample_prior(self, count: int, generator: torch.Generator) -> Float[Tensor, "N Z h w"]:
         """Latents drawn from p(z)."""
         return self.mixture().sample(count, self.latent_shape[1:], generator)
-
-    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
-        """p(y | z)."""
-        return self._inner.decode(z)
 
 
 PRIOR = PriorKind(

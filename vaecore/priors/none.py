@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from vaecore.bound import DiagonalGaussian, LatentVariableModel
-from vaecore.likelihoods.base import Distribution, Likelihood
-from vaecore.priors.base import PriorKind
+from vaecore.bound import DiagonalGaussian
+from vaecore.priors.base import OtherPrior, PriorKind
 
 
 class NoPrior:
@@ -34,7 +32,7 @@ class NoPrior:
         return torch.zeros_like(z)
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(OtherPrior):
     """A network without chance in its latents: y to their mean, and back. What is left of the bound is the distortion.
 
     Nothing asks latents of like images to lie together, or all of them to lie near zero: what is decoded between two
@@ -43,19 +41,6 @@ class Autoencoder(nn.Module):
     Source: Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks"; with linear maps
     its span is that of principal components (Baldi and Hornik 1989).
     """
-
-    latent_shape: tuple[int, int, int]
-    likelihood: Likelihood
-
-    def __init__(self, network: nn.Module) -> None:
-        """Take the chance out of a network that satisfies `LatentVariableModel`."""
-        super().__init__()
-        self.network = network
-        self.likelihood, self.latent_shape = self._inner.likelihood, self._inner.latent_shape
-
-    @property
-    def _inner(self) -> LatentVariableModel:
-        return cast("LatentVariableModel", self.network)
 
     def posterior(self, y: Float[Tensor, "B C H W"]) -> DiagonalGaussian:
         """The mean of q(z | y), without width."""
@@ -76,10 +61,6 @@ class Autoencoder(nn.Module):
         del count, generator
         msg = "an autoencoder has no prior: nothing tells which latents are likely"
         raise TypeError(msg)
-
-    def decode(self, z: Float[Tensor, "B Z h w"]) -> Distribution:
-        """p(y | z)."""
-        return self._inner.decode(z)
 
 
 PRIOR = PriorKind(
