@@ -58,10 +58,11 @@ def review(
         if (newest := newest_run(out)) != out:
             typer.echo(f"the newest run: {newest}")
             out = newest
+        run = ReviewedRun(out)
         try:
-            serve_page(ReviewedRun(out), answers, port=port, tell=tell)
+            serve_page(run, answers, port=port, tell=tell)
         finally:  # Ctrl-C is how the page ends
-            if answers.of_run(str(out.resolve())):
+            if answers.of_run(run.name):
                 typer.echo(f"report: {rebuild_report(out)}")
 
 

@@ -44,7 +44,7 @@ from pipelines.models.model_file import SPLIT_FILE
 from pipelines.models.session import Session
 from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
-from pipelines.review.uses import audited_images, read_answers, taught_images
+from pipelines.review.uses import audited_images, read_answers
 from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
@@ -55,7 +55,7 @@ from pipelines.training.fit import Recipe
 from pipelines.training.folder_remarks import remark_on
 from pipelines.training.folds import choose_latents
 from pipelines.training.model_card import write_card
-from pipelines.training.need import answered_by
+from pipelines.training.need import digest_answers, taught_to
 from pipelines.training.network import (
     build_network,
     build_representation,
@@ -109,7 +109,7 @@ def prepare(job: Job) -> Prepared:
     warn_of_dark(found)
     plan = make_plan(job, task, found)
     check_network_options(job, plan)
-    taught, bad = taught_images(job.name, read_answers()) if job.review.train else ((), frozenset[str]())
+    taught, bad = taught_to(job)
     data = load_training_data(job, plan, taught, bad)
     _announce_images(job, plan, data)
     standardise = choose_standardise(job, plan, data)
@@ -124,7 +124,7 @@ def prepare(job: Job) -> Prepared:
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))
     recipe = Recipe.of(job.train, plan.target, images)
-    return Prepared(job, plan, representation, model, data, recipe, answered_by(job))
+    return Prepared(job, plan, representation, model, data, recipe, digest_answers(job, taught, bad))
 
 
 def crop_training(job: Job) -> AnyTraining:

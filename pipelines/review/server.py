@@ -102,7 +102,7 @@ class Desk:
 
     def figures(self) -> dict[str, Any]:
         """Return how far each queue is, and what the audit tells."""
-        given = self.answers.of_run(self.run.name)
+        given = self.run.of_this_run(self.answers.of_run(self.run.name))
         found: dict[str, Any] = {
             queue: {
                 "answered": len({each.sha256 for each in given if each.queue == queue}),

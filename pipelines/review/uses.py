@@ -85,12 +85,23 @@ def audits_of(model: str, answers: Iterable[Answer]) -> list[AuditedRun]:
         model: Its name in the registry.
         answers: Of any model.
     """
+    return [_audited(run, given) for run, given in _audited_runs(model, answers)]
+
+
+def newest_audit(model: str, answers: Iterable[Answer]) -> AuditedRun | None:
+    """Return what the audit of a model's newest audited run has found; None where none was audited."""
+    runs = _audited_runs(model, answers)
+    return _audited(*runs[-1]) if runs else None
+
+
+def _audited_runs(model: str, answers: Iterable[Answer]) -> list[tuple[ReviewedRun, list[Answer]]]:
+    """A model's runs that were audited, each with its answers, the oldest run first."""
     by_run: dict[str, list[Answer]] = {}
     for answer in answers:
         if answer.queue == "audit" and answer.model == model:
             by_run.setdefault(answer.run, []).append(answer)
     runs = [(run, given) for run, given in zip(_open(by_run), by_run.values(), strict=True) if run is not None]
-    return [_audited(run, given) for run, given in sorted(runs, key=lambda each: each[0].started)]
+    return sorted(runs, key=lambda each: each[0].started)
 
 
 def taught_images(model: str, answers: Sequence[Answer]) -> tuple[list[ImageFile], frozenset[str]]:

@@ -80,7 +80,7 @@ def calibrate_by_folds(
     counts = np.array([index in calibrating for index in held_out.indices])
     found = _Found(int(counts.sum()))
     row_of = {data.files[index].relative: row for row, index in enumerate(held_out.indices) if counts[row]}
-    in_reserve = _scores_of(session, data.files_of("select"))
+    in_reserve = score_files(session, data.files_of("select"))
     reserve = _reserve_of(data, held_out, in_reserve)
     scores, before = _on_scale(reserve, held_out), _on_scale(reserve, held_out, held_out.unchanged)
     files = [data.files[index] for index in held_out.indices if index in calibrating]
@@ -119,8 +119,8 @@ def _reserve_of(data: TrainingData, held_out: HeldOut, scores: Mapping[str, floa
     if held_out.by_fold is None or not scores:
         return None
     select = data.split["select"]
-    read = [place for place, index in enumerate(select) if data.files[index].relative in scores]
-    final = np.array([scores[data.files[select[place]].relative] for place in read])
+    read = [place for place, index in enumerate(select) if data.sha256[index] in scores]
+    final = np.array([scores[data.sha256[select[place]]] for place in read])
     pieces = tuple(data.pieces[select[place]] for place in read) if data.pieces else ()
     return Reserve(held_out.by_fold.reserve[:, read], final, pieces)
 
@@ -137,10 +137,10 @@ def _threshold(scores: NDArray[np.float64], rate: float) -> float:
     return Calibration(model_sha256="", scores=tuple(scores.tolist()), map_quantiles={}).threshold(rate)
 
 
-def _scores_of(session: Session, files: Sequence[ImageFile]) -> dict[str, float]:
-    """The score of each file that can be read, by its relative path."""
+def score_files(session: Session, files: Sequence[ImageFile]) -> dict[str, float]:
+    """Return the score of each file that can be read, by the digest of its content."""
     return {
-        image.file.relative: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
+        image.sha256: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
         for image in decode_for(files, session.metadata)
         if not isinstance(image, Failed)
     }

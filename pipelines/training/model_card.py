@@ -334,7 +334,7 @@ def _error_bars(intervals: Mapping[str, float]) -> list[str]:
     return [
         "## Error bars",
         "",
-        "Counted on held-out images: so many standard deviations around the restored value hold the true one.",
+        "Counted on held-out images: the true value lies within this many standard deviations of the restored one.",
         "",
         "| share of pixels | standard deviations |",
         "|---|---|",

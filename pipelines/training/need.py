@@ -5,11 +5,13 @@ The same images and the same job give the same model again, so nothing is ever t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.data.file_digests import contents_of, digests_in
 from pipelines.errors import ModelError
+from pipelines.images import ImageFile
 from pipelines.jobfile.job import Job
 from pipelines.jobfile.recurrence import interval
 from pipelines.models.model_file import MODEL_FILE, ModelFile, sha256_of
@@ -68,7 +70,7 @@ def need_of(job: Job) -> Need:
         )
     champion = next((version for version in versions if CHAMPION in version.aliases), None)
     drifted = drift_since(champion, newest.created) if job.retrain.drift and champion else None
-    return weigh(job, newest, new, gone, drifted, len(answered_by(job) ^ answered))
+    return weigh(job, newest, new, gone, drifted, len(digest_answers(job, *taught_to(job)) ^ answered))
 
 
 def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | None, answers: int = 0) -> Need:
@@ -100,11 +102,21 @@ def weigh(job: Job, newest: Version, new: int, gone: int, drifted: DriftSeen | N
     return Need(train=False, reason=f"{since}, fewer than {rule.new_images} (retrain.new_images)")
 
 
-def answered_by(job: Job) -> frozenset[str]:
-    """Return the digests of the images that answers bring in, or keep out of the folder, as far as the job asks."""
-    if not job.review.train:
+def taught_to(job: Job) -> tuple[list[ImageFile], frozenset[str]]:
+    """Return the images that answers bring in, and the digests of images that they keep out, if the job asks."""
+    return taught_images(job.name, read_answers()) if job.review.train else ([], frozenset())
+
+
+def digest_answers(job: Job, taught: Sequence[ImageFile], bad: frozenset[str]) -> frozenset[str]:
+    """Return the digests of the images that answers bring in, or keep out of the folder: a version keeps them.
+
+    Args:
+        job: The job.
+        taught: Images that answers bring in, and
+        bad: digests of images that they keep out, as `taught_to` returns them.
+    """
+    if not (taught or bad):
         return frozenset()
-    taught, bad = taught_images(job.name, read_answers())
     own = digests_in(job)
     return frozenset(sha256_of(file.path) for file in taught) - own | bad & own
 

@@ -25,13 +25,13 @@ from pipelines.base.subsample import evenly_spaced
 from pipelines.data.pieces import with_their_pieces
 from pipelines.data.synthetic_defects import decode_with_defects
 from pipelines.data.training_images import TrainingData
-from pipelines.images import Failed, ImageFile
+from pipelines.images import ImageFile
 from pipelines.jobfile.tables import PromoteTable
-from pipelines.models.inputs import decode_for
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import Session
 from pipelines.review.uses import AuditedImage
 from pipelines.settings import settings
+from pipelines.training.calibrate import score_files
 
 log = logging.getLogger(__name__)
 DEFECTS_PER_IMAGE = 2
@@ -96,19 +96,22 @@ def decide(
     told = _compare_classes(right, champion_right, table.tolerance)
     if table.rule != "better":
         return Decision(table.rule == "always", f"the job's rule is '{table.rule}'", figures)
-    judge, on = (
-        "synthetic",
-        f"AUROC on synthetic defects {{}} against the champion's {{}} on {len(files)} held-out images",
-    )
     judges = [each for each in audited if each.sha256 not in challenger.trained_on | champion.trained_on]
     defects = sum(each.is_defect for each in judges)
     if defects >= FEWEST_DEFECTS and len(judges) - defects >= FEWEST_GOOD:
         figures |= _measure_audited(sessions, judges)
-        judge = "audit"
-        count = f"{defects} defective, {len(judges) - defects} good"
-        on = f"AUROC {{}} against the champion's {{}} on audited images ({count})"
-    own, other = (figures[f"{of}_{judge}_auroc"] for of in ("challenger", "champion"))
-    gain, comparison = own - other, on.format(f"{own:.4f}", f"{other:.4f}")
+        good = len(judges) - defects
+        gain = figures["audit_gain_high"]  # a few answers are no evidence against a version that looks a little worse
+        comparison = (
+            f"AUROC {figures['challenger_audit_auroc']:.4f} against the champion's "
+            f"{figures['champion_audit_auroc']:.4f} on audited images ({defects} defective, {good} good)"
+        )
+    else:
+        gain = mine["synthetic_auroc"] - theirs["synthetic_auroc"]
+        comparison = (
+            f"AUROC on synthetic defects {mine['synthetic_auroc']:.4f} against the champion's "
+            f"{theirs['synthetic_auroc']:.4f} on {len(files)} held-out images"
+        )
     is_proved = "false_alarm_limit" in mine
     limit = mine["false_alarm_limit" if is_proved else "assumed_false_alarm_limit"]
     if mine["false_alarm_rate"] > limit:
@@ -118,8 +121,6 @@ def decide(
             f"{comparison}"
         )
         return Decision(promote=False, reason=reason, figures=figures)
-    if judge == "audit":  # a few answers are no evidence against a version that looks a little worse
-        gain = figures["audit_gain_high"]
     if gain < -table.tolerance:
         return Decision(promote=False, reason=f"worse: {comparison} (tolerance {table.tolerance:g})", figures=figures)
     if told is not None:
@@ -134,14 +135,8 @@ def _measure_audited(sessions: Sequence[Session], images: Sequence[AuditedImage]
 
     With the upper end of an interval for what the challenger gains: both are measured on images drawn again.
     """
-    scores = [
-        {
-            image.sha256: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
-            for image in decode_for([each.file for each in images], session.metadata)
-            if not isinstance(image, Failed)
-        }
-        for session in sessions
-    ]
+    files = [each.file for each in images]
+    scores = [score_files(session, files) for session in sessions]
     read = [each for each in images if all(each.sha256 in found for found in scores)]
     parts = [[each for each in read if each.is_defect is kind] for kind in (False, True)]
 

@@ -7,7 +7,6 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +16,16 @@ import numpy as np
 from pipelines.anomaly.calibration import Calibration, check_rate
 from pipelines.base.percentages import percent, promised
 from pipelines.errors import ModelError, ReviewError
-from pipelines.images import Failed, ImageFile
-from pipelines.models.inputs import decode_for
+from pipelines.images import ImageFile
 from pipelines.models.model_file import CARD_FILE, MODEL_FILE, ModelFile
 from pipelines.models.session import Session
 from pipelines.registry.records import CHAMPION, COMMIT, DATA, DECISION, JOB, PARENT, RECALIBRATED, WHY, Version
 from pipelines.registry.search import job_of
 from pipelines.registry.store import Registry
 from pipelines.registry.tracking import TrackedRun
-from pipelines.review.uses import AuditedImage, AuditedRun, audits_of, read_answers
+from pipelines.review.uses import AuditedRun, newest_audit, read_answers
 from pipelines.settings import settings
-from pipelines.training.calibrate import calibrate
+from pipelines.training.calibrate import calibrate, score_files
 from pipelines.training.promotion import Decision
 
 log = logging.getLogger(__name__)
@@ -45,8 +43,8 @@ class Recalibrated:
         images: Good images that it was calibrated on.
         rate: False-alarm rate that it is asked for by default.
         threshold: For that rate.
-        flagged: Share of the good images of the audited runs above the new threshold, and
-        flagged_before: above the old one: estimates from all answers of the audits.
+        flagged: Share of the good images of the audited run above the new threshold, and
+        flagged_before: above the old one: estimates from all answers of the audit.
     """
 
     version: Version
@@ -83,10 +81,14 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     before = model.calibration()
     if before is None:
         raise ModelError(f"{champion.ref} has no thresholds: it is not an anomaly model")
-    audits = audits_of(name, read_answers())[-1:]  # of the newest run: older ones may be of another light or camera
-    audits = [each.without(model.trained_on | model.answered) for each in audits]
+    audit = newest_audit(name, read_answers())  # older runs may be of another light or camera
+    if audit is None:
+        raise ReviewError(
+            f"no run of {name} was audited: score a folder, then answer the queue `audit` with `kintsugi review DIR`"
+        )
+    audit = audit.without(model.trained_on | model.answered)
     rate = before.default_false_alarms() if false_alarms is None else false_alarms
-    sample = _sample(audits, rate, name)
+    sample = _sample(audit, rate, name)
     if before.groups:
         log.warning("thresholds of sub-folders are known as far as the audited run has the same sub-folders")
     with (
@@ -101,7 +103,7 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
         asked = calibration.default_false_alarms()
         threshold = calibration.threshold(asked)
         old = before.threshold(max(asked, before.smallest_rate))
-        shares = _flagged(session, audits, (threshold, old))
+        shares = _flagged(session, audit, (threshold, old))
         reason = f"the network of {champion.ref}, calibrated on {calibration.n} audited good images"
         _describe(bundle, champion, calibration, shares)
         promote = job_of(champion).get("promote.rule") != "never"
@@ -122,61 +124,44 @@ def recalibrate(name: str, *, false_alarms: float | None = None) -> Recalibrated
     )
 
 
-def _sample(audits: Sequence[AuditedRun], rate: float, name: str) -> list[ImageFile]:
-    """The good images of the audits' plain random samples.
+def _sample(audit: AuditedRun, rate: float, name: str) -> list[ImageFile]:
+    """The good images of the audit's plain random sample.
 
     Raises:
         ReviewError: There are too few of them.
     """
     check_rate(rate)
-    if not audits:
-        raise ReviewError(
-            f"no run of {name} was audited: score a folder, then answer the queue `audit` with `kintsugi review DIR`"
-        )
-    found = {
-        each.sha256: each.file for audit in audits for each in audit.images if each.in_sample and not each.is_defect
-    }
+    found = [each.file for each in audit.images if each.in_sample and not each.is_defect]
     needed = max(FEWEST, math.ceil(1 / rate - 1e-9) - 1)
     if len(found) < needed:
-        last = audits[-1]
-        answered = sum(each.answered for each in last.strata) + last.undecided
-        more = last.answers_for(needed - len(found) + sum(not each.is_defect for each in last.images if each.in_sample))
-        lost = f" ({last.gone} more are gone, were changed, or trained the model)" if last.gone else ""
+        more = audit.answers_for(needed) - sum(each.answered for each in audit.strata) - audit.undecided
+        lost = f" ({audit.gone} more are gone, were changed, or trained the model)" if audit.gone else ""
         raise ReviewError(
             f"the newest audit of {name} gives {len(found)} good images by chance alone{lost}, and a false-alarm rate "
-            f"of {promised(rate)} takes {needed}: answer about {max(1, more - answered)} more images of the queue "
-            f"`audit` (kintsugi review {last.run.out}), or ask for a higher rate with --false-alarms"
+            f"of {promised(rate)} takes {needed}: answer about {max(1, more)} more images of the queue "
+            f"`audit` (kintsugi review {audit.run.out}), or ask for a higher rate with --false-alarms"
         )
-    for audit in audits:
-        if audit.gone:
-            log.warning(
-                "%d audited images of %s are gone, were changed, or trained the model: left out",
-                audit.gone, audit.run.out,
-            )  # fmt: skip
-        if audit.undecided > len(audit.images) / 20:
-            log.warning(
-                "%d audited images of %s have no clear answer: if they are good, the rate will be higher than "
-                "promised", audit.undecided, audit.run.out,
-            )  # fmt: skip
-    return list(found.values())
+    if audit.gone:
+        log.warning(
+            "%d audited images of %s are gone, were changed, or trained the model: left out",
+            audit.gone, audit.run.out,
+        )  # fmt: skip
+    if audit.undecided > len(audit.images) / 20:
+        log.warning(
+            "%d audited images of %s have no clear answer: if they are good, the rate will be higher than "
+            "promised", audit.undecided, audit.run.out,
+        )  # fmt: skip
+    return found
 
 
-def _flagged(session: Session, audits: Sequence[AuditedRun], thresholds: tuple[float, float]) -> tuple[float, float]:
-    """The share of the audited runs' good images above each of two thresholds, by all answers and their weights."""
-    good = [each for audit in audits for each in audit.images if not each.is_defect]
-    scores = _scores(session, good)
+def _flagged(session: Session, audit: AuditedRun, thresholds: tuple[float, float]) -> tuple[float, float]:
+    """The share of the audited run's good images above each of two thresholds, by all answers and their weights."""
+    good = [each for each in audit.images if not each.is_defect]
+    scores = score_files(session, [each.file for each in good])
     kept = [each for each in good if each.sha256 in scores]
     values, weights = np.array([scores[each.sha256] for each in kept]), np.array([each.weight for each in kept])
     low, high = (float(np.average(values > threshold, weights=weights)) for threshold in thresholds)
     return low, high
-
-
-def _scores(session: Session, images: Sequence[AuditedImage]) -> dict[str, float]:
-    return {
-        image.sha256: float(session.run(image.pixels[None], [image.sha256], ("score",))["score"][0])
-        for image in decode_for([each.file for each in images], session.metadata)
-        if not isinstance(image, Failed)
-    }
 
 
 def _describe(

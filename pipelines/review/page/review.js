@@ -76,9 +76,11 @@ async function refill() {
   const asked = queue;
   const more = await fetchJson(`questions?queue=${asked}&person=${person}`).catch(() => []);
   if (asked !== queue) return;
-  const known = new Set([...waiting, current].filter(Boolean).map((image) => image.number));
-  for (const { body } of unsent) known.add(body.number);
-  waiting.push(...more.filter((image) => !known.has(image.number)));
+  // What was answered while the server looked for more comes back with it.
+  const question = (image) => `${image.number} ${image.again}`;
+  const answered = given.filter((each) => each.queue === asked).map((each) => each.image);
+  const known = new Set([...waiting, current, ...answered].filter(Boolean).map(question));
+  waiting.push(...more.filter((image) => !known.has(question(image))));
 }
 
 async function next() {
