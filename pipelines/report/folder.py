@@ -280,12 +280,12 @@ class ReviewFacts(Record):
     """What people have answered about a run."""
 
     queues: dict[str, dict[str, int]]  # answers by queue and verdict
-    alike: int = 0  # pairs of answers about one image that say the same, of
-    pairs: int = 0  # so many
+    alike: int = 0  # pairs of answers about one image that say the same
+    pairs: int = 0  # all of these pairs
     recall: ShareFacts | None = None
     precision: ShareFacts | None = None
-    width: float = 0.2  # of an interval of recall, which takes
-    needed: int | None = None  # so many more answers
+    width: float = 0.2  # of the interval of recall that `needed` is for
+    needed: int | None = None  # further answers until the interval is as narrow
     at: str | None = None  # the last answer
 
 

@@ -22,7 +22,7 @@ _TITLES = {"teach": "Answers (teach)", "audit": "Answers (audit)", "restore": "A
 
 
 def describe_review(facts: ReviewFacts) -> Iterator[tuple[str, str]]:
-    """Yield what people have answered about a run, and what an audit tells of all its images."""
+    """Yield the counts of the answers about a run, and the shares that its audit estimates for all its images."""
     for queue, counts in facts.queues.items():
         if counts:
             yield _TITLES.get(queue, queue), ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
