@@ -93,7 +93,7 @@ def test_a_deployment_carries_the_schedule_of_its_job(client, deploy, tmp_path):
 def test_a_job_is_served_by_one_process_only(home):
     with _only_one("tiles"):
         refused = _only_one("tiles")
-        with pytest.raises(ServerError, match=f"process {os.getpid()} serves the job 'tiles'"):
+        with pytest.raises(ServerError, match=f"process {os.getpid()} already serves the job 'tiles'"):
             refused.__enter__()
     with _only_one("tiles"):
         pass

@@ -86,7 +86,7 @@ def test_what_cannot_be_explored_says_so(bars_model, folder: Path, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(FolderError, match="is a file; give a folder"):
         explore_model("bars@champion", tmp_path / "file")
-    with pytest.raises(FolderError, match="holds something else"):
+    with pytest.raises(FolderError, match="holds other files"):
         explore_model("bars@champion", folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(EmptyFolderError, match="no images under"):
