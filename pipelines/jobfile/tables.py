@@ -365,7 +365,7 @@ class ReviewTable(Record):
 
     train: bool = Field(
         False,
-        description="Train also on images of the queue `teach` with the answer `good`, and not on images of the "
+        description="Train also on images of the queue `teach` with the answer `good`. Leave out images of the "
         "training folder with the answer `defect` or `unusable`. Neither is used for calibration.",
     )
     judge: bool = Field(

@@ -116,7 +116,7 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
         (["score", "empty", "--model", "nothing.onnx", "--out", "out"], "no image"),
         (["score", "images", "--model", "nothing.onnx", "--out", "out"], "there is no model file nothing.onnx"),
         (["score", "images", "--model", "a:b", "--out", "out"], "is not a model reference"),
-        (["score", "images", "--model", "builtin:x", "--out", "out"], "no built-in model is called 'x'"),
+        (["score", "images", "--model", "builtin:x", "--out", "out"], "there is no built-in model 'x'"),
         (["score", "images", "--model", "MODEL", "--out", "images/x.jpg"], "is a file"),
         (["score", "images", "--model", "MODEL", "--out", "out", "--calibration", "nope.json"], "nope.json"),
         (["score", "images", "--model", "MODEL", "--out", "out", "--false-alarms", "0.001"], "0.001"),

@@ -59,7 +59,7 @@ def test_a_service_that_refuses_is_a_warning_that_keeps_the_address(hook, monkey
         notify("Kintsugi: alarm", ["6 of 100"])
     assert len(hook.messages) == 2  # tried again, though nobody was there for the first two
     assert [record.levelname for record in caplog.records if record.name == "pipelines.notify"] == ["WARNING"] * 3
-    assert "the json:// address of KINTSUGI_NOTIFY could not be told" in caplog.text
+    assert "the json:// address of KINTSUGI_NOTIFY was not sent" in caplog.text
     assert "secret" not in caplog.text
 
 

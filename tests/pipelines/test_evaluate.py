@@ -108,7 +108,7 @@ def test_the_layout_is_checked(trained, tmp_path: Path) -> None:
     ("wrong", "says"),
     [
         ({"false_alarms": 2.0}, "is not between 0 and 1"),
-        ({"out": Path(__file__).parent}, "holds something else"),
+        ({"out": Path(__file__).parent}, "holds other files"),
         ({"json_path": Path(__file__) / "figures.json"}, "File exists|Not a directory"),
         ({"json_path": Path(__file__).parent}, "is a folder: give a file"),
         ({"json_path": Path("/proc/figures.json")}, "cannot be written"),

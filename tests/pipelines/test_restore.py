@@ -171,7 +171,7 @@ def test_another_format_replaces_what_was_made(same: ModelFile, tmp_path: Path) 
 
 def test_results_of_other_images_and_the_input_itself_are_safe(same: ModelFile, tmp_path: Path) -> None:
     write_all(tmp_path / "in")
-    with pytest.raises(OutputError, match="holds something else"):
+    with pytest.raises(OutputError, match="holds other files"):
         restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "in")  # before a model is looked for
     with pytest.raises(FolderError, match="not an output format"):
         restore_folder(tmp_path / "in", "nothing.onnx", tmp_path / "out", kind="bmp")

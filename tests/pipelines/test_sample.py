@@ -67,7 +67,7 @@ def test_a_folder_of_others_is_left_alone_and_an_own_one_emptied(model_is: Calla
     model_is(lambda network: network)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "0000.png").write_bytes(b"a photograph")
-    with pytest.raises(FolderError, match="holds something else"):
+    with pytest.raises(FolderError, match="holds other files"):
         sample_images("bars@champion", 2, tmp_path / "own")
     assert (tmp_path / "own" / "0000.png").read_bytes() == b"a photograph"
     sample_images("bars@champion", 5, tmp_path / "out")

@@ -191,7 +191,7 @@ def test_a_rule_that_needs_many_abnormal_images_is_cautioned_against_everywhere(
         ({"groups": True, "budget": 2}, "thresholds by group follow from a false-alarm rate"),
         ({"false_alarms": 2.0}, "a false-alarm rate of 2.0 is not between 0 and 1"),
         ({"false_discoveries": 0.0}, "is not between 0 and 1"),
-        ({"calibration": Path("nowhere.json")}, "there is no calibration file nowhere.json"),
+        ({"calibration": Path("nowhere.json")}, "the calibration file nowhere.json does not exist"),
         ({"out": Path(__file__).parent}, "holds other files; give an empty or a new folder"),
         ({"out": Path(__file__)}, "is a file; give a folder"),
         ({"folder": Path("nowhere")}, "nowhere does not exist"),

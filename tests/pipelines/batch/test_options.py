@@ -17,7 +17,7 @@ from pipelines.errors import CalibrationError, FolderError
         ({"false_alarms": 2.0}, "not between 0 and 1"),
         ({"false_discoveries": 0.1, "budget": 3}, "a rule of its own"),
         ({"groups": True, "budget": 3}, "with groups"),
-        ({"calibration": Path("nowhere.json")}, "there is no calibration file nowhere.json"),
+        ({"calibration": Path("nowhere.json")}, "the calibration file nowhere.json does not exist"),
     ],
 )
 def test_rules_that_no_model_can_keep_are_refused(wrong: dict[str, Any], says: str) -> None:

@@ -33,7 +33,7 @@ runner = CliRunner()
 def test_an_output_folder_with_other_things_is_left_alone(trained, images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match=r"holds something else"):
+    with pytest.raises(OutputError, match=r"holds other files"):
         score_folder(images, trained.model, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
@@ -189,7 +189,7 @@ def test_only_our_own_folders_are_written_and_tidied(trained, images: Path, tmp_
     (out / ".kintsugi").mkdir(parents=True)
     (out / "maps").mkdir()
     shutil.copy(next((images / "good").iterdir()), out / "maps" / "holiday.png")
-    with pytest.raises(OutputError, match=r"holds something else"):
+    with pytest.raises(OutputError, match=r"holds other files"):
         score_folder(images, trained.model, out)
     ours = tmp_path / "ours"
     score_folder(images, trained.model, ours, false_alarms=0.6)

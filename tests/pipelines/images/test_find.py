@@ -248,7 +248,7 @@ def test_what_is_left_out_is_counted_by_suffix_and_reason(tmp_path):
     assert str(left_out) == (
         "left out 13 files: 2 .dng, 1 .nef (camera raw, which is not read), "
         "1 .svg (a format that is not read), 1 .mov (video), 1 .part (unfinished or a backup), 2 .xmp (not an image), "
-        "5 of other kinds; save as TIFF or PNG what should be read"
+        "5 of other kinds; save the files that should be read as TIFF or PNG"
     )
 
 

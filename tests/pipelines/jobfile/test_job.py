@@ -147,7 +147,7 @@ def test_all_mistakes_are_told_at_once(write) -> None:
     with pytest.raises(JobError) as told:
         load_job(path)
     lines = [line.removeprefix(f"{path}: ") for line in str(told.value).splitlines()]
-    said = [line.split(" is ")[0].split(" are ")[0].split(" needs ")[0] for line in lines]
+    said = [line.split(" is ")[0].split(" exclude ")[0].split(" needs ")[0] for line in lines]
     assert sorted(said) == [
         "'data'", "'model.size'", "'model.vae'", "'name'", "'path'", "'schedule.budget' and 'schedule.groups'",
         "'schedule.score'", "'schedule.score'", "'task'", "'train.steps'", "'trian'",

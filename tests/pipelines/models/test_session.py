@@ -170,7 +170,7 @@ def test_what_is_not_a_reference_lists_the_forms(ref: str) -> None:
 def test_missing_files_and_unknown_builtins_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the model file .*nothing\.onnx does not exist"):
         find_model(tmp_path / "nothing.onnx")
-    with pytest.raises(ModelError, match=r"no built-in model is called 'magic'"):
+    with pytest.raises(ModelError, match=r"there is no built-in model 'magic'"):
         find_model("builtin:magic")
 
 
