@@ -130,7 +130,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(
         assert code in {0, -number, 130 if number is signal.SIGTERM else 0}, (moments[-1], commands.told)
         assert "Traceback" not in commands.told
         if code == 130:
-            assert commands.told.endswith("stopped; start the same command again to go on where it was\n")
+            assert commands.told.endswith("stopped; start the same command again to continue\n")
         expect_whole_files(out)
         if code == 0:  # it was quicker
             assert stable_bytes(out) == expected

@@ -10,7 +10,7 @@ import pytest
 
 LINE = (
     "warning: left out 6 files: 2 .dng (camera raw, which is not read), 1 .mp4 (video), "
-    "1 without a suffix, 1 .xmp (not an image), 1 hidden; save as TIFF or PNG what should be read"
+    "1 without a suffix, 1 .xmp (not an image), 1 hidden; save the files that should be read as TIFF or PNG"
 )
 
 

@@ -114,7 +114,7 @@ def test_some_failed_files_end_with_3_and_are_listed(kintsugi, trained, tmp_path
         (["score", "nowhere", "--model", "MODEL", "--out", "out"], "nowhere"),
         (["score", "empty", "--model", "MODEL", "--out", "out"], "empty"),
         (["score", "empty", "--model", "nothing.onnx", "--out", "out"], "no image"),
-        (["score", "images", "--model", "nothing.onnx", "--out", "out"], "there is no model file nothing.onnx"),
+        (["score", "images", "--model", "nothing.onnx", "--out", "out"], "the model file nothing.onnx does not exist"),
         (["score", "images", "--model", "a:b", "--out", "out"], "is not a model reference"),
         (["score", "images", "--model", "builtin:x", "--out", "out"], "there is no built-in model 'x'"),
         (["score", "images", "--model", "MODEL", "--out", "images/x.jpg"], "is a file"),

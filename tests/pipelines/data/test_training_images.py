@@ -189,7 +189,7 @@ def test_a_training_names_files_that_are_not_read_once(tiles: Path, caplog: pyte
     (tiles / "a.nef").write_bytes(b"x")
     job = job_of(tiles)
     load_training_data(job, plan_of(job))
-    line = "left out 1 file: 1 .nef (camera raw, which is not read); save as TIFF or PNG what should be read"
+    line = "left out 1 file: 1 .nef (camera raw, which is not read); save the files that should be read as TIFF or PNG"
     assert caplog.messages.count(line) == 1
 
 

@@ -243,7 +243,7 @@ def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
     [
         ({"model": {"experts": ["gausian"]}}, "names 'gausian'; there are: gaussian, place_gaussian"),
         ({"model": {"experts": ["memory", "memory"]}}, "names an expert twice"),
-        ({"model": {"vae": "linear", "prior": "mixture"}}, "'model.prior' is of a deep VAE"),
+        ({"model": {"vae": "linear", "prior": "mixture"}}, "'model.prior' is only for a deep VAE"),
         ({"model": {"vae": "deep", "experts": ["memory"]}}, "are beside a linear VAE"),
         ({"model": {"target": "pixels", "experts": ["memory"]}}, "is of features by place, not of pixels"),
         ({"model": {"vae": "deep"}, "calibrate": {"kind": "cross"}}, "is of models in closed form, not of a deep VAE"),
