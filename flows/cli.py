@@ -88,12 +88,10 @@ def demo(
 def train(
     job: Annotated[Path, typer.Argument(help="Job file (TOML).")],
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the job, such as train.steps=500."),
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as train.steps=500.")
     ] = None,
     if_needed: Annotated[
-        bool,
-        typer.Option("--if-needed", help="Train only if the images or the job have changed since the last training."),
+        bool, typer.Option("--if-needed", help="Train only if images or job have changed since the last training.")
     ] = False,
     fresh: FreshOption = False,
 ) -> None:
@@ -131,8 +129,7 @@ def score(
     out: OutOption,
     false_alarms: RateOption = None,
     budget: Annotated[
-        int | None,
-        typer.Option("--budget", min=1, metavar="N", help="Flag at most the N images with the highest scores."),
+        int | None, typer.Option("--budget", min=1, metavar="N", help="Flag at most the N images that score highest.")
     ] = None,
     false_discoveries: Annotated[
         float | None,
@@ -142,8 +139,7 @@ def score(
     ] = None,
     groups: GroupsOption = False,
     calibration: Annotated[
-        Path | None,
-        typer.Option("--calibration", help="Use this calibration.json instead of the one beside the model."),
+        Path | None, typer.Option("--calibration", help="Use this calibration.json instead of the model's own.")
     ] = None,
     against: AgainstOption = AgainstName.AUTO,
     all_maps: Annotated[bool, typer.Option("--all-maps", help="Write the heat map of every image.")] = False,
@@ -226,9 +222,7 @@ def evaluate(
     ],
     model: ModelOption,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Keep rows, maps and report here (anomaly models).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep rows, maps, report (anomaly models).")] = None,
     false_alarms: RateOption = None,
     groups: GroupsOption = False,
     levels: Annotated[
@@ -251,9 +245,7 @@ def evaluate(
     ] = None,
     probe: Annotated[
         int | None,
-        typer.Option(
-            "--probe", min=10, help="Only measure the accuracy of a linear classifier on the latents of N images."
-        ),
+        typer.Option("--probe", min=10, help="Only measure a linear classifier on the latents of N images."),
     ] = None,
     fresh: FreshOption = False,
 ) -> None:
@@ -283,9 +275,7 @@ def evaluate(
 def sample(
     model: Annotated[str, typer.Argument(metavar="REF", help=f"{REF}.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images.")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images and one sheet of them all.")] = Path(
-        "samples"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for images and overview.")] = Path("samples"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed: each seed gives other images.")] = 0,
     label: Annotated[
         str | None, typer.Option("--label", help="Draw images of one class (models with classes).")
@@ -307,8 +297,7 @@ def embed(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="F.parquet", help="The file to write.")],
     neighbours: Annotated[
-        bool,
-        typer.Option(help="Find the most similar image, and copies. The time grows with the square of the images."),
+        bool, typer.Option(help="Find the most similar image, and copies. Quadratic in the number of images.")
     ] = True,
 ) -> None:
     """Write a model's latents of each image as numbers, the most similar image, and copies."""
@@ -344,9 +333,7 @@ def explore(
 
 @app.command()
 def report(
-    out: Annotated[
-        Path, typer.Argument(help="An output folder, also of an unfinished run; or a folder of output folders.")
-    ],
+    out: Annotated[Path, typer.Argument(help="Output folder of a run, finished or not; or a folder of these.")],
 ) -> None:
     """Rebuild report.html from an output folder, or the pages over time from a folder of runs."""
     with told_plainly():

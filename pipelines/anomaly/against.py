@@ -104,7 +104,7 @@ class Judgement:
                 "may be defective, and are judged against calibration. If most of them are good, use --against folder"
             )
         return (
-            "the images do not score like the calibration images, and are judged against them all the same, since they "
+            "the images do not score like the calibration images, but are still judged against them, because they "
             f"cannot be judged against each other: {refused}"
         )
 

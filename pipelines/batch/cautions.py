@@ -38,7 +38,7 @@ def warn_of(
     if calibration is None:
         yield (
             f"no image has a verdict or a p-value, since {missing} is missing. Copy {CALIBRATION_FILE} and "
-            f"{GALLERY_FILE} to there from where the model file came from (`kintsugi models show NAME@champion` "
+            f"{GALLERY_FILE} there from the folder that the model file came from (`kintsugi models show NAME@champion` "
             "prints that folder), or give --calibration FILE, and run the same command again"
         )
     if caution := verdicts.caution(scored):

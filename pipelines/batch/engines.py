@@ -53,7 +53,7 @@ def expect_local(engine: Engine, what: str) -> None:
         EngineError: It is one, or there is none of the name.
     """
     if check_engine(engine) != "local":
-        raise EngineError(f"{what} needs the engine 'local', and the engine is '{engine}': use 'local'")
+        raise EngineError(f"{what} needs the engine 'local', but the engine is '{engine}': use the engine 'local'")
 
 
 @contextlib.contextmanager

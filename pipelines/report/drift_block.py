@@ -75,7 +75,7 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
             "If this is how good images look from now on, train on newer good images: the thresholds follow.",
         ]
         if moved and not whole.moves_verdicts:
-            advice.insert(0, "Good images score as ever, so that the verdicts stay as they are.")
+            advice.insert(0, "Good images score as before, so the verdicts do not change.")
         elif whole.flagged_good is not None:
             advice.insert(0, f"{whole.consequence}.")
     why = against.why if against else ""

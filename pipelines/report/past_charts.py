@@ -150,8 +150,8 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
 
     return _make_chart(
         axis, values, words.format_percent, id="rates", title="Anomaly rate", height=190,
-        lead="Share of the images of each run that were flagged. Upright lines are its 95 % interval: a run of few "
-        "images tells little." + " Good images alone stay near the dashed line or below." * any([*promised, *asked]),
+        lead="Share of the images of each run that were flagged. Upright lines are its 95 % interval, which is wide "
+        "for a run of few images." + " Good images stay near the dashed line or below it." * any([*promised, *asked]),
         scale=scale.marks(_format_percent), strokes=_drop_empty(strokes), tips=_make_tips(runs, say),
         legend=_make_legend(strokes, legend),
     )  # fmt: skip
@@ -269,7 +269,7 @@ def _draw_failed(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
 
     return _make_chart(
         axis, values, words.format_percent, id="failed", title="Failed files", height=100,
-        lead="Share of the files of each run that could not be read; why is in its report.",
+        lead="Share of the files of each run that could not be read. Its report has the reasons.",
         scale=scale.marks(_format_percent, 3), strokes=_drop_empty(strokes), tips=_make_tips(runs, say), legend=(),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Numbers, shares and times as people read them. The page's script (assets/page.js) rounds by the same rules."""
+"""Format numbers, shares and times for people. The page's script (assets/page.js) rounds by the same rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Context
 from pipelines.base import percentages
 from pipelines.base.safe_text import plural as plural  # pages write it as a word, too
 
-NONE = "\N{EN DASH}"  # shown where there is no figure
+NONE = "\N{EN DASH}"  # shown if there is no figure
 _NBSP = "\N{NO-BREAK SPACE}"
 
 # Up to a limit in seconds: the unit shown and its seconds, the one below it and its seconds.
@@ -78,7 +78,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_moment(text: str | None) -> str:
-    """Return an ISO 8601 time in UTC, to the minute; what is not one is shown as it is.
+    """Return an ISO 8601 time in UTC, to the minute; any other text is returned unchanged.
 
     >>> format_moment("2026-11-21T05:19:07+01:00")
     '2026-11-21 04:19 UTC'

@@ -128,7 +128,7 @@ def test_images_strange_to_the_model_are_told(
     known = Calibration(model_sha256="0" * 64, scores=(1.0,) * 30, map_quantiles={}, statistics=statistics)
     (tmp_path / "calibration.json").write_text(known.model_dump_json())
     page = explore_model("bars@champion", tmp_path / "out", images=folder).page.read_text()
-    assert ("These images are strange to the model" in page) == strange
+    assert ("These images are unlike the training images" in page) == strange
     assert ("100 % of the images fit bars/1 worse" in caplog.text) == strange
     told = json.loads((tmp_path / "out" / "explore.json").read_text())
     assert told["unlike_calibration"] == float(strange)
@@ -176,7 +176,7 @@ def test_many_images_are_taken_evenly_and_the_page_says_so(
     assert (codes.found, len(codes.files)) == (12, 5)
     assert set(codes.labels) == {"a", "b"}
     page = explore_model("bars@champion", tmp_path / "out", images=folder).page.read_text()
-    assert "The folder holds 12 images. This page is made of 5 of them, taken evenly" in " ".join(page.split())
+    assert "The folder holds 12 images. This page uses 5 of them, spread evenly" in " ".join(page.split())
 
 
 def test_latents_in_use_are_those_whose_mean_varies() -> None:

@@ -159,7 +159,7 @@ def test_without_calibration_there_are_scores_and_no_verdicts(
     assert warning.startswith(
         f"no image has a verdict or a p-value, since {alone.parent / 'calibration.json'} is missing"
     )
-    assert "Copy calibration.json and gallery.safetensors to there" in warning
+    assert "Copy calibration.json and gallery.safetensors there" in warning
     assert caplog.messages[-1] == warning
     report = (tmp_path / "out" / "report.html").read_text()
     assert warning.split("`")[0] in report

@@ -46,7 +46,7 @@ async function send() {
       problem('');
     } catch (error) {
       if (error.refused) { problem(error.message); unsent.shift(); continue; }
-      problem('The server cannot be reached. Answers are kept on this page, and sent again.');
+      problem('The server cannot be reached. This page keeps your answers and sends them again.');
       await new Promise((done) => setTimeout(done, 2000));
     }
   }
@@ -68,7 +68,7 @@ async function showFigures() {
   const { recall, precision } = figures.audit || {};
   const share = (each) => (each.value === null ? 'not known yet' : `${Math.round(100 * each.value)} %`) + ` (${Math.floor(100 * each.low)} to ${Math.ceil(100 * each.high)} %)`;
   byId('figures').textContent = recall && figures.audit.answered
-    ? `From the audit, with 95 % intervals:\ndefects that are found: ${share(recall)}\nflagged images that are defective: ${share(precision)}` : '';
+    ? `From the audit, with 95 % intervals:\nshare of defects that the run finds: ${share(recall)}\nshare of flagged images that are defective: ${share(precision)}` : '';
 }
 
 // Asks for more before the images run out, so that nobody waits between two of them.
@@ -86,7 +86,7 @@ async function refill() {
 async function next() {
   current = waiting.shift() || null;
   if (!current) {
-    byId('question').textContent = 'One moment.';
+    byId('question').textContent = 'Loading the image.';
     await send();
     await refill();
     current = waiting.shift() || null;
@@ -106,7 +106,7 @@ function show() {
   if (!current) {
     picture.removeAttribute('src');
     picture.alt = '';
-    byId('question').textContent = 'Nothing is left to ask here, or others are looking at the rest.';
+    byId('question').textContent = 'No image is left in this queue, or other people are working on the rest.';
     byId('caption').textContent = '';
     return;
   }

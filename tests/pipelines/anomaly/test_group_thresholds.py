@@ -367,8 +367,8 @@ def test_a_model_of_one_folder_judges_sub_folders_by_all_and_promises_nothing(
     page = " ".join((tmp_path / "out" / "report.html").read_text().split())
     assert f"of {summary.ok} images look" in page
     assert " abnormal, without a promise" in page
-    assert "calibration knows no sub-folders, so all images are judged by all" in page
-    assert "is judged by these alone" not in page
+    assert "calibration has no sub-folders, so all images are judged by all" in page
+    assert "is judged only by these" not in page
     assert summary.flagged == score_folder(images, trained.model, tmp_path / "plain").flagged
 
 

@@ -144,7 +144,9 @@ def test_from_job_to_report_it_says_sharp_before_faithful(tmp_path: Path, tiles:
     assert "may be made up" in (model.card or "")
     summary = restore_folder(tiles, model, tmp_path / "out")
     assert (summary.ok, summary.failed) == (16, 0)
-    assert "This model prefers sharp to faithful" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "This model prefers sharp images to faithful ones" in (tmp_path / "out" / "report.html").read_text(
+        encoding="utf-8"
+    )
     # A plain model is another thing: PSNR would not compare the two.
     plain = job(tmp_path, data=f'train = "{tiles}"', train="steps = 1", model="level = 25\ndamage = 'gaussian'")
     with pytest.raises(JobError, match=r"champion of 'sharp' does .*sharp before faithful \(0.5\), this job"):

@@ -362,7 +362,7 @@ def test_many_runs_are_all_drawn_and_the_newest_are_in_the_table(add, out: Path,
     assert first.count('<th scope="row">') == 3
     assert folded.count('<th scope="row">') == 2
     assert "2 older runs" in page.text
-    assert "2 runs before these are in the charts alone." in page.text
+    assert "2 runs before these are only in the charts." in page.text
     assert len([tip for tip in page.tips if "flagged" in tip]) == 7
 
 

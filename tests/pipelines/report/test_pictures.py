@@ -23,7 +23,7 @@ def test_a_good_image_is_in_the_page_once(make) -> None:
     assert first["words"] == [
         "2 abnormal regions cover 13\u00a0% of the image; "
         "the largest is 30 × 20 pixels around x\u00a026,\u00a0y\u00a015.",
-        "At its worst place: more unusual than every one of the 50,000 places of good images.",
+        "Its worst place is more unusual than all 50,000 places of good images.",
     ]
 
 

@@ -107,9 +107,9 @@ def test_a_place_in_words() -> None:
     ("count", "total", "says"),
     [
         (0, 3, ""),
-        (2, 2, "Save as TIFF or PNG what should be read, and"),
-        (1, 6, "1 of them may be an image: save as TIFF or PNG"),
-        (3, 8, "3 of them may be images: save as TIFF or PNG"),
+        (2, 2, "Save the images that should be read as TIFF or PNG, and"),
+        (1, 6, "1 of them may be an image: save the images that should be read as TIFF or PNG"),
+        (3, 8, "3 of them may be images: save the images that should be read as TIFF or PNG"),
     ],
 )
 def test_advice_is_of_the_files_that_may_be_images(count: int, total: int, says: str) -> None:

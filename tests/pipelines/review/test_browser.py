@@ -102,7 +102,7 @@ def test_sixty_images_are_answered_by_keyboard_and_a_kill_loses_none(server: Ser
         press(page, "g")
     page.keyboard.press("g")
     page.get_by_text("60 of 60 images answered").wait_for()
-    page.get_by_text("Nothing is left to ask").wait_for()
+    page.get_by_text("No image is left in this queue").wait_for()
     assert sorted(server.answers) == ["defect"] * 2 + ["good"] * 58
     assert server.stop(signal.SIGINT) in (0, 130)
 

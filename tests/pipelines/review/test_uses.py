@@ -148,8 +148,8 @@ def test_the_report_says_what_people_answered(reviewed: ReviewedRun) -> None:
     assert facts is not None
     told = dict(describe_review(facts))
     assert sum(facts.queues["audit"].values()) == 20
-    assert "95 % interval" in told["Defects that are found"]
-    assert told["To know it better"].startswith("answer about")
+    assert "95 % interval" in told["Defects found"]
+    assert told["For a narrower interval"].startswith("answer about")
     assert f"of {facts.pairs} pairs" in told["Agreement"]
     assert facts.pairs == 3
 

@@ -74,4 +74,4 @@ def test_another_thing_is_found_and_no_heat_map_is_drawn(tmp_path: Path, own_hom
     rows = pq.read_table(out / "results.parquet").to_pylist()
     assert sum(row["is_anomaly"] for row in rows) >= 15
     assert {row["regions"] for row in rows} == {None}
-    assert "The model judges images as a whole" in (out / "report.html").read_text(encoding="utf-8")
+    assert "The model judges each image as a whole" in (out / "report.html").read_text(encoding="utf-8")
