@@ -30,9 +30,13 @@ def test_every_package_of_the_extras_is_known_by_the_name_it_is_imported_by() ->
 def test_what_is_missing_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     require("torch", "mlflow", "prefect")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MissingPackageError, match=r"^prefect is not installed: schedules cannot .*'kintsugi-images\[flows\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"^prefect is not installed: schedules cannot .*'kintsugi-images\[flows\]'"
+    ):
         require("prefect")
-    with pytest.raises(MissingPackageError, match=r"^torch and mlflow are .*but not train .*'kintsugi-images\[train,registry\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"^torch and mlflow are .*but not train .*'kintsugi-images\[train,registry\]'"
+    ):
         require("torch", "mlflow")
     with pytest.raises(MissingPackageError, match=r"^torch, mlflow and prefect are not installed"):
         require("torch", "mlflow", "prefect")

@@ -117,12 +117,12 @@ def test_a_won_and_a_lost_game_are_told_once(caplog: pytest.LogCaptureFixture) -
         assert not caplog.records
         check(3.0, -3.0, 1.0)
         check(3.0, -3.0, 1.0)
-        assert [record.getMessage().split(":")[1].split(",")[0] for record in caplog.records] == [" it has won"]
+        assert [record.getMessage().split(": ")[1][:10] for record in caplog.records] == ["it has won"]
         for _ in range(PATIENCE + 1):
             check(0.1, 0.1, 0.5)
-    assert [record.getMessage().split(":")[1].split(",")[0] for record in caplog.records] == [
-        " it has won",
-        " it has lost",
+    assert [record.getMessage().split(": ")[1][:11].strip(",") for record in caplog.records] == [
+        "it has won",
+        "it has lost",
     ]
 
 
