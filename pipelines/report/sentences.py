@@ -1,4 +1,4 @@
-"""What a report says in sentences: of a run, of an image, of heat maps, and of the model."""
+"""Sentences of reports: on a run, an image, heat maps, and the model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipelines.base.safe_text import printable
 from pipelines.report import words
 from pipelines.report.folder import HeatFacts, Picture, ReviewFacts, Run, ShareFacts
 
-CLEARLY = 1.25  # times the score that an expert's own is at least, to say something of this image and not of the model
-MANY = 10  # regions: above it, the place of one of them misleads
+CLEARLY = 1.25  # an expert is named if its own score is at least this many times the image's score
+MANY = 10  # with more regions, the place of one region misleads
 _NBSP = "\N{NO-BREAK SPACE}"
 
 # Of a run.
@@ -27,17 +27,17 @@ def describe_review(facts: ReviewFacts) -> Iterator[tuple[str, str]]:
         if counts:
             yield _TITLES.get(queue, queue), ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
     if facts.recall is not None and facts.queues.get("audit"):
-        yield "Defects that are found", _say_share(facts.recall, "no defect was found in the audit")
+        yield "Defects found", _say_share(facts.recall, "no defect was found in the audit")
         if facts.precision is not None:
             yield "Flagged images that are defective", _say_share(facts.precision, "no flagged image was audited")
         if facts.recall.high - facts.recall.low > facts.width:
             more = "all images" if facts.needed is None else f"about {facts.needed:,} more"
             yield (
-                "To know it better",
+                "For a narrower interval",
                 (f"answer {more} of the audit for an interval of {words.format_percent(facts.width)} or less"),
             )
     if facts.pairs:
-        yield "Agreement", f"{facts.alike:,} of {facts.pairs:,} pairs of answers about one image say the same"
+        yield "Agreement", f"{facts.alike:,} of {facts.pairs:,} pairs of answers about one image agree"
 
 
 def _say_share(share: ShareFacts, nothing: str) -> str:
@@ -82,7 +82,7 @@ def summarise_scores(
             if by_calibration is not None:
                 text += f"; calibration would flag {by_calibration:,}"
         elif not claim.holds:
-            text += " by a threshold that was made for other images: good ones score otherwise than in calibration"
+            text += " by a threshold for other images: good images score differently from the calibration images"
         elif rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:
@@ -114,8 +114,8 @@ def explain_partial(total: int, run: Run | None, *, is_pictured: bool) -> list[s
     found = []
     if run is None:
         found.append(
-            "There is no run.json in this folder: the folder of the images, the calibration scores, the times and the "
-            "model card are not known."
+            "There is no run.json in this folder. It would have the folder of the images, the calibration scores, the "
+            "times and the model card."
         )
     elif run.finished is None:
         files = run.counts.files
@@ -132,14 +132,14 @@ def advise_left_out(count: int, total: int) -> str:
     """Return what to do about the `total` files left out, of which `count` may be images; empty where none may."""
     if not count:
         return ""
-    advice = "save as TIFF or PNG what should be read, and start the same command again."
+    advice = "save the images that should be read as TIFF or PNG, and start the same command again."
     if count == total:
         return f"{advice[0].upper()}{advice[1:]}"
     return f"{count:,} of them may be {'an image' if count == 1 else 'images'}: {advice}"
 
 
 def describe_claim(claim: RateClaim, rate: float) -> list[tuple[str, str]]:
-    r"""Return what is proved of a false-alarm rate and what is measured, each with its label.
+    r"""Return the proved and the measured statement on a false-alarm rate, each with its label.
 
     >>> describe_claim(RateClaim(), 0.01)[0][1]
     'At most 1\xa0% of good images like the calibration images are flagged, on average over calibration sets.'
@@ -154,12 +154,12 @@ def describe_claim(claim: RateClaim, rate: float) -> list[tuple[str, str]]:
 
 
 def describe_image(picture: Picture, heat: HeatFacts | None, metadata: Mapping[str, object]) -> list[str]:
-    """Return what is said of an image that is flagged: its class, what it is flagged for, its abnormal regions.
+    """Return the sentences on a flagged image: its class, the reason, its abnormal regions.
 
     Args:
         picture: The image.
-        heat: What its map's colours mean; None: that is not known.
-        metadata: Of the model.
+        heat: The meaning of its map's colours; None if it is not known.
+        metadata: Metadata of the model.
     """
     found = []
     if picture.label is not None and picture.label_probability is not None:
@@ -184,7 +184,7 @@ def describe_image(picture: Picture, heat: HeatFacts | None, metadata: Mapping[s
 
 
 def describe_flag(place: str | None, aspect: str | None) -> list[str]:
-    """Return in a few words where an image is most unusual, and in what; nothing where neither is known.
+    """Return where an image is most unusual, and in which aspect; nothing if neither is known.
 
     >>> (
     ...     describe_flag("lower left", "in texture"),
@@ -200,10 +200,10 @@ def describe_flag(place: str | None, aspect: str | None) -> list[str]:
 
 
 def _find_aspect(picture: Picture, metadata: Mapping[str, object]) -> str | None:
-    """Return in what an image is most unusual, by the expert that its score owes most to.
+    """Return the aspect of the expert that contributes most to the image's score.
 
-    None where that expert leads by its weight alone, and its own score is not clearly above the weighted mean of all:
-    this is so for most images of a model, and says nothing of this one.
+    None if this expert leads only by its weight, and its own score is not clearly above the weighted mean of all
+    experts. This holds for most images of a model, so it is no information on this image.
     """
     if picture.score is None or picture.expert_score is None or not picture.expert_score > CLEARLY * picture.score:
         return None
@@ -251,7 +251,7 @@ def describe_regions(
     '2 abnormal regions cover 3.4\xa0% of the image; the largest is 61 × 40 pixels around x\xa0150,\xa0y\xa065.'
     """
     if not number or percent is None or None in (*size, *centre):
-        return "No single region stands out: what is unusual is spread over the image, or in specks."
+        return "No single region stands out: the anomaly is spread over the image, or is in small specks."
     cover = "covers" if number == 1 else "cover"
     covered = f"{words.plural(number, 'abnormal region')} {cover} {_share(percent)} of the image"
     which = "it" if number == 1 else "the largest"
@@ -263,23 +263,23 @@ def describe_worst_place(share: float, *, places: int, beyond: bool) -> str:
     """Return how unusual the most unusual place of an image is.
 
     >>> describe_worst_place(0.0004, places=6144, beyond=False)
-    'At its worst place: as unusual as one place in 2,500 of good images.'
+    'Its worst place is as unusual as one place in 2,500 of good images.'
     """
     if beyond:
-        return f"At its worst place: more unusual than every one of the {places:,} places of good images."
-    return f"At its worst place: as unusual as one place in {words.round_count(1 / share)} of good images."
+        return f"Its worst place is more unusual than all {places:,} places of good images."
+    return f"Its worst place is as unusual as one place in {words.round_count(1 / share)} of good images."
 
 
 # Of heat maps.
 
 
 def describe_colours(level: float, places: int | None, smallest: float | None, speck_percent: float) -> list[str]:
-    """Return what the colours and the outlines of heat maps mean, in sentences.
+    """Return the meaning of the colours and outlines of heat maps, in sentences.
 
     Args:
         level: Share of good images' places below which a region is outlined.
-        places: Places of good images that stand behind the colours; None: they are told by four quantiles alone.
-        smallest: The smallest share that they can tell.
+        places: Number of places of good images behind the colours; None if there are only four quantiles.
+        smallest: The smallest share that the places can show.
         speck_percent: Regions smaller than this, in % of the image, are left out.
     """
     reach = smallest or 1e-3
@@ -292,7 +292,7 @@ def describe_colours(level: float, places: int | None, smallest: float | None, s
     else:
         meant.append("red far beyond that")
     outlined = (
-        "White outlines enclose what is as unusual as at most one place in "
+        "White outlines enclose regions that are as unusual as at most one place in "
         f"{words.round_count(1 / level)} of good images; "
         f"specks below {_share(speck_percent)} of the image are left out."
     )
@@ -307,16 +307,16 @@ def _share(percent_value: float) -> str:
 
 
 def warn_of_scores(metadata: Mapping[str, object], claim: RateClaim | None = None) -> list[str]:
-    """Return what a reader has to know of a model that scores before its figures, in sentences."""
+    """Return the cautions to read before the figures of an anomaly model, in sentences."""
     if metadata.get("adversarial") is None:
         return []
-    counted = "The promised false-alarm rate was counted on held-out images, and holds for images like those."
+    counted = "The promised false-alarm rate was counted on held-out images, and holds for images like them."
     if claim is not None and not claim.is_proved:
         counted = "The threshold was counted on out-of-fold scores of images like the training images."
     return [
-        "This model prefers sharp to faithful: training also asked that reconstructions and images from the prior pass "
-        "for real, so that details in them may be made up. Its ELBO is the plain bound, which training did not "
-        "maximise alone: do not compare it with other models'. " + counted
+        "This model prefers sharp images to faithful ones: training also rewarded reconstructions and samples that "
+        "look real, so their details may be made up. Its ELBO is the plain bound, but training maximised more than "
+        "this bound: do not compare it with that of other models. " + counted
     ]
 
 
@@ -329,16 +329,16 @@ class NoiseFacts(NamedTuple):
 
 
 def warn_of_results(metadata: Mapping[str, object]) -> Iterator[str]:
-    """Yield what a reader has to know of a model that restores before its pictures, in sentences."""
+    """Yield the cautions to read before the pictures of a restoration model, in sentences."""
     if metadata.get("adversarial") is not None:
         yield (
-            "This model prefers sharp to faithful: training also asked that results pass for real images. They look "
-            "sharper, and are on average further from the truth. Details may be made up, and error bars do not tell "
-            "which: they were counted on held-out images, as the share of pixels that they hold."
+            "This model prefers sharp images to faithful ones: training also rewarded results that look real. They "
+            "look sharper, and are on average further from the truth. Details may be made up, and the error bars do "
+            "not show which: they were measured on held-out images, as the share of pixels within them."
         )
     if metadata.get("task") == "unpaired":
         yield (
-            "This model has never seen a damaged image beside its clean twin: it learned the damage from a folder of "
-            "damaged images, and mending it from copies of clean images that it had damaged so. Error bars are those "
-            "of such copies."
+            "This model was trained without pairs of a damaged and a clean image. It learned the damage from a folder "
+            "of damaged images, and the restoration from clean images that it had damaged itself. The error bars are "
+            "those of such images."
         )

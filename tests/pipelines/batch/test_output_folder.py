@@ -179,7 +179,7 @@ def test_few_large_files_are_a_shard_of_their_own(
 
 
 def test_an_observer_is_called_in_this_process(trained, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="needs the engine 'local', and the engine is 'ray'"):
+    with pytest.raises(EngineError, match="needs the engine 'local', but the engine is 'ray'"):
         score_folder(images, trained.model, tmp_path / "out", observer=lambda *_: None, engine="ray")
 
 

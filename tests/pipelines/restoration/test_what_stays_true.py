@@ -218,7 +218,8 @@ def test_hidden_pixels_look_like_their_neighbours(
     apart = np.abs(made.pixels * cover - opaque * cover)[cover[..., 0] > 0]
     black = image_of(np.where(alpha > 0, pixels, 0).astype(np.uint8))
     before = np.abs(made_by(open_model(name), black).pixels * cover - opaque * cover)[cover[..., 0] > 0]
-    assert apart.mean() < before.mean() / 2
+    # A network that sees far is moved by what was hidden, so its two results differ more: by less than half a level.
+    assert apart.mean() < min(0.5, before.mean() * 2 / 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
