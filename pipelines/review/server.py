@@ -62,7 +62,7 @@ class Desk:
     def ask(self, queue: Queue, person: str, count: int) -> list[dict[str, Any]]:
         """Return the next images of a queue that nobody else is looking at."""
         found: list[dict[str, Any]] = []
-        now, given = time.monotonic(), self.answers.of_run(self.run.name, queue)
+        now, given = time.monotonic(), self.answers.said_of_run(self.run.name, queue)
         with self._lock:
             self._leases = {key: lease for key, lease in self._leases.items() if lease[1] > now}
             for number, again in self.run.pending(queue, given):
@@ -102,7 +102,7 @@ class Desk:
 
     def figures(self) -> dict[str, Any]:
         """Return how far each queue is, and what the audit tells."""
-        given = self.run.of_this_run(self.answers.of_run(self.run.name))
+        given = self.run.of_this_run(self.answers.said_of_run(self.run.name))
         found: dict[str, Any] = {
             queue: {
                 "answered": len({each.sha256 for each in given if each.queue == queue}),
