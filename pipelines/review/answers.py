@@ -165,6 +165,12 @@ class Answers:
         with self._open() as database:
             return [Said(*row) for row in database.execute(query, (run, queue, queue))]
 
+    def count_images(self) -> dict[str, int]:
+        """Count the images with an answer that counts, by run."""
+        query = "SELECT run, count(DISTINCT sha256) FROM answers WHERE withdrawn IS NULL GROUP BY run"
+        with self._open() as database:
+            return dict(database.execute(query).fetchall())
+
     def of_image(self, sha256: str) -> list[Answer]:
         """Read what counts of the answers about an image, the oldest first."""
         return list(self._read("sha256 = ? AND withdrawn IS NULL", (sha256,)))

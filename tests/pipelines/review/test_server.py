@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from pipelines.batch.schema import RESULTS
 from pipelines.errors import FolderError
 from pipelines.review.answers import Answers
+from pipelines.review.desk import Desk
 from pipelines.review.run import ReviewedRun
-from pipelines.review.server import Desk, make_app
+from pipelines.review.server import make_app
 
 HOST, TOKEN = "127.0.0.1:8765", "secret"
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "a'\"&b.png", "..%2f..%2fetc.png", "line\nbreak.png"]
