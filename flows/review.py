@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.options import RateOption
 from flows.terminal import terminated_as_by_ctrl_c, told_plainly
+
+if TYPE_CHECKING:
+    from pipelines.review.answers import Answers
 
 
 def review(
@@ -20,6 +23,17 @@ def review(
         ),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free port.")] = 0,
+    behind: Annotated[
+        str | None,
+        typer.Option(
+            "--behind",
+            metavar="URL",
+            help="Serve all runs of the folder to a web server that asks for passwords; URL is the address there.",
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--address", help="With --behind: the address to listen on, for the web server alone.")
+    ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     export: Annotated[
         Path | None,
@@ -32,7 +46,7 @@ def review(
     """Open a page on which you mark images of a run as good or defective, and see how many defects the run finds."""
     with told_plainly(stopped="every answer is kept"), terminated_as_by_ctrl_c():
         from flows.preflight import require
-        from pipelines.errors import FolderError
+        from pipelines.errors import FolderError, ReviewError
         from pipelines.review.answers import Answers, answers_file
 
         answers = Answers(answers_file())
@@ -45,6 +59,11 @@ def review(
         if out is None:
             raise FolderError("give the output folder of a run, as `kintsugi review report`")
         require("starlette", "uvicorn")
+        if behind is None and address != "127.0.0.1":
+            raise ReviewError(f"--address is '{address}' without --behind: without a web server the page is local only")
+        if behind is not None:
+            _serve_team(out, answers, behind, address, port)
+            return
         from pipelines.review.run import ReviewedRun, newest_run
         from pipelines.review.server import serve_page
 
@@ -64,6 +83,23 @@ def review(
         finally:  # Ctrl-C is how the page ends
             if answers.of_run(run.name):
                 typer.echo(f"report: {rebuild_report(out)}")
+
+
+def _serve_team(folder: Path, answers: Answers, behind: str, address: str, port: int) -> None:
+    """Serve all runs of a folder behind a web server, and keep their reports current."""
+    from pipelines.rebuild import rebuild_report
+    from pipelines.review.desk import Desks
+    from pipelines.review.guard import team_door
+    from pipelines.review.server import serve_team
+    from pipelines.settings import settings
+
+    secret = settings().review_secret
+    door = team_door(behind, None if secret is None else secret.get_secret_value())
+
+    def tell(inside: str) -> None:
+        typer.echo(f"{behind} is served at {inside}, for the web server alone.\nAnswers are kept in {answers.path}.")
+
+    serve_team(Desks(folder, answers), door, address=address, port=port, tell=tell, rebuild=rebuild_report)
 
 
 def recalibrate(

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         None, description="Who hears of alarms, champions and failures: addresses of services, or Prefect's blocks."
     )
 
+    review_secret: SecretStr | None = Field(
+        None, description="What the web server before `review --behind` adds to each request."
+    )
+
     @field_validator("home", mode="before")
     @classmethod
     def _home_is_local(cls, home: object) -> object:

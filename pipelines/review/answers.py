@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pipelines.errors import ReviewError
 from pipelines.settings import settings
@@ -85,6 +85,15 @@ class Answer:
                 raise ReviewError(f"the place is {self.place}: give left, top, width and height as shares of the image")
 
 
+class Said(NamedTuple):
+    """The part of an answer that progress and estimates need: a busy page reads all of a run's many times."""
+
+    queue: Queue
+    sha256: str
+    verdict: Verdict
+    at: str
+
+
 _COLUMNS = tuple(each.name for each in fields(Answer))
 _TYPES = {"probability": "REAL", "score": "REAL", "stratum": "INTEGER"}
 _OPTIONAL = frozenset({"defect", "place", "probability", "stratum", "model", "version", "score", "withdrawn"})
@@ -146,6 +155,21 @@ class Answers:
         """Read what counts of a run's answers, the oldest first."""
         asked = "run = ? AND (queue = ? OR ? IS NULL) AND withdrawn IS NULL"
         return list(self._read(asked, (run, queue, queue)))
+
+    def said_of_run(self, run: str, queue: Queue | None = None) -> list[Said]:
+        """Read what counts of a run's answers in short, the oldest first: many times faster than `of_run`."""
+        query = (
+            "SELECT queue, sha256, verdict, at FROM answers "
+            "WHERE run = ? AND (queue = ? OR ? IS NULL) AND withdrawn IS NULL ORDER BY number"
+        )
+        with self._open() as database:
+            return [Said(*row) for row in database.execute(query, (run, queue, queue))]
+
+    def count_images(self) -> dict[str, int]:
+        """Count the images with an answer that counts, by run."""
+        query = "SELECT run, count(DISTINCT sha256) FROM answers WHERE withdrawn IS NULL GROUP BY run"
+        with self._open() as database:
+            return dict(database.execute(query).fetchall())
 
     def of_image(self, sha256: str) -> list[Answer]:
         """Read what counts of the answers about an image, the oldest first."""

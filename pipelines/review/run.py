@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from pipelines.errors import FolderError, ImageError
 from pipelines.images import OUTPUT_MARKER, ImageFile, list_images, read_image
 from pipelines.images.drawing import thumbnail
 from pipelines.report.folder import RESULTS, RUN, Run, read_record
-from pipelines.review.answers import Answer, Queue
+from pipelines.review.answers import Answer, Queue, Said
 from pipelines.review.audit import Audit, Stratum, draw_audit
 from pipelines.settings import settings
 
+Given = TypeVar("Given", Answer, Said)
 LONGEST = 1600  # pixels along a side of a picture that is sent to a browser
 AGAIN_AFTER = 10  # questions of an audit, after which an image that was called defective is asked about once more
 _COLUMNS = ("path", "sha256", "status", "score", "is_anomaly", "threshold", "mean_scale", "output")
@@ -88,6 +89,7 @@ class ReviewedRun:
         for number, (status, sha256) in enumerate(zip(self._columns["status"], self._columns["sha256"], strict=True)):
             if status == "ok":
                 first.setdefault(sha256, number)
+        self._first: Mapping[str, int] = first
         self.numbers = np.array(list(first.values()), dtype=np.int64)
         if not len(self.numbers):
             raise FolderError(f"{out} has no image to review: every file of the run failed")
@@ -131,7 +133,9 @@ class ReviewedRun:
 
     def order(self, queue: Queue) -> NDArray[np.int64]:
         """Return the numbers of a queue's images, the first to be asked about first, (n,)."""
-        return {"teach": self._order_to_teach, "audit": self._order_of_audit, "restore": self._order_restored}[queue]
+        if queue == "teach":
+            return self._order_to_teach
+        return self._order_of_audit if queue == "audit" else self._order_restored
 
     @cached_property
     def audit(self) -> Audit:
@@ -139,48 +143,48 @@ class ReviewedRun:
         seed = int(hashlib.sha256(f"{self.model.sha256} {self.folder} {self.started}".encode()).hexdigest()[:12], 16)
         return draw_audit(self._floats("score"), self._flags(), seed)
 
-    def of_this_run(self, answers: Sequence[Answer]) -> list[Answer]:
+    def of_this_run(self, answers: Sequence[Given]) -> list[Given]:
         """Return the answers that belong to this run: an output folder that was scored again has another audit."""
         started = _moment(self.started)
         return [each for each in answers if each.queue != "audit" or _moment(each.at) >= started]
 
-    def count_strata(self, answers: Sequence[Answer]) -> tuple[Stratum, ...]:
+    def count_strata(self, answers: Sequence[Given]) -> tuple[Stratum, ...]:
         """Count what audit answers say of each stratum; of several about an image the last one counts."""
         verdicts = {answer.sha256: answer.verdict for answer in self.of_this_run(answers) if answer.queue == "audit"}
-        answered, defects = (np.zeros(len(self.audit.strata), int) for _ in range(2))
-        for place, number in enumerate(self.numbers.tolist()):
-            verdict = verdicts.get(self._columns["sha256"][number])
-            if verdict in ("good", "defect"):
-                answered[self.audit.stratum[place]] += 1
-                defects[self.audit.stratum[place]] += verdict == "defect"
+        told = [(self._first[key], verdict) for key, verdict in verdicts.items() if key in self._first]
+        strata, size = self.audit.stratum, len(self.audit.strata)
+
+        def count(*counted: str) -> list[int]:
+            numbers = np.array([number for number, verdict in told if verdict in counted], np.int64)
+            found: list[int] = np.bincount(strata[np.searchsorted(self.numbers, numbers)], minlength=size).tolist()
+            return found
+
         return tuple(
-            Stratum(each.flagged, each.images, int(count), int(bad))
-            for each, count, bad in zip(self.audit.strata, answered, defects, strict=True)
+            Stratum(each.flagged, each.images, answered, bad)
+            for each, answered, bad in zip(self.audit.strata, count("good", "defect"), count("defect"), strict=True)
         )
 
     def stratum_of(self, number: int) -> int:
         """Return the stratum of the audit that an image is in."""
         return int(self.audit.stratum[int(np.searchsorted(self.numbers, number))])
 
-    def pending(self, queue: Queue, answers: Sequence[Answer]) -> Iterator[tuple[int, bool]]:
+    def pending(self, queue: Queue, answers: Sequence[Given]) -> Iterator[tuple[int, bool]]:
         """Yield what is left to ask in a queue: an image's number, and whether it is asked about once more.
 
         In an audit, each image that was called defective comes back once: where defects are rare, a few mistakes would
         make up most of them.
         """
-        given: dict[str, list[Answer]] = {}
+        given: dict[str, list[Given]] = {}
         for answer in self.of_this_run(answers):
             if answer.queue == queue:
                 given.setdefault(answer.sha256, []).append(answer)
-        numbers = self.order(queue).tolist()
-        again = [
-            number
-            for number in numbers
-            if queue == "audit"
-            and [each.verdict for each in given.get(self._columns["sha256"][number], ())] == ["defect"]
-        ]
+        again: list[int] = []
+        if queue == "audit":
+            sent_back = [sha256 for sha256, own in given.items() if [each.verdict for each in own] == ["defect"]]
+            found = [self._first[sha256] for sha256 in sent_back if sha256 in self._first]
+            again = sorted(found, key=lambda number: self._turn_in_audit[number])
         asked = 0
-        for number in numbers:
+        for number in map(int, self.order(queue)):  # lazily: a page takes a few of perhaps a million
             if self._columns["sha256"][number] in given:
                 continue
             yield number, False
@@ -226,6 +230,13 @@ class ReviewedRun:
     @cached_property
     def _order_of_audit(self) -> NDArray[np.int64]:
         return self.numbers[self.audit.order]
+
+    @cached_property
+    def _turn_in_audit(self) -> NDArray[np.int64]:
+        """Return when the audit asks about each image, by the image's number."""
+        turn = np.zeros(len(self._columns["path"]), np.int64)
+        turn[self._order_of_audit] = np.arange(len(self._order_of_audit))
+        return turn
 
     @cached_property
     def _order_restored(self) -> NDArray[np.int64]:

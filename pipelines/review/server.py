@@ -1,122 +1,49 @@
-"""The page on which people answer, on this machine alone.
+"""The web application on which people answer: for the user of this machine, or for a team behind a web server.
 
-Who knows the random token in its address may use it; a page of another origin may not, nor one that has got hold of the
-port under another name (DNS rebinding). Nothing is loaded from elsewhere.
+Nothing is loaded from elsewhere. `pipelines.review.guard` decides who may use it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import secrets
 import socket
 import threading
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
-from pipelines.errors import ImageError, ReviewError
-from pipelines.review.answers import Answer, Answers, Queue
-from pipelines.review.audit import estimate_precision, estimate_recall
+from pipelines.errors import FolderError, ImageError, KintsugiError, ReviewError
+from pipelines.review.answers import Answers
+from pipelines.review.desk import Desk, Desks, ListedRun, read_text
+from pipelines.review.guard import MOST_BYTES, Door, Guard, local_door
 from pipelines.review.run import ReviewedRun
 
+log = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
-LEASE = 120.0  # seconds that an image is shown to one person alone
 MOST_AT_ONCE = 20  # images that a page asks for
-MOST_BYTES = 64 * 1024  # of a request
+MOST_PICTURES = 2  # that are decoded at a time: each may take as much memory as a large image
+MOST_CONNECTIONS = 500
+QUIET = 300.0  # seconds without an answer, after which a run's report is rebuilt
 _ASSETS = {"review.js": "text/javascript", "review.css": "text/css"}
 _HERE = Path(__file__).parent / "page"
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "cross-origin-resource-policy": "same-origin",
-}
 
 
 def make_token() -> str:
     """Return the secret part of a page's address."""
     return secrets.token_urlsafe(24)
-
-
-class Desk:
-    """Hands out questions and takes answers, for several people at once."""
-
-    def __init__(self, run: ReviewedRun, answers: Answers) -> None:
-        """Tie a run to where its answers are kept."""
-        self.run, self.answers = run, answers
-        self._leases: dict[tuple[Queue, int], tuple[str, float]] = {}
-        self._lock = threading.Lock()
-
-    def ask(self, queue: Queue, person: str, count: int) -> list[dict[str, Any]]:
-        """Return the next images of a queue that nobody else is looking at."""
-        found: list[dict[str, Any]] = []
-        now, given = time.monotonic(), self.answers.of_run(self.run.name, queue)
-        with self._lock:
-            self._leases = {key: lease for key, lease in self._leases.items() if lease[1] > now}
-            for number, again in self.run.pending(queue, given):
-                holder = self._leases.get((queue, number))
-                if holder is not None and holder[0] != person:
-                    continue
-                self._leases[queue, number] = (person, now + LEASE)
-                found.append(asdict(self.run.image(number)) | {"again": again})
-                if len(found) == count:
-                    break
-        return found
-
-    def answer(self, given: dict[str, Any]) -> Answer:
-        """Keep an answer.
-
-        Raises:
-            ReviewError: It is none.
-        """
-        try:
-            image, queue, model = self.run.image(int(given["number"])), given["queue"], self.run.model
-            if queue not in self.run.queues:
-                raise ReviewError(f"the queue is '{queue}': this run has {', '.join(self.run.queues)}")
-            stratum = self.run.stratum_of(image.number) if queue == "audit" else None
-            answer = Answer(
-                sha256=image.sha256, path=image.path, run=self.run.name, queue=queue, verdict=given["verdict"],
-                defect=_text(given.get("defect")) or None, place=_place(given.get("place")),
-                who=_text(given.get("who")), key=_text(given["key"]), stratum=stratum,
-                probability=None if stratum is None else self.run.audit.chances[stratum],
-                model=model.name, version=None if model.version is None else str(model.version), score=image.score,
-            )  # fmt: skip
-        except KeyError as error:
-            raise ReviewError(f"an answer without {error}, or about an image that the run does not have") from None
-        except (TypeError, ValueError) as error:
-            raise ReviewError(f"the answer does not read: {error}") from None
-        self.answers.add(answer)
-        return answer
-
-    def figures(self) -> dict[str, Any]:
-        """Return how far each queue is, and what the audit tells."""
-        given = self.run.of_this_run(self.answers.of_run(self.run.name))
-        found: dict[str, Any] = {
-            queue: {
-                "answered": len({each.sha256 for each in given if each.queue == queue}),
-                "images": len(self.run.numbers),
-            }
-            for queue in self.run.queues
-        }
-        if "audit" in found:
-            strata = self.run.count_strata(given)
-            found["audit"] |= {
-                "recall": asdict(estimate_recall(strata)),
-                "precision": asdict(estimate_precision(strata)),
-            }
-        return found
 
 
 def serve_page(run: ReviewedRun, answers: Answers, *, port: int, tell: Callable[[str], None]) -> None:
@@ -131,49 +58,140 @@ def serve_page(run: ReviewedRun, answers: Answers, *, port: int, tell: Callable[
     Raises:
         ReviewError: The port is taken.
     """
-    import uvicorn
-
-    token, listening = make_token(), socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((ADDRESS, port))
-    except OSError as error:
-        raise ReviewError(f"port {port} cannot be used ({error.strerror}): give another with --port") from None
+    token, listening = make_token(), _listen(ADDRESS, port)
     host = f"{ADDRESS}:{listening.getsockname()[1]}"
     app = make_app(Desk(run, answers), token, frozenset({host, host.replace(ADDRESS, "localhost")}))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-    listening.listen()
     tell(f"http://{host}/{token}/")
-    server.run(sockets=[listening])
+    _serve(app, listening)
+
+
+def serve_team(
+    desks: Desks,
+    door: Door,
+    *,
+    address: str,
+    port: int,
+    tell: Callable[[str], None],
+    rebuild: Callable[[Path], object],
+) -> None:
+    """Serve the pages of all runs in a folder to a web server that asks for passwords, until somebody interrupts it.
+
+    Args:
+        desks: Of the folder.
+        door: Of the page.
+        address: Of the interface to listen on.
+        port: To listen on; 0: a free one.
+        tell: Is given the address that the web server reaches once it can.
+        rebuild: Rebuilds the report of an output folder: when nobody has answered for a while, and at the end.
+
+    Raises:
+        ReviewError: The address or the port cannot be used.
+    """
+    listening, stopped = _listen(address, port), threading.Event()
+
+    def rebuild_all(quiet: float) -> None:
+        for out in desks.take_answered(quiet):
+            try:
+                rebuild(out)
+            except (KintsugiError, OSError) as error:
+                log.warning("the report of %s is as it was: %s", out, error)
+
+    def keep_reports() -> None:
+        while not stopped.wait(QUIET / 5):
+            rebuild_all(QUIET)
+
+    keeper = threading.Thread(target=keep_reports, name="reports", daemon=True)
+    keeper.start()
+    tell(f"http://{address}:{listening.getsockname()[1]}{door.path}/")
+    try:
+        _serve(make_team_app(desks, door), listening)
+    finally:
+        stopped.set()
+        keeper.join()
+        rebuild_all(0.0)
 
 
 def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
-    """Build the web application.
+    """Build the web application for the user of this machine.
 
     Args:
         desk: Of the run.
         token: Secret part of the address.
         hosts: Names and ports that a browser may call this machine by, such as 127.0.0.1:8765.
     """
+    door = local_door(hosts, token)
 
-    async def page(_: Request) -> Response:
-        text = (_HERE / "review.html").read_text(encoding="utf-8")
-        return Response(text, media_type="text/html")
+    async def find(_: Request) -> Desk:
+        return desk
 
-    async def asset(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _ASSETS:
-            return PlainTextResponse("no such file", 404)
-        return Response((_HERE / name).read_text(encoding="utf-8"), media_type=_ASSETS[name])
+    return _app(door, [Route("/assets/{name}", _asset), *_routes_of_run(find, door)])
 
-    async def facts(_: Request) -> Response:
+
+def make_team_app(desks: Desks, door: Door) -> Starlette:
+    """Build the web application for a team: a list of runs, and the page of each.
+
+    Args:
+        desks: Of the runs.
+        door: With the secret of the web server before it.
+    """
+
+    async def find(request: Request) -> Desk:
+        return await run_in_threadpool(desks.desk, request.path_params["run"])
+
+    async def listed(_: Request) -> Response:
+        return Response(_write_list(await run_in_threadpool(desks.runs)), media_type="text/html")
+
+    routes = [
+        Route("/", listed),
+        Route("/assets/{name}", _asset),
+        _mount("/run/{run}", [Route("/assets/{name}", _asset), *_routes_of_run(find, door, desks.note_answer)]),
+    ]
+    return _app(door, routes)
+
+
+def _app(door: Door, routes: Sequence[BaseRoute]) -> Starlette:
+    async def refuse(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(str(error), 404 if isinstance(error, FolderError) else 400)
+
+    return Starlette(
+        routes=[_mount(door.path, routes)],
+        middleware=[Middleware(Guard, door=door)],
+        exception_handlers={ReviewError: refuse, FolderError: refuse},
+    )
+
+
+def _mount(path: str, routes: Sequence[BaseRoute]) -> Mount:
+    """Mount routes without redirections: a web server before the page may have another name and scheme."""
+    return Mount(path, app=Router(routes, redirect_slashes=False))
+
+
+def _routes_of_run(
+    find: Callable[[Request], Any], door: Door, noted: Callable[[Path], None] | None = None
+) -> list[BaseRoute]:
+    """Return the page of a run and what it asks for.
+
+    Args:
+        find: Returns the desk that a request is about.
+        door: Of the page.
+        noted: Is given the output folder of each answer.
+    """
+    decoding = asyncio.Semaphore(MOST_PICTURES)
+
+    async def page(request: Request) -> Response:
+        await find(request)
+        return Response((_HERE / "review.html").read_text(encoding="utf-8"), media_type="text/html")
+
+    async def facts(request: Request) -> Response:
+        desk: Desk = await find(request)
         run = desk.run
         return JSONResponse({
             "verb": run.verb, "queues": run.queues, "folder": str(run.folder), "model": run.model.name,
             "version": run.model.version, "defects": await run_in_threadpool(desk.answers.defects),
+            "who": door.person(request), "team": door.secret is not None,
         })  # fmt: skip
 
     async def questions(request: Request) -> Response:
+        desk: Desk = await find(request)
         queue = request.query_params.get("queue", "")
         if queue not in desk.run.queues:
             return PlainTextResponse("no such queue", 404)
@@ -181,10 +199,12 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
         return JSONResponse(await run_in_threadpool(desk.ask, queue, person, MOST_AT_ONCE))
 
     async def picture(request: Request) -> Response:
+        desk: Desk = await find(request)
         try:
-            found = await run_in_threadpool(
-                desk.run.picture, request.path_params["number"], request.path_params["kind"]
-            )
+            async with decoding:
+                found = await run_in_threadpool(
+                    desk.run.picture, request.path_params["number"], request.path_params["kind"]
+                )
         except KeyError:
             return PlainTextResponse("no such image", 404)
         except (ImageError, OSError) as error:
@@ -192,22 +212,26 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
         return PlainTextResponse("no such picture", 404) if found is None else Response(found[0], media_type=found[1])
 
     async def answer(request: Request) -> Response:
-        return JSONResponse(asdict(await run_in_threadpool(desk.answer, await _read(request))), 201)
+        desk: Desk = await find(request)
+        kept = await run_in_threadpool(desk.answer, await _read(request), door.person(request))
+        if noted is not None:
+            noted(desk.run.out)
+        return JSONResponse(asdict(kept), 201)
 
     async def withdraw(request: Request) -> Response:
-        key = _text((await _read(request)).get("key"))
-        return JSONResponse({"withdrawn": await run_in_threadpool(desk.answers.withdraw, key)})
+        desk: Desk = await find(request)
+        key = read_text((await _read(request)).get("key"))
+        found = {"withdrawn": await run_in_threadpool(desk.answers.withdraw, key)}
+        if noted is not None:
+            noted(desk.run.out)
+        return JSONResponse(found)
 
-    async def figures(_: Request) -> Response:
+    async def figures(request: Request) -> Response:
+        desk: Desk = await find(request)
         return JSONResponse(await run_in_threadpool(desk.figures))
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(str(error), 400)
-
-    guard = Middleware(_Guard, hosts=hosts)
-    routes = [
+    return [
         Route("/", page),
-        Route("/assets/{name}", asset),
         Route("/facts", facts),
         Route("/questions", questions),
         Route("/picture/{number:int}/{kind}", picture),
@@ -215,54 +239,65 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
         Route("/withdraw", withdraw, methods=["POST"]),
         Route("/figures", figures),
     ]
-    return Starlette(
-        routes=[Mount(f"/{token}", routes=routes)], middleware=[guard], exception_handlers={ReviewError: refuse}
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _ASSETS:
+        return PlainTextResponse("no such file", 404)
+    return Response((_HERE / name).read_text(encoding="utf-8"), media_type=_ASSETS[name])
+
+
+def _write_list(runs: Sequence[ListedRun]) -> str:
+    rows = "".join(
+        f'<tr><td><a href="run/{quote(run.name, safe="")}/">{escape(run.name)}</a></td><td>{escape(run.model)}</td>'
+        f"<td>{escape(run.started[:16].replace('T', ' '))}</td><td>{run.answered:,}</td></tr>\n"
+        for run in runs
     )
-
-
-class _Guard(BaseHTTPMiddleware):
-    """Turns other names of this machine and other origins away, and adds headers to every response."""
-
-    def __init__(self, app: Any, hosts: frozenset[str]) -> None:  # noqa: ANN401 - as Starlette has it
-        super().__init__(app)
-        self._hosts = hosts
-
-    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        origin = request.headers.get("origin")
-        if request.headers.get("host") not in self._hosts:
-            response: Response = PlainTextResponse("this page is for its own address only", 403)
-        elif origin is not None and origin.partition("://")[2] not in self._hosts:
-            response = PlainTextResponse("another page may not use this one", 403)
-        elif int(request.headers.get("content-length") or 0) > MOST_BYTES:
-            response = PlainTextResponse(f"more than {MOST_BYTES} bytes", 413)
-        else:
-            response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
+    none = "" if runs else "<p>No run has finished yet.</p>\n"
+    return (
+        (_HERE / "runs.html").read_text(encoding="utf-8").replace("<!-- rows -->", rows).replace("<!-- none -->", none)
+    )
 
 
 async def _read(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise ReviewError("an answer is sent as application/json")
+    content = bytearray()
+    async for part in request.stream():  # a request need not state its length
+        content += part
+        if len(content) > MOST_BYTES:
+            raise ReviewError(f"the answer has more than {MOST_BYTES} bytes")
     try:
-        found = json.loads(await request.body())
-    except ValueError as error:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ReviewError(f"the answer does not read: {error}") from None
     if not isinstance(found, dict):
         raise ReviewError("the answer does not read: it is no object")
     return found
 
 
-def _place(value: object) -> tuple[float, float, float, float] | None:
-    if value is None:
-        return None
-    left, top, width, height = map(float, value)  # type: ignore[call-overload]
-    return left, top, width, height
+def _listen(address: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ReviewError(f"{address} cannot be used ({error.strerror}): give another address") from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address, port))
+    except OSError as error:
+        listening.close()
+        raise ReviewError(f"port {port} cannot be used ({error.strerror}): give another with --port") from None
+    listening.listen()
+    return listening
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > 200:
-        raise ReviewError("names and keys are texts of at most 200 characters")
-    return value.strip()
+def _serve(app: Starlette, listening: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", proxy_headers=False, server_header=False,
+        limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listening])

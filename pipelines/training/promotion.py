@@ -78,7 +78,8 @@ def decide(
     ]
     most = min(each.metadata.images_within(COMPARED_WINDOWS, least=FEWEST_COMPARED) for each in sessions)
     files = evenly_spaced(files, most)
-    if champion is not None and not files:
+    judges = _find_judges(audited, challenger, champion)
+    if champion is not None and not files and (not judges or any(each.metadata.classes for each in sessions)):
         reason = (
             "no image is left to compare it on that neither it nor the champion was fitted to: add good images, or "
             "move the alias by hand with `kintsugi models promote`"
@@ -96,10 +97,9 @@ def decide(
     told = _compare_classes(right, champion_right, table.tolerance)
     if table.rule != "better":
         return Decision(table.rule == "always", f"the job's rule is '{table.rule}'", figures)
-    judges = [each for each in audited if each.sha256 not in challenger.trained_on | champion.trained_on]
-    defects = sum(each.is_defect for each in judges)
-    if defects >= FEWEST_DEFECTS and len(judges) - defects >= FEWEST_GOOD:
+    if judges:
         figures |= _measure_audited(sessions, judges)
+        defects = sum(each.is_defect for each in judges)
         good = len(judges) - defects
         gain = figures["audit_gain_high"]  # a few answers are no evidence against a version that looks a little worse
         comparison = (
@@ -112,9 +112,11 @@ def decide(
             f"AUROC on synthetic defects {mine['synthetic_auroc']:.4f} against the champion's "
             f"{theirs['synthetic_auroc']:.4f} on {len(files)} held-out images"
         )
+    if not files:
+        comparison += "; its false alarms were not measured: no good image is left that neither model was fitted to"
     is_proved = "false_alarm_limit" in mine
-    limit = mine["false_alarm_limit" if is_proved else "assumed_false_alarm_limit"]
-    if mine["false_alarm_rate"] > limit:
+    limit = mine.get("false_alarm_limit" if is_proved else "assumed_false_alarm_limit", 1.0)
+    if mine.get("false_alarm_rate", 0.0) > limit:
         allowed = "its promise allows by chance" if is_proved else f"the rate asked allows by chance, {ASSUMPTION}"
         reason = (
             f"it flags {percent(mine['false_alarm_rate'])} of good images, more than {allowed} ({percent(limit)}); "
@@ -128,6 +130,17 @@ def decide(
             return Decision(promote=False, reason=f"worse: {told.words}; {comparison}", figures=figures)
         comparison = f"{told.words}; {comparison}"
     return Decision(promote=True, reason=f"not worse: {comparison}", figures=figures)
+
+
+def _find_judges(
+    audited: Sequence[AuditedImage], challenger: ModelFile, champion: ModelFile | None
+) -> list[AuditedImage]:
+    """Return the audited images that neither model was trained on; none where they are too few to judge."""
+    if champion is None:
+        return []
+    judges = [each for each in audited if each.sha256 not in challenger.trained_on | champion.trained_on]
+    defects = sum(each.is_defect for each in judges)
+    return judges if defects >= FEWEST_DEFECTS and len(judges) - defects >= FEWEST_GOOD else []
 
 
 def _measure_audited(sessions: Sequence[Session], images: Sequence[AuditedImage]) -> dict[str, float]:
@@ -174,7 +187,12 @@ def find_unseen(
 def _measure(
     session: Session, files: Sequence[ImageFile], false_alarms: float
 ) -> tuple[dict[str, float], dict[str, list[bool]]]:
-    """Figures of a model, and by class whether it told the images of that class right, where it knows classes."""
+    """Figures of a model, and by class whether it told the images of that class right, where it knows classes.
+
+    No images, no figures.
+    """
+    if not files:
+        return {}, {}
     good: list[float] = []
     bad: list[float] = []
     right: dict[str, list[bool]] = {name: [] for name in session.metadata.classes}

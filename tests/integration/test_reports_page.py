@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from .processes import Process, free_ports, listens
+from .processes import free_ports
+from .web_server import start_nginx
 
-DOCKER = Path(__file__).parents[2] / "docker"
 PASSWORD = "correct-horse_1"
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """It serves a folder with a report, what a run keeps for itself, and a name that is a trap."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program, "nginx is needed: apt-get install nginx-light"
-    folder, (port,) = tmp_path_factory.mktemp("nginx"), free_ports(1)
-    folder.chmod(0o755)
+    folder, (port, nobody) = tmp_path_factory.mktemp("nginx"), free_ports(2)
     reports = folder / "reports"
     run = reports / "2026-11-22T06-00-00Z-score-inbox"
     (run / ".kintsugi-run").mkdir(parents=True)
@@ -32,35 +25,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     (run / ".kintsugi-run" / "lock").write_text("nobody's business")
     (reports / "<script>alert(1)<").mkdir()
     (folder / "outside").write_text("secret")
-
-    def filled(name: str) -> Path:
-        """As the container's first script fills it: variables that are set, and no others."""
-        text = (DOCKER / f"{name}.template").read_text().replace("${REPORTS_PASSWORD}", PASSWORD)
-        assert not re.search(r"\$\{", text)
-        there = {
-            "listen 8080": f"listen 127.0.0.1:{port}",
-            "root /reports": f"root {reports}",
-            "/etc/nginx/conf.d": str(folder),
-        }
-        for old, new in there.items():
-            text = text.replace(old, new)
-        (folder / name).write_text(text)
-        return folder / name
-
-    filled("reports.users").chmod(0o644)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    user = "user root;" if os.geteuid() == 0 else ""  # pytest's folders are closed to others
-    (folder / "nginx.conf").write_text(
-        f"{user} daemon off; pid {folder}/pid; events {{}} http {{ {places} access_log {folder}/access.log; "
-        f"types {{ text/html html; }} include {filled('reports.conf')}; }}"
-    )
-    process = Process(
-        "nginx", [program, "-e", folder / "error.log", "-c", folder / "nginx.conf"], os.environ, folder / "log",
-        lambda: listens(port), folder,
-    )  # fmt: skip
-    process.start()
-    process.expect_ready()
+    process = start_nginx(folder, reports, port=port, password=PASSWORD, secret="", review_port=nobody)
 
     def get(path: str, password: str | None = PASSWORD) -> httpx.Response:
         auth = ("reports", password) if password is not None else None
@@ -100,3 +65,13 @@ def test_nobody_writes_and_names_are_text(pages: SimpleNamespace) -> None:
         found = httpx.request(method, f"http://127.0.0.1:{pages.port}{pages.report}", auth=auth)
         assert found.status_code in {400, 405}
     assert "<script>" not in pages.get("/").text
+
+
+@pytest.mark.integration
+def test_without_the_review_page_the_server_works_and_names_the_reason(pages: SimpleNamespace) -> None:
+    assert pages.get("/review/", None).status_code == 401
+    found = pages.get("/review/")
+    assert found.status_code == 503
+    assert "The review page is not there" in found.text
+    assert pages.get("/review").headers["location"] == "/review/"
+    assert pages.get(pages.report.rpartition("/")[0]).headers["location"] == pages.report.rpartition("/")[0] + "/"

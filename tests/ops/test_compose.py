@@ -118,7 +118,8 @@ def test_variables_are_demanded_and_in_the_example():
     used = VARIABLE.findall(COMPOSE.read_text())
     listed = read_env(EXAMPLE)
     assert {name for name, _ in used} == set(listed) - {"COMPOSE_PROFILES"}
-    optional = {"KINTSUGI_NOTIFY", "KINTSUGI_LOG"}  # nobody has to be told, and lines are for people
+    # Nobody has to be told, lines are for people, and an .env of before has no review page.
+    optional = {"KINTSUGI_NOTIFY", "KINTSUGI_LOG", "REVIEW_URL", "REVIEW_SECRET"}
     demanded = [rest.startswith(":?") for name, rest in used if name not in optional]
     assert all(demanded), "a variable that is not set must stop Compose"
     assert set(listed.values()) == {""}, "an example value becomes everybody's password"
@@ -136,7 +137,10 @@ def test_workers_and_databases_share_no_network(compose, services):
         assert services[name]["networks"] == ["storage"]
     for name in ("worker-cpu", "worker-gpu"):
         assert services[name]["networks"] == ["services"]
-    assert services["reports"]["networks"] == ["pages"], "browsers' server reaches no other"
+    assert services["reports"]["networks"] == ["pages", "answers"], "browsers' server reaches the review page alone"
+    assert [name for name, service in services.items() if "answers" in service["networks"]] == ["review", "reports"]
+    assert compose["networks"]["answers"]["internal"]
+    assert services["review"]["networks"] == ["answers"]
     assert [name for name, service in services.items() if "pages" in service["networks"]] == ["reports"]
 
 
@@ -156,6 +160,33 @@ def test_reports_are_read_only_and_ask_for_a_password(services):
     settings = (ROOT / "docker" / "reports.conf.template").read_text()
     assert "auth_basic_user_file /etc/nginx/conf.d/reports.users;" in settings
     assert (ROOT / "docker" / "reports.users.template").read_text() == "reports:{PLAIN}${REPORTS_PASSWORD}\n"
+
+
+def test_the_review_page_is_optional_and_is_reached_through_the_reports_server_alone(services):
+    review = services["review"]
+    assert review["profiles"] == ["review"]
+    assert "ports" not in review
+    command = review["command"]
+    assert command[command.index("--behind") + 1] == "${REVIEW_URL-}"
+    port = command[command.index("--port") + 1]
+    secrets = review["environment"]["KINTSUGI_REVIEW_SECRET"], services["reports"]["environment"]["REVIEW_SECRET"]
+    assert secrets == ("${REVIEW_SECRET-}", "${REVIEW_SECRET-}")
+    settings = (ROOT / "docker" / "reports.conf.template").read_text()
+    assert f"set $review http://review:{port};" in settings
+    assert 'proxy_set_header X-Kintsugi-Secret "${REVIEW_SECRET}";' in settings
+    assert 'proxy_set_header Authorization "";' in settings
+    assert settings.count("auth_basic off") == 1, "only the health check goes without a password"
+
+
+def test_the_review_page_reads_images_and_writes_reports_and_answers(services):
+    mounts = {each["target"]: each for each in services["review"]["volumes"] if isinstance(each, dict)}
+    assert mounts.keys() == {"/data", "/data/reports"}
+    assert mounts["/data"]["read_only"]
+    assert "read_only" not in mounts["/data/reports"]
+    volumes = [
+        [each for each in services[name]["volumes"] if isinstance(each, str)] for name in ("review", "worker-cpu")
+    ]
+    assert volumes[0] == volumes[1], "trainings of the worker read what people answer"
 
 
 def test_browsers_see_the_report_folder_of_the_deployments(services):
@@ -204,8 +235,9 @@ def test_generated_env_fills_every_variable(generated, tmp_path):
     assert values["KINTSUGI_DATA"] == f"'{tmp_path}/images of $HOME #1'"
     assert values["COMPOSE_PROFILES"] == "cpu"
     assert "0" not in (values["KINTSUGI_UID"], values["KINTSUGI_GID"])
-    secrets = [value for name, value in values.items() if re.search(r"PASSWORD|S3|SESSION|AUTH", name)]
-    assert len(set(secrets)) == len(secrets) == 9
+    secrets = [value for name, value in values.items() if re.search(r"PASSWORD|S3|SECRET|SESSION|AUTH", name)]
+    assert len(set(secrets)) == len(secrets) == 10
+    assert values["REVIEW_URL"] == "http://localhost:8000/review/"
     assert values["KINTSUGI_REPORTS"] == f"'{tmp_path}/images of $HOME #1/reports'"
     assert (tmp_path / "images of $HOME #1" / "reports").is_dir()
     assert int(values["KINTSUGI_WORKER_MEMORY"].removesuffix("m")) >= 2000
@@ -252,9 +284,9 @@ def test_generator_does_not_overwrite(generated):
 
 def test_generator_makes_other_secrets_each_time(generated, tmp_path):
     other = tmp_path / "other.env"
-    assert generate(other, "--gpu", "--data", tmp_path).returncode == 0
+    assert generate(other, "--gpu", "--review", "--data", tmp_path).returncode == 0
     values = read_env(other)
-    assert values["COMPOSE_PROFILES"] == "gpu"
+    assert values["COMPOSE_PROFILES"] == "gpu,review"
     assert values["PREFECT_AUTH"] != read_env(generated)["PREFECT_AUTH"]
 
 

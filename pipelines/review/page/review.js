@@ -32,7 +32,8 @@ function problem(text) {
 
 async function fetchJson(address, options) {
   const response = await fetch(address, options);
-  if (!response.ok) throw Object.assign(new Error(await response.text()), { refused: response.status < 500 });
+  // What else a server or one before it refuses is no judgement of the answer: it is sent again.
+  if (!response.ok) throw Object.assign(new Error(await response.text()), { refused: [400, 404, 413].includes(response.status) });
   return response.json();
 }
 
@@ -258,6 +259,8 @@ window.addEventListener('beforeunload', (event) => { if (unsent.length) event.pr
 
 (async () => {
   facts = await fetchJson('facts');
+  byId('all').hidden = !facts.team;
+  if (facts.who) Object.assign(byId('who'), { value: facts.who, disabled: true });
   byId('run').textContent = `${facts.folder} · ${facts.model || 'model'}${facts.version ? `, version ${facts.version}` : ''}`;
   byId('queues').replaceChildren(...facts.queues.map((name) => {
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: QUEUES[name] });

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -11,13 +13,19 @@ from PIL import Image
 
 from pipelines.images import OUTPUT_MARKER
 from pipelines.jobfile.job import Job, job_from_document
+from pipelines.jobfile.tables import PromoteTable
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.registry.resolve import find_model
 from pipelines.review.answers import Answer, Answers, answers_file
 from pipelines.review.run import ReviewedRun
+from pipelines.review.uses import audited_images, read_answers
 from pipelines.score import score_folder
 from pipelines.train import train_model
 from pipelines.training.need import need_of
+from pipelines.training.promotion import decide
+
+if TYPE_CHECKING:
+    from pipelines.data.training_images import TrainingData
 
 TABLES = {
     "model": {"target": "pixels", "size": 32, "stages": 2, "width": 4, "latent_channels": 4},
@@ -97,3 +105,19 @@ def test_few_audited_images_do_not_judge(home: Path) -> None:
     say(run, run.order("audit").tolist()[:12], "audit", Answers(answers_file()))
     draw(home / "good" / "more", 12, 5)
     assert "AUROC on synthetic defects" in train_model(job_of(home, judge=True)).reason
+
+
+def test_audited_images_judge_where_no_held_out_image_is_left(home: Path) -> None:
+    """Models in closed form are fitted to every good image: a retraining on the same folder has none to compare on."""
+    train_model(job_of(home))
+    score_folder(home / "day", "stripes@champion", home / "out")
+    run, model = ReviewedRun(home / "out"), find_model("stripes/1")
+    none_left = cast("TrainingData", SimpleNamespace(files=[], split={"select": []}, sha256=[], pieces=[]))
+    asked = (model, model, none_left, PromoteTable(), 0.05)
+    few = decide(*asked, audited_images("stripes", read_answers()))
+    assert (few.promote, "no image is left to compare" in few.reason) == (False, True)
+    say(run, run.order("audit").tolist(), "audit", Answers(answers_file()))
+    enough = decide(*asked, audited_images("stripes", read_answers()))
+    assert enough.promote
+    assert "on audited images (20 defective, 40 good)" in enough.reason
+    assert "its false alarms were not measured" in enough.reason

@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from pipelines.batch.schema import RESULTS
 from pipelines.errors import FolderError
 from pipelines.review.answers import Answers
+from pipelines.review.desk import Desk
 from pipelines.review.run import ReviewedRun
-from pipelines.review.server import Desk, make_app
+from pipelines.review.server import make_app
 
 HOST, TOKEN = "127.0.0.1:8765", "secret"
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "a'\"&b.png", "..%2f..%2fetc.png", "line\nbreak.png"]
@@ -214,3 +215,30 @@ def test_the_order_of_an_audit_is_the_same_for_everybody_and_was_settled_before(
         page.answer(image["number"], "good")
     assert ReviewedRun(page.run.out).order("audit").tolist() == before
     assert sorted(before) == list(np.arange(40))
+
+
+class Counted(list):  # type: ignore[type-arg]
+    """A column that counts how many of its values are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        Counted.looks += 1
+        return super().__getitem__(place)
+
+
+def test_questions_and_figures_look_at_what_was_answered_and_not_at_all_rows(make_run, tmp_path: Path) -> None:
+    """A hundred thousand rows take no longer than a hundred."""
+    out = make_run(tmp_path)
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    more = [rows[1] | {"sha256": f"{number:064x}", "score": number / 20_000} for number in range(1000, 21_000)]
+    pq.write_table(pa.Table.from_pylist(rows + more, schema=RESULTS), out / "results.parquet")
+    page = Page(out, tmp_path / "home")
+    for queue in ("teach", "audit"):
+        assert len(page.ask(queue)) == 20  # the orders are drawn once
+    page.run._columns = {name: Counted(values) for name, values in page.run._columns.items()}
+    for image in page.ask("audit"):
+        assert page.answer(image["number"], "defect", "audit").status_code == 201
+    page.ask("audit")
+    assert page.get("/figures").json()["audit"]["answered"] == 20
+    assert 0 < Counted.looks < 2_000
