@@ -195,7 +195,7 @@ def measure_page(address: str, begin: float, options: argparse.Namespace, used: 
         taken = sorted(1000 * seconds for answers in each for seconds in answers)
     kept = json.loads(browser.ask("figures")[1])["audit"]["answered"]
     say(
-        f"{len(taken):,} answers of {options.people} people at once, {options.pause:g} s apart, {kept:,} images: median "
+        f"{len(taken):,} answers of {options.people} people, {options.pause:g} s apart, about {kept:,} images: median "
         f"{statistics.median(taken):.1f} ms, 95 % {taken[int(0.95 * len(taken))]:.1f} ms, most {taken[-1]:.1f} ms"
     )
     say(f"memory: {used():.0f} MiB")

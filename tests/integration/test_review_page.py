@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from PIL import Image
 
 from pipelines.batch.schema import RESULTS
 
-from .processes import Process, free_ports, listens
+from .processes import Process, free_ports, listens, wait_for
 from .web_server import start_nginx
 
 pytestmark = pytest.mark.integration
@@ -73,7 +74,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         review.expect_ready()
         yield SimpleNamespace(
             url=address, origin=f"http://127.0.0.1:{port}", inside=f"http://127.0.0.1:{inside}/review/",
-            page=f"{address}run/{RUN}/", folder=folder, home=folder / "home",
+            page=f"{address}run/{RUN}/", folder=folder, home=folder / "home", review=review,
         )  # fmt: skip
     finally:
         nginx.kill()
@@ -169,3 +170,13 @@ def test_the_password_and_the_secret_stay_where_they_are(team: SimpleNamespace) 
     for log in ("review.log", "access.log", "error.log"):
         text = (team.folder / log).read_text()
         assert not {word for word in (PASSWORD, SECRET, *PEOPLE.values()) if word in text}, log
+
+
+def test_the_page_ends_when_it_is_asked_to_and_reports_show_the_answers(team: SimpleNamespace) -> None:
+    report = team.folder / "reports" / RUN / "report.html"
+    assert not report.exists()
+    team.review.signal(signal.SIGTERM)
+    wait_for(report.exists, "the report is rebuilt", 60, team.review.tail)
+    assert json.loads((report.parent / "review.json").read_text())["queues"]["teach"] == {"good": IMAGES}
+    with signed_in(team) as client:
+        assert client.get(team.page).status_code == 503

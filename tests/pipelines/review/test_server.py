@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from pipelines.batch.schema import RESULTS
-from pipelines.errors import FolderError
+from pipelines.errors import FolderError, ReviewError
 from pipelines.review.answers import Answers
 from pipelines.review.desk import Desk
 from pipelines.review.run import ReviewedRun
-from pipelines.review.server import make_app
+from pipelines.review.server import _listen, make_app
 
 HOST, TOKEN = "127.0.0.1:8765", "secret"
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "a'\"&b.png", "..%2f..%2fetc.png", "line\nbreak.png"]
@@ -242,3 +243,13 @@ def test_questions_and_figures_look_at_what_was_answered_and_not_at_all_rows(mak
     page.ask("audit")
     assert page.get("/figures").json()["audit"]["answered"] == 20
     assert 0 < Counted.looks < 2_000
+
+
+def test_responses_are_sent_at_once() -> None:
+    """Of a socket that names no protocol, asyncio leaves Nagle's algorithm on, and responses come 40 ms late."""
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+        with pytest.raises(ReviewError, match="give another with --port"):
+            _listen("127.0.0.1", listening.getsockname()[1])
+    with pytest.raises(ReviewError, match="give another address"):
+        _listen("nowhere.invalid", 0)
