@@ -27,7 +27,9 @@ from starlette.routing import Mount, Route
 from pipelines.errors import ImageError, ReviewError
 from pipelines.review.answers import Answer, Answers, Queue
 from pipelines.review.audit import estimate_precision, estimate_recall
+from pipelines.review.description import Describer
 from pipelines.review.run import ReviewedRun
+from pipelines.review.similar import SimilarImages
 
 ADDRESS = "127.0.0.1"
 LEASE = 120.0  # seconds that an image is shown to one person alone
@@ -53,9 +55,9 @@ def make_token() -> str:
 class Desk:
     """Hands out questions and takes answers, for several people at once."""
 
-    def __init__(self, run: ReviewedRun, answers: Answers) -> None:
-        """Tie a run to where its answers are kept."""
-        self.run, self.answers = run, answers
+    def __init__(self, run: ReviewedRun, answers: Answers, similar: SimilarImages | None = None) -> None:
+        """Tie a run to where its answers are kept, and to what looks for similar images; None: nothing does."""
+        self.run, self.answers, self.similar = run, answers, similar
         self._leases: dict[tuple[Queue, int], tuple[str, float]] = {}
         self._lock = threading.Lock()
 
@@ -100,6 +102,16 @@ class Desk:
         self.answers.add(answer)
         return answer
 
+    def compare(self, queue: str, number: int) -> dict[str, Any]:
+        """Return what to compare an image with; in an audit nothing, since the model must not speak there.
+
+        Raises:
+            KeyError: There is no such image.
+        """
+        if queue != "teach" or self.similar is None:
+            return {"state": "off", "problem": ""}
+        return self.similar.look(number)
+
     def figures(self) -> dict[str, Any]:
         """Return how far each queue is, and what the audit tells."""
         given = self.run.of_this_run(self.answers.of_run(self.run.name))
@@ -140,7 +152,11 @@ def serve_page(run: ReviewedRun, answers: Answers, *, port: int, tell: Callable[
     except OSError as error:
         raise ReviewError(f"port {port} cannot be used ({error.strerror}): give another with --port") from None
     host = f"{ADDRESS}:{listening.getsockname()[1]}"
-    app = make_app(Desk(run, answers), token, frozenset({host, host.replace(ADDRESS, "localhost")}))
+    desk = Desk(run, answers)
+    if "teach" in run.queues:
+        desk.similar = SimilarImages(run, answers, lambda: Describer(run.model))
+        desk.similar.start()
+    app = make_app(desk, token, frozenset({host, host.replace(ADDRESS, "localhost")}))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     listening.listen()
     tell(f"http://{host}/{token}/")
@@ -191,6 +207,13 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
             return PlainTextResponse(str(error), 404)
         return PlainTextResponse("no such picture", 404) if found is None else Response(found[0], media_type=found[1])
 
+    async def similar(request: Request) -> Response:
+        queue, number = request.query_params.get("queue", ""), request.path_params["number"]
+        try:
+            return JSONResponse(await run_in_threadpool(desk.compare, queue, number))
+        except KeyError:
+            return PlainTextResponse("no such image", 404)
+
     async def answer(request: Request) -> Response:
         return JSONResponse(asdict(await run_in_threadpool(desk.answer, await _read(request))), 201)
 
@@ -211,6 +234,7 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
         Route("/facts", facts),
         Route("/questions", questions),
         Route("/picture/{number:int}/{kind}", picture),
+        Route("/similar/{number:int}", similar),
         Route("/answers", answer, methods=["POST"]),
         Route("/withdraw", withdraw, methods=["POST"]),
         Route("/figures", figures),
