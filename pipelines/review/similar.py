@@ -31,7 +31,7 @@ MOST_GOOD = 200  # good images that are described
 FEWEST_GOOD = 20  # images answered "good": with fewer, unflagged images of the lowest scores take their place
 ENOUGH_GOOD = 60  # described images, from which the closest ones are shown
 MOST_NAMED = 300  # named defects that are described, the newest
-FEWEST_NAMED = 50  # named defects: with fewer, more than four of ten hints were wrong
+FEWEST_NAMED = 50  # named defects: with 30, more than a third of the hints were wrong
 NEAREST, AGREE = 5, 4  # named defects that are asked, and how many of them must have the same name
 FRESH = 5.0  # seconds after which answers are read again
 
@@ -208,7 +208,7 @@ def find_hint(
 ) -> dict[str, Any] | None:
     """Return the name that the nearest named defects agree on; None where they do not, or are too few.
 
-    Vectors are compared by their direction from the mean of good images, each dimension in units of its spread there.
+    Distances are Euclidean, each dimension in units of its spread over good images.
 
     Args:
         own: (F,), of the image at its most abnormal place.
@@ -224,9 +224,8 @@ def find_hint(
     if own is None or not normal or len(there) < FEWEST_NAMED or len(names) < 2:
         return None
     centre, spread = measure_spread(np.stack(normal))
-    codes = (np.stack([own, *(vector for _, vector in there)]) - centre) / spread
-    codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
-    nearest, _ = rank_closest(codes[1:], codes[0], NEAREST)
+    codes = (np.stack([vector for _, vector in there]) - centre) / spread
+    nearest, _ = rank_closest(codes, (own - centre) / spread, NEAREST)
     ((name, alike),) = Counter(there[at][0] for at in nearest.tolist()).most_common(1)
     if alike < AGREE:
         return None

@@ -130,6 +130,7 @@ async function compare() {
   byId('similar').hidden = of !== 'teach' || !image;
   byId('looks').hidden = true;
   byId('closest').replaceChildren();
+  byId('similar-title').textContent = 'Closest good images';
   byId('similar-note').textContent = 'Looking for them.';
   if (of !== 'teach' || !image) return;
   const look = (each) => fetchJson(`similar/${each.number}?queue=${of}`).catch(() => ({ state: 'working' }));
@@ -149,12 +150,14 @@ function showSimilar(found) {
     byId('similar-note').textContent = `Not shown: ${found.problem}.`;
     return;
   }
-  byId('similar-note').textContent = found.kind === 'answered'
+  const answered = found.kind === 'answered';
+  if (!answered) byId('similar-title').textContent = 'Closest images not flagged';
+  byId('similar-note').textContent = answered
     ? `Of ${found.among} images answered good.`
-    : `Of ${found.among} images with the lowest scores. Nobody has answered that they are good.`;
+    : `Of the ${found.among} lowest scores. No person has called them good yet.`;
   byId('closest').replaceChildren(...found.closest.map((good) => {
     const figure = document.createElement('figure');
-    const picture = Object.assign(document.createElement('img'), { src: `picture/${good.number}/small`, alt: `Good image ${good.path}` });
+    const picture = Object.assign(document.createElement('img'), { src: `picture/${good.number}/small`, alt: `${answered ? 'Good image' : 'Image not flagged:'} ${good.path}` });
     const caption = Object.assign(document.createElement('figcaption'), { textContent: good.path, title: good.path });
     figure.append(picture, caption);
     return figure;
@@ -162,7 +165,7 @@ function showSimilar(found) {
   const { hint } = found;
   if (!hint) return;
   const name = Object.assign(document.createElement('strong'), { textContent: hint.name });
-  byId('looks').replaceChildren('If it is a defect, it looks like: ', name, `. So are ${hint.alike} of the ${hint.of} most similar defects, and ${Math.round(100 * hint.share)} % of all named ones. This is a hint and may be wrong.`);
+  byId('looks').replaceChildren('If it is a defect, it looks like: ', name, `. ${hint.alike} of the ${hint.of} most similar named defects have this name, and ${Math.round(100 * hint.share)} % of all. This hint may be wrong.`);
   byId('looks').hidden = false;
 }
 
