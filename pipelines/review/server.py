@@ -160,7 +160,11 @@ def serve_page(run: ReviewedRun, answers: Answers, *, port: int, tell: Callable[
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     listening.listen()
     tell(f"http://{host}/{token}/")
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    finally:  # Ctrl-C is how the page ends
+        if desk.similar is not None:
+            desk.similar.stop()
 
 
 def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:

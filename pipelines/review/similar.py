@@ -33,6 +33,7 @@ ENOUGH_GOOD = 60  # described images, from which the closest ones are shown
 MOST_NAMED = 300  # named defects that are described, the newest
 FEWEST_NAMED = 50  # named defects: with 30, more than a third of the hints were wrong
 NEAREST, AGREE = 5, 4  # named defects that are asked, and how many of them must have the same name
+PATIENCE = 60.0  # seconds that the end of the page waits for the image that is being described
 FRESH = 5.0  # seconds after which answers are read again
 
 Describe = Callable[[ImageFile, str], Description | None]
@@ -65,10 +66,19 @@ class SimilarImages:
         self._named: list[_Named] = []
         self._runs: dict[str, ReviewedRun | None] = {run.name: run}
         self._problem: str | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="similar images", daemon=True)
 
     def start(self) -> None:
-        """Start to describe images, in a thread that ends with the process."""
-        threading.Thread(target=self._work, name="similar images", daemon=True).start()
+        """Start to describe images, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the image that it describes: ONNX Runtime aborts a process that ends within a call."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(PATIENCE)
 
     def look(self, number: int) -> dict[str, Any]:
         """Return what is known by now of the images that one is similar to.
@@ -122,14 +132,15 @@ class SimilarImages:
     def _work(self) -> None:
         try:
             describe, read = self._open(), -FRESH
-            while self._problem is None:
+            while self._problem is None and not self._ended:
                 if time.monotonic() - read >= FRESH:
                     self._refresh()
                     read = time.monotonic()
                 with self._changed:
                     task = next(self._tasks(), None)
                     if task is None:
-                        self._changed.wait(FRESH)
+                        if not self._ended:
+                            self._changed.wait(FRESH)
                         continue
                 sha256, file = task
                 found = None if file is None else _describe(describe, file, sha256)

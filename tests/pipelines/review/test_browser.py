@@ -164,6 +164,7 @@ def compared(make_run, tmp_path: Path) -> Iterator[str]:
         yield f"http://{host}/secret/"
         server.should_exit = True
         thread.join()
+        similar.stop()
 
 
 def test_closest_good_images_and_a_hint_are_shown_beside_an_image_but_not_in_an_audit(compared: str, browser) -> None:

@@ -35,7 +35,8 @@ def make_similar(out: Path, home: Path) -> SimilarImages:
 
 def look(similar: SimilarImages, number: int) -> dict[str, Any]:
     """Ask until there is an answer, as the page does."""
-    similar.start()
+    if not similar._thread.is_alive():
+        similar.start()
     while (found := similar.look(number))["state"] == "working":
         time.sleep(0.01)
     return found
@@ -103,6 +104,13 @@ def test_in_an_audit_the_model_does_not_speak(make_run, tmp_path: Path) -> None:
     for queue in ("audit", "", "x"):
         assert client.get(f"/secret/similar/20?queue={queue}").json() == {"state": "off", "problem": ""}
     assert client.get("/secret/similar/99?queue=teach").status_code == 404
+
+
+def test_the_end_of_the_page_waits_for_the_image_that_is_described(make_run, tmp_path: Path) -> None:
+    similar = make_similar(make_run(tmp_path), tmp_path / "home")
+    look(similar, 20)
+    similar.stop()
+    assert not similar._thread.is_alive()
 
 
 def test_a_run_whose_model_is_gone_says_so(make_run, tmp_path: Path) -> None:
