@@ -36,6 +36,27 @@ class Neighbour(NamedTuple):
         return self._asdict()
 
 
+def measure_spread(vectors: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean (E,) of vectors (N, E) and their standard deviation (E,), which is never zero."""
+    vectors = np.asarray(vectors, np.float64)
+    centre, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    spread = np.maximum(spread, _FLOOR * spread.max())
+    spread[spread == 0] = 1.0  # one vector, or all alike
+    return centre, spread
+
+
+def rank_closest(
+    codes: NDArray[np.float64], code: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return which rows of `codes` (N, E) are closest to `code` (E,), closest first, and their distances.
+
+    Distances are root mean squares over dimensions, in the unit of the codes. At most `count` rows are returned.
+    """
+    distances = np.sqrt(np.mean((codes - code) ** 2, axis=1))
+    order = np.argsort(distances, kind="stable")[:count]
+    return order, distances[order]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
     """Good images of the training set: names, latent codes and thumbnails.
@@ -91,9 +112,7 @@ class Gallery:
         fit = sizes.shape[1:] == (2,) and (sizes >= 1).all() and (sizes <= side).all()
         if thumbnails.dtype != np.uint8 or thumbnails.shape[3:] != (3,) or not fit or not np.isfinite(embedding).all():
             raise ValueError("its pictures or codes are not those of images")
-        centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
-        spread = np.maximum(spread, _FLOOR * spread.max())
-        spread[spread == 0] = 1.0  # one image, or all alike
+        centre, spread = measure_spread(embedding)
         codes = (embedding - centre) / spread
         return cls(tuple(map(str, names)), centre, spread, codes, thumbnails, sizes.astype(np.int64))
 
@@ -105,9 +124,11 @@ class Gallery:
             count: How many, at most.
         """
         code = (np.asarray(embedding, np.float64).ravel() - self.centre) / self.spread
-        distances = np.sqrt(np.mean((self.codes - code) ** 2, axis=1))
-        order = np.argsort(distances, kind="stable")[:count]
-        return [Neighbour(self.names[i], float(distances[i]), self.thumbnail(int(i))) for i in order]
+        order, distances = rank_closest(self.codes, code, count)
+        return [
+            Neighbour(self.names[i], float(distance), self.thumbnail(int(i)))
+            for i, distance in zip(order, distances, strict=True)
+        ]
 
     def thumbnail(self, index: int) -> bytes:
         """A picture of the gallery as JPEG, in the image's aspect ratio."""

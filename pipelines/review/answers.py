@@ -179,6 +179,18 @@ class Answers:
         """Read all answers, the oldest first; those that were withdrawn only if asked."""
         return self._read("withdrawn IS NULL OR ?", (withdrawn,))
 
+    def named(self, model: str | None, most: int) -> list[Answer]:
+        """Read answers that name a defect, about images of one model's runs: the newest `most`, the newest first.
+
+        An image counts once, by the last answer about it that is not "unsure".
+        """
+        last = (
+            "SELECT max(number) FROM answers WHERE withdrawn IS NULL AND queue != 'restore' AND verdict != 'unsure' "
+            "GROUP BY sha256"
+        )
+        asked = f"verdict = 'defect' AND defect IS NOT NULL AND model IS ? AND number IN ({last})"
+        return list(self._read(asked, (model,)))[: -most - 1 : -1]
+
     def defects(self) -> list[str]:
         """List the names of defects that were given, the most frequent first."""
         query = (

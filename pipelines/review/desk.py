@@ -15,6 +15,7 @@ from pipelines.report.folder import RUN, Run, read_record
 from pipelines.review.answers import Answer, Answers, Queue
 from pipelines.review.audit import estimate_precision, estimate_recall
 from pipelines.review.run import ReviewedRun
+from pipelines.review.similar import SimilarImages
 
 LEASE = 120.0  # seconds that an image is shown to one person alone
 MOST_TEXT = 200  # characters of a name or a key
@@ -25,9 +26,9 @@ MOST_LISTED = 100  # runs
 class Desk:
     """Hands out questions and takes answers, for several people at once."""
 
-    def __init__(self, run: ReviewedRun, answers: Answers) -> None:
-        """Tie a run to where its answers are kept."""
-        self.run, self.answers = run, answers
+    def __init__(self, run: ReviewedRun, answers: Answers, similar: SimilarImages | None = None) -> None:
+        """Tie a run to where its answers are kept, and to what looks for similar images; None: nothing does."""
+        self.run, self.answers, self.similar = run, answers, similar
         self._leases: dict[tuple[Queue, int], tuple[str, float]] = {}
         self._lock = threading.Lock()
 
@@ -75,6 +76,16 @@ class Desk:
             raise ReviewError(f"the answer does not read: {error}") from None
         self.answers.add(answer)
         return answer
+
+    def compare(self, queue: str, number: int) -> dict[str, Any]:
+        """Return what to compare an image with; in an audit nothing, since the model must not speak there.
+
+        Raises:
+            KeyError: There is no such image.
+        """
+        if queue != "teach" or self.similar is None:
+            return {"state": "off", "problem": ""}
+        return self.similar.look(number)
 
     def figures(self) -> dict[str, Any]:
         """Return how far each queue is, and what the audit tells."""

@@ -25,6 +25,7 @@ from pipelines.settings import settings
 
 Given = TypeVar("Given", Answer, Said)
 LONGEST = 1600  # pixels along a side of a picture that is sent to a browser
+SMALL = 400  # of a picture to compare with
 AGAIN_AFTER = 10  # questions of an audit, after which an image that was called defective is asked about once more
 _COLUMNS = ("path", "sha256", "status", "score", "is_anomaly", "threshold", "mean_scale", "output")
 
@@ -194,7 +195,11 @@ class ReviewedRun:
         yield from ((number, True) for number in again)
 
     def picture(self, number: int, kind: str) -> tuple[bytes, str] | None:
-        """Return a picture of an image and its media type: "image", "map" (its heat map) or "restored"; None: no such.
+        """Return a picture of an image and its media type; None where there is no such picture.
+
+        Args:
+            number: Of the image.
+            kind: "image", "small" (the same, for comparison), "map" (its heat map) or "restored".
 
         Raises:
             KeyError: There is no such image.
@@ -206,7 +211,7 @@ class ReviewedRun:
             return None if path is None else (path.read_bytes(), "image/png")
         restored = self._columns["output"][number]
         path = self._inside(self.out, restored) if kind == "restored" and restored else None
-        if kind == "image":
+        if kind in ("image", "small"):
             file = self.file(number)
             if file is None:
                 raise ImageError("is no longer where the run found it")
@@ -214,7 +219,14 @@ class ReviewedRun:
         if path is None:
             return None
         shown = read_image(path, max_pixels=settings().max_pixels)
-        return thumbnail(shown.pixels, LONGEST), "image/jpeg"
+        return thumbnail(shown.pixels, SMALL if kind == "small" else LONGEST), "image/jpeg"
+
+    def unflagged(self, most: int) -> list[int]:
+        """Return the numbers of images that were not flagged, the lowest scores first, `most` of them at most."""
+        scores, flags = self._floats("score"), self._flags()
+        order = np.argsort(scores, kind="stable")
+        fit = ~flags[order] & np.isfinite(scores[order])
+        return [int(number) for number in self.numbers[order][fit][:most]]
 
     @cached_property
     def _order_to_teach(self) -> NDArray[np.int64]:

@@ -27,9 +27,11 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 
 from pipelines.errors import FolderError, ImageError, KintsugiError, ReviewError
 from pipelines.review.answers import Answers
+from pipelines.review.description import Describer
 from pipelines.review.desk import Desk, Desks, ListedRun, read_text
 from pipelines.review.guard import MOST_BYTES, Door, Guard, local_door
 from pipelines.review.run import ReviewedRun
+from pipelines.review.similar import SimilarImages
 
 log = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
@@ -60,9 +62,16 @@ def serve_page(run: ReviewedRun, answers: Answers, *, port: int, tell: Callable[
     """
     token, listening = make_token(), _listen(ADDRESS, port)
     host = f"{ADDRESS}:{listening.getsockname()[1]}"
-    app = make_app(Desk(run, answers), token, frozenset({host, host.replace(ADDRESS, "localhost")}))
+    desk = Desk(run, answers)
+    if "teach" in run.queues:
+        desk.similar = SimilarImages(run, answers, lambda: Describer(run.model))
+        desk.similar.start()
     tell(f"http://{host}/{token}/")
-    _serve(app, listening)
+    try:
+        _serve(make_app(desk, token, frozenset({host, host.replace(ADDRESS, "localhost")})), listening)
+    finally:  # Ctrl-C is how the page ends
+        if desk.similar is not None:
+            desk.similar.stop()
 
 
 def serve_team(
@@ -211,6 +220,14 @@ def _routes_of_run(
             return PlainTextResponse(str(error), 404)
         return PlainTextResponse("no such picture", 404) if found is None else Response(found[0], media_type=found[1])
 
+    async def similar(request: Request) -> Response:
+        desk: Desk = await find(request)
+        queue, number = request.query_params.get("queue", ""), request.path_params["number"]
+        try:
+            return JSONResponse(await run_in_threadpool(desk.compare, queue, number))
+        except KeyError:
+            return PlainTextResponse("no such image", 404)
+
     async def answer(request: Request) -> Response:
         desk: Desk = await find(request)
         kept = await run_in_threadpool(desk.answer, await _read(request), door.person(request))
@@ -235,6 +252,7 @@ def _routes_of_run(
         Route("/facts", facts),
         Route("/questions", questions),
         Route("/picture/{number:int}/{kind}", picture),
+        Route("/similar/{number:int}", similar),
         Route("/answers", answer, methods=["POST"]),
         Route("/withdraw", withdraw, methods=["POST"]),
         Route("/figures", figures),

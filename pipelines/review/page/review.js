@@ -103,6 +103,7 @@ function show() {
   byId('frame').className = '';
   byId('naming').hidden = true;
   forgetPlace();
+  compare();
   byId('verdicts').hidden = !current;
   if (!current) {
     picture.removeAttribute('src');
@@ -122,6 +123,51 @@ function show() {
   if (queue === 'teach') facts.push(`score ${current.score.toPrecision(4)}`, current.flagged ? 'flagged' : 'not flagged');
   byId('caption').textContent = facts.join(' · ');
   waiting.slice(0, 2).forEach((image) => { new Image().src = `picture/${image.number}/${shown}`; });
+}
+
+// What the image is similar to. Answers never wait for it; in an audit the model must not speak.
+async function compare() {
+  const [image, of] = [current, queue];
+  byId('similar').hidden = of !== 'teach' || !image;
+  byId('looks').hidden = true;
+  byId('closest').replaceChildren();
+  byId('similar-title').textContent = 'Closest good images';
+  byId('similar-note').textContent = 'Looking for them.';
+  if (of !== 'teach' || !image) return;
+  const look = (each) => fetchJson(`similar/${each.number}?queue=${of}`).catch(() => ({ state: 'working' }));
+  if (waiting[0]) look(waiting[0]); // it is described meanwhile
+  for (;;) {
+    const found = await look(image);
+    if (current !== image || queue !== of) return;
+    if (found.state !== 'working') return showSimilar(found);
+    await new Promise((done) => setTimeout(done, 700));
+    if (current !== image || queue !== of) return;
+  }
+}
+
+function showSimilar(found) {
+  if (found.state === 'off') {
+    byId('similar').hidden = !found.problem;
+    byId('similar-note').textContent = `Not shown: ${found.problem}.`;
+    return;
+  }
+  const answered = found.kind === 'answered';
+  if (!answered) byId('similar-title').textContent = 'Closest images not flagged';
+  byId('similar-note').textContent = answered
+    ? `Of ${found.among} images answered good.`
+    : `Of the ${found.among} lowest scores. No person has called them good yet.`;
+  byId('closest').replaceChildren(...found.closest.map((good) => {
+    const figure = document.createElement('figure');
+    const picture = Object.assign(document.createElement('img'), { src: `picture/${good.number}/small`, alt: `${answered ? 'Good image' : 'Image not flagged:'} ${good.path}` });
+    const caption = Object.assign(document.createElement('figcaption'), { textContent: good.path, title: good.path });
+    figure.append(picture, caption);
+    return figure;
+  }));
+  const { hint } = found;
+  if (!hint) return;
+  const name = Object.assign(document.createElement('strong'), { textContent: hint.name });
+  byId('looks').replaceChildren('If it is a defect, it looks like: ', name, `. ${hint.alike} of the ${hint.of} most similar named defects have this name, and ${Math.round(100 * hint.share)} % of all. This hint may be wrong.`);
+  byId('looks').hidden = false;
 }
 
 function answer(verdict, defect) {

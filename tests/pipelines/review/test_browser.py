@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import uvicorn
 
-from pipelines.review.answers import Answers
+from pipelines.images import ImageFile
+from pipelines.review.answers import Answer, Answers
+from pipelines.review.description import Description
+from pipelines.review.run import ReviewedRun
+from pipelines.review.server import Desk, make_app
+from pipelines.review.similar import SimilarImages
 
 pytestmark = pytest.mark.browser
 
@@ -126,6 +135,53 @@ def test_answers_wait_while_the_server_is_away(server: Server, browser) -> None:
     server.stop(signal.SIGKILL)
     page.keyboard.press("g")
     page.get_by_text("cannot be reached").wait_for()
+
+
+def describe(_: ImageFile, sha256: str) -> Description:
+    value = float(int(sha256, 16))
+    return Description(np.array([value]), np.array([value]))
+
+
+@pytest.fixture
+def compared(make_run, tmp_path: Path) -> Iterator[str]:
+    """A page whose images are compared by their numbers, with 60 named defects; its address."""
+    run, answers = ReviewedRun(make_run(tmp_path, count=120)), Answers(tmp_path / "home" / "answers.sqlite3")
+    for number in range(1, 61):
+        answers.add(
+            Answer(
+                sha256=run.sha256(number), path="x", run=run.name, queue="teach", verdict="defect", model="tiles",
+                defect="<b>scratch</b>" if number < 30 else "dent",
+            )
+        )  # fmt: skip
+    similar = SimilarImages(run, answers, lambda: describe)
+    similar.start()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        app = make_app(Desk(run, answers, similar), "secret", frozenset({host}))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://{host}/secret/"
+        server.should_exit = True
+        thread.join()
+        similar.stop()
+
+
+def test_closest_good_images_and_a_hint_are_shown_beside_an_image_but_not_in_an_audit(compared: str, browser) -> None:
+    page = open_page(browser, compared)
+    assert page.locator("#caption").inner_text().startswith("000.png")
+    page.get_by_text("If it is a defect, it looks like: <b>scratch</b>. 5 of the 5 most").wait_for()
+    pictures = page.locator("#similar img")
+    assert pictures.evaluate_all("all => all.map(each => each.alt)") == [
+        f"Image not flagged: 0{n}.png" for n in (61, 62, 63)
+    ]
+    page.wait_for_function("[...document.querySelectorAll('#similar img')].every(each => each.naturalWidth)")
+    assert page.get_by_role("heading", name="Closest images not flagged").is_visible()
+    assert page.locator("#similar").get_by_text("No person has called them good yet").is_visible()
+    page.get_by_role("button", name="Audit").click()
+    page.locator("#similar").wait_for(state="hidden")
+    assert page.locator("#looks").is_hidden()
+    page.close()
 
 
 @pytest.mark.parametrize("width", [420, 1280])
