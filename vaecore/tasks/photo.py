@@ -12,7 +12,7 @@ from vaecore.tasks.base import Restoration
 
 SIZES = (0.75, 2.0)  # of the picture in the camera, in those of the file: noise is coarser than pixels, or finer
 UNTOUCHED = 0.1  # strength below which a picture stays as it is: such pictures must come out unchanged
-QUALITIES = (30, 98)  # of JPEG, the higher ones more often
+QUALITIES = (50, 98)  # of JPEG, the higher ones more often
 SAVED = 3 / 4  # of the pictures are JPEG
 AGAIN = 1 / 3  # of these were saved before
 SHARP_COLOUR = 1 / 3  # of JPEG files keep colours at full size
