@@ -36,7 +36,7 @@ JSON = {"content-type": "application/json"}
 
 
 def make_run(root: Path, rows: int) -> Path:
-    """Write the output folder of a run over images of a megapixel, of which one in a hundred is flagged."""
+    """Write the output folder of a run over images of a megapixel; one in a hundred is flagged."""
     folder, out = root / "images", root / "out"
     folder.mkdir()
     (out / "maps").mkdir(parents=True)

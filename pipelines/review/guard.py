@@ -127,7 +127,7 @@ class Guard(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Answer a request, or refuse it."""
         response: Response | None
-        if self._door.secret is not None and request.url.path == ALIVE:  # tells nothing; the container asks
+        if self._door.secret is not None and request.url.path == ALIVE:  # the container asks; it learns nothing
             response = Response(status_code=204)
         else:
             response = self._door.refusal(request) or await call_next(request)

@@ -119,6 +119,10 @@ class ReviewedRun:
             mapped=self._find_map(value["path"]) is not None,
         )  # fmt: skip
 
+    def number_of(self, sha256: str) -> int | None:
+        """Return the number of the image with a digest, the first one of copies; None: the run has none."""
+        return self._first.get(sha256)
+
     def sha256(self, number: int) -> str:
         """Return the digest of an image's file, as the run found it."""
         return str(self._columns["sha256"][number])

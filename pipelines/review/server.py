@@ -133,7 +133,7 @@ def make_app(desk: Desk, token: str, hosts: frozenset[str]) -> Starlette:
     async def find(_: Request) -> Desk:
         return desk
 
-    return _app(door, [Route("/assets/{name}", _asset), *_routes_of_run(find, door)])
+    return _app(door, _routes_of_run(find, door))
 
 
 def make_team_app(desks: Desks, door: Door) -> Starlette:
@@ -153,7 +153,7 @@ def make_team_app(desks: Desks, door: Door) -> Starlette:
     routes = [
         Route("/", listed),
         Route("/assets/{name}", _asset),
-        _mount("/run/{run}", [Route("/assets/{name}", _asset), *_routes_of_run(find, door, desks.note_answer)]),
+        _mount("/run/{run}", _routes_of_run(find, door, desks.note_answer)),
     ]
     return _app(door, routes)
 
@@ -249,6 +249,7 @@ def _routes_of_run(
 
     return [
         Route("/", page),
+        Route("/assets/{name}", _asset),
         Route("/facts", facts),
         Route("/questions", questions),
         Route("/picture/{number:int}/{kind}", picture),

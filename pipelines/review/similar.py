@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -156,11 +156,11 @@ class SimilarImages:
         """Read which images are good, and which defects have names."""
         latest = {
             each.sha256: each.verdict
-            for each in self._answers.of_run(self._run.name)
+            for each in self._answers.said_of_run(self._run.name)
             if each.queue != "restore" and each.verdict != "unsure"
         }
-        numbers = self._run.numbers.tolist()
-        good = [number for number in numbers if latest.get(self._run.sha256(number)) == "good"]
+        answered = (self._run.number_of(sha256) for sha256, verdict in latest.items() if verdict == "good")
+        good = sorted(number for number in answered if number is not None)
         kind: Literal["answered", "unflagged"] = "answered"
         if len(good) < FEWEST_GOOD:
             kind = "unflagged"
@@ -178,14 +178,14 @@ class SimilarImages:
 
     def _tasks(self) -> Iterator[tuple[str, ImageFile | None]]:
         """Yield what is to be described, the most urgent first."""
-        asked = [*reversed(self._wanted), *self._good[:ENOUGH_GOOD]]
-        for number in asked:
-            if (sha256 := self._run.sha256(number)) not in self._described:
-                yield sha256, self._run.file(number)
+        yield from self._of_this_run([*reversed(self._wanted), *self._good[:ENOUGH_GOOD]])
         for each in self._named:
             if each.sha256 not in self._described:
                 yield each.sha256, self._find(each)
-        for number in self._good[ENOUGH_GOOD:]:
+        yield from self._of_this_run(self._good[ENOUGH_GOOD:])
+
+    def _of_this_run(self, numbers: Sequence[int]) -> Iterator[tuple[str, ImageFile | None]]:
+        for number in numbers:
             if (sha256 := self._run.sha256(number)) not in self._described:
                 yield sha256, self._run.file(number)
 
@@ -199,8 +199,7 @@ class SimilarImages:
         run = self._runs[named.run]
         if run is None:
             return None
-        found = (number for number in run.numbers.tolist() if run.sha256(number) == named.sha256)
-        number = next(found, None)
+        number = run.number_of(named.sha256)
         return None if number is None else run.file(number)
 
 

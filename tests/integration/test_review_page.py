@@ -33,7 +33,7 @@ IMAGES = 60
 
 
 def write_run(folder: Path, images: Path) -> None:
-    """A finished run over real files, of which every tenth is flagged."""
+    """A finished run over real files; every tenth is flagged."""
     images.mkdir()
     folder.mkdir(parents=True)
     rows = []
