@@ -1,3 +1,3 @@
 """Review: a person answers what images show, and what follows from it."""
 
-__all__ = ["answers", "run", "server", "summary", "uses"]
+__all__ = ["answers", "desk", "guard", "run", "server", "summary", "uses"]
