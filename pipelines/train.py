@@ -216,7 +216,7 @@ def _make_bundle(
         graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
         names = [data.files[index].relative for index in held_out.indices]
-        remarks = remark_on(names, held_out.scores, held_out.summaries)
+        remarks = remark_on(names, held_out.scores, held_out.summaries, job.calibrate.false_alarms or 0.01)
         if plan.overlap is None:
             some = evenly_spaced(data.split["train"], bundle.GALLERY_IMAGES)
             embeddings = {data.files[index].relative: each for index, each in found.embed(examples, some).items()}

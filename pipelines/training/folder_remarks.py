@@ -11,9 +11,11 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
+from pipelines.base.percentages import percent
+
 ODD = 5.0  # standard deviations above the median, estimated without the tails; of Gaussian scores, one in three million
 FEWEST = 20  # images that have a spread to speak of
-NAMED = 5
+NAMED = 20
 KINDS = (2, 3, 4)
 APART = 0.5  # mean silhouette from which groups are products; sets of one product that were looked at have up to 0.46
 LEAST_KIND = 0.02  # share of the images; fewer are odd images, no product
@@ -63,22 +65,31 @@ def find_kinds(summaries: NDArray[np.floating]) -> NDArray[np.int64] | None:
     return found
 
 
-def remark_on(names: Sequence[str], scores: Sequence[float], summaries: NDArray[np.floating] | None) -> list[str]:
+def remark_on(
+    names: Sequence[str], scores: Sequence[float], summaries: NDArray[np.floating] | None, rate: float
+) -> list[str]:
     """What to tell a person of the training folder, in sentences.
 
     Args:
         names: Of the good images.
         scores: Of each, by a model that has not seen it.
         summaries: What each shows on average, (N, D), where that is known.
+        rate: Share of good images that may be flagged.
     """
     remarks = []
     if odd := find_odd(scores):
-        some = ", ".join(names[position] for position in odd[:NAMED]) + ", ..." * (len(odd) > NAMED)
+        some = ", ".join(names[position] for position in odd[:NAMED])
+        some += f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
         one = len(odd) == 1
         remarks.append(
             f"{len(odd)} of {len(scores)} good images {'looks' if one else 'look'} unlike the others: {some}. Look at "
             f"{'it' if one else 'them'}: a defective image belongs elsewhere, and raises the threshold while it is here"
         )
+        if len(odd) > rate * len(scores):
+            remarks[-1] += (
+                f". With {percent(rate)} of good images allowed to be flagged, such images set the threshold, and "
+                "a defect that stands out less is missed"
+            )
     kinds = None if summaries is None else find_kinds(summaries)
     if kinds is not None:
         each = [np.flatnonzero(kinds == kind) for kind in range(int(kinds.max()) + 1)]
