@@ -20,7 +20,8 @@ def describe_scores(summary: ScoreSummary) -> Iterator[str]:
         yield f"{summary.flagged} of {summary.ok} images stand out from this folder ({_name_rule(summary)})"
         yield f"calibration would flag {summary.by_calibration}"
     else:
-        yield f"{summary.flagged} of {summary.ok} images look abnormal ({_name_rule(summary)})"
+        verb = "looks" if summary.flagged == 1 else "look"
+        yield f"{summary.flagged} of {summary.ok} images {verb} abnormal ({_name_rule(summary)})"
     if not summary.claim.is_proved:
         for which, text in summary.claim.describe(summary.false_alarms):
             yield f"{which}: {text}"
@@ -29,7 +30,7 @@ def describe_scores(summary: ScoreSummary) -> Iterator[str]:
 def _name_rule(summary: ScoreSummary) -> str:
     assert summary.false_alarms is not None  # noqa: S101 - for the type checker
     if not summary.claim.holds:
-        return f"threshold {summary.threshold:.4f}, made for other images: no false-alarm rate is known"
+        return f"threshold {summary.threshold:.4f}, for other images than these, so no false-alarm rate is known"
     rule = summary.rule or f"{summary.claim.is_what} false-alarm rate {promised(summary.false_alarms)}"
     which = "threshold of all other images" if summary.by_group else "threshold"
     is_what = "promised" if summary.claim.is_proved else "known"

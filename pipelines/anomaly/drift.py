@@ -93,7 +93,9 @@ class Drift:
             alike = [fact.title.lower() for fact in FACTS if any(each.name == fact.name for each in self.statistics)]
             if not alike:
                 return "Look at light, camera and the product itself"
-            return f"These are as they were: {', '.join(alike)}. Look at the product itself"
+            return (
+                f"These are as they were: {', '.join(alike)}. Look at the product itself: many images may be defective"
+            )
         looked_at = dict.fromkeys(fact.advice for each in self.changed for fact in FACTS if fact.name == each.name)
         return f"Look at {'; '.join(looked_at)}"
 
@@ -104,8 +106,8 @@ class Drift:
         shown = [each for each in self.changed[:SHOWN] or self.statistics[:1] if each.drifted]
         found = f" (p = {self.p_value:.1g}): {', '.join(map(str, shown))}" if shown else ""
         return (
-            f"The {self.images} images are not like the calibration images{found}. {self.consequence}. {self.advice}, "
-            "or train on newer good images"
+            f"The {self.images} images are not like the calibration images{found}. {self.consequence}. {self.advice}. "
+            "If good images look like this from now on, train on newer ones"
         )
 
     @property

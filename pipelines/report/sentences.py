@@ -82,7 +82,7 @@ def summarise_scores(
             if by_calibration is not None:
                 text += f"; calibration would flag {by_calibration:,}"
         elif not claim.holds:
-            text += " by a threshold for other images: good images score differently from the calibration images"
+            text += " by a threshold for other images: many of these are defective, or good images look different now"
         elif rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:

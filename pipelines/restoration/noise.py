@@ -54,8 +54,8 @@ def is_left(noise: float, left: float, strength: float) -> bool:
 def describe_left_noise(left: int, images: int) -> str:
     """Return a warning of a run after which most images are as noisy as before."""
     return (
-        f"{left} of {images} images are nearly as noisy as before: their noise is unlike the noise that the model was "
-        "trained on. Try another model, such as builtin:photo for photographs, or train one on images of this kind"
+        f"{left} of {images} images are nearly as noisy as before. Compare some: fine texture counts as noise. If it "
+        "is noise, it is unlike the noise that the model was trained on: try another model, or train one on such images"
     )
 
 

@@ -95,7 +95,7 @@ function startHistogram(data, threshold) {
   box.after(element('div', { class: 'legend' },
     key('', shown ? 'normal images' : 'images'),
     shown ? key('swatch-abnormal', shown === threshold ? 'abnormal images' : `abnormal images, above the threshold ${formatNumber(shown.value)}`) : null,
-    held ? key('swatch-calibration', `${held} calibration images${held === likened ? '' : `, scaled to the ${grouped.format(likened)} ${data.normal ? 'normal images' : 'images'}`}`) : null,
+    held ? key('swatch-calibration', `${held} calibration images${held === likened ? '' : `, scaled to the ${formatCount(likened, data.normal ? 'normal image' : 'image')}`}`) : null,
     data.below + data.beyond ? element('span', {}, `${formatCount(data.below + data.beyond, 'image')} beyond the axis, counted in its end bars`) : null));
   stretch.addEventListener('change', draw);
   new ResizeObserver(draw).observe(box);

@@ -169,4 +169,6 @@ def test_advice_names_only_what_was_compared() -> None:
     result = check_drift(older, batch(generator, 150, score=3.0))
     assert result is not None
     assert result.moves_verdicts
-    assert result.advice == "These are as they were: brightness. Look at the product itself"
+    assert (
+        result.advice == "These are as they were: brightness. Look at the product itself: many images may be defective"
+    )
