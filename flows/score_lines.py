@@ -16,15 +16,15 @@ def describe_scores(summary: ScoreSummary) -> Iterator[str]:
     if summary.threshold is None or summary.false_alarms is None:
         yield f"{summary.ok} of {summary.files} images scored, no verdicts: the model has no calibration"
         return
+    one, which = summary.flagged == 1, f"{summary.flagged} of {summary.ok} images"
     if summary.against == "folder":
-        yield f"{summary.flagged} of {summary.ok} images stand out from this folder ({_name_rule(summary)})"
+        yield f"{which} {'stands' if one else 'stand'} out from this folder ({_name_rule(summary)})"
         yield f"calibration would flag {summary.by_calibration}"
     else:
-        verb = "looks" if summary.flagged == 1 else "look"
-        yield f"{summary.flagged} of {summary.ok} images {verb} abnormal ({_name_rule(summary)})"
+        yield f"{which} {'looks' if one else 'look'} abnormal ({_name_rule(summary)})"
     if not summary.claim.is_proved:
-        for which, text in summary.claim.describe(summary.false_alarms):
-            yield f"{which}: {text}"
+        for kind, text in summary.claim.describe(summary.false_alarms):
+            yield f"{kind}: {text}"
 
 
 def _name_rule(summary: ScoreSummary) -> str:

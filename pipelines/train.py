@@ -215,13 +215,9 @@ def _make_bundle(
         )  # fmt: skip
         graph, held_out = found.in_graph(plan.image_format, representation, kind), found.held_out
         measured = found.figures()
-        names = [data.files[index].relative for index in held_out.indices]
-        remarks = remark_on(names, held_out.scores, held_out.summaries, job.calibrate.false_alarms or 0.01)
         if plan.overlap is None:
             some = evenly_spaced(data.split["train"], bundle.GALLERY_IMAGES)
             embeddings = {data.files[index].relative: each for index, each in found.embed(examples, some).items()}
-        for remark in remarks:
-            log.warning("%s", remark)
     else:
         fitted = fit_deep(
             job, plan, representation, prepared.model, examples, prepared.recipe, work=work, device=device,
@@ -237,6 +233,11 @@ def _make_bundle(
     parity = bundle.check_parity(file, graph, data.files_of("select"))
     session = Session(file, device=settings().device, threads=settings().workers)
     calibration = _calibrate(session, prepared, held_out)
+    if held_out is not None:
+        names = [data.files[index].relative for index in held_out.indices]
+        remarks = remark_on(names, held_out.scores, held_out.summaries, calibration.default_false_alarms())
+        for remark in remarks:
+            log.warning("%s", remark)
     bundle.write_gallery(session, data.files_of("train"), embeddings)
     write_split(folder / SPLIT_FILE, data.sha256, data.split, seen, prepared.answered)
     bundle.write_job(folder, job)

@@ -88,7 +88,7 @@ class Desk:
         return self.similar.look(number)
 
     def figures(self) -> dict[str, Any]:
-        """Return the progress of each queue, and what the audit tells."""
+        """Return the progress of each queue, and the figures of the audit."""
         given = self.run.of_this_run(self.answers.said_of_run(self.run.name))
         found: dict[str, Any] = {
             queue: {
