@@ -93,6 +93,21 @@ def test_a_box_around_a_defect_is_kept_as_shares_of_the_image(server: Server, br
     assert answer.place == pytest.approx((0.25, 0.2, 0.5, 0.3), abs=0.01)
 
 
+def test_the_image_stays_where_it_is_when_figures_come(server: Server, browser) -> None:
+    """A box that has been begun would end up elsewhere."""
+    page = open_page(browser, server.address)
+    page.get_by_text("0 of 60 images answered").wait_for()
+    progress, picture = page.locator("#progress"), page.locator("#picture")
+    for width in range(820, 1420, 40):
+        page.set_viewport_size({"width": width, "height": 720})
+        places = []
+        for text in ("", "0 of 60 images answered", "100000 of 100000 images answered"):
+            progress.evaluate("(element, text) => { element.textContent = text; }", text)
+            places.append(picture.bounding_box())
+        assert places[0] == places[1] == places[2], width
+        assert progress.bounding_box()["x"] + progress.bounding_box()["width"] <= width
+
+
 def test_sixty_images_are_answered_by_keyboard_and_a_kill_loses_none(server: Server, browser) -> None:
     page = open_page(browser, server.address)
     page.keyboard.press("h")
