@@ -307,8 +307,8 @@ window.addEventListener('beforeunload', (event) => { if (unsent.length) event.pr
   facts = await fetchJson('facts');
   byId('all').hidden = !facts.team;
   if (facts.who) Object.assign(byId('who'), { value: facts.who, disabled: true });
-  byId('run').title = facts.folder; // the header is one line, so that the image stays where it is
   byId('run').textContent = `${facts.folder} · ${facts.model || 'model'}${facts.version ? `, version ${facts.version}` : ''}`;
+  byId('run').title = byId('run').textContent; // the header is one line, so that the image stays where it is
   byId('queues').replaceChildren(...facts.queues.map((name) => {
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: QUEUES[name] });
     button.dataset.queue = name;
