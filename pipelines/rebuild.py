@@ -101,7 +101,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
         )
-        judgement = judge_run(rule, lambda: output.store.tables(files, columns_needed(rule, ())), against="calibration")
+        judgement = judge_run(rule, lambda: output.store.tables(files, columns_needed(rule)), against="calibration")
         with open_results(output.out) as results:
             for block in output.store.blocks(files):
                 rows = block.rows.to_pylist()

@@ -221,7 +221,7 @@ class Scoring(FolderRun):
         columns = columns_needed(self.rule, options.drift_below)
         return judge_run(
             self.rule, lambda: store.tables(self.files, columns), drift_below=options.drift_below,
-            against=options.against,
+            against=options.against, trained_on=self.model.trained_on,
         )  # fmt: skip
 
     def make_rows(self, files: Sequence[ImageFile]) -> Generator[list[Row]]:

@@ -5,7 +5,7 @@ read all scores -> have the images drifted? -> where do the folder's good images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class Judgement:
         moved: Sub-folders whose good images score otherwise than their own calibration images.
         asked: What was asked for.
         share: Of the images that calibration's threshold flags.
+        trained_on: Images of the run that the model was trained on. They say nothing about drift or about the folder.
     """
 
     calibration: Verdicts
@@ -50,6 +51,7 @@ class Judgement:
     moved: tuple[str, ...] = ()
     asked: Against = "auto"
     share: float = 0.0
+    trained_on: int = 0
 
     @property
     def scores_moved(self) -> bool:
@@ -153,6 +155,7 @@ def judge_run(
     *,
     drift_below: tuple[str, ...] = (),
     against: Against = "auto",
+    trained_on: Collection[str] = (),
 ) -> Judgement:
     """Settle the rule for all images of a run, find whether they have drifted, and what they are judged against.
 
@@ -161,15 +164,21 @@ def judge_run(
         tables: Gives the columns `columns_needed` of all images.
         drift_below: The sub-folders whose images tell of drift, where others are known to be abnormal.
         against: What is asked for.
+        trained_on: sha256 of the files that the model was trained on. They score lower than new images, so they show
+            neither whether images have drifted nor where the folder's good images lie.
     """
     calibration = verdicts.calibration
     sample, scores, tally = Sample(), _Scores(verdicts), verdicts.tally()
+    known, count = pa.array(sorted(trained_on), pa.string()), 0
     for table in tables():
         ok = table.filter(pc.equal(table["status"], "ok"))
         if tally is not None:
             tally.add(floats(ok, "score"))
         if calibration is None:
             continue
+        if len(known):
+            new = ok.filter(pc.invert(pc.is_in(ok["sha256"], value_set=known)))
+            count, ok = count + len(ok) - len(new), new
         scores.add(ok)
         if drift_below:
             ok = ok.filter(pa.array(np.isin([group_of(path) for path in ok["path"].to_pylist()], drift_below)))
@@ -181,7 +190,7 @@ def judge_run(
     drift = drift and _with_excess(drift, sample.values["score"], verdicts)
     judgement = Judgement(
         verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against,
-        share=scores.share_above(verdicts.threshold),
+        share=scores.share_above(verdicts.threshold), trained_on=count,
     )  # fmt: skip
     if judgement.scores_moved:
         recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
@@ -271,6 +280,6 @@ class _Scores:
             self._samples.setdefault(name, Sample(("score",))).add({"score": values})
 
 
-def columns_needed(verdicts: Verdicts, drift_below: tuple[str, ...]) -> tuple[str, ...]:
+def columns_needed(verdicts: Verdicts, drift_below: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the columns that `judge_run` reads."""
-    return (*OF_VERDICTS, "path") if drift_below or verdicts.groups is not None else OF_VERDICTS
+    return (*OF_VERDICTS, "sha256", *["path"] * (bool(drift_below) or verdicts.groups is not None))

@@ -146,18 +146,15 @@ class RateClaim(BaseModel):
             )
         if self.kind == "folder":
             return (
-                f"nothing of the rate of {promised(rate)} that was asked: the calibration scores were put where most "
-                "images of this folder lie, which is where good images lie if most of the images are good"
+                "no rate, because the calibration scores were put where most images of this folder lie, which is "
+                "where good images lie if most of the images are good"
             )
         if self.kind == "drifted":
-            return (
-                f"nothing of the rate of {promised(rate)} that was asked: these images are not like the calibration "
-                "images"
-            )
+            return "no rate, because these images are not like the calibration images"
         folds = "fold models" if self.folds is None else f"{self.folds} fold models"
         return (
-            f"nothing of the rate of {promised(rate)} that was asked: the calibration scores are of {folds}, each of "
-            "images that it had not seen, and the deployed model is another one, fitted to all of them"
+            f"no rate, because the calibration scores are of {folds}, each of images that it had not seen, and the "
+            "deployed model is another one, fitted to all of them"
         )
 
     def describe_measured(self) -> str | None:

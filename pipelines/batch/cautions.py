@@ -9,6 +9,7 @@ from pipelines.anomaly.against import Judgement
 from pipelines.anomaly.drift import FEWEST
 from pipelines.anomaly.strangers import Strangers
 from pipelines.anomaly.verdicts import Verdicts
+from pipelines.base.safe_text import plural
 from pipelines.models.model_file import CALIBRATION_FILE, GALLERY_FILE
 from pipelines.models.providers import describe_mismatch
 
@@ -50,6 +51,11 @@ def warn_of(
 
 
 def _warn_of_finished(judgement: Judgement, ran_on: set[str], strangers: Strangers | None) -> Iterator[str]:
+    if judgement.trained_on:
+        yield (
+            f"the model was trained on {plural(judgement.trained_on, 'image')} of this folder: fewer of them are "
+            "flagged than of new ones. Drift is looked for in the others"
+        )
     if judgement.drift is not None and judgement.drift.drifted:
         yield str(judgement.drift)
     if judgement.why:

@@ -47,6 +47,7 @@ class DriftBlock:
         same: Titles of the facts that have not.
         advice: What to look at, and what else may be done.
         flagged: Images that each of the two verdicts flags, where there are both.
+        told: Warnings of the run that the block says in more detail.
     """
 
     why: str
@@ -55,6 +56,7 @@ class DriftBlock:
     same: tuple[str, ...]
     advice: tuple[str, ...]
     flagged: dict[str, int]
+    told: tuple[str, ...]
 
 
 def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images: int) -> DriftBlock | None:
@@ -62,10 +64,12 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
     drifted = drift is not None and drift.drifted
     if not drifted and (against is None or not against.why):
         return None
-    changed, same, advice, found = list[ChangedFact](), list[str](), list[str](), ""
+    changed, same, advice, told, found = list[ChangedFact](), list[str](), list[str](), list[str](), ""
     if drift is not None and drifted:
         moved = tuple(Moved(**each.model_dump()) for each in drift.statistics)
-        whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, images, moved, drift.flagged_good)
+        tested = drift.images or images
+        whole = Drift(drift.p_value, drift.drifted, drift.moved, drift.effect, tested, moved, drift.flagged_good)
+        told.append(str(whole))
         titles = {fact.name: fact.title for fact in FACTS}
         changed = [_lay_out(titles[each.name], each) for each in whole.changed[:SHOWN]]
         same = [titles[each.name] for each in moved if each.name in titles and not each.drifted]
@@ -78,14 +82,16 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
             advice.insert(0, "Good images score as before, so the verdicts do not change.")
         elif whole.flagged_good is not None:
             advice.insert(0, f"{whole.consequence}.")
-    why = against.why if against else ""
+    if against is not None and against.why:
+        told.append(f"{against.why[0].upper()}{against.why[1:]}")
     return DriftBlock(
-        why=f"{why[0].upper()}{why[1:]}." if why else "",
+        why=f"{told[-1]}." if against is not None and against.why else "",
         found=found,
         facts=tuple(changed),
         same=tuple(same),
         advice=tuple(advice),
         flagged=dict(against.flagged) if against else {},
+        told=tuple(told),
     )
 
 

@@ -144,6 +144,7 @@ class DriftFacts(Record):
     drifted: bool
     moved: str  # the statistic that moved most
     effect: float = Field(ge=0, le=1)  # probability that an image lies above a calibration image in it
+    images: int | None = None  # that were looked at; None in an older run
     statistics: tuple[MovedFacts, ...] = ()  # none of an older run
     flagged_good: float | None = None  # share of good images above the threshold, where far more than asked are
 

@@ -209,3 +209,20 @@ def test_a_sub_folder_that_has_moved_spoils_no_other(generator: np.random.Genera
     assert rows[0]["threshold"] > 95
     assert rows[249]["threshold"] < 5  # thirty images do not show where they lie: calibration's own
     assert sum(bool(row["is_anomaly"]) for row in rows) < 25
+
+
+def test_images_that_were_trained_on_are_no_drift(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    # A first try is often the whole folder, the training images among the rest: these score lower than any new image.
+    seen, new = good_images(generator, 200), good_images(generator, 200)
+    columns = {name: [*(seen[name] - 5 * (name == "score")), *new[name]] for name in seen}
+    digests = [f"{number:064x}" for number in range(400)]
+    table = pa.table({"status": ["ok"] * 400, "path": names_of(columns), "sha256": digests, **columns})
+
+    unaware = judge_run(verdicts, lambda: [table])
+    aware = judge_run(verdicts, lambda: [table], trained_on=frozenset(digests[:200]))
+
+    assert unaware.scores_moved
+    assert not aware.scores_moved
+    assert (aware.against, aware.trained_on) == ("calibration", 200)
+    only_known = judge_run(verdicts, lambda: [table], trained_on=frozenset(digests))
+    assert (only_known.drift, only_known.against) == (None, "calibration")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.anomaly.drift import Drift, Moved
 from pipelines.base.files import map_name
 from pipelines.errors import FolderError
 from pipelines.report import results_page, write_report
@@ -163,7 +165,7 @@ def test_a_cross_report_says_what_was_asked_and_measured_and_promises_nothing(ma
         assert "promise" not in out.joinpath("report.html").read_text("utf-8").lower()  # in no script either
         for text in (
             "3 of 10 images look abnormal at an asked false-alarm rate of 1 %",
-            "ProvedNothing of the rate of 1 % that was asked: the calibration scores are of 5 fold models",
+            "ProvedNo rate, because the calibration scores are of 5 fold models",
             f"Measured{MEASURED}.",
             "99 normal images in folds",
             "False alarms in training 2 % 95 % interval 0.24 % to 7 %",
@@ -200,6 +202,20 @@ def test_an_unfinished_run_says_how_far_it_is(make) -> None:
     run = make.run(rows, finished=None, counts={"files": 400})
     found = report(make.folder(rows, run=run))
     assert "The run has not finished: 10 of 400 files are in this report. Start the same command again" in found.text
+
+
+def test_drift_is_told_once_with_its_consequence_on_top(make) -> None:
+    rows = make.rows(make.scores)
+    moved = Moved("brightness", 0.02, 1e-12, (0.3, 0.4, 0.5, 0.6, 0.7), (0.1, 0.12, 0.15, 0.18, 0.2))
+    drift = Drift(1e-12, drifted=True, moved="brightness", effect=0.02, images=10, statistics=(moved,))
+    run = make.run(rows, drift=asdict(drift), warnings=[str(drift), "another one"])
+    found = report(make.folder(rows, run=run))
+    assert str(drift) not in found.text
+    assert (
+        "Warnings of the run The images are not like the calibration images. Good images score as before, so the "
+        "verdicts do not change. What has changed another one"
+    ) in found.text
+    assert "Darker in 98 % of comparisons." in found.text
 
 
 def test_without_calibration(make) -> None:
