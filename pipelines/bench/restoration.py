@@ -20,6 +20,7 @@ from pipelines.evaluation.restorer import evaluate_restorer
 from pipelines.models.model_file import ModelFile
 from pipelines.models.session import RestoringSession
 from pipelines.registry.resolve import find_model
+from vaecore.graphs.export import HALF
 
 SIDE = 240  # of the picture that operations are counted for: a multiple of every stride
 
@@ -81,7 +82,7 @@ def count_operations(file: ModelFile) -> float:
     channels = session.get_inputs()[0].shape[3]
     names = ["restored", *(node.output[0] for node in convolutions)]
     restored, *maps = session.run(names, {"image": np.zeros((1, SIDE, SIDE, channels), np.float32)})
-    weights = {each.name: math.prod(each.dims) for each in model.graph.initializer}
+    weights = {each.name.removesuffix(HALF): math.prod(each.dims) for each in model.graph.initializer}
     each = (weights[node.input[1]] * math.prod(found.shape[2:]) for node, found in zip(convolutions, maps, strict=True))
     return float(sum(each) / math.prod(restored.shape[1:3]))
 

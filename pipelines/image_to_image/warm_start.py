@@ -15,6 +15,7 @@ from pipelines.image_to_image.plan import Split
 from pipelines.jobfile.job import Job
 from pipelines.models.model_file import ModelFile
 from pipelines.registry.resolve import find_model
+from vaecore.graphs.export import HALF
 
 LEARNED_FROM: dict[SplitName, tuple[SplitName, ...]] = {
     "train": ("select", "calibrate"),
@@ -73,7 +74,7 @@ def take_weights(network: nn.Module, file: ModelFile) -> None:
     stored = {each.name: each for each in onnx.load_from_string(file.read()).graph.initializer}
     own, found = network.state_dict(), dict[str, torch.Tensor]()
     for name, values in own.items():
-        kept = stored.get(f"{PREFIX}{name}") or stored.get(f"{PREFIX}{name}_half")
+        kept = stored.get(f"{PREFIX}{name}") or stored.get(f"{PREFIX}{name}{HALF}")
         if kept is not None and tuple(kept.dims) == tuple(values.shape):
             found[name] = torch.from_numpy(onnx.numpy_helper.to_array(kept).copy()).to(values.dtype)
         elif kept is not None:

@@ -25,6 +25,7 @@ from vaecore.representations import Representation
 from vaecore.representations.image_format import ImageFormat
 
 OPSET = 20
+HALF = "_half"  # ends the name of a tensor that is stored in half precision
 HALVED_FROM = 1024  # numbers of a tensor that is worth storing in half precision
 HALF_LARGEST = 65_000.0  # what half precision can hold
 EXTRACTED = "extracted"  # what y is made of, between the two parts of a scoring graph
@@ -62,7 +63,7 @@ def export_scoring(graph: ScoringGraph, path: Path, metadata: Mapping[str, Any],
         dynamic = {"extracted": {0: batch}, **dynamic}
         head = _exported(_Head(graph), (extracted, image, noise), dynamic, [EXTRACTED, "image", "noise"], outputs)
         proto = _joined(onnx.load(extractor), head)
-    _halve(proto, lossless=True)
+    halve_weights(proto, lossless=True)
     _write(proto, path, metadata)
 
 
@@ -165,7 +166,7 @@ def _export(
 ) -> None:
     proto = _exported(graph, example, dynamic, inputs, outputs)
     if halved:
-        _halve(proto)
+        halve_weights(proto)
     _write(proto, path, metadata)
 
 
@@ -200,10 +201,12 @@ def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, Any]) -> N
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _halve(proto: onnx.ModelProto, *, lossless: bool = False) -> None:
+def halve_weights(proto: onnx.ModelProto, *, lossless: bool = False) -> None:
     """Store large weights in half precision; ONNX Runtime brings them back once, when it loads the file.
 
-    Lossless: only those that half precision holds to the last bit.
+    Args:
+        proto: The model, which is changed.
+        lossless: Only the weights that half precision holds to the last bit.
     """
     casts = []
     for tensor in proto.graph.initializer:
@@ -212,7 +215,7 @@ def _halve(proto: onnx.ModelProto, *, lossless: bool = False) -> None:
             continue
         if lossless and not np.array_equal(values.astype(np.float16).astype(np.float32), values):
             continue
-        name, stored = tensor.name, f"{tensor.name}_half"
+        name, stored = tensor.name, f"{tensor.name}{HALF}"
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
     rest = list(proto.graph.node)

@@ -153,7 +153,7 @@ def test_what_the_first_model_learned_damage_from_is_never_clean(tmp_path: Path)
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("builtin:denoise", r"head.1.weight is \[32, 12, 3, 3\] there and \[32, 4, 3, 3\] here"),
+        ("builtin:denoise", r"weight is \[\d+, .* there and \[\d+, .* here"),
         ("builtin:super_resolution_x4", "'model.network' .S or M., scale and channels must be the same"),
         ("mend@best", "there is no model 'mend'"),
     ],
