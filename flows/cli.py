@@ -281,7 +281,7 @@ def sample(
         str | None, typer.Option("--label", help="Draw images of one class (models with classes).")
     ] = None,
 ) -> None:
-    """Draw images from a model, to see what it takes for normal (models of pixels)."""
+    """Draw images from a model, to see what it considers normal (models of pixels)."""
     with told_plainly(), terminated_as_by_ctrl_c():
         from flows.preflight import require
 
@@ -335,7 +335,7 @@ def explore(
 def report(
     out: Annotated[Path, typer.Argument(help="Output folder of a run, finished or not; or a folder of these.")],
 ) -> None:
-    """Rebuild report.html from an output folder, or the pages over time from a folder of runs."""
+    """Rebuild report.html from an output folder, or the history pages of a folder of runs."""
     with told_plainly():
         from pipelines.rebuild import rebuild
 

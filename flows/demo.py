@@ -31,7 +31,7 @@ false_alarms = 0.1  # One good tile in ten may be flagged; a lower rate would mi
 
 
 RESTORED = {  # title: folder of the sample, model
-    "Noise taken out": ("noisy", "builtin:photo"),
+    "Noise removed": ("noisy", "builtin:photo"),
     "Twice as large": ("small", "builtin:super_resolution_x2"),
     "Coloured": ("grey", "builtin:colorize"),
 }

@@ -104,7 +104,7 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
         out: Output folder of the run.
         model: The model that was asked for.
         alarms: Alarms of the run.
-        series: The run is one of many in one folder, which get a page over time.
+        series: The run is one of many in one folder, which get a history page.
         keep: How long runs of the same schedule are kept, such as 90d.
     """
     for sentence in alarms:
@@ -122,7 +122,7 @@ def report_run(out: Path, model: str, alarms: Sequence[str], *, series: bool, ke
                 ],
             )
     if series:
-        with only_warned("the pages over time were not updated"):
+        with only_warned("the history pages were not updated"):
             tidy(out, keep)
     with only_warned("the run is not in MLflow, so the next training cannot use its drift"):
         publish(out)
@@ -143,7 +143,7 @@ def alarms_before(out: Path) -> list[str]:
 
 
 def tidy(out: Path, keep: str | None) -> None:
-    """Remove old runs of the same schedule, and update the pages over time."""
+    """Remove old runs of the same schedule, and update the history pages."""
     from pipelines.batch.retention import forget_runs
     from pipelines.report import write_history
 

@@ -36,7 +36,7 @@ def list_models() -> None:
             task = model.latest.tags.get("task", "") if model.latest else ""
             typer.echo(f"{model.name:24} {task:14} latest {latest:<5} {aliases:36} {model.updated:%Y-%m-%d %H:%M} UTC")
         names = ", ".join(f"builtin:{path.name}" for path in sorted(BUILTIN.iterdir()))
-        typer.echo(f"models that ship: {names} (`kintsugi models show builtin:NAME` shows a card)")
+        typer.echo(f"built-in models: {names} (`kintsugi models show builtin:NAME` shows a card)")
 
 
 @app.command("show")

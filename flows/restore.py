@@ -55,7 +55,7 @@ def restore_flow(
         own_folder: Write into a new folder inside `out`, which is named by the run's due time and name.
         engine: Where shards are processed: "local", or "ray" for all machines of the cluster at RAY_ADDRESS.
         alarm: Rules for alarms, as in a job's `[alarm]`.
-        series: `out` is one of many runs in one folder, as with `own_folder`: they get a page over time.
+        series: `out` is one of many runs in one folder, as with `own_folder`: they get a history page.
         keep: How long runs with an `own_folder` are kept, such as 90d; by default for ever.
 
     Returns:

@@ -19,10 +19,10 @@ def review(
     out: Annotated[
         Path | None,
         typer.Argument(
-            help="Output folder of a run of `kintsugi score` or `restore`, or a folder of them: the newest is taken."
+            help="Output folder of a run of `kintsugi score` or `restore`, or a folder of them: the newest run is used."
         ),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free port.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 chooses a free port.")] = 0,
     behind: Annotated[
         str | None,
         typer.Option(

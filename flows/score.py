@@ -54,7 +54,7 @@ def score_flow(
         all_maps: Write a heat map of every image, not only of the flagged ones.
         engine: Where shards are processed: "local", or "ray" for all machines of the cluster at RAY_ADDRESS.
         alarm: Rules for alarms, as in a job's `[alarm]`.
-        series: `out` is one of many runs in one folder, as with `own_folder`: they get a page over time.
+        series: `out` is one of many runs in one folder, as with `own_folder`: they get a history page.
         keep: How long runs with an `own_folder` are kept, such as 90d; by default for ever.
 
     Returns:

@@ -46,7 +46,7 @@ def write_history(out: Path | str) -> list[Path]:
         with locked(out / _LOCK):
             return _write(out)
     except OSError as error:
-        raise FolderError(f"the runs in {out} cannot be put on pages over time: {error.strerror or error}") from error
+        raise FolderError(f"the runs in {out} cannot be shown on history pages: {error.strerror or error}") from error
 
 
 def name_page(model: str) -> str:

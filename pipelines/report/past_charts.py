@@ -34,7 +34,7 @@ def draw_charts(runs: Sequence[PastRun], axis: TimeAxis) -> list[Chart]:
         _draw_scores(runs, axis),
         _draw_figure(
             runs, axis, scale_error_bar, unit, least=0.0, id="error-bars", title="Mean error bar",
-            lead=f"Mean predicted standard deviation of what was made: {widths}",
+            lead=f"Mean predicted standard deviation of the results: {widths}",
         ),
         _draw_figure(
             runs, axis, lambda run: run.psnr, " dB", id="psnr", title="PSNR",
@@ -135,7 +135,7 @@ def _draw_rates(runs: Sequence[PastRun], axis: TimeAxis) -> Chart | None:
         "dots": "images flagged",
         "whiskers": "95 % interval",
         "promise": "promised false-alarm rate",
-        "asked": "asked false-alarm rate",
+        "asked": "requested false-alarm rate",
         "dots-alarm": "run with an alarm",
     }
 

@@ -82,11 +82,12 @@ def summarise_scores(
             if by_calibration is not None:
                 text += f"; calibration would flag {by_calibration:,}"
         elif not claim.holds:
-            text += " by a threshold for other images: many of these are defective, or good images look different now"
+            text += ", but the threshold was set on other images: "
+            text += "many of these are defective, or good images look different now"
         elif rule is not None:
             text += f": {rule}"
         elif rate is not None and unpromised < judged:
-            which = "a promised" if claim.is_proved else "an asked"
+            which = "a promised" if claim.is_proved else "a requested"
             text += f" at {which} false-alarm rate of {words.format_promise(rate)}"
         if 0 < unpromised < judged:
             text += f"; none is {'promised' if claim.is_proved else 'known'} for {unpromised:,} of them"

@@ -64,7 +64,7 @@ def test_a_stopped_run_of_a_cross_calibration_stays_one(trained, rows_of, images
         assert None not in {row["p_value"] for row in rows}
         run = json.loads((tmp_path / name / "run.json").read_text())
         assert {key: run["calibration"][key] for key in claim} == claim
-        assert "at an asked false-alarm rate of" in (tmp_path / name / "report.html").read_text()
+        assert "at a requested false-alarm rate of" in (tmp_path / name / "report.html").read_text()
 
 
 def test_a_run_without_results_has_no_report_and_stays_as_it_is(trained, images: Path, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_the_rate_of_a_cross_calibration_is_drawn_as_asked(add, make, out: Path)
     assert [(run.promised, run.asked) for run in runs] == [(0.01, None), (None, 0.01)]
     text = Page(write_history(out)[0]).text
     assert "promised false-alarm rate" in text
-    assert "asked false-alarm rate" in text
+    assert "requested false-alarm rate" in text
 
 
 def test_versions_are_marked_where_they_change(add, out: Path) -> None:
@@ -247,7 +247,7 @@ def test_where_nothing_has_finished_there_is_no_page(add, out: Path) -> None:
     assert list(out.glob("*.html")) == []
     with pytest.raises(FolderError, match=r"no run in the folders of .* has finished"):
         rebuild(out)
-    with pytest.raises(FolderError, match="cannot be put on pages over time: No such file"):
+    with pytest.raises(FolderError, match="cannot be shown on history pages: No such file"):
         write_history(out / "nowhere")
 
 

@@ -164,12 +164,12 @@ def test_a_cross_report_says_what_was_asked_and_measured_and_promises_nothing(ma
         found = report(out)
         assert "promise" not in out.joinpath("report.html").read_text("utf-8").lower()  # in no script either
         for text in (
-            "3 of 10 images look abnormal at an asked false-alarm rate of 1 %",
+            "3 of 10 images look abnormal at a requested false-alarm rate of 1 %",
             "ProvedNo rate, because the calibration scores are of 5 fold models",
             f"Measured{MEASURED}.",
             "99 normal images in folds",
             "False alarms in training 2 % 95 % interval 0.24 % to 7 %",
-            "for an asked rate of 1 %, if the calibration scores were those of the deployed model: within what chance",
+            "for a requested rate of 1 %, if the calibration scores were those of the deployed model: within",
             "It was asked for and is not proved",
         ):
             assert text in found.text, text

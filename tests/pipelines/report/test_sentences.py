@@ -39,11 +39,11 @@ CROSS = RateClaim(kind="cross", folds=5)
         ),
         (
             {"ok": 28, "failed": 0, "judged": 28, "flagged": 1, "rate": 0.0625, "claim": CROSS},
-            f"1 of 28 images looks abnormal at an asked false-alarm rate of 6.25{NBSP}%",
+            f"1 of 28 images looks abnormal at a requested false-alarm rate of 6.25{NBSP}%",
         ),
         (
             {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 10, "claim": CROSS},
-            f"2 of 30 images look abnormal at an asked false-alarm rate of 1{NBSP}%; none is known for 10 of them",
+            f"2 of 30 images look abnormal at a requested false-alarm rate of 1{NBSP}%; none is known for 10 of them",
         ),
         (
             {"ok": 30, "failed": 0, "judged": 30, "flagged": 2, "rate": 0.01, "unpromised": 30, "claim": CROSS},
