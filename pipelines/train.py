@@ -49,7 +49,7 @@ from pipelines.settings import settings
 from pipelines.training import bundle
 from pipelines.training.adversary import Opposition, announce
 from pipelines.training.calibrate import calibrate, calibrate_by_folds
-from pipelines.training.closed_form import FITTED_IMAGES, HeldOut, train_closed_form
+from pipelines.training.closed_form import HeldOut, fitted_by_folds, train_closed_form
 from pipelines.training.deep import fit_deep, reconstruction_sheet
 from pipelines.training.fit import Recipe
 from pipelines.training.folder_remarks import remark_on
@@ -119,7 +119,8 @@ def prepare(job: Job) -> Prepared:
     representation = build_representation(job, plan, standardise=standardise)
     torch.manual_seed(job.train.seed)
     images = len(data.split["train"])
-    latents = choose_latents(min(len(data.rows_of("train")), FITTED_IMAGES), representation.dims)
+    folds = fitted_by_folds(data, job.train.seed, job.data.normal_changes)[1]
+    latents = choose_latents(folds, representation.dims)
     model = build_network(job, plan, representation, classes=len(data.classes), latents=latents)
     if isinstance(model, ClassPrior):
         model.set_shares(torch.bincount(torch.tensor([data.labels[image] for image in data.split["train"]])))

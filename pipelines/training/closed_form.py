@@ -27,7 +27,7 @@ from pipelines.data.splits import is_crossed
 from pipelines.data.synthetic_defects import decode_with_defects, synthesize
 from pipelines.data.training_images import TrainingData
 from pipelines.models.session import keyed_generator
-from pipelines.training.folds import BATCH, Fitted, Shown, fit_by_folds, make_folds, parts_of
+from pipelines.training.folds import BATCH, Fitted, Shown, choose_latents, fit_by_folds, make_folds, parts_of
 from pipelines.training.whole_images import score_whole_images
 from vaecore.bound import Elbo, attribution
 from vaecore.experts import (
@@ -103,6 +103,14 @@ class ClosedForm:
         return weights | {f"synthetic_auroc_{name}": value for name, value in self.synthetic.items()}
 
 
+def fitted_by_folds(
+    data: TrainingData, seed: int, changes: Sequence[str] = ()
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The images, or windows, that a model in closed form is fitted to, and positions among them of each fold's."""
+    fitted = np.array(evenly_spaced(data.rows_of("train"), FITTED_IMAGES // (2 if changes else 1)))
+    return fitted, make_folds(fitted, data, seed)
+
+
 def train_closed_form(
     examples: Examples,
     data: TrainingData,
@@ -132,9 +140,9 @@ def train_closed_form(
         changes: Normal changes of images. The examples then have a changed copy of each image, which is fitted to as
             well, beside it in its fold; what is held out are the changed copies.
     """
-    fitted = np.array(evenly_spaced(examples.split["train"], FITTED_IMAGES // (2 if changes else 1)))
-    folds, damaged = make_folds(fitted, data, seed), _damaged_copies(fitted, data, plan, features)
-    images = len(fitted)
+    fitted, folds = fitted_by_folds(data, seed, changes)
+    images, latents = len(fitted), choose_latents(folds, features.dims)
+    damaged = _damaged_copies(fitted, data, plan, features)
     if changes:
         fitted = np.concatenate([fitted, fitted + len(data.shown)])
         folds = [np.concatenate([fold, fold + images]) for fold in folds]
@@ -153,7 +161,7 @@ def train_closed_form(
             good, kept = (_look(examples, rows, features, view) for rows in (fitted, reserve))
             bad = _look_at(damaged.extracted, features, view)
             views_of = Shown(good, bad, kept, damaged.source)
-            found.append(fit_by_folds(name, features, views_of, folds, advance, keep=bool(calibrate)))
+            found.append(fit_by_folds(name, features, views_of, folds, latents, advance, keep=bool(calibrate)))
             del good, bad, kept, views_of
     own, copies = [each.own for each in found], [each.copies for each in found]
     seen = _Seen(own, summaries[0], copies, copied, damaged.source, areas)

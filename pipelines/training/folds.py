@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,27 +27,32 @@ def make_folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list
     """Positions of the images, or windows, of each fold; images of one piece are in one, and so are one's windows."""
     keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in data.image_of[fitted].tolist()]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    count = min(_count_folds(len(fitted)), len(order))
-    fold_of = {key: number % count for number, key in enumerate(order)}
+    images, sizes, fold_of = Counter(keys), [0] * min(_count_folds(len(fitted)), len(order)), dict[str, int]()
+    for key in order:  # the smallest fold gets the next piece, so that none is left with few images to be fitted to
+        fold_of[key] = sizes.index(min(sizes))
+        sizes[fold_of[key]] += images[key]
     numbers = np.array([fold_of[key] for key in keys])
-    return [np.flatnonzero(numbers == number) for number in range(count)]
+    return [np.flatnonzero(numbers == number) for number in range(len(sizes))]
 
 
 def _count_folds(images: int) -> int:
     return FOLDS_OF_FEW if images < FEW else FOLDS
 
 
-def choose_latents(images: int, dims: int) -> int:
+def choose_latents(folds: Sequence[NDArray[np.int64]], dims: int) -> int:
     """Latents of the linear VAE, of every fold's as of the final one: with more, good images would score lower.
 
     Args:
-        images: That the final one is fitted to.
+        folds: Images of each; a large one leaves few images to be fitted to.
         dims: Of y.
 
-    >>> choose_latents(600, 70_000), choose_latents(70, 70_000)
+    >>> choose_latents(np.split(np.arange(600), 5), 70_000), choose_latents(np.split(np.arange(70), 10), 70_000)
     (128, 47)
+    >>> choose_latents([np.arange(40), np.arange(30), np.arange(30)], 70_000)
+    45
     """
-    return latents_for(images - -(-images // _count_folds(images)), dims)
+    images = sum(map(len, folds))
+    return latents_for(min(images - len(fold) for fold in folds), dims)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +83,7 @@ def fit_by_folds(
     features: Features,
     shown: Shown,
     folds: Sequence[NDArray[np.int64]],
+    latents: int,
     advance: Callable[[], None],
     *,
     keep: bool = False,
@@ -88,13 +95,14 @@ def fit_by_folds(
         features: Whose view it sees.
         shown: Images in that view.
         folds: Positions of the images of each.
+        latents: Of the linear VAE.
         advance: Called after each fit.
         keep: Keep every fold's.
     """
     kept: list[nn.Module] = []
     good, bad, source = shown.good, shown.bad, shown.source
     everything, in_reserve = np.arange(len(good)), list[tuple[Tensor, Tensor]]()
-    model = _unfitted(name, features, len(good))
+    model = _unfitted(name, features, latents)
     sums_of = [add(model.gather(y) for y in _batches(good, fold)) for fold in folds]
     total = add(sums_of)
     own, copies, bound = torch.zeros(0), torch.zeros(0), torch.zeros(2, len(good))
@@ -118,12 +126,11 @@ def fit_by_folds(
     return Fitted(model, own, copies, Elbo(*bound), reserve, reserve_elbo, kept)
 
 
-def _unfitted(name: str, features: Features, images: int) -> ClosedFormLinearVAE | Expert:
-    """Make room for an expert that is fitted to a number of images, and to fewer by the folds."""
+def _unfitted(name: str, features: Features, latents: int) -> ClosedFormLinearVAE | Expert:
+    """Make room for an expert."""
     if name in EXPERTS:
         channels, size = features.shape_of(EXPERTS[name].view)
         return EXPERTS[name](channels=channels, size=size).eval()
-    latents = choose_latents(images, features.dims)
     return ClosedFormLinearVAE(channels=features.channels, size=features.size, latents=latents).eval()
 
 

@@ -76,8 +76,14 @@ class ClosedFormLinearVAE(InClosedForm, StandardPrior, nn.Module):
 
     @torch.no_grad()
     def fit_to(self, sums: Sums, batches: Batches) -> None:
-        """Put the closed-form solution for good images, more than there are latents, into the buffers."""
+        """Put the closed-form solution for good images into the buffers.
+
+        Raises:
+            ValueError: There are no more images than latents: no noise would be left, and every bound be infinite.
+        """
         count, scale = self._fit_scale(sums)
+        if count <= len(self.basis):
+            raise ValueError(f"{count} images are too few for {len(self.basis)} latents")
         rows = torch.cat([((y - self.offset) / scale).flatten(1) for y in batches()])
         latents, dims = self.basis.shape
         eigenvalues, vectors = torch.linalg.eigh((rows @ rows.T).double() / count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -228,14 +229,36 @@ def test_every_expert_can_be_asked_for(home: Path, trained) -> None:
 def test_pieces_stay_in_one_fold(home: Path, trained) -> None:
     prepared = prepare(job_of(home))
     pieces = tuple(str(number // 5) for number in range(len(prepared.data.files)))
-    data = type(prepared.data)(
-        **{name: getattr(prepared.data, name) for name in prepared.data.__slots__} | {"pieces": pieces}
-    )
+    data = replace(prepared.data, pieces=pieces)
     fitted_to = np.array(data.split["train"])
     folds = make_folds(fitted_to, data, 0)
     where = [{pieces[fitted_to[position]] for position in fold} for fold in folds]
     assert sum(map(len, folds)) == len(fitted_to)
     assert not any(one & other for number, one in enumerate(where) for other in where[number + 1 :])
+
+
+def test_a_fold_of_one_large_piece_leaves_room_for_noise(home: Path, trained) -> None:
+    """A fold that leaves as many images as there are latents would leave no noise: bounds without end."""
+    prepared = prepare(job_of(home))
+    count = len(prepared.data.files)
+    bounds = {}
+    for large in (count // 10, count // 2):
+        pieces = tuple("large" if number < large else str(number) for number in range(count))
+        data = replace(prepared.data, pieces=pieces)
+        examples = make_examples(data, prepared.plan.image_format, prepared.representation)
+        found = train_closed_form(examples, data, prepared.plan, prepared.representation, "elbo")
+        bounds[large] = np.array(found.held_out.scores)
+    small, large = bounds.values()
+    assert np.median(large) < 2 * np.median(small)
+
+
+def test_folds_of_uneven_pieces_are_as_even_as_can_be(home: Path, trained) -> None:
+    prepared = prepare(job_of(home))
+    fitted_to = np.array(prepared.data.split["train"])
+    pieces = tuple(str(number % 7 if number % 2 else number) for number in range(len(prepared.data.files)))
+    sizes = sorted(map(len, make_folds(fitted_to, replace(prepared.data, pieces=pieces), 0)))
+    assert sum(sizes) == len(fitted_to)
+    assert sizes[-1] - sizes[0] <= max(map(pieces.count, pieces))
 
 
 @pytest.mark.parametrize(
