@@ -23,13 +23,14 @@ FEWEST_IMAGES = 10
 FEWEST_IN_CLOSED_FORM = 5
 FEWEST_SELECT = 4
 FEWEST_TRAIN = 4
+FEWEST_SCALE = 2
 RESERVED = 1 / 12  # share of the images, or pieces
 FEWEST_RESERVED = 2  # images; one of fewer than ten
 FEWEST_CROSSED = 2  # pieces
 MOST_CROSSED = 2_000  # of more, some are held out for calibration: what is proved is then more than what is measured
 ONE_PERCENT_NEEDS = 99  # calibration images for a promised rate of 1 %
 
-SplitName = Literal["train", "select", "calibrate", "degraded", "degraded_select"]
+SplitName = Literal["train", "select", "scale", "calibrate", "degraded", "degraded_select"]
 
 
 def expect_enough(count: int, what: str, fewest: int = FEWEST_IMAGES) -> None:
@@ -128,6 +129,25 @@ def split_by_content(
         "select": tuple(sorted(order[calibrate : calibrate + select])),
         "train": tuple(sorted(order[calibrate + select :])),
     }
+
+
+def choose_scale(select: Sequence[int], digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
+    """Choose half of the select split, to standardise the score of a deep VAE by; the other half judges the model.
+
+    An image that the statistics were set from scores too well. By content, as all splits: an image that standardised one
+    version hardly ever judges the next one.
+
+    Args:
+        select: Indices of the split; two or more.
+        digests: sha256 of each image.
+        pieces: What each image shows: images of one piece stay together, if the split has several. Empty: each alone.
+    """
+    names = pieces if len({pieces[index] for index in select} if pieces else ()) > 1 else digests
+    keys = {index: hashlib.sha256(names[index].encode()).digest() for index in select}
+    chosen = {key for key in keys.values() if key[0] < 128}
+    if not FEWEST_SCALE <= sum(key in chosen for key in keys.values()) < len(keys):
+        chosen = set(sorted(set(keys.values()))[::2])
+    return tuple(index for index in select if keys[index] in chosen)
 
 
 def write_split(

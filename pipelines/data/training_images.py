@@ -22,7 +22,7 @@ from pipelines.base.progress import progress
 from pipelines.data.cache import cache_folder
 from pipelines.data.classes import check_classes, classes_of
 from pipelines.data.plan import Plan
-from pipelines.data.splits import SplitName, crosses, split_by_content
+from pipelines.data.splits import SplitName, choose_scale, crosses, split_by_content
 from pipelines.errors import DataError
 from pipelines.images import Decoded, Failed, ImageFile, find_images
 from pipelines.images.windows import Windows
@@ -145,6 +145,8 @@ def _split(
     split = {name: tuple(own[each] for each in of) for name, of in found.items()}
     more = (place for place in elsewhere if sha256[place] not in bad)
     split["train"] = tuple(sorted({*split["train"], *more}))
+    if plan.experts is None:  # of models in closed form, folds have images to standardise by
+        split["scale"] = choose_scale(split["select"], sha256, pieces)
     return split
 
 

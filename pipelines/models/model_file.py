@@ -186,9 +186,9 @@ class ModelFile:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Digests of the images that it was trained on; none where its folder does not tell."""
+        """Digests of the images that it, or its score, was fitted to; none where its folder does not tell."""
         split = self._split()
-        return frozenset([*split.get("train", ()), *split.get("degraded", ())])
+        return frozenset(digest for name in ("train", "scale", "degraded") for digest in split.get(name, ()))
 
     @property
     def images_of_training(self) -> frozenset[str]:

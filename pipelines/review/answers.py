@@ -212,7 +212,12 @@ class Answers:
         return count
 
     def read_csv(self, path: Path) -> int:
-        """Add the answers of a file that `write_csv` has written. Returns how many of them are new.
+        """Add the answers of a file that `write_csv` has written, and take back those that were taken back there.
+
+        Of several answers about an image the one that was given last counts, wherever it was given.
+
+        Returns:
+            How many of them were new, or were taken back.
 
         Raises:
             ReviewError: It is no such file; the message names the line. Nothing of it is kept then.
@@ -227,17 +232,33 @@ class Answers:
                     found.append(_parse({name: value or None for name, value in row.items()}))
                 except (ReviewError, TypeError, ValueError) as error:
                     raise ReviewError(f"{path}, line {line}: {error}") from None
-        return self._insert(found)
+        count = self._insert(found)
+        if count:
+            self._sort()
+        return count
 
     def _insert(self, answers: Sequence[Answer]) -> int:
         marks = ", ".join("?" * len(_COLUMNS))
         with self._open() as database:
             before = database.total_changes
             database.executemany(
-                f"INSERT OR IGNORE INTO answers ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - our own names
+                f"INSERT INTO answers ({', '.join(_COLUMNS)}) VALUES ({marks}) "  # noqa: S608 - our own names
+                "ON CONFLICT (key) DO UPDATE SET withdrawn = excluded.withdrawn "
+                "WHERE withdrawn IS NULL AND excluded.withdrawn IS NOT NULL",
                 map(_values, answers),
             )
             return database.total_changes - before
+
+    def _sort(self) -> None:
+        """Number the answers by when they were given: questions go by numbers, which is many times faster."""
+        columns = ", ".join(_COLUMNS)
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")  # nobody answers between the copy and its return
+            sort = f"CREATE TEMP TABLE sorted AS SELECT {columns} FROM answers ORDER BY julianday(at), number"  # noqa: S608
+            database.execute(sort)
+            database.execute("DELETE FROM answers")
+            database.execute(f"INSERT INTO answers ({columns}) SELECT {columns} FROM sorted ORDER BY rowid")  # noqa: S608
+            database.execute("DROP TABLE sorted")
 
     def _read(self, condition: str, values: Sequence[Any]) -> Iterator[Answer]:
         query = f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE {condition} ORDER BY number"  # noqa: S608 - as above

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95  # of intervals
 DRAWS = 4_000
+SEEDING = 64  # images of an audit's order that seed the chance of a sample of it
 # Of images that were not flagged, from the highest scores down: share of these images, and of the audit's answers.
 BELOW = ((0.1, 0.35), (0.3, 0.2), (0.6, 0.2))
 OF_FLAGGED = 0.25  # share of the audit's answers
@@ -98,8 +99,9 @@ def draw_audit(scores: NDArray[np.float64], flagged: NDArray[np.bool_], seed: in
 def thin_audit(audit: Audit, answered: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Make a plain random sample of all images from those that an audit has answers for.
 
-    An audit asks more about high scores. The sample has the same share of every stratum, rounded up, so that each image
-    of the run is in it with the same chance; within a stratum the answered images are random already.
+    An audit asks more about high scores. The sample has the same share of every stratum, rounded up or down by chance, so
+    that each image of the run is in it with the same chance; within a stratum the answered images are random already.
+    Rounded up, the few flagged images would be too many of a small sample, and thresholds too high.
 
     Args:
         audit: With the strata.
@@ -112,7 +114,8 @@ def thin_audit(audit: Audit, answered: NDArray[np.bool_]) -> NDArray[np.int64]:
     strata = audit.stratum[kept]
     sizes = np.array([each.images for each in audit.strata])
     counts = np.bincount(strata, minlength=len(sizes))
-    most = np.ceil(sizes * (counts / sizes).min() - 1e-9)  # high scores are in small strata: rather one more of them
+    chance = np.random.default_rng(audit.order[:SEEDING]).random(len(sizes))  # with more answers, the same
+    most = np.floor(sizes * (counts / sizes).min() + 1e-9 + chance)
     turn = np.empty(len(kept), np.int64)
     for number in range(len(sizes)):
         own = strata == number

@@ -122,10 +122,10 @@ def _typicality(graph: ScoringGraph, examples: Examples) -> Typicality:
 
 
 def _bounds(graph: ScoringGraph, examples: Examples) -> list[tuple[BoundMaps, Tensor]]:
-    """The bound of each batch of held-out images, and the batch; the noise repeats."""
+    """The bound of each batch of the scale split, and the batch; the noise repeats."""
     generator = torch.Generator().manual_seed(0)
     found = []
-    for y in examples.batches("select", BATCH):
+    for y in examples.batches("scale", BATCH):
         noise = torch.randn((len(y), 1, *graph.network.latent_shape), generator=generator)
         found.append((graph.bound(y, noise), y))
     return found

@@ -171,8 +171,9 @@ def _measure_audited(sessions: Sequence[Session], images: Sequence[AuditedImage]
 
 
 def _unseen(data: TrainingData, champion: ModelFile | None) -> list[ImageFile]:
-    """The challenger's select split, less what the champion was trained on."""
-    return [data.files[index] for index in find_unseen(champion, data.split["select"], data.sha256, data.pieces)]
+    """The challenger's select split, less what its score is standardised by, and what the champion was fitted to."""
+    judging = [index for index in data.split["select"] if index not in data.split.get("scale", ())]
+    return [data.files[index] for index in find_unseen(champion, judging, data.sha256, data.pieces)]
 
 
 def find_unseen(

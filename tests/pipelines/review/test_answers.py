@@ -69,6 +69,28 @@ def test_a_file_of_answers_can_be_written_and_read_twice(answers: Answers, tmp_p
     assert list(other.every(withdrawn=True)) == list(answers.every(withdrawn=True))
 
 
+def test_the_answer_that_was_given_last_counts_wherever_it_was_given(answers: Answers, tmp_path: Path) -> None:
+    old = replace(FULL, key="old", verdict="defect", at="2026-01-01T00:00:00.000+00:00")
+    new = replace(FULL, key="new", verdict="good", defect=None, at="2026-02-01T00:00:00.000+00:00")
+    other = Answers(tmp_path / "other.sqlite3")
+    answers.add(new)
+    other.add(old)
+    other.write_csv(tmp_path / "answers.csv")
+    assert answers.read_csv(tmp_path / "answers.csv") == 1
+    assert list(answers.every()) == [old, new]
+    assert [each.verdict for each in answers.said_of_run(FULL.run)] == ["defect", "good"]
+
+
+def test_an_answer_that_was_taken_back_elsewhere_is_taken_back_here(answers: Answers, tmp_path: Path) -> None:
+    other = Answers(tmp_path / "other.sqlite3")
+    for each in (answers, other):
+        each.add(FULL)
+    other.withdraw(FULL.key)
+    other.write_csv(tmp_path / "answers.csv")
+    assert (answers.read_csv(tmp_path / "answers.csv"), answers.read_csv(tmp_path / "answers.csv")) == (1, 0)
+    assert list(answers.every()) == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("a,b\n1,2\n", "first line"), (None, "line 3: the answer is 'perhaps'"), ("", "first line")],

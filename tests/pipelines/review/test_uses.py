@@ -36,8 +36,20 @@ def test_every_image_is_in_the_sample_of_an_audit_with_the_same_chance() -> None
     shares = seen / 1_000
     assert min(sizes) > 30
     high, low = shares[flagged].mean(), shares[~flagged].mean()
-    assert low <= high <= 1.1 * low  # the strata hold whole numbers of images
+    assert high == pytest.approx(low, rel=0.05)
     assert shares.std() < 0.03
+
+
+def test_few_flagged_images_are_few_of_a_small_sample() -> None:
+    scores = np.random.default_rng(0).normal(size=2_000)
+    flagged = scores > np.quantile(scores, 0.99)
+    shares = []
+    for seed in range(300):
+        audit = draw_audit(scores, flagged, seed)
+        answered = np.zeros(2_000, bool)
+        answered[audit.order[:60]] = True
+        shares.append(flagged[thin_audit(audit, answered)].mean())
+    assert 0.006 < np.mean(shares) < 0.014  # 0.05 if every stratum's share were rounded up
 
 
 def test_a_sample_takes_an_answer_in_every_stratum() -> None:
