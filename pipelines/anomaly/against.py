@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.anomaly.calibration import Calibration
-from pipelines.anomaly.drift import STATISTICS, Drift, Sample, check_drift
+from pipelines.anomaly.drift import LEVEL, STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.excess import find_excess
 from pipelines.anomaly.folder_scale import LEAST_GOOD, Floats, FolderScale, NoScale, estimate_scale
 from pipelines.anomaly.group_thresholds import group_of
@@ -254,10 +254,13 @@ class _Scores:
 
     def find_moved(self, calibration: Calibration) -> tuple[str, ...]:
         """Return the sub-folders whose good images score otherwise than their own calibration images."""
-        moved = []
-        for name, scores in sorted(self.of_groups().items()):
+        moved, found = [], self.of_groups()
+        for name, scores in sorted(found.items()):
             known = calibration.of_group(name)
-            drift = check_drift({"score": known.scores}, {"score": scores}) if known is not None else None
+            if known is None:
+                continue
+            # Corrected for the number of sub-folders (Bonferroni): together they keep the level.
+            drift = check_drift({"score": known.scores}, {"score": scores}, LEVEL / len(found))
             moved += [name] * (drift is not None and drift.drifted)
         return tuple(moved)
 

@@ -18,6 +18,7 @@ from pipelines.base.concurrency import in_order
 from pipelines.base.files import write_atomically
 from pipelines.base.locks import locked
 from pipelines.base.software import DISTRIBUTION
+from pipelines.errors import ModelError
 from pipelines.models.providers import CPU, choose_providers
 from pipelines.settings import settings
 from vaecore.graphs.export import export_extractor
@@ -64,8 +65,18 @@ class Extractor:
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float16]:
-        """Features (N, D, h, w) of images (N, H, W, C) of equal size, in half precision."""
+        """Features (N, D, h, w) of images (N, H, W, C) of equal size, in half precision.
+
+        Raises:
+            ModelError: Half precision cannot hold them.
+        """
         found: NDArray[np.float32] = self._session.run(None, {"image": np.ascontiguousarray(pixels)})[0]
+        largest = float(np.abs(found).max())
+        if not largest <= np.finfo(np.float16).max:
+            raise ModelError(
+                f"the backbone gives features of up to {largest:.3g}, and half precision ends at 65,504: choose other "
+                "'model.layers' or 'model.strides', or another backbone"
+            )
         return found.astype(np.float16)
 
     def batches(self, images: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.float16]]:

@@ -90,7 +90,7 @@ def survey(job: Job) -> Survey:
         file for folder in folders for file in evenly_spaced(list_images(folder).files, SURVEY_FILES // len(folders))
     ]
     sizes: list[tuple[int, int]] = []
-    grey = sixteen = largest = 0
+    grey = deep = full = largest = 0
     reasons: Counter[str] = Counter()
     for image in decode_for(some, ImageFormat(channels=3, bit_depth=16)):
         if isinstance(image, Failed):
@@ -101,15 +101,16 @@ def survey(job: Job) -> Survey:
             (image.pixels[..., 0] == image.pixels[..., 1]).all()
             and (image.pixels[..., 1] == image.pixels[..., 2]).all()
         )
-        sixteen += image.bit_depth == 16
+        deep += image.bit_depth > 8  # files of 9 to 15 bits are decoded to 16
+        full += image.bit_depth == ALL
         largest = max(largest, int(image.pixels.max()) if image.bit_depth == ALL else 0)
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
         msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"
         raise DataError(msg)
-    image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * sixteen > len(sizes) else 8)
+    image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * deep > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
-    return Survey(image_format, height, width, narrowest(largest) if sixteen else ALL)
+    return Survey(image_format, height, width, narrowest(largest) if full else ALL)
 
 
 def warn_of_dark(found: Survey) -> None:

@@ -134,8 +134,8 @@ def split_by_content(
 def choose_scale(select: Sequence[int], digests: Sequence[str], pieces: Sequence[str] = ()) -> tuple[int, ...]:
     """Choose half of the select split, to standardise the score of a deep VAE by; the other half judges the model.
 
-    An image that the statistics were set from scores too well. By content, as all splits: an image that standardised one
-    version hardly ever judges the next one.
+    An image that the statistics were set from scores too well. By content, as all splits: an image that standardised
+    one version hardly ever judges the next one.
 
     Args:
         select: Indices of the split; two or more.

@@ -99,9 +99,9 @@ def draw_audit(scores: NDArray[np.float64], flagged: NDArray[np.bool_], seed: in
 def thin_audit(audit: Audit, answered: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Make a plain random sample of all images from those that an audit has answers for.
 
-    An audit asks more about high scores. The sample has the same share of every stratum, rounded up or down by chance, so
-    that each image of the run is in it with the same chance; within a stratum the answered images are random already.
-    Rounded up, the few flagged images would be too many of a small sample, and thresholds too high.
+    An audit asks more about high scores. The sample has the same share of every stratum, rounded up or down by chance,
+    so that each image of the run is in it with the same chance; within a stratum the answered images are random
+    already. Rounded up, the few flagged images would be too many of a small sample, and thresholds too high.
 
     Args:
         audit: With the strata.

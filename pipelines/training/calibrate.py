@@ -18,6 +18,7 @@ from pipelines.anomaly.group_thresholds import group_of
 from pipelines.anomaly.image_facts import image_facts
 from pipelines.anomaly.place_quantiles import GoodPlaces
 from pipelines.anomaly.rate_claim import Kind, Measured
+from pipelines.base.subsample import evenly_spaced
 from pipelines.data.image_changes import vary
 from pipelines.data.training_images import TrainingData
 from pipelines.images import Decoded, Failed, ImageFile
@@ -155,7 +156,13 @@ class _Found:
         self.statistics: dict[str, list[float]] = {name: [] for name in STATISTICS}
         self.pixels: list[NDArray[np.float32]] = []
         self.highest = -np.inf
+        self._positions = frozenset(evenly_spaced(range(images), STATISTICS_IMAGES))
         self._share = (np.arange(min(MAP_VALUES, MAP_VALUES_IN_ALL // max(1, images) + 1)) + 0.5).astype(np.float64)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the statistics of the last image are kept: those of the first paths may be of one camera alone."""
+        return len(self.scores) - 1 in self._positions
 
     def add(
         self, image: Decoded, pixels: NDArray[Any], scored: dict[str, float], anomaly_map: NDArray[np.float32]
@@ -170,7 +177,7 @@ class _Found:
         """
         self.scores.append(scored["score"])
         self.groups.setdefault(group_of(image.file.relative), []).append(scored["score"])
-        if len(self.scores) <= STATISTICS_IMAGES:
+        if self._counts:
             for name, value in (scored | image_facts(pixels)).items():
                 self.statistics[name].append(value)
         flat = np.sort(anomaly_map, axis=None)
@@ -179,7 +186,7 @@ class _Found:
 
     def add_unchanged(self, image: Decoded, score: float) -> None:
         """Take in an image that was added with normal changes as it is without them: both are usual."""
-        if len(self.scores) <= STATISTICS_IMAGES:
+        if self._counts:
             for name, value in ({"score": score} | image_facts(image.pixels)).items():
                 self.statistics.setdefault(f"{UNCHANGED}{name}", []).append(value)
 

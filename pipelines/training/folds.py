@@ -46,7 +46,10 @@ def choose_latents(folds: Sequence[NDArray[np.int64]], dims: int) -> int:
         folds: Images of each; a large one leaves few images to be fitted to.
         dims: Of y.
 
-    >>> choose_latents(np.split(np.arange(600), 5), 70_000), choose_latents(np.split(np.arange(70), 10), 70_000)
+    >>> (
+    ...     choose_latents(np.split(np.arange(600), 5), 70_000),
+    ...     choose_latents(np.split(np.arange(70), 10), 70_000),
+    ... )
     (128, 47)
     >>> choose_latents([np.arange(40), np.arange(30), np.arange(30)], 70_000)
     45

@@ -99,7 +99,7 @@ def _run(
 
 
 def _on_grid(found: dict[str, NDArray[Any]], graph: ScoringGraph, features: Features) -> dict[str, NDArray[Any]]:
-    """The same, with the map at its own places alone: between them it is interpolated."""
+    """The same, with the map at the middles of its own places alone: between them it is interpolated."""
     grid = features.size if graph.combination is None else graph.combination.size
     rows, columns = (max(1, side // places) for side, places in zip(features.input_size, grid, strict=True))
-    return found | {"anomaly_map": found["anomaly_map"][::rows, ::columns].copy()}
+    return found | {"anomaly_map": found["anomaly_map"][rows // 2 :: rows, columns // 2 :: columns].copy()}

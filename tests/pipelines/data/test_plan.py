@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines.data.plan import Plan, Survey, make_plan
+from pipelines.data.plan import Plan, Survey, make_plan, survey
 from pipelines.errors import JobError
 from pipelines.jobfile.job import job_from_document
 from pipelines.training.options import check_network_options, find_task
@@ -52,3 +53,14 @@ def test_windows_are_for_images_that_would_be_quartered(
 def test_windows_of_what_has_none_are_refused(model: dict[str, object]) -> None:
     with pytest.raises(JobError, match=r"'model.windows' are of a linear VAE on features"):
         plan_of(3000, 4000, windows=True, **model)
+
+
+def test_files_of_12_bits_are_worked_on_in_16(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "good").mkdir()
+    for number in range(3):
+        values = random.integers(0, 4096, (16, 16)).astype(">u2")
+        (tmp_path / "good" / f"{number}.pgm").write_bytes(b"P5\n16 16\n4095\n" + values.tobytes())
+    document = {"name": "parts", "task": "reconstruct", "data": {"train": "good"}}
+    found = survey(job_from_document(document, tmp_path / "job.toml"))
+    assert (found.image_format.bit_depth, found.bits) == (16, 16)
