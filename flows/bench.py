@@ -43,7 +43,7 @@ def anomaly(
         typer.Option(
             "--methods",
             help="Comma-separated. The default is ours, patchcore, padim, knn, autoencoder_l2, autoencoder_ssim, "
-            "pixel_vae. Also: patchcore_own, padim_own (without anomalib).",
+            "pixel_vae.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder. A stopped run continues there.")] = Path(

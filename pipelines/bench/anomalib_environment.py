@@ -33,7 +33,7 @@ def find_anomalib(home: Path) -> Path:
     if not (environment / DONE).is_file():
         msg = (
             f"anomalib {ANOMALIB} is not installed in {environment}: run {SCRIPT} of a clone of the repository, "
-            "or ask for --methods patchcore_own,padim_own, which are re-implemented here"
+            "or ask for other --methods, such as ours,knn"
         )
         raise MissingEnvironmentError(msg)
     return environment / "bin" / "python"

@@ -28,12 +28,15 @@ from pipelines.bench.measure import (
     read_images,
     read_material,
 )
-from pipelines.bench.memory import NEIGHBOURS, PADIM_CHANNELS, coreset_share
 from pipelines.bench.question import Question
 from pipelines.errors import DataError
 from pipelines.images import ImageFile, find_images
 from pipelines.training.network import training_device
 from vaecore.representations.backbones import Backbone
+
+MANY = 20_000  # places: from here on the coreset is 1 %, as the papers' larger sets have it
+NEIGHBOURS = 9  # b of PatchCore's re-weighting
+PADIM_CHANNELS = 100  # R_d of the paper's smaller network
 
 RUNNER = Path(__file__).with_name("anomalib_runner.py")
 SAME_FEATURES = 1e-3
@@ -61,7 +64,7 @@ def measure_anomalib(question: Question) -> dict[str, Any]:
             raise DataError(f"{len(held_out) - len(written)} training images can no longer be read: run it again")
         height, width = material.plan.size
         places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
-        share, channels = coreset_share(places), min(PADIM_CHANNELS, sum(backbone.channels))
+        share, channels = 0.01 if places > MANY else 0.1, min(PADIM_CHANNELS, sum(backbone.channels))
         request = {
             "rule": question.method.rule,
             "backbone": _architecture(backbone),

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipelines.base.files import write_json
 from pipelines.bench.autoencoder import AutoencoderScorer, Loss, load_autoencoder, save_autoencoder, train_autoencoder
 from pipelines.bench.measure import Indices, Material, Scorer, read_material, score_images
-from pipelines.bench.memory import (
-    PADIM_CHANNELS,
-    NearestNeighbour,
-    Padim,
-    PatchCore,
-    coreset_share,
-    embedding,
-    rows_of,
-)
+from pipelines.bench.memory import NearestNeighbour, rows_of
 from pipelines.bench.peak import peak_memory
 from pipelines.bench.question import Question
 from pipelines.data.examples import Examples, make_examples
@@ -38,14 +29,11 @@ Fit = Callable[[Indices], Scorer]
 
 
 def measure_memory(question: Question) -> dict[str, Any]:
-    """Nearest neighbours on the software's own features, or PatchCore or PaDiM on the same backbone."""
+    """Nearest neighbours on the software's own features."""
     material, device = read_material(question.job), training_device()
     train = material.data.split["train"]
     start = time.perf_counter()
-    if question.method.rule == "knn":
-        fit, note = _nearest_neighbour(material, device), "no coreset, highest place"
-    else:
-        fit, note = _published_rule(question, material, device)
+    fit = _nearest_neighbour(material, device)
     scorer = fit(train)
     seconds = time.perf_counter() - start
     folds = material.folds()
@@ -53,7 +41,7 @@ def measure_memory(question: Question) -> dict[str, Any]:
     return {
         **score_images(question.test, material, scorer, device, held_out),
         "train_seconds": seconds,
-        **_facts(material, device, note),
+        **_facts(material, device, "no coreset, highest place"),
     }
 
 
@@ -71,32 +59,6 @@ def _nearest_neighbour(material: Material, device: str) -> Fit:
 def backbone_of(job: Job, plan: Plan, strides: tuple[int, ...] | None) -> Backbone:
     """The job's backbone, at other strides where they are given."""
     return build_backbone(job, Maps(strides) if strides else plan.maps, plan.size)
-
-
-def _published_rule(question: Question, material: Material, device: str) -> tuple[Fit, str]:
-    backbone = backbone_of(question.job, material.plan, question.method.strides).to(device)
-    embed, channels = embedding(backbone, local=question.method.rule == "patchcore"), sum(backbone.channels)
-
-    @torch.inference_mode()
-    def fit_padim(indices: Indices) -> Scorer:
-        return Padim(embed, _images(indices, material, device), channels, seed=question.seed)
-
-    @torch.inference_mode()
-    def fit_patchcore(indices: Indices) -> Scorer:
-        places = torch.cat([rows_of(embed(image)) for image in _images(indices, material, device)])
-        return PatchCore(embed, places, seed=question.seed)
-
-    if question.method.rule == "padim":
-        return fit_padim, f"{min(channels, PADIM_CHANNELS)} of {channels} channels"
-    height, width = material.plan.size
-    places = len(material.data.split["train"]) * height * width // min(backbone.strides) ** 2
-    return fit_patchcore, f"coreset {coreset_share(places):.0%} of {places} places"
-
-
-def _images(indices: Indices, material: Material, device: str) -> Iterator[Tensor]:
-    """Training images in [0, 1] at the working size."""
-    for part in torch.tensor(indices).split(EXTRACT_BATCH):
-        yield material.plan.image_format.to_unit(torch.from_numpy(material.data.pixels[part.numpy()])).to(device)
 
 
 def measure_autoencoder(question: Question) -> dict[str, Any]:

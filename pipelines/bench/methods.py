@@ -22,7 +22,7 @@ class Method:
     family: str = ""  # what --methods calls it, where several rows go together
     target: Literal["features", "pixels"] = "features"
     strides: tuple[int, ...] | None = None  # of the backbone, where they are not the job's
-    rule: str = ""  # of memory and anomalib: patchcore, padim, knn; of autoencoder: the loss
+    rule: str = ""  # of anomalib: patchcore, padim; of autoencoder: the loss
     random: bool = True  # False: every seed gives the same, so that one is enough
 
     @property
@@ -31,26 +31,26 @@ class Method:
         return self.family or self.name
 
 
-def _by_strides(rule: str, what: str, kind: Literal["memory", "anomalib"], family: str) -> tuple[Method, Method]:
-    both = Method(name=family, title=f"{what}, strides 8 and 16", kind=kind, family=family, strides=(8, 16), rule=rule)
-    coarse = Method(name=f"{family}_16", title=f"{what}, stride 16", kind=kind, family=family, strides=(16,), rule=rule)
-    return both, coarse
+def _of_anomalib(rule: str, name: str) -> tuple[Method, Method]:
+    title = f"{name} (anomalib {ANOMALIB})"
+    return (
+        Method(name=rule, title=f"{title}, strides 8 and 16", kind="anomalib", family=rule, strides=(8, 16), rule=rule),
+        Method(name=f"{rule}_16", title=f"{title}, stride 16", kind="anomalib", family=rule, strides=(16,), rule=rule),
+    )
 
 
 METHODS: tuple[Method, ...] = (
     Method(name="ours", title="Kintsugi: ELBO on features, exported file", kind="job"),
-    *_by_strides("patchcore", f"PatchCore (anomalib {ANOMALIB})", "anomalib", "patchcore"),
-    *_by_strides("padim", f"PaDiM (anomalib {ANOMALIB})", "anomalib", "padim"),
-    Method(name="knn", title="nearest neighbour on the same features", kind="memory", rule="knn", random=False),
+    *_of_anomalib("patchcore", "PatchCore"),
+    *_of_anomalib("padim", "PaDiM"),
+    Method(name="knn", title="nearest neighbour on the same features", kind="memory", random=False),
     Method(name="autoencoder_l2", title="autoencoder, L2", kind="autoencoder", target="pixels", rule="l2"),
     Method(name="autoencoder_ssim", title="autoencoder, SSIM", kind="autoencoder", target="pixels", rule="ssim"),
     Method(name="pixel_vae", title="Kintsugi: ELBO on pixels, exported file", kind="job", target="pixels"),
-    *_by_strides("patchcore", "PatchCore (re-implemented)", "memory", "patchcore_own"),
-    *_by_strides("padim", "PaDiM (re-implemented)", "memory", "padim_own"),
 )
 
 DEFAULT = ("ours", "patchcore", "padim", "knn", "autoencoder_l2", "autoencoder_ssim", "pixel_vae")
-BASELINES = ("patchcore", "patchcore_own", "knn")
+BASELINES = ("patchcore", "knn")
 """The first of these that has figures is what ratios are against; else the first row that is not ours."""
 
 

@@ -84,8 +84,8 @@ def test_a_name_and_a_file_are_needed(option: str) -> None:
 
 
 def test_names_of_rows_differ(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"another row is named 'padim_own'"):
-        given(tmp_path, {"tiles": SCORES}, name="padim_own")
+    with pytest.raises(JobError, match=r"another row is named 'padim_16'"):
+        given(tmp_path, {"tiles": SCORES}, name="padim_16")
     option = f"before={tmp_path / 'scores.json'}"
     with pytest.raises(JobError, match=r"another row is named 'before'"):
         read_given_scores([option, option])
