@@ -166,7 +166,7 @@ def train_closed_form(
     own, copies = [each.own for each in found], [each.copies for each in found]
     seen = _Seen(own, summaries[0], copies, copied, damaged.source, areas)
     scores, combinations, in_reserve, fold_of = torch.zeros(len(fitted)), [], [], np.zeros(len(fitted), dtype=np.int64)
-    for number, fold in enumerate(folds):  # every step that sees good images is repeated without those of the fold
+    for number, fold in enumerate(folds):  # statistics and weights are set anew without those of the fold
         others = np.setdiff1d(np.arange(len(fitted)), fold)
         combinations.append(_combine(seen, others)[0])
         fold_of[fold] = number
