@@ -72,7 +72,7 @@ def common_fields(
         "adversarial": job.train.adversarial,
         "git_commit": git_commit(job.path.parent),
         "data_digest": data_digest,
-        "images": {name: len(indices) for name, indices in split.items()},
+        "images": {name: len(indices) for name, indices in split.items() if name != "scale"},  # it is part of select
         "kintsugi": software_version(),
     }
 
