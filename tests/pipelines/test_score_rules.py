@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.demo_images import MAGNETIC_TILE
 from pipelines.errors import CalibrationError, KintsugiError
 from pipelines.models.model_file import ModelFile, sha256_of
 from pipelines.score import ScoreSummary, score_folder, work_key
@@ -88,14 +89,15 @@ def test_a_finished_run_does_nothing_again_whatever_its_rule(
 
 
 def test_a_run_that_is_judged_against_its_folder_has_its_maps_and_does_nothing_again(
-    trained, images: Path, rows_of, stable_bytes, tmp_path: Path
+    trained, rows_of, stable_bytes, tmp_path: Path
 ) -> None:
     """Dark copies, which calibration would nearly all flag; the folder flags few, and only these have maps."""
     dark, out, seen = tmp_path / "dark", tmp_path / "out", list[str]()
     dark.mkdir()
-    for path in sorted(images.rglob("*.*")):
+    good = sorted((MAGNETIC_TILE / "train" / "good").iterdir())[:32]
+    for path in good:
         pixels = np.asarray(Image.open(path).convert("L")).astype(float)
-        for number in range(4):  # not quite alike
+        for number in range(2):  # not quite alike
             darker = pixels * (0.3 + 0.01 * number) + number
             Image.fromarray(darker.round().astype(np.uint8)).save(dark / f"{number}{path.stem}.png")
 
