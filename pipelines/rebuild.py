@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.anomaly.against import columns_needed, judge_run
+from pipelines.anomaly.against import COLUMNS_NEEDED, judge_run
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.rate_claim import RateClaim
 from pipelines.anomaly.verdicts import Verdicts
@@ -101,7 +101,7 @@ def _gather(out: Path, run: dict[str, Any]) -> None:
             groups=bool(grouped),
             group_level=grouped["level"] if grouped else 0,
         )
-        judgement = judge_run(rule, lambda: output.store.tables(files, columns_needed(rule)), against="calibration")
+        judgement = judge_run(rule, lambda: output.store.tables(files, COLUMNS_NEEDED), against="calibration")
         with open_results(output.out) as results:
             for block in output.store.blocks(files):
                 rows = block.rows.to_pylist()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.anomaly.abnormal_regions import describe_scale
-from pipelines.anomaly.against import Against, Judgement, Reference, columns_needed, judge_run
+from pipelines.anomaly.against import COLUMNS_NEEDED, Against, Judgement, Reference, judge_run
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.contributions import find_foremost
 from pipelines.anomaly.drift import Drift
@@ -218,9 +218,8 @@ class Scoring(FolderRun):
 
     def _judge(self) -> Judgement:
         options, store = self.options, self.output.store
-        columns = columns_needed(self.rule, options.drift_below)
         return judge_run(
-            self.rule, lambda: store.tables(self.files, columns), drift_below=options.drift_below,
+            self.rule, lambda: store.tables(self.files, COLUMNS_NEEDED), drift_below=options.drift_below,
             against=options.against, trained_on=self.model.trained_on,
         )  # fmt: skip
 

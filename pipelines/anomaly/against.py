@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.anomaly.blank_images import BlankImages
 from pipelines.anomaly.calibration import Calibration
 from pipelines.anomaly.drift import LEVEL, STATISTICS, Drift, Sample, check_drift
 from pipelines.anomaly.excess import find_excess
@@ -41,6 +42,7 @@ class Judgement:
         asked: What was asked for.
         share: Of the images that calibration's threshold flags.
         trained_on: Images of the run that the model was trained on. They say nothing about drift or about the folder.
+        blank: What to know of blank images; "" where there are none.
     """
 
     calibration: Verdicts
@@ -52,6 +54,7 @@ class Judgement:
     asked: Against = "auto"
     share: float = 0.0
     trained_on: int = 0
+    blank: str = ""
 
     @property
     def scores_moved(self) -> bool:
@@ -161,7 +164,7 @@ def judge_run(
 
     Args:
         verdicts: The rule, by calibration.
-        tables: Gives the columns `columns_needed` of all images.
+        tables: Gives the columns `COLUMNS_NEEDED` of all images.
         drift_below: The sub-folders whose images tell of drift, where others are known to be abnormal.
         against: What is asked for.
         trained_on: sha256 of the files that the model was trained on. They score lower than new images, so they show
@@ -169,13 +172,14 @@ def judge_run(
     """
     calibration = verdicts.calibration
     sample, scores, tally = Sample(), _Scores(verdicts), verdicts.tally()
-    known, count = pa.array(sorted(trained_on), pa.string()), 0
+    known, count, blank = pa.array(sorted(trained_on), pa.string()), 0, BlankImages(calibration)
     for table in tables():
         ok = table.filter(pc.equal(table["status"], "ok"))
         if tally is not None:
             tally.add(floats(ok, "score"))
         if calibration is None:
             continue
+        blank.add(ok)
         if len(known):
             new = ok.filter(pc.invert(pc.is_in(ok["sha256"], value_set=known)))
             count, ok = count + len(ok) - len(new), new
@@ -190,7 +194,7 @@ def judge_run(
     drift = drift and _with_excess(drift, sample.values["score"], verdicts)
     judgement = Judgement(
         verdicts.settle(tally), drift=drift, moved=scores.find_moved(calibration), asked=against,
-        share=scores.share_above(verdicts.threshold), trained_on=count,
+        share=scores.share_above(verdicts.threshold), trained_on=count, blank=blank.warning,
     )  # fmt: skip
     if judgement.scores_moved:
         recast = verdicts.with_calibration(calibration.recast("drifted")).settle(tally)
@@ -283,6 +287,5 @@ class _Scores:
             self._samples.setdefault(name, Sample(("score",))).add({"score": values})
 
 
-def columns_needed(verdicts: Verdicts, drift_below: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the columns that `judge_run` reads."""
-    return (*OF_VERDICTS, "sha256", *["path"] * (bool(drift_below) or verdicts.groups is not None))
+COLUMNS_NEEDED = (*OF_VERDICTS, "sha256", "path")
+"""What `judge_run` reads of each image."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.anomaly.against import Judgement
 from pipelines.anomaly.drift import FEWEST
+from pipelines.anomaly.odd_scores import warn_of_odd
 from pipelines.anomaly.strangers import Strangers
 from pipelines.anomaly.verdicts import Verdicts
 from pipelines.base.safe_text import plural
@@ -56,6 +57,8 @@ def _warn_of_finished(judgement: Judgement, ran_on: set[str], strangers: Strange
             f"the model was trained on {plural(judgement.trained_on, 'image')} of this folder: fewer of them are "
             "flagged than of new ones. Drift is looked for in the others"
         )
+    if judgement.blank:
+        yield judgement.blank
     if judgement.drift is not None and judgement.drift.drifted:
         yield str(judgement.drift)
     if judgement.why:
@@ -70,5 +73,8 @@ def _warn_of_finished(judgement: Judgement, ran_on: set[str], strangers: Strange
             f"Drift was not checked: it needs {FEWEST} calibration images and this model has {calibration.n}. "
             "Train on more good images"
         )
+    by_rate = judgement.against == "calibration" and judgement.run.rule is None  # a rate alone sets it
+    if by_rate and (warning := warn_of_odd(calibration, threshold, judgement.run.false_alarms)):
+        yield warning
     if threshold is not None and (warning := describe_mismatch(calibration.provider, ran_on, threshold)):
         yield warning

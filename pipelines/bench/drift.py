@@ -132,7 +132,8 @@ def _simulate(dataset: str, change: str, columns: Columns, calibration: Calibrat
             for _ in range(DRAWS):
                 defects = round(size * prevalence)
                 chosen = np.concatenate([generator.choice(good_at, size - defects), generator.choice(bad_at, defects)])
-                table = pa.table({"status": ["ok"] * size, **{name: columns[name][chosen] for name in STATISTICS}})
+                of_images = {name: columns[name][chosen] for name in STATISTICS}
+                table = pa.table({"status": ["ok"] * size, "path": [""] * size, **of_images})
                 for way in WAYS:
                     judgement = judge_run(rule, lambda table=table: [table], against=way)  # type: ignore[misc]
                     threshold = judgement.run.threshold

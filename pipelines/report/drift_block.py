@@ -79,7 +79,7 @@ def lay_out_drift(drift: DriftFacts | None, against: AgainstFacts | None, images
             "If this is how good images look from now on, train on newer good images: the thresholds follow.",
         ]
         if moved and not whole.moves_verdicts:
-            advice.insert(0, "Good images score as before, so the verdicts do not change.")
+            advice.insert(0, "Apart from the highest scores, images score as before, so the verdicts do not change.")
         elif whole.flagged_good is not None:
             advice.insert(0, f"{whole.consequence}.")
     if against is not None and against.why:

@@ -6,38 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import median_abs_deviation
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
+from pipelines.anomaly.odd_scores import FEWEST, find_odd
 from pipelines.base.percentages import percent
 
-ODD = 5.0  # standard deviations above the median, estimated without the tails; of Gaussian scores, one in three million
-FEWEST = 20  # images that have a spread to speak of
 NAMED = 20
 KINDS = (2, 3, 4)
 APART = 0.5  # mean silhouette from which groups are products; sets of one product that were looked at have up to 0.46
 LEAST_KIND = 0.02  # share of the images; fewer are odd images, no product
 COMPONENTS = 16
-
-
-def find_odd(scores: Sequence[float]) -> list[int]:
-    """Positions of good images that score unlike the others, the highest first.
-
-    Args:
-        scores: Of good images, each by a model that has not seen it.
-
-    >>> find_odd([0.1 * (number % 7) for number in range(30)] + [9.0])
-    [30]
-    """
-    values = np.array(scores)
-    if len(values) < FEWEST:
-        return []
-    above = values - np.median(values)
-    spread = median_abs_deviation(values, scale="normal")
-    order = np.argsort(-above, kind="stable")
-    return [int(position) for position in order if above[position] > ODD * spread]
 
 
 def find_kinds(summaries: NDArray[np.floating]) -> NDArray[np.int64] | None:

@@ -226,3 +226,16 @@ def test_images_that_were_trained_on_are_no_drift(verdicts: Verdicts, generator:
     assert (aware.against, aware.trained_on) == ("calibration", 200)
     only_known = judge_run(verdicts, lambda: [table], trained_on=frozenset(digests))
     assert (only_known.drift, only_known.against) == (None, "calibration")
+
+
+def test_blank_images_are_told_of(verdicts: Verdicts, generator: np.random.Generator) -> None:
+    """A dead lamp: to a model of textures, nothing may look more normal than anything."""
+    assert verdicts.calibration is not None
+    contrast = 0.2 + 0.02 * generator.random(200)
+    known = verdicts.calibration.statistics | {"contrast": tuple(contrast)}
+    aware = verdicts.with_calibration(verdicts.calibration.model_copy(update={"statistics": known}))
+    columns = good_images(generator, 100) | {"contrast": 0.2 + 0.02 * generator.random(100)}
+    assert judge(aware, columns).blank == ""
+    columns["contrast"][[3, 50, 70, 71, 99]] = 0.001
+    told = judge(aware, columns).blank
+    assert told.startswith("5 images are blank, or nearly so (3.png, 50.png, 70.png, ...)")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pipelines.anomaly.odd_scores import find_odd
 from pipelines.data.examples import make_examples
 from pipelines.errors import JobError
 from pipelines.images import find_images
@@ -25,7 +26,6 @@ from pipelines.registry.resolve import find_model
 from pipelines.score import score_folder
 from pipelines.train import prepare, train_model
 from pipelines.training.closed_form import ClosedForm, train_closed_form
-from pipelines.training.folder_remarks import find_odd
 from pipelines.training.folds import make_folds
 from vaecore.experts import EXPERTS
 from vaecore.representations import Features

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pipelines.training.folder_remarks import find_kinds, find_odd, remark_on
+from pipelines.anomaly.odd_scores import find_odd
+from pipelines.training.folder_remarks import find_kinds, remark_on
 
 
 def test_a_few_defects_among_good_images_are_named_highest_first() -> None:
