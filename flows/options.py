@@ -10,10 +10,32 @@ import typer
 
 from flows.models import REF
 
+
+def parse_share(text: str) -> float:
+    """Read a share, with a decimal point or comma; a percentage, too.
+
+    Raises:
+        typer.BadParameter: It is no number.
+
+    >>> parse_share("0.05"), parse_share("5 %"), parse_share("0,05")
+    (0.05, 0.05, 0.05)
+    """
+    number = text.strip().removesuffix("%").rstrip().replace(",", ".")
+    try:
+        return float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number: write 0.05, or 5%, for one image in twenty") from None
+
+
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="REF", help=f"{REF}.")]
 RateOption = Annotated[
     float | None,
-    typer.Option("--false-alarms", help="Share of good images that may be flagged, between 0 and 1 (0.01 is 1 %)."),
+    typer.Option(
+        "--false-alarms",
+        parser=parse_share,
+        metavar="SHARE",
+        help="Share of good images that may be flagged, between 0 and 1 (0.01 is 1 %).",
+    ),
 ]
 GroupsOption = Annotated[
     bool,

@@ -175,7 +175,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
         msg = f"the job file {path} {error}"
         raise JobError(msg) from None
     except ValueError as error:
-        msg = f"the job file {path} is not TOML: {error}"
+        msg = f"the job file {path} is not TOML: {error}{_hint(str(error))}"
         raise JobError(msg) from None
     for override in overrides:
         _apply(document, override)
@@ -205,6 +205,13 @@ def job_from_document(document: dict[str, Any], path: Path) -> Job:
     if job.schedule.arrivals and out and folder and out.resolve().is_relative_to(folder.resolve()):
         raise JobError(f"{path}: 'schedule.out' lies in 'schedule.folder', so reports would arrive there: move it out")
     return job.model_copy(update={"data": data, "model": model, "schedule": job.schedule.model_copy(update=places)})
+
+
+def _hint(error: str) -> str:
+    """Return what to do about the usual faults of people who do not know TOML."""
+    if "Unescaped" in error or "escape" in error:
+        return ". In double quotes, write / instead of \\; or put the text in single quotes"
+    return '. Put text in quotes: train = "images/good"' if "Invalid value" in error else ""
 
 
 def _absolute(base: Path, path: Path | None) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ def explain(error: ValidationError, root: type[BaseModel], path: Path) -> list[s
         elif problem["type"] == "value_error" and isinstance(problem["input"], dict):  # a table's text names the keys
             lines += [f"{path}: {line}" for line in detail.splitlines()]
         else:
+            if problem["type"] == "less_than" and problem["ctx"]["lt"] == 1:
+                detail += ". 0.05 means 5 %"
             lines.append(f"{path}: '{key}'{_shown(problem['input'])}: {detail}")
     return list(dict.fromkeys(lines))
 
@@ -53,9 +55,20 @@ def unknown_key(root: type[BaseModel], location: tuple[str, ...], path: Path) ->
     for table in location[:-1]:
         record = record.model_fields[table].annotation
     known = [name for name in record.model_fields if name != "path"]
+    elsewhere = [
+        name for name in root.model_fields if location[-1] in _keys_of(root, name) and name not in location[:-1]
+    ]
     close = difflib.get_close_matches(location[-1], known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    if elsewhere:
+        hint = f"it belongs below {' or '.join(f'[{name}]' for name in elsewhere)}"
     return f"{path}: '{key}' is not a key of a job file; {hint}"
+
+
+def _keys_of(root: type[BaseModel], table: str) -> Collection[str]:
+    """Keys of a table of the job file; none where the name is a value's."""
+    record = root.model_fields[table].annotation
+    return record.model_fields if isinstance(record, type) and issubclass(record, BaseModel) else ()
 
 
 def _shown(value: object) -> str:

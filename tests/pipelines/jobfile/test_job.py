@@ -71,7 +71,10 @@ def test_a_job_cannot_be_changed_by_mistake(write) -> None:
         (LEAST + f"[model]\nlevels = 0x{'f' * 9000}\n", r"'model.levels' is a number of thousands of digits: "),
         ('name = "x"\ntask = "reconstruct"\n', r"'data' is missing, and it is required"),
         ('path = "/etc"\n' + LEAST, r"'path' is not a key of a job file"),
-        ("name = \n", r"is not TOML: "),
+        ("name = \n", r"is not TOML: .*Put text in quotes: train = "),
+        ('name = "C:\\images"\n', r"is not TOML: .*write / instead of"),
+        ("false_alarms = 0.05\n" + LEAST, r"'false_alarms' is not a key of a job file; it belongs below \[calibrate\]"),
+        (LEAST + "[calibrate]\nfalse_alarms = 5\n", r"'calibrate.false_alarms' is 5: .*less than 1. 0.05 means 5 %"),
         (
             LEAST + '[schedule]\ntrain = "x"\n',
             r"'schedule.train' is 'x': neither a cron line nor an interval; write a cron line",
