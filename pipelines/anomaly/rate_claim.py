@@ -151,10 +151,10 @@ class RateClaim(BaseModel):
             )
         if self.kind == "drifted":
             return "no rate, because these images are not like the calibration images"
-        folds = "fold models" if self.folds is None else f"{self.folds} fold models"
+        models = "other models" if self.folds is None else f"{self.folds} other models"
         return (
-            f"no rate, because the calibration scores are of {folds}, each of images that it had not seen, and the "
-            "deployed model is another one, fitted to all of them"
+            f"no rate, because this model has seen all good images: {models}, each without some of them, gave the "
+            'calibration scores. For a proof, set calibrate.kind = "split" in the job file'
         )
 
     def describe_measured(self) -> str | None:

@@ -64,7 +64,7 @@ def test_of_a_cross_calibration_the_rate_is_asked_and_the_measured_one_has_a_lin
     arguments = ["score", str(tmp_path), "--model", "x.onnx", "--out", str(tmp_path / "out")]
     first, proved, told, _ = CliRunner().invoke(app, arguments).output.splitlines()
     assert first == "2 of 10 images look abnormal (asked false-alarm rate 1 %, threshold 1.5000)"
-    assert proved.startswith("proved: no rate, because the calibration scores are of 5 fold models")
+    assert proved.startswith("proved: no rate, because this model has seen all good images: 5 other models")
     assert told == f"measured: {measured}"
 
 

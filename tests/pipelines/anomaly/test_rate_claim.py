@@ -42,8 +42,8 @@ def test_a_split_is_proved_and_a_cross_is_measured() -> None:
     assert list(RateClaim().describe(0.05)) == [("proved", proof)]
     assert list(RateClaim(measured=MEASURED).describe(0.05)) == [("proved", proof), ("measured", SENTENCE)]
     none = (
-        "no rate, because the calibration scores are of 5 fold models, each of images that it had not seen, and the "
-        "deployed model is another one, fitted to all of them"
+        "no rate, because this model has seen all good images: 5 other models, each without some of them, gave the "
+        'calibration scores. For a proof, set calibrate.kind = "split" in the job file'
     )
     assert list(CROSS.describe(0.05)) == [("proved", none), ("measured", SENTENCE)]
     (_, (which, text)) = RateClaim(kind="cross", folds=5).describe(0.05)

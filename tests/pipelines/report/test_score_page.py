@@ -165,7 +165,7 @@ def test_a_cross_report_says_what_was_asked_and_measured_and_promises_nothing(ma
         assert "promise" not in out.joinpath("report.html").read_text("utf-8").lower()  # in no script either
         for text in (
             "3 of 10 images look abnormal at a requested false-alarm rate of 1 %",
-            "ProvedNo rate, because the calibration scores are of 5 fold models",
+            "ProvedNo rate, because this model has seen all good images: 5 other models",
             f"Measured{MEASURED}.",
             "99 normal images in folds",
             "False alarms in training 2 % 95 % interval 0.24 % to 7 %",
