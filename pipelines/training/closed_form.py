@@ -316,5 +316,5 @@ def _combine(seen: _Seen, rows: NDArray[np.int64]) -> tuple[Combination, list[fl
     good_scores = combination.fit(good, seen.summaries[rows]).numpy()
     bad_scores = combination([maps[damaged] for maps in seen.copies], seen.copied[damaged])[2].numpy()
     separations = [separation(good_scores[:, i], bad_scores[:, i]) for i in range(len(sizes))]
-    combination.weigh(separations)
+    combination.weigh(separations, len(rows))
     return combination, separations

@@ -13,6 +13,7 @@ from vaecore.experts.base import to_half
 from vaecore.representations.image_format import resize
 
 STEEPNESS = 8.0
+ENOUGH = 100  # good images, for differences of experts that can be believed
 EXPECTED = 0.5  # share of what images like it score that is taken off an image's score
 NEARNESS = 2.0  # a good image that is half as far, in squared distance, counts 2 ** NEARNESS times as much
 HIGHEST_EXPECTED = 3.0  # robust standard deviations above the median: a defect among good images excuses no other
@@ -157,7 +158,7 @@ class Combination(nn.Module):
     """One map and one score of several experts: the weighted means of theirs, less what images like it score.
 
     The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
-    weighs 2 ** STEEPNESS times as much. No labelled image takes part.
+    weighs 2 ** STEEPNESS times as much, with `ENOUGH` images. No labelled image takes part.
     """
 
     mean: Tensor
@@ -215,10 +216,16 @@ class Combination(nn.Module):
         return (left - self.mean) / self.scale
 
     @torch.no_grad()
-    def weigh(self, separations: Sequence[float]) -> None:
-        """Set the weights from each expert's AUROC between good images and damaged ones."""
+    def weigh(self, separations: Sequence[float], images: int) -> None:
+        """Set the weights from each expert's AUROC between good images and damaged ones.
+
+        Args:
+            separations: Of each expert.
+            images: Good images that these were measured on. With few, chance makes the differences: the weights are
+                nearer to equal ones.
+        """
         missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
-        weights = missed**-STEEPNESS
+        weights = missed ** (-STEEPNESS * min(1.0, images / ENOUGH))
         self.weights.copy_(weights / weights.sum())
 
     def _apart(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Float[Tensor, "B E"]]:

@@ -36,11 +36,18 @@ def test_good_images_have_mean_zero_and_spread_one_whatever_the_units() -> None:
 
 def test_who_misses_less_weighs_more_and_nobody_is_perfect() -> None:
     combination = Combination([SIZE] * 3, [(0.1,)] * 3, images=2, dims=1)
-    combination.weigh([0.9, 0.8, 0.5])
+    combination.weigh([0.9, 0.8, 0.5], 100)
     expected = torch.tensor([0.1, 0.2, 0.5]) ** -8
     torch.testing.assert_close(combination.weights, expected / expected.sum())
-    combination.weigh([1.0, 0.999, 0.5])
+    combination.weigh([1.0, 0.999, 0.5], 100)
     assert float(combination.weights[0]) == float(combination.weights[1])
+
+
+def test_with_few_images_nobody_weighs_nearly_all() -> None:
+    combination = Combination([SIZE] * 3, [(0.1,)] * 3, images=2, dims=1)
+    combination.weigh([0.71, 0.65, 0.76], 8)
+    assert combination.weights.min() > 0.25
+    assert combination.weights.argmax() == 2
 
 
 def test_maps_of_several_grids_are_shown_on_the_finest() -> None:

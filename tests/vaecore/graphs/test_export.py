@@ -113,7 +113,7 @@ def graph_of_experts(image_format: ImageFormat) -> ScoringGraph:
         y = features.normalise(extracted)
         maps = graph.maps_by_place(extracted, graph.bound(y, torch.zeros(12, 1, *model.latent_shape)))
         combination.fit(maps, features.summarise(extracted))
-    combination.weigh([0.9, 0.8, 0.85, 0.9])
+    combination.weigh([0.9, 0.8, 0.85, 0.9], 100)
     return graph
 
 
