@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.anomaly.calibration import Calibration
+from pipelines.anomaly.verdicts import floats
 from pipelines.base.safe_text import plural, some_of
 
 FACT = "contrast"
@@ -27,13 +28,13 @@ class BlankImages:
         """Look at images with a score: columns `path` and `contrast`."""
         if self._least <= 0:
             return
-        blank = np.flatnonzero(ok[FACT].to_numpy() < self._least)
+        blank = np.flatnonzero(floats(ok, FACT) < self._least)
         self._count += len(blank)
         self._names += ok["path"].take(blank[: KEPT - len(self._names)]).to_pylist()
 
     @property
     def warning(self) -> str:
-        """What to know of them; "" where there are none."""
+        """Return what to know of them; "" where there are none."""
         if not self._count:
             return ""
         are, their = ("is", "its score says") if self._count == 1 else ("are", "their scores say")

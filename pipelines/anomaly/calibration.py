@@ -115,6 +115,10 @@ class Calibration(RateClaim):
         scores = tuple(score for name in names for score in self.groups.get(name, ()))
         if not scores:
             return None
+        return self.with_scores(scores)
+
+    def with_scores(self, scores: tuple[float, ...]) -> Calibration:
+        """Return a calibration of the same model and kind by some of its scores."""
         return Calibration(
             model_sha256=self.model_sha256, scores=scores, map_quantiles=self.map_quantiles, kind=self.kind,
             folds=self.folds,

@@ -27,7 +27,6 @@ MATERIAL = 0.05  # an effect this far from 0.5 changes no verdict worth naming, 
 USUAL = 0.9  # quantile of the calibration scores: images that score higher may be defects, so that they are left out
 FEWEST_USUAL = 0.05  # share of a batch that scores below it; with fewer, nearly all have moved
 UNCHANGED = "unchanged_"  # before a statistic of calibration images: of the same ones without normal changes
-AS_EVER = "Apart from the highest scores, which may be of defects, they score as ever"
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that a comparison keeps
 
 
@@ -116,7 +115,9 @@ class Drift:
         """What the change means for verdicts by calibration."""
         if self.flagged_good is not None:
             return f"The threshold of calibration flags about {percent(self.flagged_good)} of the good ones"
-        return "Fewer or more of the good ones are flagged than asked" if self.moves_verdicts else AS_EVER
+        if self.moves_verdicts:
+            return "Fewer or more of the good ones are flagged than asked"
+        return "Apart from the highest scores, which may be of defects, they score as ever"
 
 
 class Sample:

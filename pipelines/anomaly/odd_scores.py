@@ -42,8 +42,7 @@ def warn_of_odd(calibration: Calibration, threshold: float | None, false_alarms:
     odd = [calibration.scores[position] for position in find_odd(calibration.scores)]
     if threshold is None or false_alarms is None or not odd or threshold < min(odd):
         return ""
-    kept = tuple(score for score in calibration.scores if score < min(odd))
-    usual = calibration.model_copy(update={"scores": kept, "groups": {}})
+    usual = calibration.with_scores(tuple(score for score in calibration.scores if score < min(odd)))
     if false_alarms < usual.smallest_rate:
         return ""
     count = "one calibration image that scores" if len(odd) == 1 else f"{len(odd)} calibration images that score"

@@ -90,7 +90,8 @@ def survey(job: Job) -> Survey:
         file for folder in folders for file in evenly_spaced(list_images(folder).files, SURVEY_FILES // len(folders))
     ]
     sizes: list[tuple[int, int]] = []
-    grey = deep = full = largest = 0
+    grey = deep = 0
+    largest: list[int] = []  # values of 16-bit files
     reasons: Counter[str] = Counter()
     for image in decode_for(some, ImageFormat(channels=3, bit_depth=16)):
         if isinstance(image, Failed):
@@ -102,15 +103,14 @@ def survey(job: Job) -> Survey:
             and (image.pixels[..., 1] == image.pixels[..., 2]).all()
         )
         deep += image.bit_depth > 8  # files of 9 to 15 bits are decoded to 16
-        full += image.bit_depth == ALL
-        largest = max(largest, int(image.pixels.max()) if image.bit_depth == ALL else 0)
+        largest += [int(image.pixels.max())] * (image.bit_depth == ALL)
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
         msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"
         raise DataError(msg)
     image_format = ImageFormat(channels=1 if grey == len(sizes) else 3, bit_depth=16 if 2 * deep > len(sizes) else 8)
     height, width = (float(side) for side in np.median(np.array(sizes), axis=0))
-    return Survey(image_format, height, width, narrowest(largest) if full else ALL)
+    return Survey(image_format, height, width, narrowest(max(largest)) if largest else ALL)
 
 
 def warn_of_dark(found: Survey) -> None:

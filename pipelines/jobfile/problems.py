@@ -58,15 +58,17 @@ def unknown_key(root: type[BaseModel], location: tuple[str, ...], path: Path) ->
     elsewhere = [
         name for name in root.model_fields if location[-1] in _keys_of(root, name) and name not in location[:-1]
     ]
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
     if elsewhere:
         hint = f"it belongs below {' or '.join(f'[{name}]' for name in elsewhere)}"
+    elif close := difflib.get_close_matches(location[-1], known, n=1):
+        hint = f"did you mean '{close[0]}'?"
+    else:
+        hint = f"known keys: {', '.join(known)}"
     return f"{path}: '{key}' is not a key of a job file; {hint}"
 
 
 def _keys_of(root: type[BaseModel], table: str) -> Collection[str]:
-    """Keys of a table of the job file; none where the name is a value's."""
+    """List the keys of a table of the job file; none where the name is a value's."""
     record = root.model_fields[table].annotation
     return record.model_fields if isinstance(record, type) and issubclass(record, BaseModel) else ()
 

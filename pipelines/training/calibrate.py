@@ -161,7 +161,7 @@ class _Found:
 
     @property
     def _counts(self) -> bool:
-        """Whether the statistics of the last image are kept: those of the first paths may be of one camera alone."""
+        """Return whether the statistics of the last image are kept: the first paths may be of one camera alone."""
         return len(self.scores) - 1 in self._positions
 
     def add(

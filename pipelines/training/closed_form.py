@@ -106,7 +106,7 @@ class ClosedForm:
 def fitted_by_folds(
     data: TrainingData, seed: int, changes: Sequence[str] = ()
 ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The images, or windows, that a model in closed form is fitted to, and positions among them of each fold's."""
+    """Choose the images, or windows, that a model in closed form is fitted to, and their positions in each fold."""
     fitted = np.array(evenly_spaced(data.rows_of("train"), FITTED_IMAGES // (2 if changes else 1)))
     return fitted, make_folds(fitted, data, seed)
 
