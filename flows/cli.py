@@ -27,6 +27,7 @@ from flows.options import (
     RateOption,
     StampOption,
     StrengthOption,
+    parse_share,
 )
 from flows.paths import App
 from flows.review import recalibrate, review
@@ -134,7 +135,10 @@ def score(
     false_discoveries: Annotated[
         float | None,
         typer.Option(
-            "--false-discoveries", help="Share of the flagged images that may be good. Replaces --false-alarms."
+            "--false-discoveries",
+            parser=parse_share,
+            metavar="SHARE",
+            help="Share of the flagged images that may be good. Replaces --false-alarms.",
         ),
     ] = None,
     groups: GroupsOption = False,
