@@ -21,6 +21,7 @@ NORMAL_SCALE = 1.4826  # standard deviations of a Gaussian in its median absolut
 LEAST_CHANGE = 1e-3  # spread of what images show on average: less is rounding, such as of equal brightness
 LEAST_DISTANCE = 1e-3  # squared, of a dimension: the same image again is not infinitely near
 LEAST_MISSED = 0.002  # share of pairs: below it, differences are those of chance
+LEAST_OF_FIRST = 0.1  # the weight of the first, the VAE: terms of the bound are in every score
 OWN_SHARE = 0.5  # of a place's variance that is its own, with many images; the rest is that of all places
 PRIOR_IMAGES = 20  # that the variance of all places counts as, too
 LEAST_SPREAD = 1e-6
@@ -158,7 +159,8 @@ class Combination(nn.Module):
     """One map and one score of several experts: the weighted means of theirs, less what images like it score.
 
     The weights come from synthetic defects: an expert that misses half as many pairs of a good and a damaged image
-    weighs 2 ** STEEPNESS times as much, with `ENOUGH` images. No labelled image takes part.
+    weighs 2 ** STEEPNESS times as much, with `ENOUGH` images; the first, a VAE, weighs `LEAST_OF_FIRST` at least. No
+    labelled image takes part.
     """
 
     mean: Tensor
@@ -226,7 +228,11 @@ class Combination(nn.Module):
         """
         missed = (1 - torch.tensor(separations)).clamp(min=LEAST_MISSED)
         weights = missed ** (-STEEPNESS * min(1.0, images / ENOUGH))
-        self.weights.copy_(weights / weights.sum())
+        weights /= weights.sum()
+        if weights[0] < LEAST_OF_FIRST:
+            weights[1:] *= (1 - LEAST_OF_FIRST) / (1 - weights[0])
+            weights[0] = LEAST_OF_FIRST
+        self.weights.copy_(weights)
 
     def _apart(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Float[Tensor, "B E"]]:
         """Each expert's standardised map, and its score before what is expected is taken off."""

@@ -1,5 +1,6 @@
 """One map and one score of several experts: standardised on good images, small and large areas alike."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -41,6 +42,14 @@ def test_who_misses_less_weighs_more_and_nobody_is_perfect() -> None:
     torch.testing.assert_close(combination.weights, expected / expected.sum())
     combination.weigh([1.0, 0.999, 0.5], 100)
     assert float(combination.weights[0]) == float(combination.weights[1])
+
+
+def test_the_first_is_in_every_score() -> None:
+    combination = Combination([SIZE] * 3, [(0.1,)] * 3, images=2, dims=1)
+    combination.weigh([0.5, 0.9, 0.8], 100)
+    missed = torch.tensor([0.1, 0.2]) ** -8
+    torch.testing.assert_close(combination.weights[1:], 0.9 * missed / missed.sum())
+    assert float(combination.weights[0]) == pytest.approx(0.1)
 
 
 def test_with_few_images_nobody_weighs_nearly_all() -> None:
