@@ -17,7 +17,7 @@ WIDTH, HEIGHT, GAP = 384, 256, 6
 SHOWN = {  # where the part of the photograph begins and how wide it is, in shares of its width
     "noisy/skyline.jpg": (0.40, 0.25, 0.25),
     "small/beach.png": (0.30, 0.20, 0.30),
-    "grey/bay.jpg": (0.0, 0.0, 1.0),
+    "grey/bay.jpg": (0.1, 0.0, 0.84),
 }
 
 
@@ -25,10 +25,8 @@ def part(path: Path, left: float, top: float, width: float) -> Image.Image:
     """Cut out a part of a photograph, at the size that all have on the page."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
-    across = image.width * width
-    x, y = image.width * left, image.width * top
-    y = min(y, max(0.0, image.height - across * HEIGHT / WIDTH))
-    box = (x, y, x + across, min(image.height, y + across * HEIGHT / WIDTH))
+    x, y, across = (image.width * share for share in (left, top, width))
+    box = (x, y, x + across, y + across * HEIGHT / WIDTH)
     how = Image.Resampling.NEAREST if across < WIDTH else Image.Resampling.LANCZOS  # no smoothing of its own
     return image.resize((WIDTH, HEIGHT), how, box)
 

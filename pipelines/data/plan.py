@@ -103,7 +103,8 @@ def survey(job: Job) -> Survey:
             and (image.pixels[..., 1] == image.pixels[..., 2]).all()
         )
         deep += image.bit_depth > 8  # files of 9 to 15 bits are decoded to 16
-        largest += [int(image.pixels.max())] * (image.bit_depth == ALL)
+        if image.bit_depth == ALL:
+            largest.append(int(image.pixels.max()))
     if not sizes:
         reason, _ = reasons.most_common(1)[0]
         msg = f"none of the {len(some)} images looked at under {job.data.images} can be read; most often: {reason}"

@@ -27,11 +27,8 @@ def make_folds(fitted: NDArray[np.int64], data: TrainingData, seed: int) -> list
     """Positions of the images, or windows, of each fold; images of one piece are in one, and so are one's windows."""
     keys = [data.pieces[i] if data.pieces else data.sha256[i] for i in data.image_of[fitted].tolist()]
     order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    images, sizes, fold_of = (
-        Counter(keys),
-        [0] * min(FOLDS_OF_FEW if len(fitted) < FEW else FOLDS, len(order)),
-        dict[str, int](),
-    )
+    images, fold_of = Counter(keys), dict[str, int]()
+    sizes = [0] * min(FOLDS_OF_FEW if len(fitted) < FEW else FOLDS, len(order))
     for key in order:  # the smallest fold gets the next piece, so that none is left with few images to be fitted to
         fold_of[key] = sizes.index(min(sizes))
         sizes[fold_of[key]] += images[key]
